@@ -1,0 +1,70 @@
+use crate::Isa;
+
+/// What a call can be told off for; whenever one is returned, every buffer is as it was.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An array of a tensor is not as long as the tensor's parameters.
+    #[error("{argument} of tensor {tensor} has {len} elements, but its param has {expected}")]
+    LengthMismatch {
+        /// The position of the tensor in the call; 0 where there is one only.
+        tensor: usize,
+        /// `"grad"`, or the name of a moment such as `"exp_avg"`.
+        argument: &'static str,
+        /// The length that was passed.
+        len: usize,
+        /// The length of the parameters.
+        expected: usize,
+    },
+
+    /// A hyper-parameter is outside its range, infinite or NaN.
+    #[error("{name} is {value}, but must be {allowed}")]
+    HyperParameter {
+        /// The name of the field.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// The values allowed, in words or as an interval.
+        allowed: &'static str,
+    },
+
+    /// A constant of the step is too large for the type of the step.
+    #[error(
+        "the hyper-parameters make {value:e} a constant of the step, which {float} cannot hold"
+    )]
+    ConstantOverflow {
+        /// The constant.
+        value: f64,
+        /// `"f32"` or `"f64"`.
+        float: &'static str,
+    },
+
+    /// The step count is 0; the first step is 1.
+    #[error("the step count is 0, but steps are counted from 1")]
+    ZeroStep,
+
+    /// A state has taken `u64::MAX` steps, and can't count another.
+    #[error("the state has taken {} steps and cannot count another", u64::MAX)]
+    StepOverflow,
+
+    /// A name, such as the environment variable `ADAMANT_ISA` holds, is no instruction set's.
+    #[error("{name:?} is no instruction set; known: scalar, avx2, avx512 or neon")]
+    UnknownIsa {
+        /// What was found instead.
+        name: String,
+    },
+
+    /// This CPU lacks the instruction set that was asked for.
+    #[error("the instruction set {isa} is not available here; available: {}", names(available))]
+    IsaUnavailable {
+        /// What was asked for.
+        isa: Isa,
+        /// What this CPU has.
+        available: Vec<Isa>,
+    },
+}
+
+fn names(sets: &[Isa]) -> String {
+    let names: Vec<&str> = sets.iter().map(|isa| isa.name()).collect();
+    names.join(", ")
+}

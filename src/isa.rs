@@ -1,0 +1,136 @@
+//! The one place that knows which instruction sets there are: their names, which of them this CPU
+//! has, and how to run code on one.
+
+use core::{fmt, str::FromStr};
+use std::sync::OnceLock;
+
+use pulp::{Arch, WithSimd};
+
+use crate::Error;
+
+/// An instruction set that the kernels can run on; all of them give the same bits.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::Isa;
+///
+/// assert!(Isa::available().contains(&Isa::Scalar));
+/// assert_eq!("avx2".parse(), Ok(Isa::Avx2));
+/// println!("steps run on {}", Isa::selected()?);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// One element at a time; on every CPU. Slow where the CPU has no fused multiply-add, which is
+    /// then computed in software.
+    Scalar,
+    /// 256-bit registers: x86-64 with AVX2 and FMA (x86-64-v3).
+    Avx2,
+    /// 512-bit registers: x86-64 with AVX-512 F, BW, CD, DQ and VL (x86-64-v4).
+    Avx512,
+    /// 128-bit registers: AArch64.
+    Neon,
+}
+
+impl Isa {
+    /// Every instruction set there is, the best last.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512];
+
+    /// Lists the instruction sets that this CPU has, the best last.
+    pub fn available() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// Tells whether this CPU has the instruction set.
+    pub fn is_available(self) -> bool {
+        self.arch().is_some()
+    }
+
+    /// The best instruction set that this CPU has.
+    pub fn detect() -> Self {
+        let best = Self::ALL.into_iter().rfind(|isa| isa.is_available());
+        best.unwrap_or(Self::Scalar)
+    }
+
+    /// The instruction set that calls use when none is passed: the one that the environment
+    /// variable `ADAMANT_ISA` names, or [`Isa::detect`] where the variable is unset or empty.
+    ///
+    /// The variable is read once in the life of a process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] if the variable names no instruction set
+    /// or one that this CPU lacks.
+    pub fn selected() -> Result<Self, Error> {
+        static SELECTED: OnceLock<Result<Isa, Error>> = OnceLock::new();
+        SELECTED.get_or_init(|| Self::choose(std::env::var_os("ADAMANT_ISA"))).clone()
+    }
+
+    fn choose(variable: Option<std::ffi::OsString>) -> Result<Self, Error> {
+        match variable {
+            Some(name) if !name.is_empty() => {
+                let isa: Self = name.to_string_lossy().parse()?;
+                isa.cpu().map(|_| isa)
+            }
+            _ => Ok(Self::detect()),
+        }
+    }
+
+    /// The name that `ADAMANT_ISA` takes: `scalar`, `avx2`, `avx512` or `neon`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+        }
+    }
+
+    /// Proof that this CPU has the instruction set.
+    pub(crate) fn cpu(self) -> Result<Cpu, Error> {
+        let unavailable = || Error::IsaUnavailable { isa: self, available: Self::available() };
+        self.arch().map(Cpu).ok_or_else(unavailable)
+    }
+
+    fn arch(self) -> Option<Arch> {
+        match self {
+            Self::Scalar => Some(Arch::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => pulp::aarch64::Neon::try_new().map(Arch::Neon),
+            #[allow(unreachable_patterns, reason = "which sets are left depends on the target")]
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let unknown = || Error::UnknownIsa { name: String::from(name) };
+        Self::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(unknown)
+    }
+}
+
+/// An instruction set that this CPU was found to have.
+#[derive(Clone, Copy)]
+pub(crate) struct Cpu(Arch);
+
+impl Cpu {
+    #[inline(always)]
+    pub(crate) fn run<Op: WithSimd>(self, op: Op) -> Op::Output {
+        self.0.dispatch(op)
+    }
+}

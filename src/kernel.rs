@@ -1,0 +1,85 @@
+//! The one loop: a rule over spans of memory, on one instruction set.
+
+use core::mem;
+
+use pulp::{Simd, WithSimd};
+
+use crate::{Arity, Float, Many, Rule, Tensor, lanes::Vector};
+
+/// One step of a rule over some tensors.
+pub(crate) struct Sweep<'a, 'x, R: Rule, F: Float> {
+    pub rule: R,
+    pub constants: &'a Many<R::Constants, f64>,
+    pub tensors: &'a mut [Tensor<'x, R, F>],
+}
+
+impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { rule, constants, tensors } = self;
+        let constants = constants.as_ref();
+        let k = R::Constants::from_fn(
+            #[inline(always)]
+            |i| Vector::constant(simd, constants[i]),
+        );
+        for tensor in tensors {
+            sweep(simd, rule, &k, tensor.reborrow());
+        }
+    }
+}
+
+/// Whole registers first, then the rest by the same formula.
+#[inline(always)]
+fn sweep<S: Simd, R: Rule, F: Float>(
+    simd: S,
+    rule: R,
+    k: &Many<R::Constants, Vector<S, F>>,
+    tensor: Tensor<'_, R, F>,
+) {
+    let Tensor { param, grad, moments } = tensor;
+    let (params, param_tail) = F::split_mut::<S>(param);
+    let (grads, grad_tail) = F::split::<S>(grad);
+    let mut moments = R::Moments::map(
+        moments,
+        #[inline(always)]
+        |moment| F::split_mut::<S>(moment),
+    );
+
+    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
+    let len = params.len();
+    let grads = &grads[..len];
+    for (moments, _) in moments.as_mut() {
+        *moments = &mut mem::take(moments)[..len];
+    }
+    for i in 0..len {
+        // Every load stands before the first store: mixed, they stall each other where the arrays
+        // share page offsets.
+        let param = Vector::new(simd, params[i]);
+        let grad = Vector::new(simd, grads[i]);
+        let old = R::Moments::from_fn(
+            #[inline(always)]
+            |moment| Vector::new(simd, moments.as_ref()[moment].0[i]),
+        );
+        let (param, new) = rule.update(k, param, grad, old);
+        params[i] = param.register();
+        for ((moments, _), moment) in moments.as_mut().iter_mut().zip(new) {
+            moments[i] = moment.register();
+        }
+    }
+
+    if !param_tail.is_empty() {
+        let param = Vector::load(simd, param_tail);
+        let grad = Vector::load(simd, grad_tail);
+        let old = R::Moments::from_fn(
+            #[inline(always)]
+            |moment| Vector::load(simd, moments.as_ref()[moment].1),
+        );
+        let (param, new) = rule.update(k, param, grad, old);
+        param.store(param_tail);
+        for ((_, tail), moment) in moments.as_mut().iter_mut().zip(new) {
+            moment.store(tail);
+        }
+    }
+}

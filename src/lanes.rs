@@ -1,0 +1,341 @@
+//! Registers with operators: the one place that names pulp's operations.
+
+use core::{
+    fmt::Debug,
+    ops::{Add, Div, Mul, Neg, Sub},
+};
+
+use pulp::Simd;
+
+/// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
+/// lane a parameter of its own.
+///
+/// The operators and methods round once each, to nearest even, and give the same bits on every
+/// instruction set (which NaN comes out of NaNs is the CPU's choice).
+pub trait Lanes:
+    Copy
+    + Send
+    + Sync
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+{
+    /// One truth value a lane.
+    type Mask: Copy;
+
+    /// The same value in every lane, rounded to the lanes' type.
+    fn splat(self, value: f64) -> Self;
+
+    /// `self * factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+
+    /// The square root.
+    fn sqrt(self) -> Self;
+
+    /// The absolute value.
+    fn abs(self) -> Self;
+
+    /// Where `self < other`; false where either is NaN.
+    fn less_than(self, other: Self) -> Self::Mask;
+
+    /// `yes` where the mask is true, `no` elsewhere.
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+
+    /// `other` where `self < other`, `self` elsewhere: a NaN in `self` stays, one in `other` goes.
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self::select(self.less_than(other), other, self)
+    }
+
+    /// `other` where `other < self`, `self` elsewhere: a NaN in `self` stays, one in `other` goes.
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self::select(other.less_than(self), other, self)
+    }
+}
+
+/// A floating-point type that steps are computed in: `f32` or `f64`.
+///
+/// A number is a register of one lane: [`reference`](crate::reference) is written in these.
+pub trait Float:
+    Lanes<Mask = bool> + Register + Default + PartialOrd + Debug + Send + Sync + 'static
+{
+    /// `"f32"` or `"f64"`.
+    const NAME: &'static str;
+
+    /// Rounds to nearest even.
+    fn from_f64(value: f64) -> Self;
+
+    /// Widens, exactly.
+    fn to_f64(self) -> f64;
+
+    /// Whether it is neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+}
+
+/// How the lanes of a type lie in pulp's registers. Private, so that [`Float`] is sealed.
+pub trait Register: Copy {
+    /// A register full of `Self`.
+    type Of<S: Simd>: Copy + Send + Sync;
+    /// The outcome of a comparison.
+    type Mask<S: Simd>: Copy;
+
+    fn lanes<S: Simd>() -> usize;
+    fn split<S: Simd>(slice: &[Self]) -> (&[Self::Of<S>], &[Self]);
+    fn split_mut<S: Simd>(slice: &mut [Self]) -> (&mut [Self::Of<S>], &mut [Self]);
+    fn load<S: Simd>(simd: S, tail: &[Self]) -> Self::Of<S>;
+    fn store<S: Simd>(simd: S, tail: &mut [Self], register: Self::Of<S>);
+    fn splat<S: Simd>(simd: S, value: f64) -> Self::Of<S>;
+    fn add<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
+    fn sub<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
+    fn mul<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
+    fn div<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
+    fn neg<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
+    fn mul_add<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>, c: Self::Of<S>) -> Self::Of<S>;
+    fn sqrt<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
+    fn abs<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
+    fn less_than<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Mask<S>;
+    fn select<S: Simd>(
+        simd: S,
+        mask: Self::Mask<S>,
+        yes: Self::Of<S>,
+        no: Self::Of<S>,
+    ) -> Self::Of<S>;
+}
+
+macro_rules! float {
+    ($float:ty, $register:ident, $mask:ident, $lanes:ident, $split:ident, $split_mut:ident,
+     $load:ident, $store:ident, $splat:ident, $select:ident, $less_than:ident, $mul_add:ident,
+     $($unary:ident = $unary_op:ident),+; $($binary:ident = $binary_op:ident),+) => {
+        impl Float for $float {
+            const NAME: &'static str = stringify!($float);
+
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as Self
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self.into()
+            }
+
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                self.is_finite()
+            }
+        }
+
+        impl Lanes for $float {
+            type Mask = bool;
+
+            #[inline(always)]
+            fn splat(self, value: f64) -> Self {
+                value as Self
+            }
+
+            #[inline(always)]
+            fn mul_add(self, factor: Self, addend: Self) -> Self {
+                <$float>::mul_add(self, factor, addend)
+            }
+
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                <$float>::sqrt(self)
+            }
+
+            #[inline(always)]
+            fn abs(self) -> Self {
+                <$float>::abs(self)
+            }
+
+            #[inline(always)]
+            fn less_than(self, other: Self) -> bool {
+                self < other
+            }
+
+            #[inline(always)]
+            fn select(mask: bool, yes: Self, no: Self) -> Self {
+                if mask { yes } else { no }
+            }
+        }
+
+        impl Register for $float {
+            type Of<S: Simd> = S::$register;
+            type Mask<S: Simd> = S::$mask;
+
+            #[inline(always)]
+            fn lanes<S: Simd>() -> usize {
+                S::$lanes
+            }
+            #[inline(always)]
+            fn split<S: Simd>(slice: &[Self]) -> (&[Self::Of<S>], &[Self]) {
+                S::$split(slice)
+            }
+            #[inline(always)]
+            fn split_mut<S: Simd>(slice: &mut [Self]) -> (&mut [Self::Of<S>], &mut [Self]) {
+                S::$split_mut(slice)
+            }
+            #[inline(always)]
+            fn load<S: Simd>(simd: S, tail: &[Self]) -> Self::Of<S> {
+                simd.$load(tail)
+            }
+            #[inline(always)]
+            fn store<S: Simd>(simd: S, tail: &mut [Self], register: Self::Of<S>) {
+                simd.$store(tail, register);
+            }
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, value: f64) -> Self::Of<S> {
+                simd.$splat(Self::from_f64(value))
+            }
+            #[inline(always)]
+            fn mul_add<S: Simd>(
+                simd: S,
+                a: Self::Of<S>,
+                b: Self::Of<S>,
+                c: Self::Of<S>,
+            ) -> Self::Of<S> {
+                simd.$mul_add(a, b, c)
+            }
+            #[inline(always)]
+            fn less_than<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Mask<S> {
+                simd.$less_than(a, b)
+            }
+            #[inline(always)]
+            fn select<S: Simd>(
+                simd: S,
+                mask: Self::Mask<S>,
+                yes: Self::Of<S>,
+                no: Self::Of<S>,
+            ) -> Self::Of<S> {
+                simd.$select(mask, yes, no)
+            }
+            $(#[inline(always)]
+            fn $unary<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S> {
+                simd.$unary_op(a)
+            })+
+            $(#[inline(always)]
+            fn $binary<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S> {
+                simd.$binary_op(a, b)
+            })+
+        }
+    };
+}
+
+float!(f32, f32s, m32s, F32_LANES, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s,
+    partial_store_f32s, splat_f32s, select_f32s, less_than_f32s, mul_add_f32s,
+    sqrt = sqrt_f32s, abs = abs_f32s, neg = neg_f32s;
+    add = add_f32s, sub = sub_f32s, mul = mul_f32s, div = div_f32s);
+float!(f64, f64s, m64s, F64_LANES, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s,
+    partial_store_f64s, splat_f64s, select_f64s, less_than_f64s, mul_add_f64s,
+    sqrt = sqrt_f64s, abs = abs_f64s, neg = neg_f64s;
+    add = add_f64s, sub = sub_f64s, mul = mul_f64s, div = div_f64s);
+
+/// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Vector<S: Simd, F: Float> {
+    simd: S,
+    register: F::Of<S>,
+}
+
+impl<S: Simd, F: Float> Vector<S, F> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S, register: F::Of<S>) -> Self {
+        Self { simd, register }
+    }
+
+    #[inline(always)]
+    pub(crate) fn constant(simd: S, value: f64) -> Self {
+        Self::new(simd, <F as Register>::splat(simd, value))
+    }
+
+    /// Less than a register of numbers, and zeros.
+    #[inline(always)]
+    pub(crate) fn load(simd: S, tail: &[F]) -> Self {
+        Self::new(simd, F::load(simd, tail))
+    }
+
+    /// The inverse of [`load`](Self::load).
+    #[inline(always)]
+    pub(crate) fn store(self, tail: &mut [F]) {
+        F::store(self.simd, tail, self.register);
+    }
+
+    #[inline(always)]
+    pub(crate) fn register(self) -> F::Of<S> {
+        self.register
+    }
+}
+
+macro_rules! operator {
+    ($($operator:ident::$method:ident),+) => {$(
+        impl<S: Simd, F: Float> $operator for Vector<S, F> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self::new(self.simd, <F as Register>::$method(self.simd, self.register, other.register))
+            }
+        }
+    )+};
+}
+
+operator!(Add::add, Sub::sub, Mul::mul, Div::div);
+
+impl<S: Simd, F: Float> Neg for Vector<S, F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Self::new(self.simd, <F as Register>::neg(self.simd, self.register))
+    }
+}
+
+/// A comparison's outcome, with the proof that selecting by it needs.
+#[derive(Clone, Copy)]
+pub(crate) struct VectorMask<S: Simd, F: Float> {
+    simd: S,
+    mask: <F as Register>::Mask<S>,
+}
+
+impl<S: Simd, F: Float> Lanes for Vector<S, F> {
+    type Mask = VectorMask<S, F>;
+
+    #[inline(always)]
+    fn splat(self, value: f64) -> Self {
+        Self::new(self.simd, <F as Register>::splat(self.simd, value))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let product =
+            <F as Register>::mul_add(self.simd, self.register, factor.register, addend.register);
+        Self::new(self.simd, product)
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self::new(self.simd, <F as Register>::sqrt(self.simd, self.register))
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self::new(self.simd, <F as Register>::abs(self.simd, self.register))
+    }
+
+    #[inline(always)]
+    fn less_than(self, other: Self) -> Self::Mask {
+        let mask = <F as Register>::less_than(self.simd, self.register, other.register);
+        VectorMask { simd: self.simd, mask }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        Self::new(
+            mask.simd,
+            <F as Register>::select(mask.simd, mask.mask, yes.register, no.register),
+        )
+    }
+}

@@ -1,0 +1,19 @@
+//! CPU optimizer kernels: Adam in one pass over memory, at the speed of the memory, with the same
+//! bits on every CPU.
+
+mod dense;
+mod error;
+mod isa;
+mod kernel;
+mod lanes;
+mod partition;
+pub mod reference;
+mod rule;
+mod state;
+
+pub use dense::{Exec, Optimizer, Tensor};
+pub use error::Error;
+pub use isa::Isa;
+pub use lanes::{Float, Lanes};
+pub use rule::{Adam, Arity, Count, Epsilon, Many, Rule, bias_correction, check};
+pub use state::State;

@@ -1,0 +1,226 @@
+//! The kernels give the bits of `reference.rs`: on every instruction set, at every offset, length
+//! and cut, on any number of threads.
+
+mod support;
+
+use adamant::{Adam, Epsilon, Exec, Float, Isa, Lanes, Rule};
+use proptest::prelude::*;
+use support::{Columns, Specified, Way, check, columns};
+
+/// Lengths at which a kernel may go wrong.
+const LENGTHS: [usize; 24] = [
+    0, 1, // empty, lone tail
+    2, 3, 4, 5, // around a NEON register of f32, an AVX2 register of f64
+    7, 8, 9, // around an AVX2 register of f32, an AVX-512 register of f64
+    15, 16, 17, // around an AVX-512 register of f32
+    31, 32, 33, // two registers, for what an unrolled loop leaves over
+    63, 64, 65, // around a cache line and the grain of a cut
+    127, 128, 129, // around several
+    255, 257, 1000, // many registers and a tail
+];
+
+/// Long enough to be cut for threads: around twice the smallest piece, and well above.
+const THREADED: [usize; 5] = [16_383, 16_384, 16_385, 50_001, 130_003];
+
+/// Every choice of [`Adam`] that changes its formula.
+fn adams() -> Vec<Adam> {
+    let adam = Adam::default();
+    vec![
+        adam,
+        Adam { epsilon: Epsilon::Hat, eps: 0.1, ..adam },
+        Adam { weight_decay: 0.01, ..adam },
+        Adam { weight_decay: 0.01, maximize: true, eps: 1.0, ..adam },
+        Adam { maximize: true, ..Adam::adamw() },
+        Adam { lr: 0.0, beta1: 0.0, beta2: 0.0, eps: 0.0, ..Adam::adamw() },
+    ]
+}
+
+fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
+    Isa::available().into_iter().map(move |isa| Exec { isa, parallel })
+}
+
+fn every_isa_length_and_offset<F: Float>() {
+    for exec in execs(false) {
+        for adam in adams() {
+            for (seed, len) in LENGTHS.into_iter().enumerate() {
+                let before = columns::<Adam, F>(seed as u64, len, true);
+                check(&adam, 1..3, &before, &Way::whole(exec));
+            }
+        }
+        for offset in 0..64 / size_of::<F>() {
+            let before = columns::<Adam, F>(offset as u64, 100, true);
+            check(&Adam::adamw(), 7..9, &before, &Way { offset, ..Way::whole(exec) });
+        }
+    }
+}
+
+#[test]
+fn every_isa_length_and_offset_gives_the_reference_bits_f32() {
+    every_isa_length_and_offset::<f32>();
+}
+
+#[test]
+fn every_isa_length_and_offset_gives_the_reference_bits_f64() {
+    every_isa_length_and_offset::<f64>();
+}
+
+fn every_thread_count<F: Float>() {
+    for threads in [1, 2, 3, 7] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        for exec in execs(true) {
+            for (seed, len) in THREADED.into_iter().enumerate() {
+                let before = columns::<Adam, F>(seed as u64, len, true);
+                let cuts = vec![3, 100, 101, 1_101, 9_000, 9_000, 40_000];
+                for way in [Way::whole(exec), Way { cuts, offset: 3, ..Way::whole(exec) }] {
+                    pool.install(|| check(&Adam::adamw(), 3..4, &before, &way));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn every_thread_count_gives_the_reference_bits_f32() {
+    every_thread_count::<f32>();
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn every_thread_count_gives_the_reference_bits_f64() {
+    every_thread_count::<f64>();
+}
+
+/// The global pool, entered from a thread that is in none; see RAYON_NUM_THREADS in `.ci/run`.
+#[test]
+fn a_call_from_outside_the_pool_gives_the_reference_bits() {
+    for exec in execs(true) {
+        for len in [40_000, 100_000, 300_007] {
+            let before = columns::<Adam, f32>(len as u64, len, false);
+            check(&Adam::default(), 1..2, &before, &Way::whole(exec));
+        }
+    }
+}
+
+#[test]
+fn many_small_tensors_at_once_are_like_each_alone() {
+    for exec in execs(true) {
+        let before = columns::<Adam, f32>(5, 40_000, true);
+        for every in [1, 63, 64, 1024, 9000] {
+            let cuts: Vec<usize> = (0..40_000).step_by(every).collect();
+            for at_once in [true, false] {
+                let way = Way { cuts: cuts.clone(), at_once, ..Way::whole(exec) };
+                check(&Adam::default(), 2..3, &before, &way);
+            }
+        }
+    }
+}
+
+fn hyper_parameters() -> impl Strategy<Value = (Adam, u64)> {
+    let unit = || prop_oneof![Just(0.0), Just(0.9), Just(0.999), 0.0..1.0];
+    let size = || {
+        prop_oneof![Just(0.0), Just(1e-8), Just(1.0), -12.0..3.0]
+            .prop_map(|x: f64| if x < 0.0 { 10f64.powf(x) } else { x })
+    };
+    let t = prop_oneof![1..100u64, 1..u64::MAX, Just(u64::MAX)];
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    ((size(), unit(), unit(), size(), size()), flags, t).prop_map(|(numbers, flags, t)| {
+        let (lr, beta1, beta2, eps, weight_decay) = numbers;
+        let (hat, decoupled_weight_decay, maximize) = flags;
+        let epsilon = if hat { Epsilon::Hat } else { Epsilon::Standard };
+        let (beta1, beta2) = (beta1.min(0.9999), beta2.min(0.9999));
+        let adam =
+            Adam { lr, beta1, beta2, eps, epsilon, weight_decay, decoupled_weight_decay, maximize };
+        (adam, t)
+    })
+}
+
+fn any_case<F: Float>((adam, t): (Adam, u64), seed: u64, len: usize, way: Way) {
+    let before = columns::<Adam, F>(seed, len, seed % 2 == 0);
+    check(&adam, std::iter::once(t), &before, &way);
+}
+
+proptest! {
+    #[test]
+    fn any_step_gives_the_reference_bits(
+        rule in hyper_parameters(),
+        seed: u64,
+        len in 0..3000usize,
+        offset in 0..16usize,
+        cuts in prop::collection::vec(any::<usize>(), 0..4),
+        at_once: bool,
+        isa in prop::sample::select(Isa::available()),
+    ) {
+        let way = Way { exec: Exec { isa, parallel: true }, offset, cuts, at_once };
+        any_case::<f32>(rule, seed, len, way.clone());
+        any_case::<f64>(rule, seed, len, way);
+    }
+}
+
+/// A rule outside the crate that uses what [`Lanes`] offers and Adam has no use for.
+#[derive(Clone, Copy, Debug)]
+struct EveryOperation;
+
+impl EveryOperation {
+    #[inline(always)]
+    fn formula<L: Lanes>(param: L, grad: L, m: L) -> (L, L) {
+        let clipped = grad.max(param.splat(-0.5)).min(param.splat(0.5)) - m.abs();
+        let sign = L::select(m.less_than(-grad), param, clipped / grad);
+        (sign.sqrt() + param * m, clipped.mul_add(sign, grad))
+    }
+}
+
+impl Rule for EveryOperation {
+    type Moments = adamant::Count<1>;
+    type Constants = adamant::Count<0>;
+    const MOMENT_NAMES: [&'static str; 1] = ["m"];
+
+    fn check(&self) -> Result<(), adamant::Error> {
+        Ok(())
+    }
+
+    fn constants(&self, _t: u64) -> [f64; 0] {
+        []
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, _k: &[L; 0], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
+        let (param, m) = Self::formula(param, grad, m);
+        (param, [m])
+    }
+}
+
+impl Specified for EveryOperation {
+    fn reference<F: Float>(&self, _t: u64, param: &mut [F], grad: &[F], [m]: [&mut [F]; 1]) {
+        for ((param, &grad), m) in param.iter_mut().zip(grad).zip(m) {
+            (*param, *m) = Self::formula(*param, grad, *m);
+        }
+    }
+}
+
+#[test]
+fn every_operation_on_registers_gives_the_bits_of_plain_numbers() {
+    for exec in execs(false) {
+        let way = Way::whole(exec);
+        check(&EveryOperation, 1..4, &columns::<EveryOperation, f32>(1, 5000, true), &way);
+        check(&EveryOperation, 1..4, &columns::<EveryOperation, f64>(2, 5000, true), &way);
+    }
+}
+
+#[test]
+fn infinities_and_nan_stay_in_their_element() {
+    for exec in execs(false) {
+        for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let mut columns = Columns::<f32>::new::<Adam>(40, |_, _| 0.5);
+            columns.grad[20] = bad;
+            let mut tensor = [columns.tensor()];
+            adamant::Optimizer::step_many_on(&Adam::default(), exec, 1, &mut tensor)
+                .expect("a valid step");
+            for column in [&columns.param, &columns.moments[0], &columns.moments[1]] {
+                let finite = column.iter().enumerate().filter(|(_, x)| x.is_finite());
+                assert_eq!(finite.count(), 39 + usize::from(column[20].is_finite()));
+            }
+            assert!(!columns.moments[0][20].is_finite());
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What the tests, the fuzz targets and the benches share: one checker of the kernels' bits.
+
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use adamant::{Adam, Arity, Exec, Float, Many, Optimizer, Rule, Tensor, reference};
+
+/// A rule, and the reference that its kernels answer to: the row of an optimizer in the tests.
+pub trait Specified: Rule {
+    fn reference<F: Float>(
+        &self,
+        t: u64,
+        param: &mut [F],
+        grad: &[F],
+        moments: Many<Self::Moments, &mut [F]>,
+    );
+}
+
+impl Specified for Adam {
+    fn reference<F: Float>(&self, t: u64, param: &mut [F], grad: &[F], moments: [&mut [F]; 2]) {
+        let [exp_avg, exp_avg_sq] = moments;
+        reference::adam(self, t, param, grad, exp_avg, exp_avg_sq);
+    }
+}
+
+/// An array that begins a given number of elements after the start of a cache line, with guards
+/// around it that nobody may write.
+struct Guarded<F> {
+    buffer: Vec<F>,
+    start: usize,
+    len: usize,
+}
+
+impl<F: Float> Guarded<F> {
+    const GUARDS: usize = 64;
+
+    fn new(values: &[F], offset: usize) -> Self {
+        let len = values.len();
+        let buffer = vec![Self::guard(); len + offset + 2 * Self::GUARDS];
+        let start = buffer.as_ptr().align_offset(64) + offset;
+        let mut guarded = Self { buffer, start, len };
+        guarded.get_mut().copy_from_slice(values);
+        guarded
+    }
+
+    fn guard() -> F {
+        F::from_f64(1234.5)
+    }
+
+    fn get(&self) -> &[F] {
+        &self.buffer[self.start..][..self.len]
+    }
+
+    fn get_mut(&mut self) -> &mut [F] {
+        &mut self.buffer[self.start..][..self.len]
+    }
+
+    fn check_guards(&self, name: &str) {
+        let end = self.start + self.len;
+        let guards = self.buffer[..self.start].iter().chain(&self.buffer[end..]);
+        assert!(guards.into_iter().all(|&guard| guard == Self::guard()), "{name}: guard written");
+    }
+}
+
+/// The arrays of one tensor: parameters, gradients, moments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Columns<F> {
+    pub param: Vec<F>,
+    pub grad: Vec<F>,
+    pub moments: Vec<Vec<F>>,
+}
+
+impl<F: Float> Columns<F> {
+    /// `len` elements for rule `R`, each the `value` of its column and row.
+    pub fn new<R: Rule>(len: usize, mut value: impl FnMut(usize, usize) -> F) -> Self {
+        let mut column = |column| (0..len).map(|row| value(column, row)).collect();
+        Self {
+            param: column(0),
+            grad: column(1),
+            moments: (0..R::MOMENT_NAMES.as_ref().len()).map(|moment| column(2 + moment)).collect(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.param.len()
+    }
+
+    pub fn tensor<R: Rule>(&mut self) -> Tensor<'_, R, F> {
+        Tensor {
+            param: &mut self.param,
+            grad: &self.grad,
+            moments: many::<R, _>(self.moments.iter_mut().map(Vec::as_mut_slice)),
+        }
+    }
+
+    /// What the reference makes of them.
+    pub fn reference<R: Specified>(&mut self, rule: &R, t: u64) {
+        let Tensor { param, grad, moments } = self.tensor::<R>();
+        rule.reference(t, param, grad, moments);
+    }
+
+    /// Fails at the first element whose bits differ; every NaN is like every other.
+    #[track_caller]
+    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+        let columns = [(&self.param, &expected.param), (&self.grad, &expected.grad)];
+        let moments = self.moments.iter().zip(&expected.moments);
+        for (column, (found, expected)) in columns.into_iter().chain(moments).enumerate() {
+            assert_eq!(found.len(), expected.len());
+            for (row, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+                assert!(
+                    same_bits(found, expected),
+                    "column {column}, element {row}: {found:?}, expected {expected:?}: {}",
+                    context()
+                );
+            }
+        }
+    }
+}
+
+fn same_bits<F: Float>(a: F, b: F) -> bool {
+    // Widening is exact, keeps zeros' signs, and makes all NaN fail `==` alike.
+    let (a, b) = (a.to_f64(), b.to_f64());
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+/// As many slices as rule `R` has moments.
+pub fn many<'a, R: Rule, F: Float>(
+    slices: impl IntoIterator<Item = &'a mut [F]>,
+) -> Many<R::Moments, &'a mut [F]> {
+    let mut slices = slices.into_iter();
+    R::Moments::from_fn(|_| slices.next().expect("a slice for each moment"))
+}
+
+/// How a call is made.
+#[derive(Clone, Debug)]
+pub struct Way {
+    pub exec: Exec,
+    /// How many elements after a cache line's start each array begins.
+    pub offset: usize,
+    /// Where the tensor is cut; each piece is passed as a tensor of its own.
+    pub cuts: Vec<usize>,
+    /// Whether the pieces are passed in one call, or each in its own.
+    pub at_once: bool,
+}
+
+impl Way {
+    pub fn whole(exec: Exec) -> Self {
+        Self { exec, offset: 0, cuts: vec![], at_once: true }
+    }
+}
+
+/// Fails unless steps `t`, made this way, give the bits of the reference and write nothing else.
+#[track_caller]
+pub fn check<R: Specified + std::fmt::Debug, F: Float>(
+    rule: &R,
+    steps: impl Iterator<Item = u64> + Clone,
+    before: &Columns<F>,
+    way: &Way,
+) {
+    let mut expected = before.clone();
+    steps.clone().for_each(|t| expected.reference(rule, t));
+
+    let [mut param, grad] = [&before.param, &before.grad].map(|c| Guarded::new(c, way.offset));
+    let moments = before.moments.iter().map(|column| Guarded::new(column, way.offset));
+    let mut moments: Vec<_> = moments.collect();
+    for t in steps {
+        let whole = Tensor::<R, F> {
+            param: param.get_mut(),
+            grad: grad.get(),
+            moments: many::<R, _>(moments.iter_mut().map(Guarded::get_mut)),
+        };
+        let mut pieces = cut(whole, &way.cuts);
+        let calls = if way.at_once { pieces.len() } else { 1 };
+        for call in pieces.chunks_mut(calls) {
+            rule.step_many_on(way.exec, t, call).expect("a valid step");
+        }
+    }
+
+    let found = Columns {
+        param: param.get().to_vec(),
+        grad: grad.get().to_vec(),
+        moments: moments.iter().map(|moment| moment.get().to_vec()).collect(),
+    };
+    found.assert_same_bits(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
+    for (name, array) in [("param", &param), ("grad", &grad)] {
+        array.check_guards(name);
+    }
+    moments.iter().for_each(|moment| moment.check_guards("moment"));
+}
+
+/// Cuts a tensor at the given positions, in any order and modulo its length.
+fn cut<'a, R: Rule, F: Float>(whole: Tensor<'a, R, F>, cuts: &[usize]) -> Vec<Tensor<'a, R, F>> {
+    let len = whole.param.len();
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (len + 1)).collect();
+    cuts.sort_unstable();
+    let (mut pieces, mut rest, mut done) = (vec![], whole, 0);
+    for cut in cuts {
+        let (piece, others) = rest.split_at(cut - done);
+        pieces.push(piece);
+        (rest, done) = (others, cut);
+    }
+    pieces.push(rest);
+    pieces
+}
+
+/// Numbers at which formulas go wrong, each with both signs.
+const SPECIAL: [f64; 12] = [
+    0.0,
+    f64::INFINITY,
+    f64::NAN,
+    1e-45,          // the smallest subnormal of f32
+    1.17e-38,       // a large subnormal of f32
+    1.17549435e-38, // the smallest normal of f32
+    5e-324,         // the smallest subnormal of f64: 0 in f32
+    1e-20,          // its square is subnormal in f32
+    1e20,           // its square overflows f32
+    3.4028235e38,   // the largest f32
+    1e200,          // its square overflows f64; infinite in f32
+    1.0,
+];
+
+/// Turns any 64 bits into a number: one in four special, the others of every magnitude that f32
+/// has a square for.
+pub fn number<F: Float>(bits: u64) -> F {
+    let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
+    let special = SPECIAL[(bits >> 8) as usize % SPECIAL.len()];
+    let mantissa = 1.0 + (bits >> 32) as f64 / u32::MAX as f64;
+    let ordinary = mantissa * f64::powi(2.0, (bits >> 8 & 63) as i32 - 40);
+    F::from_f64(sign * if bits >> 1 & 3 == 0 { special } else { ordinary })
+}
+
+/// A tensor of [`number`]s from a seed; where `special` is false, of ordinary ones only, with
+/// moments that are not negative.
+pub fn columns<R: Rule, F: Float>(seed: u64, len: usize, special: bool) -> Columns<F> {
+    use rand::{Rng, SeedableRng, rngs::SmallRng};
+    let mut rng = SmallRng::seed_from_u64(seed);
+    Columns::new::<R>(len, |column, _| {
+        let bits: u64 = rng.random();
+        if special {
+            number(bits)
+        } else {
+            let sign = if column < 2 { 0 } else { 1 };
+            number(bits & !sign | 2)
+        }
+    })
+}
