@@ -15,5 +15,5 @@ pub use dense::{Exec, Optimizer, Tensor};
 pub use error::Error;
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
-pub use rule::{Adam, Arity, Count, Epsilon, Many, Rule, bias_correction, check};
+pub use rule::{Adam, Arity, Count, Epsilon, Many, Rule, bias_corrections, check};
 pub use state::State;

@@ -5,7 +5,7 @@
 //! of the paper what a step does; read them to know what to expect, test against them, and use
 //! [`Optimizer`](crate::Optimizer) for the work.
 
-use crate::{Adam, Epsilon, Float, bias_correction};
+use crate::{Adam, Epsilon, Float, bias_corrections};
 
 /// One step of [`Adam`] over slices of one length.
 ///
@@ -21,8 +21,8 @@ pub fn adam<F: Float>(
     exp_avg_sq: &mut [F],
 ) {
     assert!([grad.len(), exp_avg.len(), exp_avg_sq.len()] == [param.len(); 3], "lengths differ");
-    let correction1 = bias_correction(adam.beta1, t);
-    let correction2 = bias_correction(adam.beta2, t).sqrt();
+    let [correction1, correction2] = bias_corrections([adam.beta1, adam.beta2], t);
+    let correction2 = correction2.sqrt();
     let eps = match adam.epsilon {
         Epsilon::Standard => adam.eps * correction2,
         Epsilon::Hat => adam.eps,

@@ -144,32 +144,83 @@ pub fn check(
     }
 }
 
-/// `1 - beta^t`: the weight that an average with decay `beta`, started at 0, has gathered after `t`
-/// steps.
+/// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has
+/// gathered after `t` steps.
 ///
 /// Computed without the power, whose rounding the difference would magnify: weights q and r join as
-/// `q + r - q r`, so that of the steps of one bit of `t` after the other is gathered, doubling as
-/// `q (2 - q)`. Errors don't grow on the way; the result is right to within a rounding or two for
-/// each bit. Sums and products only: the same bits on every machine, which no system's `pow`
-/// promises.
+/// `q + r - q r`, so one bit of `t` after the other is gathered, while the weight of the next one
+/// doubles as `q (2 - q)`. Errors don't grow on the way; the result is right to within a rounding or
+/// two for each bit. Sums and products only: the same bits on every machine, which no system's
+/// `pow` promises.
 ///
 /// ```
-/// assert_eq!(adamant::bias_correction(0.75, 2), 1.0 - 0.75 * 0.75);
-/// assert_eq!(adamant::bias_correction(0.999, u64::MAX), 1.0);
+/// assert_eq!(adamant::bias_corrections([0.75, 0.5], 2), [1.0 - 0.75 * 0.75, 0.75]);
+/// assert_eq!(adamant::bias_corrections([0.999], u64::MAX), [1.0]);
 /// ```
-pub fn bias_correction(beta: f64, t: u64) -> f64 {
-    let mut gathered = 0.0;
-    let mut bit_gathered = 1.0 - beta;
+pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
+    let mut gathered = [0.0; N];
+    let mut doubling = betas.map(|beta| 1.0 - beta);
     let mut rest = t;
     while rest != 0 {
-        if bit_gathered == 1.0 {
-            return 1.0;
+        if doubling == [1.0; N] {
+            return doubling;
         }
         // The bits of `t` are hard to predict: they mask, where a branch would be slower.
         let mask = (rest & 1).wrapping_neg();
-        gathered += f64::from_bits(bit_gathered.to_bits() & mask) * (1.0 - gathered);
-        bit_gathered *= 2.0 - bit_gathered;
+        for (gathered, doubling) in gathered.iter_mut().zip(&mut doubling) {
+            *gathered += f64::from_bits(doubling.to_bits() & mask) * (1.0 - *gathered);
+            *doubling *= 2.0 - *doubling;
+        }
         rest >>= 1;
     }
     gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bias_corrections_are_right_for_every_beta_and_t() {
+        // 1 - beta^t of the f64 nearest to beta.
+        for (beta, t, expected) in [
+            (0.0, 3, 1.0),
+            (0.9, 1, 0.09999999999999998),
+            (0.9, 2, 0.18999999999999995),
+            (0.9, 3, 0.27099999999999996),
+            (0.999, 1, 0.0010000000000000009),
+            (0.999, 2, 0.0019990000000000016),
+            (0.999, 3, 0.0029970010000000026),
+            (0.999, 1000, 0.6323045752290363),
+            (0.9999, 1, 9.999999999998899e-05),
+            (0.9999, 2, 0.00019998999999997798),
+            (0.9999, 3, 0.00029997000099996697),
+            (0.9999, 1000, 0.09516710644144377),
+            (0.9999, 123456, 0.9999956538376522),
+            (0.999999999, 1, 9.999999717180685e-10),
+            (0.999999999, 2, 1.999999942436137e-09),
+            (0.999999999, 3, 2.9999999121542056e-09),
+            (0.999999999, 1000, 9.99999472218263e-07),
+            (0.999999999, 123456, 0.0001234483761922063),
+            (0.999999999, 1000000000, 0.6321205486081561),
+            (0.9999999999999999, 1, 1.1102230246251565e-16),
+            (0.9999999999999999, 2, 2.220446049250313e-16),
+            (0.9999999999999999, 3, 3.330669073875469e-16),
+            (0.9999999999999999, 1000, 1.110223024625095e-13),
+            (0.9999999999999999, 123456, 1.37063693727184e-11),
+            (0.9999999999999999, 1000000000, 1.1102229629954006e-07),
+        ] {
+            let [found] = bias_corrections([beta], t);
+            let error = (found - expected).abs() / expected;
+            assert!(error < 3e-15, "{beta}^{t}: {found}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn bias_corrections_do_not_depend_on_their_neighbours() {
+        for t in [1, 7, 1000, u64::MAX] {
+            let [a, b] = bias_corrections([0.9, 0.9999], t);
+            assert_eq!(([a], [b]), (bias_corrections([0.9], t), bias_corrections([0.9999], t)));
+        }
+    }
 }

@@ -1,4 +1,4 @@
-use crate::{Count, Error, Lanes, Rule, bias_correction, check};
+use crate::{Count, Error, Lanes, Rule, bias_corrections, check};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
 /// [`decoupled_weight_decay`](Self::decoupled_weight_decay).
@@ -106,8 +106,8 @@ impl Rule for Adam {
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),
     /// `m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps * c)`.
     fn constants(&self, t: u64) -> [f64; 8] {
-        let correction1 = bias_correction(self.beta1, t);
-        let correction2 = bias_correction(self.beta2, t).sqrt();
+        let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
+        let correction2 = correction2.sqrt();
         let step_size = self.lr * correction2 / correction1;
         let eps = match self.epsilon {
             Epsilon::Standard => self.eps * correction2,

@@ -231,8 +231,8 @@ pub fn number<F: Float>(bits: u64) -> F {
 /// A tensor of [`number`]s from a seed; where `special` is false, of ordinary ones only, with
 /// moments that are not negative.
 pub fn columns<R: Rule, F: Float>(seed: u64, len: usize, special: bool) -> Columns<F> {
-    use rand::{Rng, SeedableRng, rngs::SmallRng};
-    let mut rng = SmallRng::seed_from_u64(seed);
+    use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     Columns::new::<R>(len, |column, _| {
         let bits: u64 = rng.random();
         if special {
