@@ -20,6 +20,7 @@ const LENGTHS: [usize; 24] = [
 ];
 
 /// Long enough to be cut for threads: around twice the smallest piece, and well above.
+#[cfg(feature = "rayon")]
 const THREADED: [usize; 5] = [16_383, 16_384, 16_385, 50_001, 130_003];
 
 /// Every choice of [`Adam`] that changes its formula.
@@ -64,6 +65,7 @@ fn every_isa_length_and_offset_gives_the_reference_bits_f64() {
     every_isa_length_and_offset::<f64>();
 }
 
+#[cfg(feature = "rayon")]
 fn every_thread_count<F: Float>() {
     for threads in [1, 2, 3, 7] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
@@ -136,7 +138,7 @@ fn hyper_parameters() -> impl Strategy<Value = (Adam, u64)> {
 }
 
 fn any_case<F: Float>((adam, t): (Adam, u64), seed: u64, len: usize, way: Way) {
-    let before = columns::<Adam, F>(seed, len, seed % 2 == 0);
+    let before = columns::<Adam, F>(seed, len, seed.is_multiple_of(2));
     check(&adam, std::iter::once(t), &before, &way);
 }
 

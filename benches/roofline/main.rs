@@ -1,0 +1,145 @@
+//! How close a step comes to what this machine can do.
+//!
+//! ```text
+//! cargo bench --bench roofline -- [--quick] [--json FILE] [--svg FILE]
+//! ```
+//!
+//! The limit of each case is measured in the same run, in turn with the step: the slower of moving
+//! the same bytes through the same arrays on the same threads, and of the square roots and divisions
+//! alone. The last column is the speed-up over the loop that the compiler vectorises by itself.
+
+mod cases;
+mod limits;
+mod machine;
+mod report;
+mod timing;
+
+use std::{error::Error, fs, path::PathBuf, time::Duration};
+
+use adamant::{Exec, Float, Isa};
+use clap::Parser;
+
+use cases::{Arrays, Case, ceilings};
+use machine::Machine;
+use report::{Ceiling, Header, Report, Row};
+use timing::Plan;
+
+/// Measures optimizer steps against the limits of this machine.
+#[derive(Parser)]
+struct Options {
+    /// Fewer cases and rounds: under a minute
+    #[arg(long)]
+    quick: bool,
+
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "NAME", default_value = "")]
+    case: String,
+
+    /// Write header and rows into this JSON file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Draw the fraction of the limit over the size into this SVG file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    /// Passed by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Options {
+    fn plan(&self) -> Plan {
+        let (rounds, least) = if self.quick { (7, 2) } else { (21, 4) };
+        Plan { rounds, least: Duration::from_millis(least) }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let sizes: &[usize] = if self.quick {
+            &[1 << 10, 16 << 10, 256 << 10, 1 << 20, 16 << 20]
+        } else {
+            &[1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20, 64 << 20]
+        };
+        let mut cases = vec![Case::call()];
+        cases.extend(sizes.iter().copied().map(Case::dense));
+        cases.push(Case::thousand());
+        if !self.quick {
+            cases.push(Case::gpt2());
+        }
+        cases.retain(|case| case.name.contains(&self.case));
+        cases
+    }
+
+    /// The best set alone, if in a hurry.
+    fn isas(&self, best: Isa) -> Vec<Isa> {
+        let all = Isa::available().into_iter();
+        all.filter(|&isa| !self.quick || isa == best).collect()
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let best = Isa::selected()?;
+    let machine = Machine::detect(best);
+    println!("{machine}");
+
+    let header = Header { machine, ceilings: measure_ceilings(&options, best) };
+    println!("\n{}", Row::heading());
+    let mut rows = measure::<f32>(&options, best);
+    rows.extend(measure::<f64>(&options, best));
+
+    let report = Report { header, rows };
+    if let Some(path) = &options.json {
+        fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    if let Some(path) = &options.svg {
+        report.draw(path)?;
+    }
+    Ok(())
+}
+
+/// On one thread, and on all of the pool where it has more.
+fn thread_counts() -> impl Iterator<Item = bool> {
+    [false, true].into_iter().filter(|&parallel| !parallel || rayon::current_num_threads() > 1)
+}
+
+fn measure_ceilings(options: &Options, best: Isa) -> Vec<Ceiling> {
+    let elements = if options.quick { 16 << 20 } else { 64 << 20 };
+    let mut found = vec![];
+    for isa in options.isas(best) {
+        for parallel in thread_counts() {
+            let threads = if parallel { rayon::current_num_threads() } else { 1 };
+            let measure = || ceilings(isa, parallel, elements, options.plan());
+            let (stream_gb_per_s, sqrt_and_div_ns) = inside(parallel, measure);
+            let isa = isa.name();
+            let ceiling = Ceiling { isa, threads, stream_gb_per_s, sqrt_and_div_ns };
+            println!("{ceiling}");
+            found.push(ceiling);
+        }
+    }
+    found
+}
+
+fn measure<F: Float>(options: &Options, best: Isa) -> Vec<Row> {
+    let mut rows = vec![];
+    for case in options.cases() {
+        let mut arrays = Arrays::<F>::new(case.clone());
+        for isa in options.isas(best) {
+            for parallel in thread_counts() {
+                if parallel && case.name == "call" {
+                    continue;
+                }
+                let exec = Exec { isa, parallel };
+                let row = inside(parallel, || arrays.measure(exec, options.plan()));
+                println!("{row}");
+                rows.push(row);
+            }
+        }
+    }
+    rows
+}
+
+/// Runs in the pool, where steps on many threads are at home, or on a thread outside of it.
+fn inside<T: Send>(parallel: bool, run: impl FnOnce() -> T + Send) -> T {
+    if parallel { rayon::scope(|_| run()) } else { run() }
+}
