@@ -39,7 +39,8 @@ pub struct Tensor<'a, R: Rule, F: Float> {
     pub param: &'a mut [F],
     /// The gradient of the loss for each parameter.
     pub grad: &'a [F],
-    /// The rule's moments, in the order of [`Rule::MOMENT_NAMES`]: zeros before the first step.
+    /// The rule's moments, in the order of [`Rule::MOMENT_NAMES`]. Before the first step each holds
+    /// [`Rule::start`]: zeros mostly. One that the rule does without is empty.
     pub moments: Many<R::Moments, &'a mut [F]>,
 }
 
@@ -65,14 +66,15 @@ impl<'a, R: Rule, F: Float> Tensor<'a, R, F> {
     ///
     /// # Panics
     ///
-    /// If `mid` is beyond the end of an array, as for slices.
+    /// If `mid` is beyond the end of the parameters or gradients, as for slices.
     pub fn split_at(self, mid: usize) -> (Self, Self) {
         let (param, param_rest) = self.param.split_at_mut(mid);
         let (grad, grad_rest) = self.grad.split_at(mid);
         let mut rests = R::Moments::from_fn(|_| -> &mut [F] { &mut [] });
         let mut slots = rests.as_mut().iter_mut();
         let moments = R::Moments::map(self.moments, |moment| {
-            let (moment, rest) = moment.split_at_mut(mid);
+            // One that the rule does without is empty.
+            let (moment, rest) = moment.split_at_mut(mid.min(moment.len()));
             if let Some(slot) = slots.next() {
                 *slot = rest;
             }
@@ -81,13 +83,20 @@ impl<'a, R: Rule, F: Float> Tensor<'a, R, F> {
         (Self { param, grad, moments }, Self { param: param_rest, grad: grad_rest, moments: rests })
     }
 
-    fn check_lengths(&self, tensor: usize) -> Result<(), Error> {
+    fn check_lengths(&self, rule: &R, tensor: usize) -> Result<(), Error> {
         let expected = self.len();
-        let moments = R::MOMENT_NAMES.into_iter().zip(self.moments.as_ref());
-        let lengths = moments.map(|(name, moment)| (name, moment.len()));
-        for (argument, len) in core::iter::once(("grad", self.grad.len())).chain(lengths) {
-            if len != expected {
-                return Err(Error::LengthMismatch { tensor, argument, len, expected });
+        let same = |argument, len| match len == expected {
+            true => Ok(()),
+            false => Err(Error::LengthMismatch { tensor, argument, len, expected }),
+        };
+        same("grad", self.grad.len())?;
+        let names = R::MOMENT_NAMES;
+        for (moment, (array, &name)) in self.moments.as_ref().iter().zip(names.as_ref()).enumerate()
+        {
+            match rule.start(moment) {
+                Some(_) => same(name, array.len())?,
+                None if array.is_empty() => {}
+                None => return Err(Error::UnusedMoment { tensor, moment: name, len: array.len() }),
             }
         }
         Ok(())
@@ -140,19 +149,20 @@ impl Exec {
 /// All methods find every error before the first write; on `Err`, no buffer has changed:
 ///
 /// - [`Error::HyperParameter`] or [`Error::ConstantOverflow`] for a hyper-parameter;
-/// - [`Error::LengthMismatch`] if an array is not as long as its tensor's parameters;
+/// - [`Error::LengthMismatch`] if an array is not as long as its tensor's parameters,
+///   [`Error::UnusedMoment`] if it should be empty;
 /// - [`Error::ZeroStep`] if `t` is 0, [`Error::StepOverflow`] if a state can't count the step;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
 /// Infinities and NaN are data: they stay in their own element.
 pub trait Optimizer: Rule {
-    /// Moments for `len` parameters, all zero, before the first step.
+    /// Moments for `len` parameters, as they are before the first step.
     ///
     /// # Panics
     ///
     /// If the moments take more than `isize::MAX` bytes, as `Vec` does.
     fn state<F: Float>(&self, len: usize) -> State<Self, F> {
-        State::new(len)
+        State::new(self, len)
     }
 
     /// Takes the next step of `state`, and counts it.
@@ -246,7 +256,7 @@ fn validate<R: Rule, F: Float>(
         }
     }
     for (index, tensor) in tensors.iter().enumerate() {
-        tensor.check_lengths(index)?;
+        tensor.check_lengths(rule, index)?;
     }
     Ok(Step { cpu, rule: *rule, constants })
 }

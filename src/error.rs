@@ -17,7 +17,20 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A hyper-parameter is outside its range, infinite or NaN.
+    /// A moment was passed that the hyper-parameters do without.
+    #[error(
+        "{moment} of tensor {tensor} has {len} elements, but these hyper-parameters do without"
+    )]
+    UnusedMoment {
+        /// The position of the tensor in the call; 0 where there is one only.
+        tensor: usize,
+        /// The name of the moment.
+        moment: &'static str,
+        /// The length that was passed, where 0 is expected.
+        len: usize,
+    },
+
+    /// A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
     #[error("{name} is {value}, but must be {allowed}")]
     HyperParameter {
         /// The name of the field.

@@ -47,11 +47,20 @@ fn sweep<S: Simd, R: Rule, F: Float>(
         |moment| F::split_mut::<S>(moment),
     );
 
+    let zero = Vector::constant(simd, 0.0);
+    let kept = R::Moments::from_fn(
+        #[inline(always)]
+        |moment| rule.start(moment).is_some(),
+    );
+    let kept = kept.as_ref();
+
     // `validate` found all lengths equal; said once more here, it frees the loop of checks.
     let len = params.len();
     let grads = &grads[..len];
-    for (moments, _) in moments.as_mut() {
-        *moments = &mut mem::take(moments)[..len];
+    for ((moments, _), &kept) in moments.as_mut().iter_mut().zip(kept) {
+        if kept {
+            *moments = &mut mem::take(moments)[..len];
+        }
     }
     for i in 0..len {
         // Every load stands before the first store: mixed, they stall each other where the arrays
@@ -60,12 +69,17 @@ fn sweep<S: Simd, R: Rule, F: Float>(
         let grad = Vector::new(simd, grads[i]);
         let old = R::Moments::from_fn(
             #[inline(always)]
-            |moment| Vector::new(simd, moments.as_ref()[moment].0[i]),
+            |moment| match kept[moment] {
+                true => Vector::new(simd, moments.as_ref()[moment].0[i]),
+                false => zero,
+            },
         );
         let (param, new) = rule.update(k, param, grad, old);
         params[i] = param.register();
-        for ((moments, _), moment) in moments.as_mut().iter_mut().zip(new) {
-            moments[i] = moment.register();
+        for (((moments, _), moment), &kept) in moments.as_mut().iter_mut().zip(new).zip(kept) {
+            if kept {
+                moments[i] = moment.register();
+            }
         }
     }
 
@@ -78,8 +92,10 @@ fn sweep<S: Simd, R: Rule, F: Float>(
         );
         let (param, new) = rule.update(k, param, grad, old);
         param.store(param_tail);
-        for ((_, tail), moment) in moments.as_mut().iter_mut().zip(new) {
-            moment.store(tail);
+        for (((_, tail), moment), &kept) in moments.as_mut().iter_mut().zip(new).zip(kept) {
+            if kept {
+                moment.store(tail);
+            }
         }
     }
 }

@@ -15,5 +15,8 @@ pub use dense::{Exec, Optimizer, Tensor};
 pub use error::Error;
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
-pub use rule::{Adam, Arity, Count, Epsilon, Many, Rule, bias_corrections, check};
+pub use rule::{
+    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Count, Epsilon, Lion, Many,
+    NAdam, RAdam, RmsProp, Rule, Sgd, bias_corrections, check,
+};
 pub use state::State;

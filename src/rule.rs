@@ -1,8 +1,32 @@
 //! What an optimizer is: a formula for one parameter, and the constants of a step.
 
+mod adadelta;
+mod adagrad;
 mod adam;
+mod adamax;
+mod ademamix;
+mod adopt;
+mod amsgrad;
+mod lion;
+mod nadam;
+mod radam;
+mod rmsprop;
+mod sgd;
 
+pub use adadelta::Adadelta;
+pub use adagrad::AdaGrad;
 pub use adam::{Adam, Epsilon};
+pub use adamax::AdaMax;
+pub use ademamix::AdEmaMix;
+pub use adopt::Adopt;
+pub use amsgrad::AmsGrad;
+pub use lion::Lion;
+pub use nadam::NAdam;
+pub(crate) use nadam::momentum as nadam_momentum;
+pub use radam::RAdam;
+pub(crate) use radam::rectification as radam_rectification;
+pub use rmsprop::RmsProp;
+pub use sgd::Sgd;
 
 use crate::{Error, Lanes};
 
@@ -60,6 +84,14 @@ pub trait Rule: Copy + Send + Sync {
 
     /// The moments' names, for errors and checkpoints.
     const MOMENT_NAMES: Many<Self::Moments, &'static str>;
+
+    /// What a moment starts from, by its position; `None` if these hyper-parameters do without it.
+    ///
+    /// A moment that is done without has no memory: its slices are empty, and the formula reads 0.
+    fn start(&self, moment: usize) -> Option<f64> {
+        let _ = moment;
+        Some(0.0)
+    }
 
     /// Checks the hyper-parameters.
     ///
@@ -142,6 +174,46 @@ pub fn check(
     } else {
         Err(Error::HyperParameter { name, value, allowed })
     }
+}
+
+fn check_not_negative(name: &'static str, value: f64) -> Result<(), Error> {
+    check(name, value, 0.0..=f64::MAX, "finite and at least 0")
+}
+
+fn check_decay(name: &'static str, value: f64) -> Result<(), Error> {
+    check(name, value, 0.0..1.0, "at least 0 and less than 1")
+}
+
+/// The gradient of what is to be made smaller.
+#[inline(always)]
+fn descent<L: Lanes>(maximize: bool, grad: L) -> L {
+    if maximize { -grad } else { grad }
+}
+
+/// Weight decay as a part of the loss: adds `weight_decay * param` to the gradient.
+#[inline(always)]
+fn l2<L: Lanes>(decays: bool, weight_decay: L, param: L, grad: L) -> L {
+    if decays { weight_decay.mul_add(param, grad) } else { grad }
+}
+
+/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter.
+#[inline(always)]
+fn shrink<L: Lanes>(decays: bool, share: L, param: L) -> L {
+    if decays { (-share).mul_add(param, param) } else { param }
+}
+
+/// The average's next value: `decay * average + (1 - decay) * value`.
+#[inline(always)]
+fn average<L: Lanes>(decay: L, keep: L, average: L, value: L) -> L {
+    decay.mul_add(average, keep * value)
+}
+
+/// The average's next value, of squares: `decay * average + (1 - decay) * value^2`.
+///
+/// Multiplied from the left, so that a square that over- or underflows does less harm.
+#[inline(always)]
+fn average_square<L: Lanes>(decay: L, keep: L, average: L, value: L) -> L {
+    (keep * value).mul_add(value, decay * average)
 }
 
 /// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has

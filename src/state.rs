@@ -1,6 +1,6 @@
 //! Moments that adamant owns.
 
-use core::{fmt, marker::PhantomData, mem};
+use core::{fmt, mem};
 
 use aligned_vec::{AVec, RuntimeAlign};
 
@@ -12,9 +12,9 @@ const HUGE_PAGE: usize = 2 << 20;
 
 /// The moments of one tensor and the number of steps they have seen, owned by adamant.
 ///
-/// Moments begin as zeros, on cache lines. Large ones lie on huge pages where Linux grants them, and
-/// begin at different offsets of a page: a CPU takes a load for dependent on a store at the same
-/// offset of another page, and waits.
+/// Moments begin on cache lines. Large ones lie on huge pages where Linux grants them, and begin at
+/// different offsets of a page: a CPU takes a load for dependent on a store at the same offset of
+/// another page, and waits.
 ///
 /// [`Optimizer::state`](crate::Optimizer::state) makes one.
 ///
@@ -46,29 +46,39 @@ pub struct State<R: Rule, F: Float> {
     stride: usize,
     lead: usize,
     step: u64,
-    rule: PhantomData<R>,
+    /// Which of the rule's moments there are.
+    kept: Many<R::Moments, bool>,
 }
 
 impl<R: Rule, F: Float> State<R, F> {
-    pub(crate) fn new(len: usize) -> Self {
+    pub(crate) fn new(rule: &R, len: usize) -> Self {
         let (line, page) = (CACHE_LINE / size_of::<F>(), PAGE / size_of::<F>());
-        let count = R::MOMENT_NAMES.as_ref().len();
+        let names = R::MOMENT_NAMES;
+        let kept = || (0..names.as_ref().len()).filter_map(|moment| rule.start(moment));
         let (lead, stride) = if len < page {
             (0, len.next_multiple_of(line))
         } else {
             // Parameters and gradients mostly begin at the start of a page or just after it; the
             // moments share out the rest of it.
-            let apart = (page / (count + 1)).next_multiple_of(line);
+            let apart = (page / (kept().count() + 1)).next_multiple_of(line);
             (apart, len.next_multiple_of(page) + apart)
         };
-        Self {
-            buffer: zeros(stride.saturating_mul(count).saturating_add(lead)),
+        let mut state = Self {
+            buffer: zeros(stride.saturating_mul(kept().count()).saturating_add(lead)),
+            kept: R::Moments::from_fn(|moment| rule.start(moment).is_some()),
             len,
             stride,
             lead,
             step: 0,
-            rule: PhantomData,
+        };
+        for (moment, start) in state.moments_mut().into_iter().zip(0..) {
+            if let Some(start) = rule.start(start)
+                && start != 0.0
+            {
+                moment.fill(F::from_f64(start));
+            }
         }
+        state
     }
 
     /// The number of parameters.
@@ -91,18 +101,26 @@ impl<R: Rule, F: Float> State<R, F> {
         self.step = step;
     }
 
-    /// The moments, in the order of [`Rule::MOMENT_NAMES`].
+    /// The moments, in the order of [`Rule::MOMENT_NAMES`]; one that the rule does without is empty.
     pub fn moments(&self) -> Many<R::Moments, &[F]> {
-        R::Moments::from_fn(|moment| &self.buffer[self.lead + moment * self.stride..][..self.len])
+        let mut rest = &self.buffer[self.lead..];
+        R::Moments::from_fn(|moment| {
+            let kept = self.kept.as_ref()[moment];
+            let (moment, others) = rest.split_at(if kept { self.stride } else { 0 });
+            rest = others;
+            &moment[..if kept { self.len } else { 0 }]
+        })
     }
 
     /// The moments, to be written.
     pub fn moments_mut(&mut self) -> Many<R::Moments, &mut [F]> {
         let mut rest = &mut self.buffer[self.lead..];
-        R::Moments::from_fn(|_| {
-            let (moment, others) = mem::take(&mut rest).split_at_mut(self.stride);
+        R::Moments::from_fn(|moment| {
+            let kept = self.kept.as_ref()[moment];
+            let (moment, others) =
+                mem::take(&mut rest).split_at_mut(if kept { self.stride } else { 0 });
             rest = others;
-            &mut moment[..self.len]
+            &mut moment[..if kept { self.len } else { 0 }]
         })
     }
 }
@@ -111,7 +129,8 @@ impl<R: Rule, F: Float> Clone for State<R, F> {
     fn clone(&self) -> Self {
         let mut buffer = zeros(self.buffer.len());
         buffer.copy_from_slice(&self.buffer);
-        Self { buffer, ..*self }
+        let kept = R::Moments::from_fn(|moment| self.kept.as_ref()[moment]);
+        Self { buffer, kept, ..*self }
     }
 }
 

@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::{fmt::Debug, marker::PhantomData};
+
 use adamant::{Adam, Epsilon, Exec, Float, Isa, Lanes, Rule};
 use proptest::prelude::*;
-use support::{Columns, Specified, Way, check, columns};
+use support::{Columns, ForEachRule, Specified, Way, check, columns, for_each_rule};
 
 /// Lengths at which a kernel may go wrong.
 const LENGTHS: [usize; 24] = [
@@ -23,46 +25,35 @@ const LENGTHS: [usize; 24] = [
 #[cfg(feature = "rayon")]
 const THREADED: [usize; 5] = [16_383, 16_384, 16_385, 50_001, 130_003];
 
-/// Every choice of [`Adam`] that changes its formula.
-fn adams() -> Vec<Adam> {
-    let adam = Adam::default();
-    vec![
-        adam,
-        Adam { epsilon: Epsilon::Hat, eps: 0.1, ..adam },
-        Adam { weight_decay: 0.01, ..adam },
-        Adam { weight_decay: 0.01, maximize: true, eps: 1.0, ..adam },
-        Adam { maximize: true, ..Adam::adamw() },
-        Adam { lr: 0.0, beta1: 0.0, beta2: 0.0, eps: 0.0, ..Adam::adamw() },
-    ]
-}
-
 fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
     Isa::available().into_iter().map(move |isa| Exec { isa, parallel })
 }
 
-fn every_isa_length_and_offset<F: Float>() {
-    for exec in execs(false) {
-        for adam in adams() {
+struct EveryIsaLengthAndOffset<F>(PhantomData<F>);
+
+impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
+    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+        for exec in execs(false) {
             for (seed, len) in LENGTHS.into_iter().enumerate() {
-                let before = columns::<Adam, F>(seed as u64, len, true);
-                check(&adam, 1..3, &before, &Way::whole(exec));
+                let before = columns::<R, F>(&rule, seed as u64, len, true);
+                check(&rule, 1..3, &before, &Way::whole(exec));
             }
-        }
-        for offset in 0..64 / size_of::<F>() {
-            let before = columns::<Adam, F>(offset as u64, 100, true);
-            check(&Adam::adamw(), 7..9, &before, &Way { offset, ..Way::whole(exec) });
+            for offset in 0..64 / size_of::<F>() {
+                let before = columns::<R, F>(&rule, offset as u64, 100, true);
+                check(&rule, 7..9, &before, &Way { offset, ..Way::whole(exec) });
+            }
         }
     }
 }
 
 #[test]
 fn every_isa_length_and_offset_gives_the_reference_bits_f32() {
-    every_isa_length_and_offset::<f32>();
+    for_each_rule(&mut EveryIsaLengthAndOffset::<f32>(PhantomData));
 }
 
 #[test]
 fn every_isa_length_and_offset_gives_the_reference_bits_f64() {
-    every_isa_length_and_offset::<f64>();
+    for_each_rule(&mut EveryIsaLengthAndOffset::<f64>(PhantomData));
 }
 
 #[cfg(feature = "rayon")]
@@ -71,7 +62,7 @@ fn every_thread_count<F: Float>() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         for exec in execs(true) {
             for (seed, len) in THREADED.into_iter().enumerate() {
-                let before = columns::<Adam, F>(seed as u64, len, true);
+                let before = columns::<Adam, F>(&Adam::adamw(), seed as u64, len, true);
                 let cuts = vec![3, 100, 101, 1_101, 9_000, 9_000, 40_000];
                 for way in [Way::whole(exec), Way { cuts, offset: 3, ..Way::whole(exec) }] {
                     pool.install(|| check(&Adam::adamw(), 3..4, &before, &way));
@@ -98,8 +89,8 @@ fn every_thread_count_gives_the_reference_bits_f64() {
 fn a_call_from_outside_the_pool_gives_the_reference_bits() {
     for exec in execs(true) {
         for len in [40_000, 100_000, 300_007] {
-            let before = columns::<Adam, f32>(len as u64, len, false);
-            check(&Adam::default(), 1..2, &before, &Way::whole(exec));
+            let before = columns(&Adam::default(), len as u64, len, false);
+            check::<_, f32>(&Adam::default(), 1..2, &before, &Way::whole(exec));
         }
     }
 }
@@ -107,7 +98,7 @@ fn a_call_from_outside_the_pool_gives_the_reference_bits() {
 #[test]
 fn many_small_tensors_at_once_are_like_each_alone() {
     for exec in execs(true) {
-        let before = columns::<Adam, f32>(5, 40_000, true);
+        let before = columns::<Adam, f32>(&Adam::default(), 5, 40_000, true);
         for every in [1, 63, 64, 1024, 9000] {
             let cuts: Vec<usize> = (0..40_000).step_by(every).collect();
             for at_once in [true, false] {
@@ -125,24 +116,36 @@ fn hyper_parameters() -> impl Strategy<Value = (Adam, u64)> {
             .prop_map(|x: f64| if x < 0.0 { 10f64.powf(x) } else { x })
     };
     let t = prop_oneof![1..100u64, 1..u64::MAX, Just(u64::MAX)];
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = any::<[bool; 4]>();
     ((size(), unit(), unit(), size(), size()), flags, t).prop_map(|(numbers, flags, t)| {
         let (lr, beta1, beta2, eps, weight_decay) = numbers;
-        let (hat, decoupled_weight_decay, maximize) = flags;
+        let [hat, decoupled_weight_decay, maximize, cautious] = flags;
         let epsilon = if hat { Epsilon::Hat } else { Epsilon::Standard };
         let (beta1, beta2) = (beta1.min(0.9999), beta2.min(0.9999));
-        let adam =
-            Adam { lr, beta1, beta2, eps, epsilon, weight_decay, decoupled_weight_decay, maximize };
+        let adam = Adam {
+            lr,
+            beta1,
+            beta2,
+            eps,
+            epsilon,
+            weight_decay,
+            decoupled_weight_decay,
+            maximize,
+            cautious,
+        };
         (adam, t)
     })
 }
 
 fn any_case<F: Float>((adam, t): (Adam, u64), seed: u64, len: usize, way: Way) {
-    let before = columns::<Adam, F>(seed, len, seed.is_multiple_of(2));
+    let before = columns::<Adam, F>(&adam, seed, len, seed.is_multiple_of(2));
     check(&adam, std::iter::once(t), &before, &way);
 }
 
 proptest! {
+    // What fails is printed, and becomes a test with a name.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_step_gives_the_reference_bits(
         rule in hyper_parameters(),
@@ -204,8 +207,9 @@ impl Specified for EveryOperation {
 fn every_operation_on_registers_gives_the_bits_of_plain_numbers() {
     for exec in execs(false) {
         let way = Way::whole(exec);
-        check(&EveryOperation, 1..4, &columns::<EveryOperation, f32>(1, 5000, true), &way);
-        check(&EveryOperation, 1..4, &columns::<EveryOperation, f64>(2, 5000, true), &way);
+        let rule = &EveryOperation;
+        check(rule, 1..4, &columns::<_, f32>(rule, 1, 5000, true), &way);
+        check(rule, 1..4, &columns::<_, f64>(rule, 2, 5000, true), &way);
     }
 }
 
@@ -213,7 +217,7 @@ fn every_operation_on_registers_gives_the_bits_of_plain_numbers() {
 fn infinities_and_nan_stay_in_their_element() {
     for exec in execs(false) {
         for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-            let mut columns = Columns::<f32>::new::<Adam>(40, |_, _| 0.5);
+            let mut columns = Columns::<f32>::new(&Adam::default(), 40, |_, _| 0.5);
             columns.grad[20] = bad;
             let mut tensor = [columns.tensor()];
             adamant::Optimizer::step_many_on(&Adam::default(), exec, 1, &mut tensor)

@@ -2,7 +2,10 @@
 
 mod support;
 
-use adamant::{Adam, Error, Exec, Isa, Optimizer, Tensor};
+use adamant::{
+    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Error, Exec, Isa, Lion, NAdam,
+    Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor,
+};
 use support::columns;
 
 const EXEC: Exec = Exec { isa: Isa::Scalar, parallel: false };
@@ -10,8 +13,8 @@ const EXEC: Exec = Exec { isa: Isa::Scalar, parallel: false };
 /// Fails unless the call gives the error and its message, and leaves both tensors as they were.
 #[track_caller]
 fn refuses(adam: Adam, exec: Exec, t: u64, expected: Error, message: &str) {
-    let mut first = columns::<Adam, f32>(1, 40, false);
-    let mut second = columns::<Adam, f32>(2, 40, false);
+    let mut first = columns::<Adam, f32>(&Adam::default(), 1, 40, false);
+    let mut second = columns::<Adam, f32>(&Adam::default(), 2, 40, false);
     let before = (first.clone(), second.clone());
     let found = adam.step_many_on(exec, t, &mut [first.tensor(), second.tensor()]);
     assert_eq!(found, Err(expected.clone()));
@@ -84,7 +87,7 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
     for (argument, lens) in
         [("grad", [9, 10, 10]), ("exp_avg", [10, 11, 10]), ("exp_avg_sq", [10, 10, 0])]
     {
-        let mut first = columns::<Adam, f32>(1, 40, false);
+        let mut first = columns::<Adam, f32>(&Adam::default(), 1, 40, false);
         let before = first.clone();
         let mut param = vec![1.0; 10];
         let [grad, mut m, mut v] = lens.map(|len| vec![0.5; len]);
@@ -101,6 +104,86 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
         assert_eq!(first, before);
         assert_eq!(param, [1.0; 10]);
     }
+}
+
+#[test]
+fn a_moment_that_the_hyper_parameters_do_without_must_be_empty() {
+    let sgd = Sgd::default();
+    let (mut param, grad, mut buffer) = ([1.0_f32; 4], [0.5; 4], [0.0; 4]);
+    let tensor = Tensor::<Sgd, f32> { param: &mut param, grad: &grad, moments: [&mut buffer] };
+    let found = sgd.step_many(1, &mut [tensor]).expect_err("refused");
+    assert_eq!(found, Error::UnusedMoment { tensor: 0, moment: "momentum_buffer", len: 4 });
+    assert_eq!(
+        found.to_string(),
+        "momentum_buffer of tensor 0 has 4 elements, but these hyper-parameters do without"
+    );
+    assert_eq!(param, [1.0; 4]);
+
+    let momentum = Sgd { momentum: 0.9, ..sgd };
+    let mut state = sgd.state(4);
+    assert_eq!(state.moments(), [&[]]);
+    let found = momentum.step(&mut param, &grad, &mut state);
+    let mismatch =
+        Error::LengthMismatch { tensor: 0, argument: "momentum_buffer", len: 0, expected: 4 };
+    assert_eq!(found, Err(mismatch));
+    assert_eq!(sgd.step(&mut param, &grad, &mut state), Ok(()));
+}
+
+#[test]
+fn hyper_parameters_that_do_not_go_together_are_refused() {
+    let nesterov = Sgd { momentum: 0.9, nesterov: true, ..Sgd::default() };
+    let warming = AdEmaMix { beta3_warmup: 10, ..AdEmaMix::default() };
+    assert_eq!(nesterov.check(), Ok(()));
+    assert_eq!(warming.check(), Ok(()));
+    for (found, message) in [
+        (
+            Sgd { momentum: 0.0, ..nesterov }.check(),
+            "momentum is 0, but must be over 0 with nesterov",
+        ),
+        (
+            Sgd { dampening: 0.5, ..nesterov }.check(),
+            "dampening is 0.5, but must be 0 with nesterov",
+        ),
+        (
+            AdEmaMix { beta1: 0.0, ..warming }.check(),
+            "beta1 is 0, but must be over 0 with beta3_warmup",
+        ),
+        (
+            AdEmaMix { beta3: 0.5, ..warming }.check(),
+            "beta3 is 0.5, but must be at least beta1 with beta3_warmup",
+        ),
+    ] {
+        assert_eq!(found.expect_err("refused").to_string(), message);
+    }
+}
+
+/// Every field of every optimizer, for one that no range contains.
+#[test]
+fn every_optimizer_refuses_nan_in_every_field() {
+    const NAN: f64 = f64::NAN;
+    macro_rules! refuses_nan {
+        ($($rule:ident: $($field:ident)+;)+) => {$($({
+            let rule = $rule { $field: NAN, ..$rule::default() };
+            let error = rule.step_many::<f32>(1, &mut []).expect_err(stringify!($field));
+            let name = stringify!($field);
+            assert!(matches!(error, Error::HyperParameter { name: n, .. } if n == name), "{error}");
+        })+)+};
+    }
+    refuses_nan! {
+        Sgd: lr momentum dampening weight_decay;
+        AdaGrad: lr lr_decay weight_decay initial_accumulator_value eps;
+        Adadelta: lr rho eps weight_decay;
+        RmsProp: lr alpha eps weight_decay momentum;
+        Adam: lr beta1 beta2 eps weight_decay;
+        AdaMax: lr beta1 beta2 eps weight_decay;
+        NAdam: lr beta1 beta2 eps weight_decay momentum_decay;
+        RAdam: lr beta1 beta2 eps weight_decay;
+        Lion: lr beta1 beta2 weight_decay;
+        Adopt: lr beta1 beta2 eps weight_decay;
+        AdEmaMix: lr beta1 beta2 beta3 alpha eps weight_decay;
+    }
+    let amsgrad = AmsGrad(Adam { eps: NAN, ..Adam::default() });
+    assert!(amsgrad.step_many::<f32>(1, &mut []).is_err());
 }
 
 #[test]

@@ -1,4 +1,7 @@
-use crate::{Count, Error, Lanes, Rule, bias_corrections, check};
+use super::{
+    average, average_square, bias_corrections, check_decay, check_not_negative, descent, l2, shrink,
+};
+use crate::{Count, Error, Lanes, Rule};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
 /// [`decoupled_weight_decay`](Self::decoupled_weight_decay).
@@ -12,6 +15,9 @@ use crate::{Count, Error, Lanes, Rule, bias_corrections, check};
 /// p = p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)        Epsilon::Standard
 /// p = p - lr * sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps)    Epsilon::Hat
 /// ```
+///
+/// With [`cautious`](Self::cautious), p stays where the last line would move it along the gradient
+/// instead of against it (Liang et al., 2024).
 ///
 /// Fields, names and defaults are PyTorch's. They are plain numbers, so a schedule may change them
 /// from step to step; a call checks them. Moments: `exp_avg` (m) and `exp_avg_sq` (v).
@@ -51,6 +57,12 @@ pub struct Adam {
     pub decoupled_weight_decay: bool,
     /// Whether to climb instead of to descend. Default false.
     pub maximize: bool,
+    /// Whether to leave a parameter that m would move against its gradient g of this step: the mask
+    /// of the Cautious Optimizers, where m g >= 0. Default false.
+    ///
+    /// Without the paper's factor that makes up for what is masked: it depends on the whole tensor,
+    /// which would be read twice, and on where a tensor is cut. Decoupled weight decay is not masked.
+    pub cautious: bool,
 }
 
 /// Where Adam's epsilon stands; both are in use, and differ by much in the first thousand steps
@@ -84,6 +96,7 @@ impl Default for Adam {
             weight_decay: 0.0,
             decoupled_weight_decay: false,
             maximize: false,
+            cautious: false,
         }
     }
 }
@@ -94,13 +107,11 @@ impl Rule for Adam {
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<(), Error> {
-        const NOT_NEGATIVE: &str = "finite and at least 0";
-        const DECAY: &str = "at least 0 and less than 1";
-        check("lr", self.lr, 0.0..=f64::MAX, NOT_NEGATIVE)?;
-        check("beta1", self.beta1, 0.0..1.0, DECAY)?;
-        check("beta2", self.beta2, 0.0..1.0, DECAY)?;
-        check("eps", self.eps, 0.0..=f64::MAX, NOT_NEGATIVE)?;
-        check("weight_decay", self.weight_decay, 0.0..=f64::MAX, NOT_NEGATIVE)
+        check_not_negative("lr", self.lr)?;
+        check_decay("beta1", self.beta1)?;
+        check_decay("beta2", self.beta2)?;
+        check_not_negative("eps", self.eps)?;
+        check_not_negative("weight_decay", self.weight_decay)
     }
 
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),
@@ -127,16 +138,43 @@ impl Rule for Adam {
 
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
-        let &[beta1, keep1, beta2, keep2, step_size, eps, weight_decay, shrink] = k;
-        let grad = if self.maximize { -grad } else { grad };
-        let (param, grad) = match (self.weight_decay != 0.0, self.decoupled_weight_decay) {
-            (false, _) => (param, grad),
-            (true, false) => (param, weight_decay.mul_add(param, grad)),
-            (true, true) => ((-shrink).mul_add(param, param), grad),
-        };
-        let m = beta1.mul_add(m, keep1 * grad);
-        let v = (keep2 * grad).mul_add(grad, beta2 * v);
-        let param = (-step_size).mul_add(m / (v.sqrt() + eps), param);
-        (param, [m, v])
+        let (param, grad) = self.decay(k, param, grad);
+        let [m, v] = self.averages(k, grad, m, v);
+        (self.descend(k, param, grad, m, v), [m, v])
     }
+}
+
+/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) puts together otherwise.
+impl Adam {
+    #[inline(always)]
+    pub(super) fn decay<L: Lanes>(&self, k: &[L; 8], param: L, grad: L) -> (L, L) {
+        let &[.., weight_decay, share] = k;
+        let decays = self.weight_decay != 0.0;
+        let grad = descent(self.maximize, grad);
+        let grad = l2(decays && !self.decoupled_weight_decay, weight_decay, param, grad);
+        (shrink(decays && self.decoupled_weight_decay, share, param), grad)
+    }
+
+    #[inline(always)]
+    pub(super) fn averages<L: Lanes>(&self, k: &[L; 8], grad: L, m: L, v: L) -> [L; 2] {
+        let &[beta1, keep1, beta2, keep2, ..] = k;
+        [average(beta1, keep1, m, grad), average_square(beta2, keep2, v, grad)]
+    }
+
+    #[inline(always)]
+    pub(super) fn descend<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, m: L, v: L) -> L {
+        let &[_, _, _, _, step_size, eps, ..] = k;
+        let m = if self.cautious { agreeing(m, grad) } else { m };
+        (-step_size).mul_add(m / (v.sqrt() + eps), param)
+    }
+}
+
+/// `m`, or 0 where it has the sign that `grad` has not.
+#[inline(always)]
+fn agreeing<L: Lanes>(m: L, grad: L) -> L {
+    let zero = m.splat(0.0);
+    let not_negative = L::select(m.less_than(zero), zero, m);
+    let not_positive = L::select(zero.less_than(m), zero, m);
+    let falling = L::select(grad.less_than(zero), not_positive, m);
+    L::select(zero.less_than(grad), not_negative, falling)
 }

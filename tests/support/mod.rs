@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use adamant::{Adam, Arity, Exec, Float, Many, Optimizer, Rule, Tensor, reference};
+use adamant::{
+    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Epsilon, Exec, Float, Lion,
+    Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference,
+};
 
 /// A rule, and the reference that its kernels answer to: the row of an optimizer in the tests.
 pub trait Specified: Rule {
@@ -15,11 +18,109 @@ pub trait Specified: Rule {
     );
 }
 
-impl Specified for Adam {
-    fn reference<F: Float>(&self, t: u64, param: &mut [F], grad: &[F], moments: [&mut [F]; 2]) {
-        let [exp_avg, exp_avg_sq] = moments;
-        reference::adam(self, t, param, grad, exp_avg, exp_avg_sq);
+/// Rows of [`Specified`]: the optimizer, the reference function, as many names as it has moments.
+macro_rules! specified {
+    ($($rule:ty: $reference:ident($($moment:ident),*);)+) => {$(
+        impl Specified for $rule {
+            fn reference<F: Float>(
+                &self,
+                t: u64,
+                param: &mut [F],
+                grad: &[F],
+                [$($moment),*]: Many<Self::Moments, &mut [F]>,
+            ) {
+                reference::$reference(self, t, param, grad, $($moment),*);
+            }
+        }
+    )+};
+}
+
+specified! {
+    Sgd: sgd(momentum_buffer);
+    AdaGrad: adagrad(sum);
+    Adadelta: adadelta(square_avg, acc_delta);
+    RmsProp: rmsprop(square_avg, grad_avg, momentum_buffer);
+    Adam: adam(exp_avg, exp_avg_sq);
+    AmsGrad: amsgrad(exp_avg, exp_avg_sq, max_exp_avg_sq);
+    AdaMax: adamax(exp_avg, exp_inf);
+    NAdam: nadam(exp_avg, exp_avg_sq);
+    RAdam: radam(exp_avg, exp_avg_sq);
+    Lion: lion(exp_avg);
+    Adopt: adopt(exp_avg, exp_avg_sq);
+    AdEmaMix: ademamix(exp_avg_fast, exp_avg_slow, exp_avg_sq);
+}
+
+/// Something to do with every optimizer.
+pub trait ForEachRule {
+    fn visit<R: Specified + std::fmt::Debug>(&mut self, rule: R);
+}
+
+/// Visits every optimizer of the crate in every choice that changes its formula, the defaults first.
+pub fn for_each_rule(each: &mut impl ForEachRule) {
+    let sgd = Sgd { lr: 0.1, ..Sgd::default() };
+    let momentum = Sgd { momentum: 0.9, ..sgd };
+    each.visit(sgd);
+    each.visit(Sgd { weight_decay: 0.01, maximize: true, ..sgd });
+    each.visit(Sgd { dampening: 0.5, ..momentum });
+    each.visit(Sgd { nesterov: true, ..momentum });
+
+    let adagrad = AdaGrad::default();
+    each.visit(adagrad);
+    let initial_accumulator_value = 0.5;
+    each.visit(AdaGrad { lr_decay: 0.1, weight_decay: 0.1, initial_accumulator_value, ..adagrad });
+    each.visit(AdaGrad { maximize: true, ..adagrad });
+
+    each.visit(Adadelta::default());
+    each.visit(Adadelta { weight_decay: 0.1, maximize: true, ..Adadelta::default() });
+
+    let rmsprop = RmsProp::default();
+    each.visit(rmsprop);
+    each.visit(RmsProp { centered: true, maximize: true, ..rmsprop });
+    each.visit(RmsProp { momentum: 0.9, weight_decay: 0.1, ..rmsprop });
+    each.visit(RmsProp { momentum: 0.9, centered: true, ..rmsprop });
+
+    let adam = Adam::default();
+    for adam in [
+        adam,
+        Adam { epsilon: Epsilon::Hat, eps: 0.1, ..adam },
+        Adam { weight_decay: 0.01, ..adam },
+        Adam { weight_decay: 0.01, maximize: true, eps: 1.0, ..adam },
+        Adam { maximize: true, cautious: true, ..Adam::adamw() },
+        Adam { lr: 0.0, beta1: 0.0, beta2: 0.0, eps: 0.0, ..Adam::adamw() },
+    ] {
+        each.visit(adam);
+        each.visit(AmsGrad(adam));
     }
+
+    each.visit(AdaMax::default());
+    each.visit(AdaMax { weight_decay: 0.1, maximize: true, ..AdaMax::default() });
+
+    let decoupled_weight_decay = true;
+    let nadam = NAdam::default();
+    each.visit(nadam);
+    each.visit(NAdam { weight_decay: 0.1, maximize: true, ..nadam });
+    each.visit(NAdam { weight_decay: 0.1, decoupled_weight_decay, ..nadam });
+
+    let radam = RAdam::default();
+    each.visit(radam);
+    // Rectified from step 1 on.
+    each.visit(RAdam { beta2: 0.0, maximize: true, ..radam });
+    each.visit(RAdam { weight_decay: 0.1, ..radam });
+    each.visit(RAdam { weight_decay: 0.1, decoupled_weight_decay, ..radam });
+
+    each.visit(Lion::default());
+    each.visit(Lion { weight_decay: 0.1, maximize: true, ..Lion::default() });
+
+    let adopt = Adopt::default();
+    each.visit(adopt);
+    each.visit(Adopt { weight_decay: 0.1, maximize: true, ..adopt });
+    each.visit(Adopt { weight_decay: 0.1, decoupled_weight_decay, ..adopt });
+
+    let ademamix = AdEmaMix::default();
+    each.visit(ademamix);
+    let (alpha_warmup, beta3_warmup) = (5, 100);
+    each.visit(AdEmaMix { alpha_warmup, beta3_warmup, weight_decay: 0.1, ..ademamix });
+    each.visit(AdEmaMix { maximize: true, ..ademamix });
 }
 
 /// An array that begins a given number of elements after the start of a cache line, with guards
@@ -70,13 +171,16 @@ pub struct Columns<F> {
 }
 
 impl<F: Float> Columns<F> {
-    /// `len` elements for rule `R`, each the `value` of its column and row.
-    pub fn new<R: Rule>(len: usize, mut value: impl FnMut(usize, usize) -> F) -> Self {
-        let mut column = |column| (0..len).map(|row| value(column, row)).collect();
+    /// `len` elements for a rule, each the `value` of its column and row; moments that the rule does
+    /// without are empty.
+    pub fn new<R: Rule>(rule: &R, len: usize, mut value: impl FnMut(usize, usize) -> F) -> Self {
+        let mut column = |column, len| (0..len).map(|row| value(column, row)).collect();
+        let moments = 0..R::MOMENT_NAMES.as_ref().len();
+        let kept = |moment| if rule.start(moment).is_some() { len } else { 0 };
         Self {
-            param: column(0),
-            grad: column(1),
-            moments: (0..R::MOMENT_NAMES.as_ref().len()).map(|moment| column(2 + moment)).collect(),
+            param: column(0, len),
+            grad: column(1, len),
+            moments: moments.map(|moment| column(2 + moment, kept(moment))).collect(),
         }
     }
 
@@ -230,10 +334,10 @@ pub fn number<F: Float>(bits: u64) -> F {
 
 /// A tensor of [`number`]s from a seed; where `special` is false, of ordinary ones only, with
 /// moments that are not negative.
-pub fn columns<R: Rule, F: Float>(seed: u64, len: usize, special: bool) -> Columns<F> {
+pub fn columns<R: Rule, F: Float>(rule: &R, seed: u64, len: usize, special: bool) -> Columns<F> {
     use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    Columns::new::<R>(len, |column, _| {
+    Columns::new(rule, len, |column, _| {
         let bits: u64 = rng.random();
         if special {
             number(bits)

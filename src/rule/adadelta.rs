@@ -1,0 +1,77 @@
+use super::{average_square, check, check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule};
+
+/// Adadelta (Zeiler, 2012).
+///
+/// ```text
+/// g = -g                           if maximize
+/// g = g + weight_decay * p         if weight_decay
+/// s = rho * s + (1 - rho) * g^2
+/// d = sqrt(a + eps) / sqrt(s + eps) * g
+/// a = rho * a + (1 - rho) * d^2
+/// p = p - lr * d
+/// ```
+///
+/// The quotient of the roots is computed as the root of the quotient. Fields, names and defaults are
+/// PyTorch's. Moments: `square_avg` (s) and `acc_delta` (a).
+///
+/// A step moves 28 bytes a parameter in `f32`, and costs one square root and one division.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Adadelta, Optimizer};
+///
+/// let mut param = [1.0_f32];
+/// let mut state = Adadelta::default().state(1);
+/// Adadelta::default().step(&mut param, &[1.0], &mut state)?;
+/// assert!(param[0] < 1.0);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adadelta {
+    /// What scales the step: finite, at least 0. Default 1.
+    pub lr: f64,
+    /// The decay of both averages: in 0..=1. Default 0.9.
+    pub rho: f64,
+    /// What the roots are kept away from 0 by: finite, at least 0. Default 1e-6.
+    pub eps: f64,
+    /// The strength of L2 weight decay: finite, at least 0. Default 0.
+    pub weight_decay: f64,
+    /// Whether to climb instead of to descend. Default false.
+    pub maximize: bool,
+}
+
+impl Default for Adadelta {
+    fn default() -> Self {
+        Self { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0, maximize: false }
+    }
+}
+
+impl Rule for Adadelta {
+    type Moments = Count<2>;
+    type Constants = Count<5>;
+    const MOMENT_NAMES: [&'static str; 2] = ["square_avg", "acc_delta"];
+
+    fn check(&self) -> Result<(), Error> {
+        check_not_negative("lr", self.lr)?;
+        check("rho", self.rho, 0.0..=1.0, "at least 0 and at most 1")?;
+        check_not_negative("eps", self.eps)?;
+        check_not_negative("weight_decay", self.weight_decay)
+    }
+
+    fn constants(&self, _t: u64) -> [f64; 5] {
+        [self.lr, self.rho, 1.0 - self.rho, self.eps, self.weight_decay]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 5], param: L, grad: L, [s, a]: [L; 2]) -> (L, [L; 2]) {
+        let &[lr, rho, keep, eps, weight_decay] = k;
+        let grad = descent(self.maximize, grad);
+        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let s = average_square(rho, keep, s, grad);
+        let delta = ((a + eps) / (s + eps)).sqrt() * grad;
+        let a = average_square(rho, keep, a, delta);
+        ((-lr).mul_add(delta, param), [s, a])
+    }
+}

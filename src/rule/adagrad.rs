@@ -1,0 +1,91 @@
+use super::{check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule};
+
+/// AdaGrad (Duchi, Hazan and Singer, 2011).
+///
+/// ```text
+/// g = -g                           if maximize
+/// g = g + weight_decay * p         if weight_decay
+/// s = s + g^2
+/// p = p - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)
+/// ```
+///
+/// Fields, names and defaults are PyTorch's. Moments: `sum` (s).
+///
+/// A step moves 20 bytes a parameter in `f32`, and costs one square root and one division.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{AdaGrad, Optimizer};
+///
+/// let adagrad = AdaGrad { lr: 0.5, ..AdaGrad::default() };
+/// let mut param = [1.0_f32, -1.0];
+/// let mut state = adagrad.state(2);
+/// adagrad.step(&mut param, &[4.0, -0.25], &mut state)?;
+/// assert_eq!(param, [0.5, -0.5]);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaGrad {
+    /// The learning rate: finite, at least 0. Default 1e-2.
+    pub lr: f64,
+    /// How fast the learning rate falls with the steps: finite, at least 0. Default 0.
+    pub lr_decay: f64,
+    /// The strength of L2 weight decay: finite, at least 0. Default 0.
+    pub weight_decay: f64,
+    /// What the sum starts from: finite, at least 0. Default 0.
+    ///
+    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own.
+    pub initial_accumulator_value: f64,
+    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-10.
+    pub eps: f64,
+    /// Whether to climb instead of to descend. Default false.
+    pub maximize: bool,
+}
+
+impl Default for AdaGrad {
+    fn default() -> Self {
+        Self {
+            lr: 1e-2,
+            lr_decay: 0.0,
+            weight_decay: 0.0,
+            initial_accumulator_value: 0.0,
+            eps: 1e-10,
+            maximize: false,
+        }
+    }
+}
+
+impl Rule for AdaGrad {
+    type Moments = Count<1>;
+    type Constants = Count<3>;
+    const MOMENT_NAMES: [&'static str; 1] = ["sum"];
+
+    fn start(&self, _moment: usize) -> Option<f64> {
+        Some(self.initial_accumulator_value)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_not_negative("lr", self.lr)?;
+        check_not_negative("lr_decay", self.lr_decay)?;
+        check_not_negative("weight_decay", self.weight_decay)?;
+        check_not_negative("initial_accumulator_value", self.initial_accumulator_value)?;
+        check_not_negative("eps", self.eps)
+    }
+
+    fn constants(&self, t: u64) -> [f64; 3] {
+        let step_size = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
+        [step_size, self.eps, self.weight_decay]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 3], param: L, grad: L, [sum]: [L; 1]) -> (L, [L; 1]) {
+        let &[step_size, eps, weight_decay] = k;
+        let grad = descent(self.maximize, grad);
+        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let sum = grad.mul_add(grad, sum);
+        let param = (-step_size).mul_add(grad / (sum.sqrt() + eps), param);
+        (param, [sum])
+    }
+}

@@ -1,0 +1,80 @@
+use super::{average, bias_corrections, check_decay, check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule};
+
+/// AdaMax (Kingma and Ba, 2015, section 7): Adam with the infinity norm.
+///
+/// ```text
+/// g = -g                           if maximize
+/// g = g + weight_decay * p         if weight_decay
+/// m = beta1 * m + (1 - beta1) * g
+/// u = max(beta2 * u, |g| + eps)
+/// p = p - lr / (1 - beta1^t) * m / u
+/// ```
+///
+/// Fields, names and defaults are PyTorch's. Moments: `exp_avg` (m) and `exp_inf` (u).
+///
+/// A step moves 28 bytes a parameter in `f32`, and costs one division.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{AdaMax, Optimizer};
+///
+/// let adamax = AdaMax { lr: 0.5, ..AdaMax::default() };
+/// let mut param = [1.0_f32, -1.0];
+/// let mut state = adamax.state(2);
+/// adamax.step(&mut param, &[4.0, -0.25], &mut state)?;
+/// assert_eq!(param, [0.5, -0.5]);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaMax {
+    /// The learning rate: finite, at least 0. Default 2e-3.
+    pub lr: f64,
+    /// The decay of the gradient's average: in 0..1. Default 0.9.
+    pub beta1: f64,
+    /// The decay of the norm: in 0..1. Default 0.999.
+    pub beta2: f64,
+    /// What keeps the norm away from 0: finite, at least 0. Default 1e-8.
+    pub eps: f64,
+    /// The strength of L2 weight decay: finite, at least 0. Default 0.
+    pub weight_decay: f64,
+    /// Whether to climb instead of to descend. Default false.
+    pub maximize: bool,
+}
+
+impl Default for AdaMax {
+    fn default() -> Self {
+        Self { lr: 2e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, maximize: false }
+    }
+}
+
+impl Rule for AdaMax {
+    type Moments = Count<2>;
+    type Constants = Count<6>;
+    const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_inf"];
+
+    fn check(&self) -> Result<(), Error> {
+        check_not_negative("lr", self.lr)?;
+        check_decay("beta1", self.beta1)?;
+        check_decay("beta2", self.beta2)?;
+        check_not_negative("eps", self.eps)?;
+        check_not_negative("weight_decay", self.weight_decay)
+    }
+
+    fn constants(&self, t: u64) -> [f64; 6] {
+        let [correction] = bias_corrections([self.beta1], t);
+        let step_size = self.lr / correction;
+        [self.beta1, 1.0 - self.beta1, self.beta2, step_size, self.eps, self.weight_decay]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [m, u]: [L; 2]) -> (L, [L; 2]) {
+        let &[beta1, keep1, beta2, step_size, eps, weight_decay] = k;
+        let grad = descent(self.maximize, grad);
+        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let m = average(beta1, keep1, m, grad);
+        let u = (grad.abs() + eps).max(beta2 * u);
+        ((-step_size).mul_add(m / u, param), [m, u])
+    }
+}

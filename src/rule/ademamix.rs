@@ -1,0 +1,149 @@
+use super::{
+    average, average_square, bias_corrections, check_decay, check_not_negative, descent, shrink,
+};
+use crate::{Count, Error, Lanes, Rule};
+
+/// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
+///
+/// ```text
+/// g  = -g                          if maximize
+/// p  = (1 - lr * weight_decay) * p
+/// m1 = beta1 * m1 + (1 - beta1) * g
+/// m2 = b3 * m2 + (1 - b3) * g
+/// v  = beta2 * v + (1 - beta2) * g^2
+/// p  = p - lr * (m1 / (1 - beta1^t) + a * m2) / (sqrt(v / (1 - beta2^t)) + eps)
+/// ```
+///
+/// a and b3 are `alpha` and `beta3` after their warm-ups of T steps, and before with x = t / T:
+///
+/// ```text
+/// a  = x * alpha
+/// b3 = exp(log(beta1) log(beta3) / ((1 - x) log(beta3) + x log(beta1)))
+/// ```
+///
+/// Names and defaults are those of the authors' code. Moments: `exp_avg_fast` (m1), `exp_avg_slow`
+/// (m2) and `exp_avg_sq` (v).
+///
+/// A step moves 36 bytes a parameter in `f32`, and costs one square root and one division.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{AdEmaMix, Optimizer};
+///
+/// let ademamix = AdEmaMix { alpha_warmup: 10_000, beta3_warmup: 10_000, ..AdEmaMix::default() };
+/// let mut param = [1.0_f32];
+/// let mut state = ademamix.state(1);
+/// ademamix.step(&mut param, &[0.5], &mut state)?;
+/// assert!(param[0] < 1.0);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdEmaMix {
+    /// The learning rate: finite, at least 0. Default 1e-3.
+    pub lr: f64,
+    /// The decay of the fast average m1: in 0..1, and over 0 with `beta3_warmup`. Default 0.9.
+    pub beta1: f64,
+    /// The decay of the squared gradient's average v: in 0..1. Default 0.999.
+    pub beta2: f64,
+    /// The decay of the slow average m2: in 0..1, and at least `beta1` with `beta3_warmup`. Default
+    /// 0.9999.
+    pub beta3: f64,
+    /// The weight of the slow average: finite, at least 0. Default 2.
+    pub alpha: f64,
+    /// The steps in which the slow average's decay grows from `beta1` to `beta3`. Default 0.
+    pub beta3_warmup: u64,
+    /// The steps in which the slow average's weight grows from 0 to `alpha`. Default 0.
+    pub alpha_warmup: u64,
+    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    pub eps: f64,
+    /// The strength of decoupled weight decay: finite, at least 0. Default 0.
+    pub weight_decay: f64,
+    /// Whether to climb instead of to descend. Default false.
+    pub maximize: bool,
+}
+
+impl Default for AdEmaMix {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            beta3: 0.9999,
+            alpha: 2.0,
+            beta3_warmup: 0,
+            alpha_warmup: 0,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            maximize: false,
+        }
+    }
+}
+
+impl AdEmaMix {
+    /// `alpha`, `beta3` and `1 - beta3` in step `t`.
+    pub(crate) fn scheduled(&self, t: u64) -> [f64; 3] {
+        let alpha = match t < self.alpha_warmup {
+            true => t as f64 / self.alpha_warmup as f64 * self.alpha,
+            false => self.alpha,
+        };
+        if t >= self.beta3_warmup {
+            return [alpha, self.beta3, 1.0 - self.beta3];
+        }
+        let x = t as f64 / self.beta3_warmup as f64;
+        let (log1, log3) = (libm::log(self.beta1), libm::log(self.beta3));
+        let log = log1 * log3 / ((1.0 - x) * log3 + x * log1);
+        [alpha, libm::exp(log), -libm::expm1(log)]
+    }
+}
+
+impl Rule for AdEmaMix {
+    type Moments = Count<3>;
+    type Constants = Count<10>;
+    const MOMENT_NAMES: [&'static str; 3] = ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"];
+
+    fn check(&self) -> Result<(), Error> {
+        check_not_negative("lr", self.lr)?;
+        check_decay("beta1", self.beta1)?;
+        check_decay("beta2", self.beta2)?;
+        check_decay("beta3", self.beta3)?;
+        check_not_negative("alpha", self.alpha)?;
+        check_not_negative("eps", self.eps)?;
+        check_not_negative("weight_decay", self.weight_decay)?;
+        if self.beta3_warmup > 0 {
+            super::check("beta1", self.beta1, f64::MIN_POSITIVE.., "over 0 with beta3_warmup")?;
+            super::check("beta3", self.beta3, self.beta1.., "at least beta1 with beta3_warmup")?;
+        }
+        Ok(())
+    }
+
+    fn constants(&self, t: u64) -> [f64; 10] {
+        let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
+        let correction2 = correction2.sqrt();
+        let [alpha, beta3, keep3] = self.scheduled(t);
+        [
+            self.beta1,
+            1.0 - self.beta1,
+            beta3,
+            keep3,
+            self.beta2,
+            1.0 - self.beta2,
+            self.lr * correction2 / correction1,
+            self.lr * correction2 * alpha,
+            self.eps * correction2,
+            self.lr * self.weight_decay,
+        ]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 10], param: L, grad: L, [m1, m2, v]: [L; 3]) -> (L, [L; 3]) {
+        let &[beta1, keep1, beta3, keep3, beta2, keep2, fast_size, slow_size, eps, share] = k;
+        let grad = descent(self.maximize, grad);
+        let param = shrink(self.weight_decay != 0.0, share, param);
+        let m1 = average(beta1, keep1, m1, grad);
+        let m2 = average(beta3, keep3, m2, grad);
+        let v = average_square(beta2, keep2, v, grad);
+        let direction = fast_size.mul_add(m1, slow_size * m2);
+        (param - direction / (v.sqrt() + eps), [m1, m2, v])
+    }
+}

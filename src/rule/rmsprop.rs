@@ -1,0 +1,109 @@
+use super::{average, average_square, check_decay, check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule};
+
+/// RMSProp (Tieleman and Hinton, 2012), also centered (Graves, 2013) and with momentum.
+///
+/// ```text
+/// g = -g                           if maximize
+/// g = g + weight_decay * p         if weight_decay
+/// s = alpha * s + (1 - alpha) * g^2
+/// a = alpha * a + (1 - alpha) * g  if centered
+/// d = g / (sqrt(max(s - a^2, 0)) + eps)       d = g / (sqrt(s) + eps) if not centered
+/// b = momentum * b + d             if momentum
+/// p = p - lr * b                   p = p - lr * d if no momentum
+/// ```
+///
+/// Rounding can bring the variance `s - a^2` below 0, where PyTorch gets NaN; here it counts as 0.
+/// Otherwise fields, names and defaults are PyTorch's. Moments: `square_avg` (s), `grad_avg` (a,
+/// only if centered) and `momentum_buffer` (b, only with momentum).
+///
+/// A step moves 20 bytes a parameter in `f32`, and 8 more for each of the optional moments; it costs
+/// one square root and one division.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Optimizer, RmsProp};
+///
+/// let rmsprop = RmsProp { lr: 0.5, alpha: 0.75, ..RmsProp::default() };
+/// let mut param = [2.0_f32];
+/// let mut state = rmsprop.state(1);
+/// rmsprop.step(&mut param, &[4.0], &mut state)?;
+/// assert_eq!(param, [1.0]);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsProp {
+    /// The learning rate: finite, at least 0. Default 1e-2.
+    pub lr: f64,
+    /// The decay of the averages: in 0..1. Default 0.99.
+    pub alpha: f64,
+    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    pub eps: f64,
+    /// The strength of L2 weight decay: finite, at least 0. Default 0.
+    pub weight_decay: f64,
+    /// The share of the last step's direction that is kept: finite, at least 0. Default 0.
+    pub momentum: f64,
+    /// Whether to divide by the deviation instead of by the root of the mean square. Default false.
+    pub centered: bool,
+    /// Whether to climb instead of to descend. Default false.
+    pub maximize: bool,
+}
+
+impl Default for RmsProp {
+    fn default() -> Self {
+        Self {
+            lr: 1e-2,
+            alpha: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            momentum: 0.0,
+            centered: false,
+            maximize: false,
+        }
+    }
+}
+
+impl Rule for RmsProp {
+    type Moments = Count<3>;
+    type Constants = Count<6>;
+    const MOMENT_NAMES: [&'static str; 3] = ["square_avg", "grad_avg", "momentum_buffer"];
+
+    fn start(&self, moment: usize) -> Option<f64> {
+        [true, self.centered, self.momentum != 0.0][moment].then_some(0.0)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_not_negative("lr", self.lr)?;
+        check_decay("alpha", self.alpha)?;
+        check_not_negative("eps", self.eps)?;
+        check_not_negative("weight_decay", self.weight_decay)?;
+        check_not_negative("momentum", self.momentum)
+    }
+
+    fn constants(&self, _t: u64) -> [f64; 6] {
+        [self.lr, self.alpha, 1.0 - self.alpha, self.eps, self.weight_decay, self.momentum]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [s, a, b]: [L; 3]) -> (L, [L; 3]) {
+        let &[lr, alpha, keep, eps, weight_decay, momentum] = k;
+        let grad = descent(self.maximize, grad);
+        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let s = average_square(alpha, keep, s, grad);
+        let (square, a) = if self.centered {
+            let a = average(alpha, keep, a, grad);
+            ((-a).mul_add(a, s).max(a.splat(0.0)), a)
+        } else {
+            (s, a)
+        };
+        let direction = grad / (square.sqrt() + eps);
+        let (direction, b) = if self.momentum == 0.0 {
+            (direction, b)
+        } else {
+            let b = momentum.mul_add(b, direction);
+            (b, b)
+        };
+        ((-lr).mul_add(direction, param), [s, a, b])
+    }
+}

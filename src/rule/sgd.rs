@@ -1,0 +1,101 @@
+use super::{check, check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule};
+
+/// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
+///
+/// ```text
+/// g = -g                           if maximize
+/// g = g + weight_decay * p         if weight_decay
+/// b = momentum * b + (1 - dampening) * g      b = g in step 1
+/// g = g + momentum * b             if nesterov
+/// g = b                            if momentum and not nesterov
+/// p = p - lr * g
+/// ```
+///
+/// Fields, names and defaults are PyTorch's. Moments: `momentum_buffer` (b), only with momentum.
+///
+/// A step moves 12 bytes a parameter in `f32`, 20 with momentum, and divides nothing.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Optimizer, Sgd};
+///
+/// let sgd = Sgd { lr: 0.5, momentum: 0.5, ..Sgd::default() };
+/// let mut param = [1.0_f32];
+/// let mut state = sgd.state(1);
+/// sgd.step(&mut param, &[1.0], &mut state)?;
+/// sgd.step(&mut param, &[1.0], &mut state)?;
+/// assert_eq!(param, [1.0 - 0.5 * 1.0 - 0.5 * 1.5]);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// The learning rate: finite, at least 0. Default 1e-3.
+    pub lr: f64,
+    /// The share of the last step's direction that is kept: finite, at least 0. Default 0.
+    pub momentum: f64,
+    /// The share of the gradient that the momentum is spared, after step 1: finite. Default 0.
+    pub dampening: f64,
+    /// The strength of L2 weight decay: finite, at least 0. Default 0.
+    pub weight_decay: f64,
+    /// Whether to look ahead by the momentum; takes `momentum` over 0 and no `dampening`. Default
+    /// false.
+    pub nesterov: bool,
+    /// Whether to climb instead of to descend. Default false.
+    pub maximize: bool,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self {
+            lr: 1e-3,
+            momentum: 0.0,
+            dampening: 0.0,
+            weight_decay: 0.0,
+            nesterov: false,
+            maximize: false,
+        }
+    }
+}
+
+impl Rule for Sgd {
+    type Moments = Count<1>;
+    type Constants = Count<4>;
+    const MOMENT_NAMES: [&'static str; 1] = ["momentum_buffer"];
+
+    fn start(&self, _moment: usize) -> Option<f64> {
+        (self.momentum != 0.0).then_some(0.0)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        check_not_negative("lr", self.lr)?;
+        check_not_negative("momentum", self.momentum)?;
+        check("dampening", self.dampening, f64::MIN..=f64::MAX, "finite")?;
+        check_not_negative("weight_decay", self.weight_decay)?;
+        if self.nesterov {
+            check("dampening", self.dampening, 0.0..=0.0, "0 with nesterov")?;
+            check("momentum", self.momentum, f64::MIN_POSITIVE.., "over 0 with nesterov")?;
+        }
+        Ok(())
+    }
+
+    fn constants(&self, t: u64) -> [f64; 4] {
+        let keep = if t == 1 { 1.0 } else { 1.0 - self.dampening };
+        [self.lr, self.momentum, keep, self.weight_decay]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 4], param: L, grad: L, [buffer]: [L; 1]) -> (L, [L; 1]) {
+        let &[lr, momentum, keep, weight_decay] = k;
+        let grad = descent(self.maximize, grad);
+        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let (direction, buffer) = if self.momentum == 0.0 {
+            (grad, buffer)
+        } else {
+            let buffer = momentum.mul_add(buffer, keep * grad);
+            (if self.nesterov { momentum.mul_add(buffer, grad) } else { buffer }, buffer)
+        };
+        ((-lr).mul_add(direction, param), [buffer])
+    }
+}
