@@ -2,28 +2,46 @@
 //!
 //! For how close a step comes to the limits of the machine, see the bench `roofline`.
 
-use adamant::{Adam, Exec, Float, Isa, Optimizer};
+mod support;
+
+use adamant::{Adam, Exec, Float, Isa, Optimizer, Rule};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use support::{Division, ForEachOptimizer, for_each_optimizer};
 
 /// Parameters, gradients and moments in L1, in L2, in the last cache, and in memory.
 const ELEMENTS: [usize; 4] = [1 << 10, 16 << 10, 256 << 10, 16 << 20];
 
-fn serial<F: Float>(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group(format!("adam/{}", F::NAME));
-    for elements in ELEMENTS {
-        group.throughput(Throughput::Elements(elements as u64));
-        let mut param = vec![F::from_f64(1.0); elements];
-        let grad = vec![F::from_f64(0.01); elements];
-        for isa in Isa::available() {
-            let adam = Adam { lr: 1e-6, ..Adam::default() };
-            let mut state = adam.state(elements);
-            let exec = Exec { isa, parallel: false };
-            group.bench_with_input(BenchmarkId::new(isa.name(), elements), &(), |bencher, ()| {
-                bencher.iter(|| adam.step_on(exec, &mut param, &grad, &mut state));
-            });
-        }
+struct Serial<'a>(&'a mut Criterion);
+
+impl ForEachOptimizer for Serial<'_> {
+    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, _division: Division) {
+        self.bench::<R, f32>(name, rule);
+        self.bench::<R, f64>(name, rule);
     }
-    group.finish();
+}
+
+impl Serial<'_> {
+    fn bench<R: Rule, F: Float>(&mut self, name: &'static str, rule: R) {
+        let mut group = self.0.benchmark_group(format!("{name}/{}", F::NAME));
+        for elements in ELEMENTS {
+            group.throughput(Throughput::Elements(elements as u64));
+            let mut param = vec![F::from_f64(1.0); elements];
+            let grad = vec![F::from_f64(0.01); elements];
+            for isa in Isa::available() {
+                let mut state = rule.state(elements);
+                let exec = Exec { isa, parallel: false };
+                group.bench_function(BenchmarkId::new(isa.name(), elements), |bencher| {
+                    bencher.iter(|| rule.step_on(exec, &mut param, &grad, &mut state));
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+/// Every optimizer on one thread and every instruction set.
+fn serial(criterion: &mut Criterion) {
+    for_each_optimizer(&mut Serial(criterion));
 }
 
 /// The cost of a call, from outside a pool, on the threads that it chooses.
@@ -43,6 +61,6 @@ fn call(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20);
-    targets = serial::<f32>, serial::<f64>, call
+    targets = serial, call
 }
 criterion_main!(benches);

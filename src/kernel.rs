@@ -24,9 +24,14 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
             #[inline(always)]
             |i| Vector::constant(simd, constants[i]),
         );
-        for tensor in tensors {
-            sweep(simd, rule, &k, tensor.reborrow());
-        }
+        rule.specialise(
+            #[inline(always)]
+            |rule| {
+                for tensor in tensors.iter_mut() {
+                    sweep(simd, rule, &k, tensor.reborrow());
+                }
+            },
+        );
     }
 }
 

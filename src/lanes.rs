@@ -44,16 +44,10 @@ pub trait Lanes:
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
     /// `other` where `self < other`, `self` elsewhere: a NaN in `self` stays, one in `other` goes.
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        Self::select(self.less_than(other), other, self)
-    }
+    fn max(self, other: Self) -> Self;
 
     /// `other` where `other < self`, `self` elsewhere: a NaN in `self` stays, one in `other` goes.
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        Self::select(other.less_than(self), other, self)
-    }
+    fn min(self, other: Self) -> Self;
 }
 
 /// A floating-point type that steps are computed in: `f32` or `f64`.
@@ -92,6 +86,8 @@ pub trait Register: Copy {
     fn sub<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
     fn mul<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
     fn div<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
+    fn max<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
+    fn min<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
     fn neg<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
     fn mul_add<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>, c: Self::Of<S>) -> Self::Of<S>;
     fn sqrt<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
@@ -160,6 +156,16 @@ macro_rules! float {
             fn select(mask: bool, yes: Self, no: Self) -> Self {
                 if mask { yes } else { no }
             }
+
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                if self < other { other } else { self }
+            }
+
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                if other < self { other } else { self }
+            }
         }
 
         impl Register for $float {
@@ -227,11 +233,11 @@ macro_rules! float {
 float!(f32, f32s, m32s, F32_LANES, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s,
     partial_store_f32s, splat_f32s, select_f32s, less_than_f32s, mul_add_f32s,
     sqrt = sqrt_f32s, abs = abs_f32s, neg = neg_f32s;
-    add = add_f32s, sub = sub_f32s, mul = mul_f32s, div = div_f32s);
+    max = max_f32s, min = min_f32s, add = add_f32s, sub = sub_f32s, mul = mul_f32s, div = div_f32s);
 float!(f64, f64s, m64s, F64_LANES, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s,
     partial_store_f64s, splat_f64s, select_f64s, less_than_f64s, mul_add_f64s,
     sqrt = sqrt_f64s, abs = abs_f64s, neg = neg_f64s;
-    add = add_f64s, sub = sub_f64s, mul = mul_f64s, div = div_f64s);
+    max = max_f64s, min = min_f64s, add = add_f64s, sub = sub_f64s, mul = mul_f64s, div = div_f64s);
 
 /// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
 #[derive(Clone, Copy)]
@@ -338,4 +344,28 @@ impl<S: Simd, F: Float> Lanes for Vector<S, F> {
             <F as Register>::select(mask.simd, mask.mask, yes.register, no.register),
         )
     }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        if X86_REGISTERS && !S::IS_SCALAR {
+            // The instruction takes its second operand unless the first is greater.
+            Self::new(self.simd, <F as Register>::max(self.simd, other.register, self.register))
+        } else {
+            Self::select(self.less_than(other), other, self)
+        }
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        if X86_REGISTERS && !S::IS_SCALAR {
+            // The instruction takes its second operand unless the first is less.
+            Self::new(self.simd, <F as Register>::min(self.simd, other.register, self.register))
+        } else {
+            Self::select(other.less_than(self), other, self)
+        }
+    }
 }
+
+/// Whether pulp's maximum and minimum are those of x86; elsewhere they treat NaN and the signs of
+/// zeros in other ways.
+const X86_REGISTERS: bool = cfg!(target_arch = "x86_64");

@@ -16,7 +16,7 @@
 use crate::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Epsilon, Float, Lion, NAdam, RAdam,
     RmsProp, Sgd, bias_corrections,
-    rule::{nadam_momentum, radam_rectification},
+    rule::{nadam_momenta, radam_rectification},
 };
 
 /// One step of [`Sgd`].
@@ -184,7 +184,7 @@ fn adam_or_amsgrad<F: Float>(
             max[i] = square;
         }
         let mut m = exp_avg[i];
-        if adam.cautious && ((m < zero && zero < g) || (zero < m && g < zero)) {
+        if adam.cautious && m * g < zero {
             m = zero;
         }
         param[i] = (-step_size).mul_add(m / (square.sqrt() + eps), param[i]);
@@ -230,9 +230,8 @@ pub fn nadam<F: Float>(
     assert_eq!([grad.len(), exp_avg.len(), exp_avg_sq.len()], [param.len(); 3]);
     let [correction2] = bias_corrections([nadam.beta2], t);
     let correction2 = correction2.sqrt();
-    let (now, gathered) = nadam_momentum(nadam.beta1, nadam.momentum_decay, t);
-    let (next, gathered_next) =
-        nadam_momentum(nadam.beta1, nadam.momentum_decay, t.saturating_add(1));
+    let [[now, gathered], [next, gathered_next]] =
+        nadam_momenta(nadam.beta1, nadam.momentum_decay, t);
     let lr = nadam.lr * correction2;
     let grad_size = F::from_f64(lr * (1.0 - now) / gathered);
     let m_size = F::from_f64(lr * next / gathered_next);

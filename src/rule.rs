@@ -22,7 +22,7 @@ pub use adopt::Adopt;
 pub use amsgrad::AmsGrad;
 pub use lion::Lion;
 pub use nadam::NAdam;
-pub(crate) use nadam::momentum as nadam_momentum;
+pub(crate) use nadam::momenta as nadam_momenta;
 pub use radam::RAdam;
 pub(crate) use radam::rectification as radam_rectification;
 pub use rmsprop::RmsProp;
@@ -93,6 +93,16 @@ pub trait Rule: Copy + Send + Sync {
         Some(0.0)
     }
 
+    /// Calls `run` with the same rule, in one place for each choice that the formula makes.
+    ///
+    /// The formula is compiled into each place, where the compiler knows what its branches on fields
+    /// of `self` will find. Worth its code for a rule that has little else to do than to branch, or
+    /// that does without moments: see the source of [`Sgd`]. Mark it `#[inline(always)]`.
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        run(self);
+    }
+
     /// Checks the hyper-parameters.
     ///
     /// # Errors
@@ -109,7 +119,7 @@ pub trait Rule: Copy + Send + Sync {
     ///
     /// Mark it, and whatever it calls, `#[inline(always)]`: code that is not inlined here runs
     /// without the instruction set that was chosen, at a tenth of the speed. A branch on a field of
-    /// `self` is taken out of the loop.
+    /// `self` goes the same way for every parameter, and so is free beside a division.
     fn update<L: Lanes>(
         &self,
         k: &Many<Self::Constants, L>,

@@ -1,16 +1,19 @@
 //! What a step is measured against: rules that move a step's bytes or do its divisions, and the
 //! loop that the compiler makes of the formula.
 
-use adamant::{Adam, Count, Error, Float, Lanes, Rule, bias_corrections};
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// Moves the bytes of Adam's step, through the same kernel, and leaves every value as it was.
+use adamant::{Arity, Count, Error, Float, Lanes, Many, Rule, Tensor};
+
+/// Moves the bytes of a step with `N` moments, through the same kernel, and leaves every value as
+/// it was.
 #[derive(Clone, Copy)]
-pub struct Stream;
+pub struct Stream<const N: usize>;
 
-impl Rule for Stream {
-    type Moments = Count<2>;
+impl<const N: usize> Rule for Stream<N> {
+    type Moments = Count<N>;
     type Constants = Count<1>;
-    const MOMENT_NAMES: [&'static str; 2] = Adam::MOMENT_NAMES;
+    const MOMENT_NAMES: [&'static str; N] = ["moment"; N];
 
     fn check(&self) -> Result<(), Error> {
         Ok(())
@@ -21,24 +24,32 @@ impl Rule for Stream {
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, &[zero]: &[L; 1], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
+    fn update<L: Lanes>(
+        &self,
+        &[zero]: &[L; 1],
+        param: L,
+        grad: L,
+        mut moments: [L; N],
+    ) -> (L, [L; N]) {
         let nothing = zero * grad;
-        (param + nothing, [m + nothing, v + nothing])
+        for moment in &mut moments {
+            *moment = *moment + nothing;
+        }
+        (param + nothing, moments)
     }
 }
 
-/// Keeps the divider busy with operands in registers: [`Divider::EACH`] square roots and divisions
-/// for each element that it reads.
+/// Keeps the divider busy with operands in registers: [`DIVISIONS`] divisions for each element that
+/// it reads, each of a square root if `ROOT`.
 #[derive(Clone, Copy)]
-pub struct Divider;
+pub struct Divider<const ROOT: bool>;
 
-impl Divider {
-    const CHAINS: usize = 8;
-    const LINKS: usize = 32;
-    pub const EACH: usize = Self::CHAINS * Self::LINKS;
-}
+const CHAINS: usize = 8;
+const LINKS: usize = 32;
+/// Divisions of [`Divider`] for each element.
+pub const DIVISIONS: usize = CHAINS * LINKS;
 
-impl Rule for Divider {
+impl<const ROOT: bool> Rule for Divider<ROOT> {
     type Moments = Count<0>;
     type Constants = Count<1>;
     const MOMENT_NAMES: [&'static str; 0] = [];
@@ -48,20 +59,20 @@ impl Rule for Divider {
     }
 
     fn constants(&self, _t: u64) -> [f64; 1] {
-        // Leads every chain to a number that no divider has a short cut for.
+        // Leads every chain of roots to a number that no divider has a short cut for.
         [0.7]
     }
 
     #[inline(always)]
     fn update<L: Lanes>(&self, &[c]: &[L; 1], param: L, grad: L, []: [L; 0]) -> (L, [L; 0]) {
         // Each chain waits for itself; enough of them side by side, and the divider never idles.
-        let mut chains = [param; Self::CHAINS];
+        let mut chains = [param; CHAINS];
         for (chain, start) in chains.iter_mut().zip(1..) {
             *chain = grad.splat(f64::from(start)) + grad;
         }
-        for _ in 0..Self::LINKS {
+        for _ in 0..LINKS {
             for chain in &mut chains {
-                *chain = c / chain.sqrt();
+                *chain = c / if ROOT { chain.sqrt() } else { *chain };
             }
         }
         let mut sum = param;
@@ -72,22 +83,102 @@ impl Rule for Divider {
     }
 }
 
-/// Adam as a loop that the compiler vectorises by itself, for the instruction set that the build is
-/// for: multiplications and additions apart, since fused ones would be calls into a library there.
-pub fn plain<F: Float>(adam: &Adam, t: u64, param: &mut [F], grad: &[F], m: &mut [F], v: &mut [F]) {
-    let [correction1, correction2] = bias_corrections([adam.beta1, adam.beta2], t);
-    let constants = [
-        adam.beta1,
-        1.0 - adam.beta1,
-        adam.beta2,
-        1.0 - adam.beta2,
-        adam.lr * correction2.sqrt() / correction1,
-        adam.eps * correction2.sqrt(),
-    ];
-    let [beta1, keep1, beta2, keep2, step_size, eps] = constants.map(F::from_f64);
-    for (((param, &grad), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
-        *m = beta1 * *m + keep1 * grad;
-        *v = beta2 * *v + keep2 * grad * grad;
-        *param = *param - step_size * *m / (v.sqrt() + eps);
+/// A plain number, whose products are not fused with sums: fused ones would be calls into a library
+/// on the instruction set that the build is for.
+#[derive(Clone, Copy)]
+pub struct Plain<F>(pub F);
+
+macro_rules! operator {
+    ($($operator:ident::$method:ident),+) => {$(
+        impl<F: Float> $operator for Plain<F> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self(self.0.$method(other.0))
+            }
+        }
+    )+};
+}
+
+operator!(Add::add, Sub::sub, Mul::mul, Div::div);
+
+impl<F: Float> Neg for Plain<F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Self(-self.0)
+    }
+}
+
+impl<F: Float> Lanes for Plain<F> {
+    type Mask = bool;
+
+    #[inline(always)]
+    fn splat(self, value: f64) -> Self {
+        Self(F::from_f64(value))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        self * factor + addend
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.abs())
+    }
+
+    #[inline(always)]
+    fn less_than(self, other: Self) -> bool {
+        self.0 < other.0
+    }
+
+    #[inline(always)]
+    fn select(mask: bool, yes: Self, no: Self) -> Self {
+        if mask { yes } else { no }
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+}
+
+/// The formula as a loop that the compiler vectorises by itself.
+#[inline(never)]
+pub fn plain<R: Rule, F: Float>(rule: R, constants: &[f64], tensor: &mut Tensor<'_, R, F>) {
+    let k = R::Constants::from_fn(|i| Plain(F::from_f64(constants[i])));
+    let len = tensor.param.len();
+    let (param, grad) = (&mut tensor.param[..len], &tensor.grad[..len]);
+    let moments = tensor.moments.as_mut();
+    let kept: Many<R::Moments, bool> = R::Moments::from_fn(|moment| rule.start(moment).is_some());
+    let kept = kept.as_ref();
+    for (moment, &kept) in moments.iter_mut().zip(kept) {
+        *moment = &mut std::mem::take(moment)[..if kept { len } else { 0 }];
+    }
+    for i in 0..len {
+        let old = R::Moments::from_fn(|moment| match kept[moment] {
+            true => Plain(moments[moment][i]),
+            false => Plain(F::default()),
+        });
+        let (next, new) = rule.update(&k, Plain(param[i]), Plain(grad[i]), old);
+        param[i] = next.0;
+        for ((moment, new), &kept) in moments.iter_mut().zip(new).zip(kept) {
+            if kept {
+                moment[i] = new.0;
+            }
+        }
     }
 }

@@ -12,16 +12,19 @@ mod cases;
 mod limits;
 mod machine;
 mod report;
+#[path = "../support/mod.rs"]
+mod support;
 mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{Exec, Float, Isa};
+use adamant::{Exec, Float, Isa, Rule};
 use clap::Parser;
 
 use cases::{Arrays, Case, ceilings};
 use machine::Machine;
 use report::{Ceiling, Header, Report, Row};
+use support::{Division, ForEachOptimizer, for_each_optimizer};
 use timing::Plan;
 
 /// Measures optimizer steps against the limits of this machine.
@@ -54,18 +57,19 @@ impl Options {
         Plan { rounds, least: Duration::from_millis(least) }
     }
 
-    fn cases(&self) -> Vec<Case> {
-        let sizes: &[usize] = if self.quick {
-            &[1 << 10, 16 << 10, 256 << 10, 1 << 20, 16 << 20]
-        } else {
-            &[1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20, 64 << 20]
+    /// The cases of an optimizer; Adam, which is first and by the name `dense`, has more.
+    fn cases(&self, name: &'static str) -> Vec<Case> {
+        let is_adam = name == "dense";
+        let sizes: &[usize] = match (self.quick, is_adam) {
+            (true, true) => &[1 << 10, 16 << 10, 256 << 10, 1 << 20, 16 << 20],
+            (true, false) => &[16 << 10, 4 << 20],
+            (false, _) => &[1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20, 64 << 20],
         };
-        let mut cases = vec![Case::call()];
-        cases.extend(sizes.iter().copied().map(Case::dense));
-        cases.push(Case::thousand());
-        if !self.quick {
-            cases.push(Case::gpt2());
-        }
+        let mut cases = vec![];
+        cases.extend(is_adam.then(Case::call));
+        cases.extend(sizes.iter().map(|&size| Case::optimizer(name, size)));
+        cases.extend(is_adam.then(Case::thousand));
+        cases.extend((is_adam && !self.quick).then(Case::gpt2));
         cases.retain(|case| case.name.contains(&self.case));
         cases
     }
@@ -85,8 +89,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let header = Header { machine, ceilings: measure_ceilings(&options, best) };
     println!("\n{}", Row::heading());
-    let mut rows = measure::<f32>(&options, best);
-    rows.extend(measure::<f64>(&options, best));
+    let mut measured = Measured { options: &options, best, rows: vec![] };
+    for_each_optimizer(&mut measured);
+    let rows = measured.rows;
 
     let report = Report { header, rows };
     if let Some(path) = &options.json {
@@ -120,23 +125,40 @@ fn measure_ceilings(options: &Options, best: Isa) -> Vec<Ceiling> {
     found
 }
 
-fn measure<F: Float>(options: &Options, best: Isa) -> Vec<Row> {
-    let mut rows = vec![];
-    for case in options.cases() {
-        let mut arrays = Arrays::<F>::new(case.clone());
-        for isa in options.isas(best) {
-            for parallel in thread_counts() {
-                if parallel && case.name == "call" {
-                    continue;
+/// The rows so far.
+struct Measured<'a> {
+    options: &'a Options,
+    best: Isa,
+    rows: Vec<Row>,
+}
+
+impl ForEachOptimizer for Measured<'_> {
+    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, division: Division) {
+        self.measure::<R, f32>(name, rule, division);
+        // In a hurry, the other optimizers are like Adam.
+        if name == "dense" || !self.options.quick {
+            self.measure::<R, f64>(name, rule, division);
+        }
+    }
+}
+
+impl Measured<'_> {
+    fn measure<R: Rule, F: Float>(&mut self, name: &'static str, rule: R, division: Division) {
+        for case in self.options.cases(name) {
+            let mut arrays = Arrays::<R, F>::new(rule, case.clone());
+            for isa in self.options.isas(self.best) {
+                for parallel in thread_counts() {
+                    if parallel && case.name == "call" {
+                        continue;
+                    }
+                    let (exec, plan) = (Exec { isa, parallel }, self.options.plan());
+                    let row = inside(parallel, || arrays.measure(exec, division, plan));
+                    println!("{row}");
+                    self.rows.push(row);
                 }
-                let exec = Exec { isa, parallel };
-                let row = inside(parallel, || arrays.measure(exec, options.plan()));
-                println!("{row}");
-                rows.push(row);
             }
         }
     }
-    rows
 }
 
 /// Runs in the pool, where steps on many threads are at home, or on a thread outside of it.

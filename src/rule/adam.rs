@@ -164,17 +164,12 @@ impl Adam {
     #[inline(always)]
     pub(super) fn descend<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, m: L, v: L) -> L {
         let &[_, _, _, _, step_size, eps, ..] = k;
-        let m = if self.cautious { agreeing(m, grad) } else { m };
+        let m = if self.cautious {
+            let zero = m.splat(0.0);
+            L::select((m * grad).less_than(zero), zero, m)
+        } else {
+            m
+        };
         (-step_size).mul_add(m / (v.sqrt() + eps), param)
     }
-}
-
-/// `m`, or 0 where it has the sign that `grad` has not.
-#[inline(always)]
-fn agreeing<L: Lanes>(m: L, grad: L) -> L {
-    let zero = m.splat(0.0);
-    let not_negative = L::select(m.less_than(zero), zero, m);
-    let not_positive = L::select(zero.less_than(m), zero, m);
-    let falling = L::select(grad.less_than(zero), not_positive, m);
-    L::select(zero.less_than(grad), not_negative, falling)
 }

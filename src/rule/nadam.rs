@@ -69,28 +69,37 @@ impl Default for NAdam {
     }
 }
 
-/// The momentum `u_t` of [`NAdam`] in step `t`, and `1 - U_t`, where U is the product of the
-/// momenta up to there.
+/// The momenta `u_t` and `u_(t+1)` of [`NAdam`], and what their products `U_t` and `U_(t+1)` lack to 1.
 ///
 /// With q = 0.96^momentum_decay, the logarithm of `1 - q^i / 2` is minus the sum over k of
 /// `(q^i / 2)^k / k`; summed over i first, each k gives a geometric series.
-pub(crate) fn momentum(beta1: f64, momentum_decay: f64, t: u64) -> (f64, f64) {
-    // Half to the power of 54 is nothing beside 1.
-    const TERMS: i32 = 54;
+pub(crate) fn momenta(beta1: f64, momentum_decay: f64, t: u64) -> [[f64; 2]; 2] {
+    const LOG_096: f64 = -0.040_821_994_520_255_166;
+    /// Half to the power of 54 is nothing beside 1.
+    const TERMS: u32 = 54;
+
     let t = t as f64;
-    let log_q = momentum_decay * libm::log(0.96);
-    let series = |k: i32| {
-        let k = f64::from(k);
+    // 1 - q and 1 - q^t, which the powers of q and q^t are made of without cancelling.
+    let lack = -libm::expm1(momentum_decay * LOG_096);
+    let lack_t = -libm::expm1(momentum_decay * LOG_096 * t);
+    let (q, q_t) = (1.0 - lack, 1.0 - lack_t);
+
+    let mut log_product = t * libm::log(beta1);
+    let (mut half, mut power, mut power_t, mut lack_k, mut lack_tk) = (0.5, q, q_t, lack, lack_t);
+    for k in 1..=TERMS {
         // q^k (1 - q^(kt)) / (1 - q^k), or t where q is 1.
-        let powers = match libm::expm1(k * log_q) {
-            0.0 => t,
-            ratio => libm::exp(k * log_q) * libm::expm1(k * log_q * t) / ratio,
-        };
-        libm::exp2(-k) / k * powers
-    };
-    // The smallest first.
-    let log_product = t * libm::log(beta1) - (1..=TERMS).rev().map(series).sum::<f64>();
-    (beta1 * (1.0 - libm::exp(t * log_q) / 2.0), -libm::expm1(log_product))
+        let series = if lack == 0.0 { t } else { power * lack_tk / lack_k };
+        log_product -= half / f64::from(k) * series;
+        half *= 0.5;
+        lack_k += power * lack;
+        lack_tk += power_t * lack_t;
+        power *= q;
+        power_t *= q_t;
+    }
+    let now = beta1 * (1.0 - 0.5 * q_t);
+    let next = beta1 * (1.0 - 0.5 * q_t * q);
+    let gathered = -libm::expm1(log_product);
+    [[now, gathered], [next, gathered + (1.0 - gathered) * (1.0 - next)]]
 }
 
 impl Rule for NAdam {
@@ -110,8 +119,7 @@ impl Rule for NAdam {
     fn constants(&self, t: u64) -> [f64; 9] {
         let [correction2] = bias_corrections([self.beta2], t);
         let correction2 = correction2.sqrt();
-        let (now, gathered) = momentum(self.beta1, self.momentum_decay, t);
-        let (next, gathered_next) = momentum(self.beta1, self.momentum_decay, t.saturating_add(1));
+        let [[now, gathered], [next, gathered_next]] = momenta(self.beta1, self.momentum_decay, t);
         let step_size = self.lr * correction2;
         [
             self.beta1,
@@ -142,21 +150,27 @@ impl Rule for NAdam {
 
 #[cfg(test)]
 mod tests {
-    use super::momentum;
+    use super::momenta;
 
     #[test]
     fn the_series_gives_the_product() {
         for (beta1, momentum_decay) in [(0.9, 4e-3), (0.5, 0.0), (0.999, 1.0), (0.99, 1e-5)] {
+            let momentum = |t: u64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(t as f64 * momentum_decay));
             let mut product = 1.0;
-            for t in 1..3000_u64 {
-                let expected = beta1 * (1.0 - 0.5 * 0.96_f64.powf(t as f64 * momentum_decay));
-                product *= expected;
-                let (found, gathered) = momentum(beta1, momentum_decay, t);
-                assert!((found - expected).abs() < 1e-15);
-                assert!((gathered - (1.0 - product)).abs() < 1e-14, "{beta1} {momentum_decay} {t}");
+            for t in 1..3000 {
+                product *= momentum(t);
+                let expected = [
+                    [momentum(t), 1.0 - product],
+                    [momentum(t + 1), 1.0 - product * momentum(t + 1)],
+                ];
+                let found = momenta(beta1, momentum_decay, t);
+                for (found, expected) in found.as_flattened().iter().zip(expected.as_flattened()) {
+                    let error = (found - expected).abs();
+                    assert!(error < 1e-14, "{beta1} {momentum_decay} {t}: {found} {expected}");
+                }
             }
         }
-        assert_eq!(momentum(0.9, 4e-3, u64::MAX), (0.9, 1.0));
-        assert_eq!(momentum(0.0, 4e-3, 1), (0.0, 1.0));
+        assert_eq!(momenta(0.9, 4e-3, u64::MAX), [[0.9, 1.0]; 2]);
+        assert_eq!(momenta(0.0, 4e-3, 1), [[0.0, 1.0]; 2]);
     }
 }

@@ -73,6 +73,16 @@ impl Rule for RmsProp {
         [true, self.centered, self.momentum != 0.0][moment].then_some(0.0)
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        match (self.momentum == 0.0, self.centered) {
+            (true, true) => run(Self { momentum: 0.0, centered: true, ..self }),
+            (true, false) => run(Self { momentum: 0.0, centered: false, ..self }),
+            (false, true) => run(Self { centered: true, ..self }),
+            (false, false) => run(Self { centered: false, ..self }),
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check_decay("alpha", self.alpha)?;

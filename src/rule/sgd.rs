@@ -68,6 +68,29 @@ impl Rule for Sgd {
         (self.momentum != 0.0).then_some(0.0)
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        // Three ways, and once more without what is mostly not asked for.
+        if self.maximize || self.weight_decay != 0.0 {
+            if self.momentum == 0.0 {
+                run(Self { momentum: 0.0, ..self });
+            } else if self.nesterov {
+                run(Self { nesterov: true, ..self });
+            } else {
+                run(Self { nesterov: false, ..self });
+            }
+        } else {
+            let plain = Self { maximize: false, weight_decay: 0.0, ..self };
+            if self.momentum == 0.0 {
+                run(Self { momentum: 0.0, ..plain });
+            } else if self.nesterov {
+                run(Self { nesterov: true, ..plain });
+            } else {
+                run(Self { nesterov: false, ..plain });
+            }
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check_not_negative("momentum", self.momentum)?;
