@@ -238,6 +238,7 @@ pub(crate) struct Step<R: Rule> {
     pub constants: Many<R::Constants, f64>,
 }
 
+#[inline]
 fn validate<R: Rule, F: Float>(
     rule: &R,
     exec: Exec,

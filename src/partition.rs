@@ -3,6 +3,7 @@
 use crate::{Float, Rule, Tensor, dense::Step, kernel::Sweep};
 
 /// Runs a step over the tensors, on the calling thread and those that are worth waking.
+#[inline]
 pub(crate) fn run<R: Rule, F: Float>(
     parallel: bool,
     step: &Step<R>,
@@ -17,6 +18,7 @@ pub(crate) fn run<R: Rule, F: Float>(
 }
 
 /// The instruction set is entered here, inside the task: another thread would not inherit it.
+#[inline]
 fn serial<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
     step.cpu.run(Sweep { rule: step.rule, constants: &step.constants, tensors });
 }
