@@ -19,6 +19,27 @@ use crate::{
     rule::{nadam_momenta, radam_rectification},
 };
 
+/// `beta * average + (1 - beta) * value`: the average moves by its share of the distance to the value,
+/// counted from the end that is nearer. `weights` are beta and 1 - beta, rounded.
+fn average<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) -> F {
+    let distance = value - average;
+    if beta < 0.5 {
+        (-weights[0]).mul_add(distance, value)
+    } else {
+        weights[1].mul_add(distance, average)
+    }
+}
+
+/// `beta * average + (1 - beta) * value^2`, in the same way.
+fn average_square<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) -> F {
+    let distance = value.mul_add(value, -average);
+    if beta < 0.5 {
+        (-weights[0]).mul_add(distance, value * value)
+    } else {
+        weights[1].mul_add(distance, average)
+    }
+}
+
 /// One step of [`Sgd`].
 pub fn sgd<F: Float>(sgd: &Sgd, t: u64, param: &mut [F], grad: &[F], momentum_buffer: &mut [F]) {
     assert_eq!(grad.len(), param.len());
@@ -73,9 +94,9 @@ pub fn adadelta<F: Float>(
         if adadelta.weight_decay != 0.0 {
             g = weight_decay.mul_add(param[i], g);
         }
-        square_avg[i] = (one_minus_rho * g).mul_add(g, rho * square_avg[i]);
+        square_avg[i] = average_square(adadelta.rho, [rho, one_minus_rho], square_avg[i], g);
         let delta = ((acc_delta[i] + eps) / (square_avg[i] + eps)).sqrt() * g;
-        acc_delta[i] = (one_minus_rho * delta).mul_add(delta, rho * acc_delta[i]);
+        acc_delta[i] = average_square(adadelta.rho, [rho, one_minus_rho], acc_delta[i], delta);
         param[i] = (-lr).mul_add(delta, param[i]);
     }
 }
@@ -100,10 +121,10 @@ pub fn rmsprop<F: Float>(
         if rmsprop.weight_decay != 0.0 {
             g = weight_decay.mul_add(param[i], g);
         }
-        square_avg[i] = (one_minus_alpha * g).mul_add(g, alpha * square_avg[i]);
+        square_avg[i] = average_square(rmsprop.alpha, [alpha, one_minus_alpha], square_avg[i], g);
         let mut square = square_avg[i];
         if rmsprop.centered {
-            grad_avg[i] = alpha.mul_add(grad_avg[i], one_minus_alpha * g);
+            grad_avg[i] = average(rmsprop.alpha, [alpha, one_minus_alpha], grad_avg[i], g);
             square = (-grad_avg[i]).mul_add(grad_avg[i], square);
             if square < F::from_f64(0.0) {
                 square = F::from_f64(0.0);
@@ -174,8 +195,8 @@ fn adam_or_amsgrad<F: Float>(
         } else if adam.weight_decay != 0.0 {
             g = weight_decay.mul_add(param[i], g);
         }
-        exp_avg[i] = beta1.mul_add(exp_avg[i], one_minus_beta1 * g);
-        exp_avg_sq[i] = (one_minus_beta2 * g).mul_add(g, beta2 * exp_avg_sq[i]);
+        exp_avg[i] = average(adam.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
+        exp_avg_sq[i] = average_square(adam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
         let mut square = exp_avg_sq[i];
         if let Some(max) = &mut max_exp_avg_sq {
             if square < max[i] {
@@ -211,7 +232,7 @@ pub fn adamax<F: Float>(
         if adamax.weight_decay != 0.0 {
             g = weight_decay.mul_add(param[i], g);
         }
-        exp_avg[i] = beta1.mul_add(exp_avg[i], one_minus_beta1 * g);
+        exp_avg[i] = average(adamax.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
         let (new, old) = (g.abs() + eps, beta2 * exp_inf[i]);
         exp_inf[i] = if new < old { old } else { new };
         param[i] = (-step_size).mul_add(exp_avg[i] / exp_inf[i], param[i]);
@@ -247,8 +268,8 @@ pub fn nadam<F: Float>(
         } else if nadam.weight_decay != 0.0 {
             g = weight_decay.mul_add(param[i], g);
         }
-        exp_avg[i] = beta1.mul_add(exp_avg[i], one_minus_beta1 * g);
-        exp_avg_sq[i] = (one_minus_beta2 * g).mul_add(g, beta2 * exp_avg_sq[i]);
+        exp_avg[i] = average(nadam.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
+        exp_avg_sq[i] = average_square(nadam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
         let direction = m_size.mul_add(exp_avg[i], grad_size * g);
         param[i] = param[i] - direction / (exp_avg_sq[i].sqrt() + eps);
     }
@@ -279,8 +300,8 @@ pub fn radam<F: Float>(
         } else if radam.weight_decay != 0.0 {
             g = weight_decay.mul_add(param[i], g);
         }
-        exp_avg[i] = beta1.mul_add(exp_avg[i], one_minus_beta1 * g);
-        exp_avg_sq[i] = (one_minus_beta2 * g).mul_add(g, beta2 * exp_avg_sq[i]);
+        exp_avg[i] = average(radam.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
+        exp_avg_sq[i] = average_square(radam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
         let direction = match factor {
             Some(_) => exp_avg[i] / (exp_avg_sq[i].sqrt() + eps),
             None => exp_avg[i],
@@ -301,14 +322,14 @@ pub fn lion<F: Float>(lion: &Lion, _t: u64, param: &mut [F], grad: &[F], exp_avg
         if lion.weight_decay != 0.0 {
             param[i] = (-share).mul_add(param[i], param[i]);
         }
-        let mut direction = beta1.mul_add(exp_avg[i], one_minus_beta1 * g);
+        let mut direction = average(lion.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
         if direction < zero {
             direction = -one;
         } else if zero < direction {
             direction = one;
         }
         param[i] = (-lr).mul_add(direction, param[i]);
-        exp_avg[i] = beta2.mul_add(exp_avg[i], one_minus_beta2 * g);
+        exp_avg[i] = average(lion.beta2, [beta2, one_minus_beta2], exp_avg[i], g);
     }
 }
 
@@ -346,9 +367,9 @@ pub fn adopt<F: Float>(
         } else if clip < normalised {
             normalised = clip;
         }
-        exp_avg[i] = beta1.mul_add(exp_avg[i], one_minus_beta1 * normalised);
+        exp_avg[i] = average(adopt.beta1, [beta1, one_minus_beta1], exp_avg[i], normalised);
         param[i] = (-lr).mul_add(exp_avg[i], param[i]);
-        exp_avg_sq[i] = (one_minus_beta2 * g).mul_add(g, beta2 * exp_avg_sq[i]);
+        exp_avg_sq[i] = average_square(adopt.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
     }
 }
 
@@ -379,9 +400,9 @@ pub fn ademamix<F: Float>(
         if ademamix.weight_decay != 0.0 {
             param[i] = (-share).mul_add(param[i], param[i]);
         }
-        exp_avg_fast[i] = beta1.mul_add(exp_avg_fast[i], one_minus_beta1 * g);
-        exp_avg_slow[i] = beta3.mul_add(exp_avg_slow[i], one_minus_beta3 * g);
-        exp_avg_sq[i] = (one_minus_beta2 * g).mul_add(g, beta2 * exp_avg_sq[i]);
+        exp_avg_fast[i] = average(ademamix.beta1, [beta1, one_minus_beta1], exp_avg_fast[i], g);
+        exp_avg_slow[i] = average(ademamix.beta3, [beta3, one_minus_beta3], exp_avg_slow[i], g);
+        exp_avg_sq[i] = average_square(ademamix.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
         let direction = fast_size.mul_add(exp_avg_fast[i], slow_size * exp_avg_slow[i]);
         param[i] = param[i] - direction / (exp_avg_sq[i].sqrt() + eps);
     }

@@ -212,18 +212,44 @@ fn shrink<L: Lanes>(decays: bool, share: L, param: L) -> L {
     if decays { (-share).mul_add(param, param) } else { param }
 }
 
-/// The average's next value: `decay * average + (1 - decay) * value`.
-#[inline(always)]
-fn average<L: Lanes>(decay: L, keep: L, average: L, value: L) -> L {
-    decay.mul_add(average, keep * value)
+/// A decay of an average, which is `beta`, and the lanes that its next value takes: `beta` and
+/// `1 - beta`.
+#[derive(Clone, Copy)]
+struct Decay<L> {
+    beta: f64,
+    decay: L,
+    keep: L,
 }
 
-/// The average's next value, of squares: `decay * average + (1 - decay) * value^2`.
-///
-/// Multiplied from the left, so that a square that over- or underflows does less harm.
-#[inline(always)]
-fn average_square<L: Lanes>(decay: L, keep: L, average: L, value: L) -> L {
-    (keep * value).mul_add(value, decay * average)
+impl<L: Lanes> Decay<L> {
+    #[inline(always)]
+    fn new(beta: f64, decay: L, keep: L) -> Self {
+        Self { beta, decay, keep }
+    }
+
+    /// The average's next value: `beta * average + (1 - beta) * value`.
+    #[inline(always)]
+    fn average(self, average: L, value: L) -> L {
+        self.towards(average, value, value - average)
+    }
+
+    /// The next value of an average of squares: `beta * average + (1 - beta) * value^2`.
+    #[inline(always)]
+    fn average_square(self, average: L, value: L) -> L {
+        self.towards(average, value * value, value.mul_add(value, -average))
+    }
+
+    /// The average moves by its share of the distance, counted from the nearer end, so that a beta
+    /// of 0 leaves the value alone. Two products would take the multiplier longer than the divider
+    /// takes for the rest of a step.
+    #[inline(always)]
+    fn towards(self, average: L, value: L, distance: L) -> L {
+        if self.beta < 0.5 {
+            (-self.decay).mul_add(distance, value)
+        } else {
+            self.keep.mul_add(distance, average)
+        }
+    }
 }
 
 /// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has

@@ -1,4 +1,4 @@
-use super::{average_square, check, check_not_negative, descent, l2};
+use super::{Decay, check, check_not_negative, descent, l2};
 use crate::{Count, Error, Lanes, Rule};
 
 /// Adadelta (Zeiler, 2012).
@@ -69,9 +69,10 @@ impl Rule for Adadelta {
         let &[lr, rho, keep, eps, weight_decay] = k;
         let grad = descent(self.maximize, grad);
         let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let s = average_square(rho, keep, s, grad);
+        let decay = Decay::new(self.rho, rho, keep);
+        let s = decay.average_square(s, grad);
         let delta = ((a + eps) / (s + eps)).sqrt() * grad;
-        let a = average_square(rho, keep, a, delta);
+        let a = decay.average_square(a, delta);
         ((-lr).mul_add(delta, param), [s, a])
     }
 }

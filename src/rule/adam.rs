@@ -1,6 +1,4 @@
-use super::{
-    average, average_square, bias_corrections, check_decay, check_not_negative, descent, l2, shrink,
-};
+use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, l2, shrink};
 use crate::{Count, Error, Lanes, Rule};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
@@ -158,7 +156,9 @@ impl Adam {
     #[inline(always)]
     pub(super) fn averages<L: Lanes>(&self, k: &[L; 8], grad: L, m: L, v: L) -> [L; 2] {
         let &[beta1, keep1, beta2, keep2, ..] = k;
-        [average(beta1, keep1, m, grad), average_square(beta2, keep2, v, grad)]
+        let (decay1, decay2) =
+            (Decay::new(self.beta1, beta1, keep1), Decay::new(self.beta2, beta2, keep2));
+        [decay1.average(m, grad), decay2.average_square(v, grad)]
     }
 
     #[inline(always)]

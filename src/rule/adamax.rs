@@ -1,4 +1,4 @@
-use super::{average, bias_corrections, check_decay, check_not_negative, descent, l2};
+use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, l2};
 use crate::{Count, Error, Lanes, Rule};
 
 /// AdaMax (Kingma and Ba, 2015, section 7): Adam with the infinity norm.
@@ -73,7 +73,7 @@ impl Rule for AdaMax {
         let &[beta1, keep1, beta2, step_size, eps, weight_decay] = k;
         let grad = descent(self.maximize, grad);
         let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let m = average(beta1, keep1, m, grad);
+        let m = Decay::new(self.beta1, beta1, keep1).average(m, grad);
         let u = (grad.abs() + eps).max(beta2 * u);
         ((-step_size).mul_add(m / u, param), [m, u])
     }

@@ -1,6 +1,4 @@
-use super::{
-    average, average_square, bias_corrections, check_decay, check_not_negative, descent, shrink,
-};
+use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, shrink};
 use crate::{Count, Error, Lanes, Rule};
 
 /// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
@@ -140,9 +138,9 @@ impl Rule for AdEmaMix {
         let &[beta1, keep1, beta3, keep3, beta2, keep2, fast_size, slow_size, eps, share] = k;
         let grad = descent(self.maximize, grad);
         let param = shrink(self.weight_decay != 0.0, share, param);
-        let m1 = average(beta1, keep1, m1, grad);
-        let m2 = average(beta3, keep3, m2, grad);
-        let v = average_square(beta2, keep2, v, grad);
+        let m1 = Decay::new(self.beta1, beta1, keep1).average(m1, grad);
+        let m2 = Decay::new(self.beta3, beta3, keep3).average(m2, grad);
+        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
         let direction = fast_size.mul_add(m1, slow_size * m2);
         (param - direction / (v.sqrt() + eps), [m1, m2, v])
     }

@@ -1,4 +1,4 @@
-use super::{average, average_square, check_decay, check_not_negative, descent, l2, shrink};
+use super::{Decay, check_decay, check_not_negative, descent, l2, shrink};
 use crate::{Count, Error, Lanes, Rule};
 
 /// ADOPT (Taniguchi et al., 2024, Algorithm 2): Adam that converges for every beta2.
@@ -103,12 +103,13 @@ impl Rule for Adopt {
         let grad = l2(decays && !self.decoupled_weight_decay, weight_decay, param, grad);
         let shrunk = shrink(decays && self.decoupled_weight_decay, share, param);
         let normalised = (grad / v.sqrt().max(eps)).max(-clip).min(clip);
-        let next_m = average(beta1, keep1, m, normalised);
+        let next_m = Decay::new(self.beta1, beta1, keep1).average(m, normalised);
+        let next_v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
         // Step 1 alone has a clip of 0.
         let moving = clip.splat(0.0).less_than(clip);
         let param = L::select(moving, (-lr).mul_add(next_m, shrunk), param);
         let m = L::select(moving, next_m, m);
-        let v = L::select(moving, average_square(beta2, keep2, v, grad), grad * grad);
+        let v = L::select(moving, next_v, grad * grad);
         (param, [m, v])
     }
 }

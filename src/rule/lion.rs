@@ -1,4 +1,4 @@
-use super::{average, check_decay, check_not_negative, descent, shrink};
+use super::{Decay, check_decay, check_not_negative, descent, shrink};
 use crate::{Count, Error, Lanes, Rule};
 
 /// Lion (Chen et al., 2023): the sign of a momentum.
@@ -70,8 +70,8 @@ impl Rule for Lion {
         let &[beta1, keep1, beta2, keep2, lr, share] = k;
         let grad = descent(self.maximize, grad);
         let param = shrink(self.weight_decay != 0.0, share, param);
-        let direction = sign(average(beta1, keep1, m, grad));
-        ((-lr).mul_add(direction, param), [average(beta2, keep2, m, grad)])
+        let direction = sign(Decay::new(self.beta1, beta1, keep1).average(m, grad));
+        ((-lr).mul_add(direction, param), [Decay::new(self.beta2, beta2, keep2).average(m, grad)])
     }
 }
 

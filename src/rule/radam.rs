@@ -1,6 +1,4 @@
-use super::{
-    average, average_square, bias_corrections, check_decay, check_not_negative, descent, l2, shrink,
-};
+use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, l2, shrink};
 use crate::{Count, Error, Lanes, Rule};
 
 /// RAdam (Liu et al., 2020): Adam that waits for the variance of its second moment to settle.
@@ -116,8 +114,8 @@ impl Rule for RAdam {
         let grad = descent(self.maximize, grad);
         let grad = l2(decays && !self.decoupled_weight_decay, weight_decay, param, grad);
         let param = shrink(decays && self.decoupled_weight_decay, share, param);
-        let m = average(beta1, keep1, m, grad);
-        let v = average_square(beta2, keep2, v, grad);
+        let m = Decay::new(self.beta1, beta1, keep1).average(m, grad);
+        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
         let rectified = is_rectified.splat(0.0).less_than(is_rectified);
         let direction = L::select(rectified, m / (v.sqrt() + eps), m);
         ((-step_size).mul_add(direction, param), [m, v])

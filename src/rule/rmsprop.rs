@@ -1,4 +1,4 @@
-use super::{average, average_square, check_decay, check_not_negative, descent, l2};
+use super::{Decay, check_decay, check_not_negative, descent, l2};
 use crate::{Count, Error, Lanes, Rule};
 
 /// RMSProp (Tieleman and Hinton, 2012), also centered (Graves, 2013) and with momentum.
@@ -100,9 +100,10 @@ impl Rule for RmsProp {
         let &[lr, alpha, keep, eps, weight_decay, momentum] = k;
         let grad = descent(self.maximize, grad);
         let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let s = average_square(alpha, keep, s, grad);
+        let decay = Decay::new(self.alpha, alpha, keep);
+        let s = decay.average_square(s, grad);
         let (square, a) = if self.centered {
-            let a = average(alpha, keep, a, grad);
+            let a = decay.average(a, grad);
             ((-a).mul_add(a, s).max(a.splat(0.0)), a)
         } else {
             (s, a)
