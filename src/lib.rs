@@ -1,5 +1,79 @@
-//! CPU optimizer kernels: Adam in one pass over memory, at the speed of the memory, with the same
-//! bits on every CPU.
+//! CPU optimizer kernels: Adam and its family in one pass over memory, at the speed of the memory,
+//! with the same bits on every CPU.
+//!
+//! # Three ways in
+//!
+//! Everyday, adamant owns the moments:
+//!
+//! ```
+//! use adamant::{Adam, Optimizer};
+//!
+//! let adam = Adam { lr: 1e-3, ..Adam::default() };
+//! let (mut params, grads) = (vec![1.0_f32; 1000], vec![0.1; 1000]);
+//! let mut state = adam.state(params.len());
+//! adam.step(&mut params, &grads, &mut state)?;
+//! # Ok::<(), adamant::Error>(())
+//! ```
+//!
+//! Frameworks pass memory of their own, their own step count and any number of tensors, which share
+//! one parallel region: [`Optimizer::step_many`]. And whoever has a formula of their own implements
+//! [`Rule`], and gets everything else with it.
+//!
+//! # Optimizers
+//!
+//! | | from | moments | bytes | divisions |
+//! |---|---|---|---|---|
+//! | [`Sgd`] | momentum: Polyak 1964; Nesterov: Sutskever et al. 2013 | 0 or 1 | 12 or 20 | 0 |
+//! | [`AdaGrad`] | Duchi et al. 2011 | 1 | 20 | 1 |
+//! | [`Adadelta`] | Zeiler 2012 | 2 | 28 | 1 |
+//! | [`RmsProp`] | Tieleman and Hinton 2012 | 1 to 3 | 20 to 36 | 1 |
+//! | [`Adam`], AdamW, cautious AdamW | Kingma and Ba 2015; Loshchilov and Hutter 2019; Liang et al. 2024 | 2 | 28 | 1 |
+//! | [`AmsGrad`] | Reddi et al. 2018 | 3 | 36 | 1 |
+//! | [`AdaMax`] | Kingma and Ba 2015 | 2 | 28 | 1 |
+//! | [`NAdam`] | Dozat 2016 | 2 | 28 | 1 |
+//! | [`RAdam`] | Liu et al. 2020 | 2 | 28 | 1 |
+//! | [`Lion`] | Chen et al. 2023 | 1 | 20 | 0 |
+//! | [`Adopt`] | Taniguchi et al. 2024 | 2 | 28 | 1 |
+//! | [`AdEmaMix`] | Pagliardini et al. 2024 | 3 | 36 | 1 |
+//!
+//! Bytes are those that a step moves for each `f32` parameter; each division but AdaMax's comes with
+//! a square root.
+//!
+//! # Schedules
+//!
+//! Hyper-parameters are plain fields, read anew in every step, and so a schedule is whatever sets
+//! them:
+//!
+//! ```
+//! use adamant::{Adam, Optimizer};
+//!
+//! let (mut params, mut state) = (vec![1.0_f32; 10], Adam::default().state(10));
+//! for step in 0..100 {
+//!     let warmed_up = f64::min(1.0, (step + 1) as f64 / 10.0);
+//!     let cosine = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / 100.0).cos());
+//!     let adam = Adam { lr: 1e-2 * warmed_up * cosine, ..Adam::adamw() };
+//!     let grads: Vec<f32> = params.iter().map(|param| 2.0 * param).collect();
+//!     adam.step(&mut params, &grads, &mut state)?;
+//! }
+//! # Ok::<(), adamant::Error>(())
+//! ```
+//!
+//! # The same bits
+//!
+//! Scalar, AVX2, AVX-512 and NEON; one thread or many; any alignment and any cut of a tensor: the
+//! results have the bits of [`reference`](mod@reference), which is plain Rust. Every multiply-add is fused, every
+//! square root and division correctly rounded, and nothing is approximated. (Which NaN comes out of
+//! an invalid operation is the CPU's choice.)
+//!
+//! # The instruction set
+//!
+//! It is chosen when the program runs, and `ADAMANT_ISA=scalar|avx2|avx512|neon` overrides it; see
+//! [`Isa`] and [`Exec`].
+//!
+//! # Features
+//!
+//! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
+//!   it, every step runs on the calling thread.
 
 mod dense;
 mod error;
