@@ -236,7 +236,12 @@ pub(crate) struct Step<R: Rule> {
     pub cpu: Cpu,
     pub rule: R,
     pub constants: Many<R::Constants, f64>,
+    /// See [`Sweep`](crate::kernel::Sweep).
+    pub prefetch: bool,
 }
+
+/// What most CPUs have room for close to a core, in bytes.
+const SECOND_CACHE: usize = 1 << 20;
 
 #[inline]
 fn validate<R: Rule, F: Float>(
@@ -256,8 +261,12 @@ fn validate<R: Rule, F: Float>(
             return Err(Error::ConstantOverflow { value, float: F::NAME });
         }
     }
+    let mut len = 0;
     for (index, tensor) in tensors.iter().enumerate() {
         tensor.check_lengths(rule, index)?;
+        len += tensor.len();
     }
-    Ok(Step { cpu, rule: *rule, constants })
+    let arrays = 2 + R::MOMENT_NAMES.as_ref().len();
+    let prefetch = len * size_of::<F>() > SECOND_CACHE / arrays;
+    Ok(Step { cpu, rule: *rule, constants, prefetch })
 }

@@ -4,13 +4,19 @@ use core::mem;
 
 use pulp::{Simd, WithSimd};
 
-use crate::{Arity, Float, Many, Rule, Tensor, lanes::Vector};
+use crate::{
+    Arity, Float, Many, Rule, Tensor,
+    lanes::Vector,
+    prefetch::{self, AHEAD},
+};
 
 /// One step of a rule over some tensors.
 pub(crate) struct Sweep<'a, 'x, R: Rule, F: Float> {
     pub rule: R,
     pub constants: &'a Many<R::Constants, f64>,
     pub tensors: &'a mut [Tensor<'x, R, F>],
+    /// Whether to ask for memory ahead: where it comes from beyond the second cache.
+    pub prefetch: bool,
 }
 
 impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
@@ -18,7 +24,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { rule, constants, tensors } = self;
+        let Self { rule, constants, tensors, prefetch } = self;
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
@@ -28,7 +34,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
             #[inline(always)]
             |rule| {
                 for tensor in tensors.iter_mut() {
-                    sweep(simd, rule, &k, tensor.reborrow());
+                    sweep(simd, rule, &k, tensor.reborrow(), prefetch);
                 }
             },
         );
@@ -42,6 +48,7 @@ fn sweep<S: Simd, R: Rule, F: Float>(
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,
     tensor: Tensor<'_, R, F>,
+    prefetch: bool,
 ) {
     let Tensor { param, grad, moments } = tensor;
     let (params, param_tail) = F::split_mut::<S>(param);
@@ -67,7 +74,15 @@ fn sweep<S: Simd, R: Rule, F: Float>(
             *moments = &mut mem::take(moments)[..len];
         }
     }
+    let ahead = AHEAD / size_of::<F::Of<S>>();
     for i in 0..len {
+        if prefetch {
+            prefetch::prefetch(params, i, ahead);
+            prefetch::prefetch(grads, i, ahead);
+            for (moments, _) in moments.as_ref() {
+                prefetch::prefetch(moments, i, ahead);
+            }
+        }
         // Every load stands before the first store: mixed, they stall each other where the arrays
         // share page offsets.
         let param = Vector::new(simd, params[i]);

@@ -81,6 +81,7 @@ mod isa;
 mod kernel;
 mod lanes;
 mod partition;
+mod prefetch;
 pub mod reference;
 mod rule;
 mod state;

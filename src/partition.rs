@@ -20,7 +20,8 @@ pub(crate) fn run<R: Rule, F: Float>(
 /// The instruction set is entered here, inside the task: another thread would not inherit it.
 #[inline]
 fn serial<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
-    step.cpu.run(Sweep { rule: step.rule, constants: &step.constants, tensors });
+    let Step { cpu, rule, ref constants, prefetch } = *step;
+    cpu.run(Sweep { rule, constants, tensors, prefetch });
 }
 
 #[cfg(feature = "rayon")]
