@@ -6,17 +6,31 @@ use pulp::{Simd, WithSimd};
 
 use crate::{
     Arity, Float, Many, Rule, Tensor,
+    isa::Cpu,
     lanes::Vector,
     prefetch::{self, AHEAD},
 };
 
-/// One step of a rule over some tensors.
-pub(crate) struct Sweep<'a, 'x, R: Rule, F: Float> {
+/// A step that nothing can be wrong with any more.
+pub(crate) struct Step<R: Rule> {
+    pub cpu: Cpu,
     pub rule: R,
-    pub constants: &'a Many<R::Constants, f64>,
-    pub tensors: &'a mut [Tensor<'x, R, F>],
+    pub constants: Many<R::Constants, f64>,
     /// Whether to ask for memory ahead: where it comes from beyond the second cache.
     pub prefetch: bool,
+}
+
+impl<R: Rule> Step<R> {
+    /// Takes the step of some tensors, on the calling thread.
+    #[inline]
+    pub(crate) fn run<F: Float>(&self, tensors: &mut [Tensor<'_, R, F>]) {
+        self.cpu.run(Sweep { step: self, tensors });
+    }
+}
+
+struct Sweep<'a, 'x, R: Rule, F: Float> {
+    step: &'a Step<R>,
+    tensors: &'a mut [Tensor<'x, R, F>],
 }
 
 impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
@@ -24,17 +38,17 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { rule, constants, tensors, prefetch } = self;
-        let constants = constants.as_ref();
+        let Self { step, tensors } = self;
+        let constants = step.constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
             |i| Vector::constant(simd, constants[i]),
         );
-        rule.specialise(
+        step.rule.specialise(
             #[inline(always)]
             |rule| {
                 for tensor in tensors.iter_mut() {
-                    sweep(simd, rule, &k, tensor.reborrow(), prefetch);
+                    sweep(simd, rule, &k, tensor.reborrow(), step.prefetch);
                 }
             },
         );

@@ -85,8 +85,9 @@ mod prefetch;
 pub mod reference;
 mod rule;
 mod state;
+mod tensor;
 
-pub use dense::{Exec, Optimizer, Tensor};
+pub use dense::{Exec, Optimizer};
 pub use error::Error;
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
@@ -95,3 +96,4 @@ pub use rule::{
     NAdam, RAdam, RmsProp, Rule, Sgd, bias_corrections, check,
 };
 pub use state::State;
+pub use tensor::Tensor;

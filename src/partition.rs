@@ -1,6 +1,8 @@
 //! Who works on the elements of a call: the calling thread, or all threads of its pool.
+//!
+//! Each thread enters the instruction set by itself: it would not inherit it.
 
-use crate::{Float, Rule, Tensor, dense::Step, kernel::Sweep};
+use crate::{Float, Rule, Tensor, kernel::Step};
 
 /// Runs a step over the tensors, on the calling thread and those that are worth waking.
 #[inline]
@@ -14,22 +16,14 @@ pub(crate) fn run<R: Rule, F: Float>(
         return threads::run(step, tensors);
     }
     let _ = parallel;
-    serial(step, tensors);
-}
-
-/// The instruction set is entered here, inside the task: another thread would not inherit it.
-#[inline]
-fn serial<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
-    let Step { cpu, rule, ref constants, prefetch } = *step;
-    cpu.run(Sweep { rule, constants, tensors, prefetch });
+    step.run(tensors);
 }
 
 #[cfg(feature = "rayon")]
 mod threads {
     use core::slice;
 
-    use super::serial;
-    use crate::{Arity, Float, Rule, Tensor, dense::Step};
+    use crate::{Arity, Float, Rule, Tensor, kernel::Step};
 
     /// The smallest piece that another thread is asked to take: about 2 microseconds of work.
     const PIECE: usize = 8 << 10;
@@ -41,12 +35,12 @@ mod threads {
     pub(super) fn run<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
         let len = tensors.iter().map(Tensor::len).sum();
         if len < 2 * PIECE {
-            return serial(step, tensors);
+            return step.run(tensors);
         }
         let threads = rayon::current_num_threads();
         let piece = PIECE.max(len / (threads * PIECES_PER_THREAD));
         if threads == 1 {
-            serial(step, tensors);
+            step.run(tensors);
         } else if rayon::current_thread_index().is_some() {
             halve(step, Work::new(tensors, len), piece);
         } else {
@@ -54,7 +48,7 @@ mod threads {
             // a share of its own instead, longer by the time that the others take to wake up.
             let own = (len + WAKING * (threads - 1)) / threads;
             if own + PIECE > len {
-                return serial(step, tensors);
+                return step.run(tensors);
             }
             let (own, others) = Work::new(tensors, len).split_at(own);
             rayon::in_place_scope(|scope| {
@@ -93,9 +87,9 @@ mod threads {
         }
 
         fn run(mut self, step: &Step<R>) {
-            serial(step, slice::from_mut(&mut self.head));
-            serial(step, self.middle);
-            serial(step, slice::from_mut(&mut self.tail));
+            step.run(slice::from_mut(&mut self.head));
+            step.run(self.middle);
+            step.run(slice::from_mut(&mut self.tail));
         }
 
         /// The first elements, about `first` of them, and the others.

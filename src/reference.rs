@@ -40,6 +40,16 @@ fn average_square<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) ->
     }
 }
 
+/// Weight decay of either kind: the parameter loses a share, or the gradient gains its part.
+fn decay<F: Float>(decoupled: bool, weights: [F; 2], param: &mut F, grad: &mut F) {
+    let [weight_decay, share] = weights;
+    if decoupled {
+        *param = (-share).mul_add(*param, *param);
+    } else {
+        *grad = weight_decay.mul_add(*param, *grad);
+    }
+}
+
 /// One step of [`Sgd`].
 pub fn sgd<F: Float>(sgd: &Sgd, t: u64, param: &mut [F], grad: &[F], momentum_buffer: &mut [F]) {
     assert_eq!(grad.len(), param.len());
@@ -190,10 +200,8 @@ fn adam_or_amsgrad<F: Float>(
 
     for i in 0..param.len() {
         let mut g = if adam.maximize { -grad[i] } else { grad[i] };
-        if adam.weight_decay != 0.0 && adam.decoupled_weight_decay {
-            param[i] = (-share).mul_add(param[i], param[i]);
-        } else if adam.weight_decay != 0.0 {
-            g = weight_decay.mul_add(param[i], g);
+        if adam.weight_decay != 0.0 {
+            decay(adam.decoupled_weight_decay, [weight_decay, share], &mut param[i], &mut g);
         }
         exp_avg[i] = average(adam.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
         exp_avg_sq[i] = average_square(adam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
@@ -263,10 +271,8 @@ pub fn nadam<F: Float>(
     let [beta2, one_minus_beta2] = [nadam.beta2, 1.0 - nadam.beta2].map(F::from_f64);
     for i in 0..param.len() {
         let mut g = if nadam.maximize { -grad[i] } else { grad[i] };
-        if nadam.weight_decay != 0.0 && nadam.decoupled_weight_decay {
-            param[i] = (-share).mul_add(param[i], param[i]);
-        } else if nadam.weight_decay != 0.0 {
-            g = weight_decay.mul_add(param[i], g);
+        if nadam.weight_decay != 0.0 {
+            decay(nadam.decoupled_weight_decay, [weight_decay, share], &mut param[i], &mut g);
         }
         exp_avg[i] = average(nadam.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
         exp_avg_sq[i] = average_square(nadam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
@@ -295,10 +301,8 @@ pub fn radam<F: Float>(
     let [beta2, one_minus_beta2] = [radam.beta2, 1.0 - radam.beta2].map(F::from_f64);
     for i in 0..param.len() {
         let mut g = if radam.maximize { -grad[i] } else { grad[i] };
-        if radam.weight_decay != 0.0 && radam.decoupled_weight_decay {
-            param[i] = (-share).mul_add(param[i], param[i]);
-        } else if radam.weight_decay != 0.0 {
-            g = weight_decay.mul_add(param[i], g);
+        if radam.weight_decay != 0.0 {
+            decay(radam.decoupled_weight_decay, [weight_decay, share], &mut param[i], &mut g);
         }
         exp_avg[i] = average(radam.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
         exp_avg_sq[i] = average_square(radam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);

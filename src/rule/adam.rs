@@ -1,4 +1,4 @@
-use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, l2, shrink};
+use super::{Decay, bias_corrections, check_adam_like, decay, descent};
 use crate::{Count, Error, Lanes, Rule};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
@@ -105,11 +105,7 @@ impl Rule for Adam {
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
     }
 
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),
@@ -147,10 +143,9 @@ impl Adam {
     #[inline(always)]
     pub(super) fn decay<L: Lanes>(&self, k: &[L; 8], param: L, grad: L) -> (L, L) {
         let &[.., weight_decay, share] = k;
-        let decays = self.weight_decay != 0.0;
         let grad = descent(self.maximize, grad);
-        let grad = l2(decays && !self.decoupled_weight_decay, weight_decay, param, grad);
-        (shrink(decays && self.decoupled_weight_decay, share, param), grad)
+        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        decay(decays, decoupled, [weight_decay, share], param, grad)
     }
 
     #[inline(always)]

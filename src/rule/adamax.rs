@@ -1,4 +1,4 @@
-use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, l2};
+use super::{Decay, bias_corrections, check_adam_like, descent, l2};
 use crate::{Count, Error, Lanes, Rule};
 
 /// AdaMax (Kingma and Ba, 2015, section 7): Adam with the infinity norm.
@@ -55,11 +55,7 @@ impl Rule for AdaMax {
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_inf"];
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
     }
 
     fn constants(&self, t: u64) -> [f64; 6] {

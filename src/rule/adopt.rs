@@ -1,4 +1,4 @@
-use super::{Decay, check_decay, check_not_negative, descent, l2, shrink};
+use super::{Decay, check_adam_like, decay, descent};
 use crate::{Count, Error, Lanes, Rule};
 
 /// ADOPT (Taniguchi et al., 2024, Algorithm 2): Adam that converges for every beta2.
@@ -74,11 +74,7 @@ impl Rule for Adopt {
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
     }
 
     fn constants(&self, t: u64) -> [f64; 9] {
@@ -98,10 +94,9 @@ impl Rule for Adopt {
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
         let &[beta1, keep1, beta2, keep2, lr, eps, clip, weight_decay, share] = k;
-        let decays = self.weight_decay != 0.0;
         let grad = descent(self.maximize, grad);
-        let grad = l2(decays && !self.decoupled_weight_decay, weight_decay, param, grad);
-        let shrunk = shrink(decays && self.decoupled_weight_decay, share, param);
+        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        let (shrunk, grad) = decay(decays, decoupled, [weight_decay, share], param, grad);
         let normalised = (grad / v.sqrt().max(eps)).max(-clip).min(clip);
         let next_m = Decay::new(self.beta1, beta1, keep1).average(m, normalised);
         let next_v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);

@@ -1,4 +1,4 @@
-use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, l2, shrink};
+use super::{Decay, bias_corrections, check_adam_like, decay, descent};
 use crate::{Count, Error, Lanes, Rule};
 
 /// RAdam (Liu et al., 2020): Adam that waits for the variance of its second moment to settle.
@@ -82,11 +82,7 @@ impl Rule for RAdam {
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
     }
 
     fn constants(&self, t: u64) -> [f64; 9] {
@@ -110,10 +106,9 @@ impl Rule for RAdam {
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
         let &[beta1, keep1, beta2, keep2, is_rectified, step_size, eps, weight_decay, share] = k;
-        let decays = self.weight_decay != 0.0;
         let grad = descent(self.maximize, grad);
-        let grad = l2(decays && !self.decoupled_weight_decay, weight_decay, param, grad);
-        let param = shrink(decays && self.decoupled_weight_decay, share, param);
+        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        let (param, grad) = decay(decays, decoupled, [weight_decay, share], param, grad);
         let m = Decay::new(self.beta1, beta1, keep1).average(m, grad);
         let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
         let rectified = is_rectified.splat(0.0).less_than(is_rectified);

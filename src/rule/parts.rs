@@ -1,0 +1,197 @@
+//! What the formulas have in common: checks of hyper-parameters, averages, weight decay.
+
+use crate::{Error, Lanes};
+
+/// Checks a hyper-parameter against the values allowed, which `allowed` puts into words.
+///
+/// # Errors
+///
+/// [`Error::HyperParameter`] if the value is outside, or NaN.
+pub fn check(
+    name: &'static str,
+    value: f64,
+    range: impl core::ops::RangeBounds<f64>,
+    allowed: &'static str,
+) -> Result<(), Error> {
+    if range.contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::HyperParameter { name, value, allowed })
+    }
+}
+
+pub(super) fn check_not_negative(name: &'static str, value: f64) -> Result<(), Error> {
+    check(name, value, 0.0..=f64::MAX, "finite and at least 0")
+}
+
+pub(super) fn check_decay(name: &'static str, value: f64) -> Result<(), Error> {
+    check(name, value, 0.0..1.0, "at least 0 and less than 1")
+}
+
+/// The hyper-parameters that Adam's descendants share.
+pub(super) fn check_adam_like(
+    lr: f64,
+    [beta1, beta2]: [f64; 2],
+    eps: f64,
+    weight_decay: f64,
+) -> Result<(), Error> {
+    check_not_negative("lr", lr)?;
+    check_decay("beta1", beta1)?;
+    check_decay("beta2", beta2)?;
+    check_not_negative("eps", eps)?;
+    check_not_negative("weight_decay", weight_decay)
+}
+
+/// The gradient of what is to be made smaller.
+#[inline(always)]
+pub(super) fn descent<L: Lanes>(maximize: bool, grad: L) -> L {
+    if maximize { -grad } else { grad }
+}
+
+/// Weight decay as a part of the loss: adds `weight_decay * param` to the gradient.
+#[inline(always)]
+pub(super) fn l2<L: Lanes>(decays: bool, weight_decay: L, param: L, grad: L) -> L {
+    if decays { weight_decay.mul_add(param, grad) } else { grad }
+}
+
+/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter.
+#[inline(always)]
+pub(super) fn shrink<L: Lanes>(decays: bool, share: L, param: L) -> L {
+    if decays { (-share).mul_add(param, param) } else { param }
+}
+
+/// Weight decay of either kind: what it makes of parameter and gradient. `weights` are the decay for
+/// the gradient and the share for the parameter.
+#[inline(always)]
+pub(super) fn decay<L: Lanes>(
+    decays: bool,
+    decoupled: bool,
+    weights: [L; 2],
+    param: L,
+    grad: L,
+) -> (L, L) {
+    let [weight_decay, share] = weights;
+    let grad = l2(decays && !decoupled, weight_decay, param, grad);
+    (shrink(decays && decoupled, share, param), grad)
+}
+
+/// A decay of an average, which is `beta`, and the lanes that its next value takes: `beta` and
+/// `1 - beta`.
+#[derive(Clone, Copy)]
+pub(super) struct Decay<L> {
+    beta: f64,
+    decay: L,
+    keep: L,
+}
+
+impl<L: Lanes> Decay<L> {
+    #[inline(always)]
+    pub(super) fn new(beta: f64, decay: L, keep: L) -> Self {
+        Self { beta, decay, keep }
+    }
+
+    /// The average's next value: `beta * average + (1 - beta) * value`.
+    #[inline(always)]
+    pub(super) fn average(self, average: L, value: L) -> L {
+        self.towards(average, value, value - average)
+    }
+
+    /// The next value of an average of squares: `beta * average + (1 - beta) * value^2`.
+    #[inline(always)]
+    pub(super) fn average_square(self, average: L, value: L) -> L {
+        self.towards(average, value * value, value.mul_add(value, -average))
+    }
+
+    /// The average moves by its share of the distance, counted from the nearer end, so that a beta
+    /// of 0 leaves the value alone. Two products would take the multiplier longer than the divider
+    /// takes for the rest of a step.
+    #[inline(always)]
+    fn towards(self, average: L, value: L, distance: L) -> L {
+        if self.beta < 0.5 {
+            (-self.decay).mul_add(distance, value)
+        } else {
+            self.keep.mul_add(distance, average)
+        }
+    }
+}
+
+/// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has
+/// gathered after `t` steps.
+///
+/// Computed without the power, whose rounding the difference would magnify: weights q and r join as
+/// `q + r - q r`, so one bit of `t` after the other is gathered, while the weight of the next one
+/// doubles as `q (2 - q)`. Errors don't grow on the way; the result is right to within a rounding or
+/// two for each bit. Sums and products only: the same bits on every machine, which no system's
+/// `pow` promises.
+///
+/// ```
+/// assert_eq!(adamant::bias_corrections([0.75, 0.5], 2), [1.0 - 0.75 * 0.75, 0.75]);
+/// assert_eq!(adamant::bias_corrections([0.999], u64::MAX), [1.0]);
+/// ```
+pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
+    let mut gathered = [0.0; N];
+    let mut doubling = betas.map(|beta| 1.0 - beta);
+    let mut rest = t;
+    while rest != 0 {
+        if doubling == [1.0; N] {
+            return doubling;
+        }
+        // The bits of `t` are hard to predict: they mask, where a branch would be slower.
+        let mask = (rest & 1).wrapping_neg();
+        for (gathered, doubling) in gathered.iter_mut().zip(&mut doubling) {
+            *gathered += f64::from_bits(doubling.to_bits() & mask) * (1.0 - *gathered);
+            *doubling *= 2.0 - *doubling;
+        }
+        rest >>= 1;
+    }
+    gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bias_corrections_are_right_for_every_beta_and_t() {
+        // 1 - beta^t of the f64 nearest to beta.
+        for (beta, t, expected) in [
+            (0.0, 3, 1.0),
+            (0.9, 1, 0.09999999999999998),
+            (0.9, 2, 0.18999999999999995),
+            (0.9, 3, 0.27099999999999996),
+            (0.999, 1, 0.0010000000000000009),
+            (0.999, 2, 0.0019990000000000016),
+            (0.999, 3, 0.0029970010000000026),
+            (0.999, 1000, 0.6323045752290363),
+            (0.9999, 1, 9.999999999998899e-05),
+            (0.9999, 2, 0.00019998999999997798),
+            (0.9999, 3, 0.00029997000099996697),
+            (0.9999, 1000, 0.09516710644144377),
+            (0.9999, 123456, 0.9999956538376522),
+            (0.999999999, 1, 9.999999717180685e-10),
+            (0.999999999, 2, 1.999999942436137e-09),
+            (0.999999999, 3, 2.9999999121542056e-09),
+            (0.999999999, 1000, 9.99999472218263e-07),
+            (0.999999999, 123456, 0.0001234483761922063),
+            (0.999999999, 1000000000, 0.6321205486081561),
+            (0.9999999999999999, 1, 1.1102230246251565e-16),
+            (0.9999999999999999, 2, 2.220446049250313e-16),
+            (0.9999999999999999, 3, 3.330669073875469e-16),
+            (0.9999999999999999, 1000, 1.110223024625095e-13),
+            (0.9999999999999999, 123456, 1.37063693727184e-11),
+            (0.9999999999999999, 1000000000, 1.1102229629954006e-07),
+        ] {
+            let [found] = bias_corrections([beta], t);
+            let error = (found - expected).abs() / expected;
+            assert!(error < 3e-15, "{beta}^{t}: {found}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn bias_corrections_do_not_depend_on_their_neighbours() {
+        for t in [1, 7, 1000, u64::MAX] {
+            let [a, b] = bias_corrections([0.9, 0.9999], t);
+            assert_eq!(([a], [b]), (bias_corrections([0.9], t), bias_corrections([0.9999], t)));
+        }
+    }
+}
