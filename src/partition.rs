@@ -29,8 +29,9 @@ mod threads {
     const PIECE: usize = 8 << 10;
     /// Pieces for each thread, so that one that starts late or runs slow holds up nobody.
     const PIECES_PER_THREAD: usize = 8;
-    /// What the calling thread gets done while a sleeping thread of a pool wakes up.
-    const WAKING: usize = 48 << 10;
+    /// What the calling thread gets done while a thread of a pool wakes up, and it wakes up after it:
+    /// about 15 microseconds of work.
+    const WAKING: usize = 128 << 10;
 
     pub(super) fn run<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
         let len = tensors.iter().map(Tensor::len).sum();

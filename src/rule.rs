@@ -30,7 +30,9 @@ pub(crate) use radam::rectification as radam_rectification;
 pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
-use parts::{Decay, check_adam_like, check_decay, check_not_negative, decay, descent, l2, shrink};
+use parts::{
+    Decay, POSITIVE, check_adam_like, check_decay, check_not_negative, decay, descent, l2, shrink,
+};
 
 use crate::{Error, Lanes};
 

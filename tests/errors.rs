@@ -134,6 +134,7 @@ fn hyper_parameters_that_do_not_go_together_are_refused() {
     let nesterov = Sgd { momentum: 0.9, nesterov: true, ..Sgd::default() };
     let warming = AdEmaMix { beta3_warmup: 10, ..AdEmaMix::default() };
     assert_eq!(nesterov.check(), Ok(()));
+    assert_eq!(Sgd { momentum: 5e-324, ..nesterov }.check(), Ok(()), "the smallest is over 0");
     assert_eq!(warming.check(), Ok(()));
     for (found, message) in [
         (

@@ -1,4 +1,4 @@
-use super::{Decay, bias_corrections, check_decay, check_not_negative, descent, shrink};
+use super::{Decay, POSITIVE, bias_corrections, check_decay, check_not_negative, descent, shrink};
 use crate::{Count, Error, Lanes, Rule};
 
 /// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
@@ -109,7 +109,7 @@ impl Rule for AdEmaMix {
         check_not_negative("eps", self.eps)?;
         check_not_negative("weight_decay", self.weight_decay)?;
         if self.beta3_warmup > 0 {
-            super::check("beta1", self.beta1, f64::MIN_POSITIVE.., "over 0 with beta3_warmup")?;
+            super::check("beta1", self.beta1, POSITIVE, "over 0 with beta3_warmup")?;
             super::check("beta3", self.beta3, self.beta1.., "at least beta1 with beta3_warmup")?;
         }
         Ok(())

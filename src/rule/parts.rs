@@ -1,5 +1,7 @@
 //! What the formulas have in common: checks of hyper-parameters, averages, weight decay.
 
+use core::ops::{Bound, RangeBounds};
+
 use crate::{Error, Lanes};
 
 /// Checks a hyper-parameter against the values allowed, which `allowed` puts into words.
@@ -10,7 +12,7 @@ use crate::{Error, Lanes};
 pub fn check(
     name: &'static str,
     value: f64,
-    range: impl core::ops::RangeBounds<f64>,
+    range: impl RangeBounds<f64>,
     allowed: &'static str,
 ) -> Result<(), Error> {
     if range.contains(&value) {
@@ -19,6 +21,9 @@ pub fn check(
         Err(Error::HyperParameter { name, value, allowed })
     }
 }
+
+/// The range of numbers over 0, the smallest included.
+pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
 
 pub(super) fn check_not_negative(name: &'static str, value: f64) -> Result<(), Error> {
     check(name, value, 0.0..=f64::MAX, "finite and at least 0")

@@ -1,4 +1,4 @@
-use super::{check, check_not_negative, descent, l2};
+use super::{POSITIVE, check, check_not_negative, descent, l2};
 use crate::{Count, Error, Lanes, Rule};
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
@@ -98,7 +98,7 @@ impl Rule for Sgd {
         check_not_negative("weight_decay", self.weight_decay)?;
         if self.nesterov {
             check("dampening", self.dampening, 0.0..=0.0, "0 with nesterov")?;
-            check("momentum", self.momentum, f64::MIN_POSITIVE.., "over 0 with nesterov")?;
+            check("momentum", self.momentum, POSITIVE, "over 0 with nesterov")?;
         }
         Ok(())
     }

@@ -2,10 +2,13 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+mod draw;
+
 use adamant::{
-    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Epsilon, Exec, Float, Lion,
-    Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference,
+    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Epsilon, Error, Exec, Float,
+    Lion, Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference,
 };
+pub use draw::Draw;
 
 /// A rule, and the reference that its kernels answer to: the row of an optimizer in the tests.
 pub trait Specified: Rule {
@@ -18,10 +21,24 @@ pub trait Specified: Rule {
     );
 }
 
-/// Rows of [`Specified`]: the optimizer, the reference function, as many names as it has moments.
+/// An optimizer of the crate, which may have any hyper-parameters.
+pub trait Drawn: Specified + std::fmt::Debug {
+    fn draw(draw: &mut Draw) -> Self;
+}
+
+/// Something to do with an optimizer of the crate.
+pub trait WithRule {
+    fn run<R: Drawn>(self);
+}
+
+/// Rows of [`Specified`] and [`Drawn`]: the optimizer; the reference function, and as many names as
+/// it has moments; the fields, each with the values it may have, a method of [`Draw`]; what they must
+/// be to each other.
 macro_rules! specified {
-    ($($rule:ty: $reference:ident($($moment:ident),*);)+) => {$(
-        impl Specified for $rule {
+    ($($rule:ident: $reference:ident($($moment:ident),*) {
+        $($field:tt: $values:ident),*
+    } $(where $fits:expr)?;)+) => {
+        $(impl Specified for $rule {
             fn reference<F: Float>(
                 &self,
                 t: u64,
@@ -32,22 +49,68 @@ macro_rules! specified {
                 reference::$reference(self, t, param, grad, $($moment),*);
             }
         }
-    )+};
+
+        impl Drawn for $rule {
+            fn draw(draw: &mut Draw) -> Self {
+                let rule = Self { $($field: draw.$values()),* };
+                $(
+                    let fits: fn(&Self) -> bool = $fits;
+                    draw.in_range &= fits(&rule);
+                )?
+                rule
+            }
+        })+
+
+        /// Runs with the optimizer of a row, by a number that may be any.
+        pub fn with_rule<W: WithRule>(row: u8, with: W) {
+            let runs = [$(W::run::<$rule>),+];
+            runs[usize::from(row) % runs.len()](with);
+        }
+    };
 }
 
 specified! {
-    Sgd: sgd(momentum_buffer);
-    AdaGrad: adagrad(sum);
-    Adadelta: adadelta(square_avg, acc_delta);
-    RmsProp: rmsprop(square_avg, grad_avg, momentum_buffer);
-    Adam: adam(exp_avg, exp_avg_sq);
-    AmsGrad: amsgrad(exp_avg, exp_avg_sq, max_exp_avg_sq);
-    AdaMax: adamax(exp_avg, exp_inf);
-    NAdam: nadam(exp_avg, exp_avg_sq);
-    RAdam: radam(exp_avg, exp_avg_sq);
-    Lion: lion(exp_avg);
-    Adopt: adopt(exp_avg, exp_avg_sq);
-    AdEmaMix: ademamix(exp_avg_fast, exp_avg_slow, exp_avg_sq);
+    Sgd: sgd(momentum_buffer) {
+        lr: size, momentum: size, dampening: finite, weight_decay: size, nesterov: flag, maximize: flag
+    } where |sgd| !sgd.nesterov || (sgd.dampening == 0.0 && sgd.momentum > 0.0);
+    AdaGrad: adagrad(sum) {
+        lr: size, lr_decay: size, weight_decay: size, initial_accumulator_value: size, eps: size,
+        maximize: flag
+    };
+    Adadelta: adadelta(square_avg, acc_delta) {
+        lr: size, rho: share, eps: size, weight_decay: size, maximize: flag
+    };
+    RmsProp: rmsprop(square_avg, grad_avg, momentum_buffer) {
+        lr: size, alpha: decay, eps: size, weight_decay: size, momentum: size, centered: flag,
+        maximize: flag
+    };
+    Adam: adam(exp_avg, exp_avg_sq) {
+        lr: size, beta1: decay, beta2: decay, eps: size, epsilon: epsilon, weight_decay: size,
+        decoupled_weight_decay: flag, maximize: flag, cautious: flag
+    };
+    AmsGrad: amsgrad(exp_avg, exp_avg_sq, max_exp_avg_sq) { 0: rule };
+    AdaMax: adamax(exp_avg, exp_inf) {
+        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size, maximize: flag
+    };
+    NAdam: nadam(exp_avg, exp_avg_sq) {
+        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size, momentum_decay: size,
+        decoupled_weight_decay: flag, maximize: flag
+    };
+    RAdam: radam(exp_avg, exp_avg_sq) {
+        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size,
+        decoupled_weight_decay: flag, maximize: flag
+    };
+    Lion: lion(exp_avg) {
+        lr: size, beta1: decay, beta2: decay, weight_decay: size, maximize: flag
+    };
+    Adopt: adopt(exp_avg, exp_avg_sq) {
+        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size,
+        decoupled_weight_decay: flag, maximize: flag
+    };
+    AdEmaMix: ademamix(exp_avg_fast, exp_avg_slow, exp_avg_sq) {
+        lr: size, beta1: decay, beta2: decay, beta3: decay, alpha: size, beta3_warmup: count,
+        alpha_warmup: count, eps: size, weight_decay: size, maximize: flag
+    } where |mix| mix.beta3_warmup == 0 || (mix.beta1 > 0.0 && mix.beta3 >= mix.beta1);
 }
 
 /// Something to do with every optimizer.
@@ -252,6 +315,48 @@ impl Way {
     }
 }
 
+/// The arrays of a call.
+struct Arrays<F> {
+    param: Guarded<F>,
+    grad: Guarded<F>,
+    moments: Vec<Guarded<F>>,
+}
+
+impl<F: Float> Arrays<F> {
+    fn new(columns: &Columns<F>, offset: usize) -> Self {
+        let guarded = |column: &Vec<F>| Guarded::new(column, offset);
+        Self {
+            param: guarded(&columns.param),
+            grad: guarded(&columns.grad),
+            moments: columns.moments.iter().map(guarded).collect(),
+        }
+    }
+
+    fn pieces<R: Rule>(&mut self, cuts: &[usize]) -> Vec<Tensor<'_, R, F>> {
+        let whole = Tensor {
+            param: self.param.get_mut(),
+            grad: self.grad.get(),
+            moments: many::<R, _>(self.moments.iter_mut().map(Guarded::get_mut)),
+        };
+        cut(whole, cuts)
+    }
+
+    /// Fails unless the arrays hold the bits that are expected, and nothing beside them was written.
+    #[track_caller]
+    fn check(&self, expected: &Columns<F>, context: impl Fn() -> String) {
+        let found = Columns {
+            param: self.param.get().to_vec(),
+            grad: self.grad.get().to_vec(),
+            moments: self.moments.iter().map(|moment| moment.get().to_vec()).collect(),
+        };
+        found.assert_same_bits(expected, context);
+        for (name, array) in [("param", &self.param), ("grad", &self.grad)] {
+            array.check_guards(name);
+        }
+        self.moments.iter().for_each(|moment| moment.check_guards("moment"));
+    }
+}
+
 /// Fails unless steps `t`, made this way, give the bits of the reference and write nothing else.
 #[track_caller]
 pub fn check<R: Specified + std::fmt::Debug, F: Float>(
@@ -263,32 +368,67 @@ pub fn check<R: Specified + std::fmt::Debug, F: Float>(
     let mut expected = before.clone();
     steps.clone().for_each(|t| expected.reference(rule, t));
 
-    let [mut param, grad] = [&before.param, &before.grad].map(|c| Guarded::new(c, way.offset));
-    let moments = before.moments.iter().map(|column| Guarded::new(column, way.offset));
-    let mut moments: Vec<_> = moments.collect();
+    let mut arrays = Arrays::new(before, way.offset);
     for t in steps {
-        let whole = Tensor::<R, F> {
-            param: param.get_mut(),
-            grad: grad.get(),
-            moments: many::<R, _>(moments.iter_mut().map(Guarded::get_mut)),
-        };
-        let mut pieces = cut(whole, &way.cuts);
+        let mut pieces = arrays.pieces::<R>(&way.cuts);
         let calls = if way.at_once { pieces.len() } else { 1 };
         for call in pieces.chunks_mut(calls) {
             rule.step_many_on(way.exec, t, call).expect("a valid step");
         }
     }
+    arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
+}
 
-    let found = Columns {
-        param: param.get().to_vec(),
-        grad: grad.get().to_vec(),
-        moments: moments.iter().map(|moment| moment.get().to_vec()).collect(),
-    };
-    found.assert_same_bits(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
-    for (name, array) in [("param", &param), ("grad", &grad)] {
-        array.check_guards(name);
+/// An array of another length, in place of one of a call; numbers that are too large begin again.
+#[derive(Clone, Debug)]
+pub struct Misfit {
+    /// Which of the tensors.
+    pub tensor: usize,
+    /// Which of its arrays: parameters, gradients, moments.
+    pub array: usize,
+    /// Its length, or one less than that.
+    pub len: usize,
+}
+
+impl Misfit {
+    fn put<'a, R: Rule, F: Float>(&self, tensors: &mut [Tensor<'a, R, F>], spare: &'a mut [F]) {
+        let Tensor { param, grad, moments } = &mut tensors[self.tensor % tensors.len()];
+        let moments = moments.as_mut();
+        let array = self.array % (2 + moments.len());
+        let fitting = if array < 2 { grad.len() } else { moments[array - 2].len() };
+        let misfit = &mut spare[..if self.len == fitting { fitting + 1 } else { self.len }];
+        match array {
+            0 => *param = misfit,
+            1 => *grad = misfit,
+            moment => moments[moment - 2] = misfit,
+        }
     }
-    moments.iter().for_each(|moment| moment.check_guards("moment"));
+}
+
+/// Fails unless step `t` of all pieces at once, with the misfit among them, is refused and writes
+/// nothing; says why it was refused.
+#[track_caller]
+pub fn check_refused<R: Specified + std::fmt::Debug, F: Float>(
+    rule: &R,
+    t: u64,
+    before: &Columns<F>,
+    way: &Way,
+    misfit: Option<&Misfit>,
+) -> Error {
+    let mut spare = vec![Guarded::guard(); misfit.map_or(0, |misfit| misfit.len + 1)];
+    let mut arrays = Arrays::new(before, way.offset);
+    let found = {
+        let mut pieces = arrays.pieces::<R>(&way.cuts);
+        if let Some(misfit) = misfit {
+            misfit.put(&mut pieces, &mut spare);
+        }
+        rule.step_many_on(way.exec, t, &mut pieces)
+    };
+    let context = || format!("{rule:?}, step {t}, {way:?}, {misfit:?}, {} elements", before.len());
+    let error = found.err().unwrap_or_else(|| panic!("not refused: {}", context()));
+    arrays.check(before, context);
+    assert!(spare.iter().all(|&value| value == Guarded::guard()), "misfit written: {}", context());
+    error
 }
 
 /// Cuts a tensor at the given positions, in any order and modulo its length.
@@ -332,18 +472,18 @@ pub fn number<F: Float>(bits: u64) -> F {
     F::from_f64(sign * if bits >> 1 & 3 == 0 { special } else { ordinary })
 }
 
-/// A tensor of [`number`]s from a seed; where `special` is false, of ordinary ones only, with
-/// moments that are not negative.
+/// A [`number`] that is not special, nor negative where the column is a moment.
+pub fn ordinary<F: Float>(column: usize, bits: u64) -> F {
+    let sign = if column < 2 { 0 } else { 1 };
+    number(bits & !sign | 2)
+}
+
+/// A tensor of [`number`]s from a seed; where `special` is false, of [`ordinary`] ones only.
 pub fn columns<R: Rule, F: Float>(rule: &R, seed: u64, len: usize, special: bool) -> Columns<F> {
     use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     Columns::new(rule, len, |column, _| {
         let bits: u64 = rng.random();
-        if special {
-            number(bits)
-        } else {
-            let sign = if column < 2 { 0 } else { 1 };
-            number(bits & !sign | 2)
-        }
+        if special { number(bits) } else { ordinary(column, bits) }
     })
 }
