@@ -21,12 +21,13 @@ pub(crate) fn run<R: Rule, F: Float>(
 
 #[cfg(feature = "rayon")]
 mod threads {
-    use core::slice;
+    use core::{ops::RangeInclusive, slice};
 
     use crate::{Arity, Float, Rule, Tensor, kernel::Step};
 
-    /// The smallest piece that another thread is asked to take: about 2 microseconds of work.
-    const PIECE: usize = 8 << 10;
+    /// The smallest piece that another thread is asked to take: a microsecond of work, which is what
+    /// handing it over costs; larger ones where there is enough for all.
+    const PIECE: RangeInclusive<usize> = 8 << 10..=16 << 10;
     /// Pieces for each thread, so that one that starts late or runs slow holds up nobody.
     const PIECES_PER_THREAD: usize = 8;
     /// What the calling thread gets done while a thread of a pool wakes up, and it wakes up after it:
@@ -34,12 +35,13 @@ mod threads {
     const WAKING: usize = 128 << 10;
 
     pub(super) fn run<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
-        let len = tensors.iter().map(Tensor::len).sum();
-        if len < 2 * PIECE {
+        let len: usize = tensors.iter().map(Tensor::len).sum();
+        if len < 2 * PIECE.start() {
             return step.run(tensors);
         }
         let threads = rayon::current_num_threads();
-        let piece = PIECE.max(len / (threads * PIECES_PER_THREAD));
+        let piece = (len / threads).clamp(*PIECE.start(), *PIECE.end());
+        let piece = piece.max(len / (threads * PIECES_PER_THREAD));
         if threads == 1 {
             step.run(tensors);
         } else if rayon::current_thread_index().is_some() {
@@ -48,7 +50,7 @@ mod threads {
             // Entering the pool would put this thread to sleep, and it would wake up late. It takes
             // a share of its own instead, longer by the time that the others take to wake up.
             let own = (len + WAKING * (threads - 1)) / threads;
-            if own + PIECE > len {
+            if own + piece > len {
                 return step.run(tensors);
             }
             let (own, others) = Work::new(tensors, len).split_at(own);
