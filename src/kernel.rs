@@ -93,7 +93,7 @@ fn sweep<S: Simd, R: Rule, F: Float>(
         if prefetch {
             prefetch::prefetch(params, i, ahead);
             prefetch::prefetch(grads, i, ahead);
-            for (moments, _) in moments.as_ref() {
+            for ((moments, _), _) in moments.as_ref().iter().zip(kept).filter(|(_, kept)| **kept) {
                 prefetch::prefetch(moments, i, ahead);
             }
         }

@@ -53,6 +53,17 @@ impl Rule for Lion {
     type Constants = Count<6>;
     const MOMENT_NAMES: [&'static str; 1] = ["exp_avg"];
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.beta1 < 0.5 || self.beta2 < 0.5 {
+            run(self);
+        } else if self.weight_decay == 0.0 {
+            run(Self { maximize: false, weight_decay: 0.0, ..self });
+        } else {
+            run(Self { maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check_decay("beta1", self.beta1)?;
