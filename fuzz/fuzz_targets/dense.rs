@@ -1,0 +1,212 @@
+//! Any dense step gives the bits of the reference, or is refused for a reason and writes nothing.
+
+#![no_main]
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::sync::LazyLock;
+
+use adamant::{Error, Exec, Float, Isa};
+use libfuzzer_sys::{
+    arbitrary::{self, Arbitrary, Result, Unstructured},
+    fuzz_target,
+};
+use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use support::{
+    Columns, Draw, Drawn, Misfit, Way, WithRule, check, check_refused, number, ordinary, with_rule,
+};
+
+// The global pool serves calls from outside of all pools; as large everywhere, so that a crash
+// found on one machine is one on the next.
+fuzz_target!(
+    init: ThreadPoolBuilder::new().num_threads(3).build_global().expect("the global pool"),
+    |case: Case<'_>| case.run()
+);
+
+static POOLS: LazyLock<[ThreadPool; 4]> = LazyLock::new(|| {
+    let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    [1, 2, 3, 7].map(pool)
+});
+
+/// So many elements are followed by the same ones again: making them takes longer than the step. A
+/// prime, so that no element is where a cut or a register could exchange it for its equal.
+const PERIOD: usize = 1021;
+
+/// What the fuzzer decides.
+#[derive(Arbitrary, Debug)]
+struct Case<'a> {
+    /// Which optimizer, see [`with_rule`].
+    rule: u8,
+    float: FloatName,
+    /// The first step is as large as these bits, less those shifted out.
+    t: (u64, u8),
+    more_steps: u8,
+    /// The number of elements, see [`Self::len`].
+    len: (u8, u16),
+    numbers: Numbers,
+    #[arbitrary(with = any_isa)]
+    isa: Isa,
+    parallel: bool,
+    /// In which of [`POOLS`], or outside of all.
+    pool: u8,
+    offset: u8,
+    cuts: Cuts,
+    at_once: bool,
+    #[arbitrary(with = any_misfit)]
+    misfit: Option<Misfit>,
+    /// Hyper-parameters and elements, see [`bits`].
+    bits: &'a [u8],
+}
+
+/// Those that this CPU lacks too: they must be refused.
+fn any_isa(bytes: &mut Unstructured<'_>) -> Result<Isa> {
+    bytes.choose(&Isa::ALL).copied()
+}
+
+/// One time in eight.
+fn any_misfit(bytes: &mut Unstructured<'_>) -> Result<Option<Misfit>> {
+    Ok(if bytes.ratio(1, 8)? {
+        let (tensor, array, len): (u16, u8, u8) = bytes.arbitrary()?;
+        Some(Misfit { tensor: tensor.into(), array: array.into(), len: len.into() })
+    } else {
+        None
+    })
+}
+
+#[derive(Arbitrary, Debug)]
+enum FloatName {
+    F32,
+    F64,
+}
+
+/// What kind of elements a tensor has.
+#[derive(Arbitrary, Debug)]
+enum Numbers {
+    Ordinary,
+    Special,
+    /// Of any bits.
+    Raw,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Cuts {
+    At(Vec<u32>),
+    Every(u16),
+}
+
+impl WithRule for &Case<'_> {
+    fn run<R: Drawn>(self) {
+        match self.float {
+            FloatName::F32 => self.judge::<R, f32>(),
+            FloatName::F64 => self.judge::<R, f64>(),
+        }
+    }
+}
+
+impl Case<'_> {
+    fn run(&self) {
+        match POOLS.get(usize::from(self.pool) % (POOLS.len() + 1)) {
+            Some(pool) => pool.install(|| with_rule(self.rule, self)),
+            None => with_rule(self.rule, self),
+        }
+    }
+
+    fn judge<R: Drawn, F: Float>(&self) {
+        let mut bits = bits(self.bits);
+        let mut draw = Draw::new(&mut bits);
+        let (rule, in_range) = (R::draw(&mut draw), draw.in_range);
+        let before = self.columns::<R, F>(&rule, &mut bits);
+        let way = self.way();
+
+        let t = self.t.0 >> (self.t.1 % 64);
+        let steps = t..=t.saturating_add(u64::from(self.more_steps) % 3);
+        let lacking = !self.isa.is_available();
+        let overflow = |t| rule.constants(t).as_ref().iter().any(|&k| !F::from_f64(k).is_finite());
+        let bad = |&t: &u64| !in_range || lacking || self.misfit.is_some() || t == 0 || overflow(t);
+        let Some(t) = steps.clone().find(bad) else {
+            return check(&rule, steps, &before, &way);
+        };
+
+        let error = check_refused(&rule, t, &before, &way, self.misfit.as_ref());
+        let deserved = match error {
+            Error::HyperParameter { .. } => !in_range,
+            Error::IsaUnavailable { .. } => lacking,
+            Error::LengthMismatch { .. } | Error::UnusedMoment { .. } => self.misfit.is_some(),
+            Error::ZeroStep => t == 0,
+            Error::ConstantOverflow { .. } => overflow(t),
+            _ => false,
+        };
+        assert!(deserved, "{error}: {rule:?}, step {t}, {way:?}");
+    }
+
+    fn columns<R: Drawn, F: Float>(&self, rule: &R, mut bits: impl FnMut() -> u64) -> Columns<F> {
+        let len = self.len();
+        let mut columns = Columns::new(rule, len.min(PERIOD), |column, _| match self.numbers {
+            Numbers::Ordinary => ordinary(column, bits()),
+            Numbers::Special => number(bits()),
+            Numbers::Raw => raw(bits()),
+        });
+        let Columns { param, grad, moments } = &mut columns;
+        [param, grad].into_iter().chain(moments).for_each(|column| repeat(column, len));
+        columns
+    }
+
+    /// Mostly few; sometimes enough to be cut for the threads of a pool, seldom enough to be so from
+    /// outside of it, which takes long.
+    fn len(&self) -> usize {
+        let (size, len) = self.len;
+        match size {
+            // 0 and 255 are bytes that the fuzzer likes, so they are among the others.
+            64..96 => 16_384 + usize::from(len / 4),
+            128..136 => 131_072 + usize::from(len),
+            _ => usize::from(len % 1024),
+        }
+    }
+
+    fn way(&self) -> Way {
+        let cuts = match &self.cuts {
+            Cuts::At(cuts) => cuts.iter().map(|&cut| cut as usize).collect(),
+            Cuts::Every(len) => {
+                // At most 1000 tensors, for speed.
+                let len = usize::from(*len).max(self.len() / 1000 + 1);
+                (0..self.len()).step_by(len).collect()
+            }
+        };
+        Way {
+            exec: Exec { isa: self.isa, parallel: self.parallel },
+            offset: usize::from(self.offset % 64),
+            cuts,
+            at_once: self.at_once,
+        }
+    }
+}
+
+/// Appends the elements over and over; nothing to a moment that the rule does without.
+fn repeat<F: Float>(column: &mut Vec<F>, len: usize) {
+    let period = column.len();
+    if period > 0 {
+        column.reserve_exact(len - period);
+    }
+    while (1..len).contains(&column.len()) {
+        column.extend_from_within(..period.min(len - column.len()));
+    }
+}
+
+/// The bytes, eight at a time, and then random bits that the last eight, or fewer, are the seed of.
+fn bits(bytes: &[u8]) -> impl FnMut() -> u64 {
+    let mut words = bytes.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word));
+    let last = bytes.rchunks(8).next().unwrap_or_default();
+    let seed = last.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte));
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    move || words.next().unwrap_or_else(|| random.next_u64())
+}
+
+/// The number that is stored as these bits.
+fn raw<F: Float>(bits: u64) -> F {
+    F::from_f64(match F::NAME {
+        "f32" => f32::from_bits(bits as u32).into(),
+        _ => f64::from_bits(bits),
+    })
+}
