@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use adamant::{Adam, Exec, Float, Isa, Optimizer, Rule};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::{Division, ForEachOptimizer, for_each_optimizer};
@@ -60,7 +62,10 @@ fn call(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20);
+    config = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1));
     targets = serial, call
 }
 criterion_main!(benches);

@@ -78,10 +78,10 @@ impl Options {
         cases
     }
 
-    /// The best set alone, if in a hurry.
-    fn isas(&self, best: Isa) -> Vec<Isa> {
-        let all = Isa::available().into_iter();
-        all.filter(|&isa| !self.quick || isa == best).collect()
+    /// All sets for Adam, and the best alone for the others or if in a hurry.
+    fn isas(&self, name: &'static str, best: Isa) -> Vec<Isa> {
+        let all = name == "dense" && !self.quick;
+        Isa::available().into_iter().filter(|&isa| all || isa == best).collect()
     }
 }
 
@@ -115,7 +115,7 @@ fn thread_counts() -> impl Iterator<Item = bool> {
 fn measure_ceilings(options: &Options, best: Isa) -> Vec<Ceiling> {
     let elements = if options.quick { 16 << 20 } else { 64 << 20 };
     let mut found = vec![];
-    for isa in options.isas(best) {
+    for isa in options.isas("dense", best) {
         for parallel in thread_counts() {
             let threads = if parallel { rayon::current_num_threads() } else { 1 };
             let measure = || ceilings(isa, parallel, elements, options.plan());
@@ -151,7 +151,7 @@ impl Measured<'_> {
         let plan = self.options.plan();
         for case in self.options.cases(name) {
             let mut arrays = Arrays::<R, F>::new(rule, case.clone());
-            for isa in self.options.isas(self.best) {
+            for isa in self.options.isas(name, self.best) {
                 for parallel in thread_counts().filter(|parallel| !parallel || case.name != "call")
                 {
                     let exec = Exec { isa, parallel };

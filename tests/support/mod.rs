@@ -166,7 +166,7 @@ pub fn for_each_rule(each: &mut impl ForEachRule) {
 
     let radam = RAdam::default();
     each.visit(radam);
-    // Rectified from step 1 on.
+    // Never rectified.
     each.visit(RAdam { beta2: 0.0, maximize: true, ..radam });
     each.visit(RAdam { weight_decay: 0.1, ..radam });
     each.visit(RAdam { weight_decay: 0.1, decoupled_weight_decay, ..radam });
