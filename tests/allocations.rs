@@ -2,6 +2,7 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
@@ -10,13 +11,24 @@ use adamant::{Adam, Exec, Isa, Optimizer};
 /// The system's allocator, counting.
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+/// By the threads of the pool, together.
+static IN_POOL: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// By this thread. The test runner's own thread, for one, allocates as it likes.
+    static HERE: Cell<usize> = const { Cell::new(0) };
+    /// Whether this is a thread of the pool.
+    static IS_IN_POOL: Cell<bool> = const { Cell::new(false) };
+}
 
 #[allow(unsafe_code, reason = "a global allocator can't be had without")]
 // SAFETY: every call is passed on as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
+        HERE.set(HERE.get() + 1);
+        if IS_IN_POOL.get() {
+            IN_POOL.fetch_add(1, Relaxed);
+        }
         // SAFETY: the caller's contract is the system allocator's.
         unsafe { System.alloc(layout) }
     }
@@ -31,33 +43,54 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 /// How many allocations ten steps of `len` parameters make, after one that warms up.
-fn allocations(exec: Exec, len: usize) -> usize {
+fn allocations(count: impl Fn() -> usize, exec: Exec, len: usize) -> usize {
     let adam = Adam::adamw();
     let (mut param, grad, mut state) = (vec![1.0_f32; len], vec![0.5; len], adam.state(len));
     let mut step = || adam.step_on(exec, &mut param, &grad, &mut state).expect("a valid step");
     step();
-    let before = ALLOCATIONS.load(Relaxed);
+    let before = count();
     (0..10).for_each(|_| step());
-    ALLOCATIONS.load(Relaxed) - before
+    count() - before
 }
 
-/// One test: another one's allocations would be counted too.
-#[test]
-fn a_step_allocates_nothing() {
-    for isa in Isa::available() {
-        assert_eq!(allocations(Exec { isa, parallel: false }, 100_000), 0);
-        assert_eq!(allocations(Exec { isa, parallel: true }, 1_000), 0);
+fn here() -> usize {
+    HERE.get()
+}
 
-        #[cfg(feature = "rayon")]
-        {
-            let exec = Exec { isa, parallel: true };
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
-            // Rayon's queue of each thread grows once to the size that is needed.
-            pool.install(|| allocations(exec, 1_000_000));
-            assert_eq!(pool.install(|| allocations(exec, 1_000_000)), 0, "inside a pool");
-            // From outside, rayon itself boxes the job that it hands to the pool, and grows the
-            // queue of such jobs now and then.
-            assert!(allocations(exec, 1_000_000) <= 20, "outside a pool");
-        }
+#[test]
+fn allocations_are_counted() {
+    let before = here();
+    drop(std::hint::black_box(vec![1]));
+    assert_eq!(here(), before + 1);
+}
+
+#[test]
+fn a_step_on_the_calling_thread_allocates_nothing() {
+    for isa in Isa::available() {
+        assert_eq!(allocations(here, Exec { isa, parallel: false }, 100_000), 0);
+        assert_eq!(allocations(here, Exec { isa, parallel: true }, 1_000), 0);
+    }
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn a_step_inside_a_pool_allocates_nothing() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2);
+    let pool = pool.start_handler(|_| IS_IN_POOL.set(true)).build().expect("a pool");
+    let in_pool = || IN_POOL.load(Relaxed);
+    for isa in Isa::available() {
+        let exec = Exec { isa, parallel: true };
+        // Rayon sets up a thread's queue when it first steals or is stolen from. A step that
+        // allocates would do so in all of its tens.
+        let none = |_| pool.install(|| allocations(in_pool, exec, 1_000_000)) == 0;
+        assert!((0..20).any(none), "{isa}");
+    }
+}
+
+/// Rayon boxes the job that it hands to the pool, and grows the queue of such jobs now and then.
+#[test]
+fn a_step_from_outside_a_pool_allocates_a_job_at_most() {
+    for isa in Isa::available() {
+        assert!(allocations(here, Exec { isa, parallel: true }, 1_000_000) <= 20);
     }
 }
