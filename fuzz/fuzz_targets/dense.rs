@@ -5,7 +5,7 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 
 use adamant::{Error, Exec, Float, Isa};
 use libfuzzer_sys::{
@@ -56,8 +56,8 @@ struct Case<'a> {
     at_once: bool,
     #[arbitrary(with = any_misfit)]
     misfit: Option<Misfit>,
-    /// Hyper-parameters and elements, see [`bits`].
-    bits: &'a [u8],
+    /// Hyper-parameters and elements.
+    bits: Bits<'a>,
 }
 
 /// Those that this CPU lacks too: they must be refused.
@@ -114,7 +114,7 @@ impl Case<'_> {
     }
 
     fn judge<R: Drawn, F: Float>(&self) {
-        let mut bits = bits(self.bits);
+        let mut bits = self.bits.words();
         let mut draw = Draw::new(&mut bits);
         let (rule, in_range) = (R::draw(&mut draw), draw.in_range);
         let before = self.columns::<R, F>(&rule, &mut bits);
@@ -194,13 +194,26 @@ fn repeat<F: Float>(column: &mut Vec<F>, len: usize) {
     }
 }
 
-/// The bytes, eight at a time, and then random bits that the last eight, or fewer, are the seed of.
-fn bits(bytes: &[u8]) -> impl FnMut() -> u64 {
-    let mut words = bytes.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word));
-    let last = bytes.rchunks(8).next().unwrap_or_default();
-    let seed = last.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte));
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    move || words.next().unwrap_or_else(|| random.next_u64())
+#[derive(Arbitrary)]
+struct Bits<'a>(&'a [u8]);
+
+impl Bits<'_> {
+    /// The bytes, eight at a time, and then random bits that the last eight, or fewer, are the seed
+    /// of.
+    fn words(&self) -> impl FnMut() -> u64 {
+        let mut words = self.0.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word));
+        let last = self.0.rchunks(8).next().unwrap_or_default();
+        let seed = last.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte));
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        move || words.next().unwrap_or_else(|| random.next_u64())
+    }
+}
+
+impl fmt::Debug for Bits<'_> {
+    /// On one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x?}", self.0)
+    }
 }
 
 /// The number that is stored as these bits.
