@@ -1,6 +1,10 @@
-//! The ways in for dense tensors, and every error that a call can make.
+//! The ways in for dense tensors.
 
-use crate::{Error, Float, Isa, Rule, State, Tensor, kernel::Step, partition};
+use crate::{
+    Error, Float, Isa, Rule, State, Tensor,
+    kernel::Step,
+    partition::{self, Tensors},
+};
 
 /// How a call runs: on which instruction set, and on one thread or many. The results are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub trait Optimizer: Rule {
     ///
     /// If the moments take more than `isize::MAX` bytes, as `Vec` does.
     fn state<F: Float>(&self, len: usize) -> State<Self, F> {
-        State::new(self, len)
+        State::new(self, 1, len)
     }
 
     /// Takes the next step of `state`, and counts it.
@@ -111,8 +115,14 @@ pub trait Optimizer: Rule {
         t: u64,
         tensors: &mut [Tensor<'_, Self, F>],
     ) -> Result<(), Error> {
-        let step = validate(self, exec, t, tensors)?;
-        partition::run(exec.parallel, &step, tensors);
+        let step = Step::new::<F>(self, exec, t)?;
+        let mut len = 0;
+        for (index, tensor) in tensors.iter().enumerate() {
+            tensor.check_lengths(self, index)?;
+            len += tensor.len();
+        }
+        let prefetch = is_far::<Self, F>(len);
+        partition::run(exec.parallel, Tensors::new(&step, tensors, len, prefetch));
         Ok(())
     }
 }
@@ -122,30 +132,9 @@ impl<R: Rule> Optimizer for R {}
 /// What most CPUs have room for close to a core, in bytes.
 const SECOND_CACHE: usize = 1 << 20;
 
+/// Whether the arrays of a call come from beyond the second cache, for the kernel to ask ahead.
 #[inline]
-fn validate<R: Rule, F: Float>(
-    rule: &R,
-    exec: Exec,
-    t: u64,
-    tensors: &[Tensor<'_, R, F>],
-) -> Result<Step<R>, Error> {
-    let cpu = exec.isa.cpu()?;
-    rule.check()?;
-    if t == 0 {
-        return Err(Error::ZeroStep);
-    }
-    let constants = rule.constants(t);
-    for &value in constants.as_ref() {
-        if !F::from_f64(value).is_finite() {
-            return Err(Error::ConstantOverflow { value, float: F::NAME });
-        }
-    }
-    let mut len = 0;
-    for (index, tensor) in tensors.iter().enumerate() {
-        tensor.check_lengths(rule, index)?;
-        len += tensor.len();
-    }
+fn is_far<R: Rule, F: Float>(len: usize) -> bool {
     let arrays = 2 + R::MOMENT_NAMES.as_ref().len();
-    let prefetch = len * size_of::<F>() > SECOND_CACHE / arrays;
-    Ok(Step { cpu, rule: *rule, constants, prefetch })
+    len * size_of::<F>() > SECOND_CACHE / arrays
 }

@@ -30,6 +30,96 @@ pub enum Error {
         len: usize,
     },
 
+    /// A table has rows of no parameters.
+    #[error("the table's width is 0, but a row has at least 1 parameter")]
+    ZeroWidth,
+
+    /// The parameters of a table are no whole number of rows.
+    #[error("the table has {len} parameters, which is no multiple of its width, {width}")]
+    TableShape {
+        /// The number of parameters.
+        len: usize,
+        /// The number of parameters in a row.
+        width: usize,
+    },
+
+    /// A moment of a table is not as long as its rows need.
+    #[error("{moment} has {len} elements, but {rows} rows of {width} parameters need {expected}")]
+    MomentMismatch {
+        /// The name of the moment.
+        moment: &'static str,
+        /// The length that was passed.
+        len: usize,
+        /// The rows of the table.
+        rows: usize,
+        /// The parameters in a row.
+        width: usize,
+        /// The length that is needed; 0 if these hyper-parameters do without the moment.
+        expected: usize,
+    },
+
+    /// A table has not as many rows as the [`DenseEquivalent`](crate::DenseEquivalent) was made for.
+    #[error("the table has {rows} rows, but its catching up was set up for {expected}")]
+    RowCountMismatch {
+        /// The rows of the table.
+        rows: usize,
+        /// The rows that were expected.
+        expected: usize,
+    },
+
+    /// A gradient's rows are wider or narrower than those of the table.
+    #[error("the gradient's rows are {width} wide, but those of the table {expected}")]
+    WidthMismatch {
+        /// The width of the gradient.
+        width: usize,
+        /// The width of the table.
+        expected: usize,
+    },
+
+    /// The rows of a gradient overlap.
+    #[error("the gradient's stride is {stride}, but its rows are {width} wide")]
+    StrideTooSmall {
+        /// The elements from the start of a row to the start of the next.
+        stride: usize,
+        /// The width of a row.
+        width: usize,
+    },
+
+    /// The values of a gradient are not as many as its indices need.
+    #[error(
+        "values has {len} elements, which does not fit {indices} rows of {width}, {stride} apart"
+    )]
+    ValuesMismatch {
+        /// The length that was passed.
+        len: usize,
+        /// The number of row indices.
+        indices: usize,
+        /// The width of a row.
+        width: usize,
+        /// The elements from the start of a row to the start of the next.
+        stride: usize,
+    },
+
+    /// A row index is negative or beyond the table.
+    #[error("rows[{position}] is {row}, but the table has {rows} rows, from 0 on")]
+    RowOutOfRange {
+        /// Where in the call the index stands.
+        position: usize,
+        /// The index.
+        row: i128,
+        /// The rows of the table.
+        rows: usize,
+    },
+
+    /// A call has more indices for a larger table than can be put in order.
+    #[error("{indices} indices into a table of {rows} rows are too many for one call")]
+    TooManyRows {
+        /// The number of row indices.
+        indices: usize,
+        /// The rows of the table.
+        rows: usize,
+    },
+
     /// A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
     #[error("{name} is {value}, but must be {allowed}")]
     HyperParameter {

@@ -5,32 +5,51 @@ use core::mem;
 use pulp::{Simd, WithSimd};
 
 use crate::{
-    Arity, Float, Many, Rule, Tensor,
+    Arity, Error, Exec, Float, Many, RowRule, Rule, Tensor,
     isa::Cpu,
     lanes::Vector,
     prefetch::{self, AHEAD},
 };
 
-/// A step that nothing can be wrong with any more.
-pub(crate) struct Step<R: Rule> {
+/// A step whose hyper-parameters nothing can be wrong with any more.
+pub(crate) struct Step<R: RowRule> {
     pub cpu: Cpu,
     pub rule: R,
-    pub constants: Many<R::Constants, f64>,
-    /// Whether to ask for memory ahead: where it comes from beyond the second cache.
-    pub prefetch: bool,
+    pub constants: Many<R::RowConstants, f64>,
+}
+
+impl<R: RowRule> Step<R> {
+    /// Step `t`, to be computed in `F`.
+    #[inline]
+    pub(crate) fn new<F: Float>(rule: &R, exec: Exec, t: u64) -> Result<Self, Error> {
+        let cpu = exec.isa.cpu()?;
+        rule.check_rule()?;
+        if t == 0 {
+            return Err(Error::ZeroStep);
+        }
+        let constants = rule.step_constants(t);
+        for &value in constants.as_ref() {
+            if !F::from_f64(value).is_finite() {
+                return Err(Error::ConstantOverflow { value, float: F::NAME });
+            }
+        }
+        Ok(Self { cpu, rule: *rule, constants })
+    }
 }
 
 impl<R: Rule> Step<R> {
-    /// Takes the step of some tensors, on the calling thread.
+    /// Takes the step of some tensors, on the calling thread. `prefetch` says whether to ask for
+    /// memory ahead: where it comes from beyond the second cache.
     #[inline]
-    pub(crate) fn run<F: Float>(&self, tensors: &mut [Tensor<'_, R, F>]) {
-        self.cpu.run(Sweep { step: self, tensors });
+    pub(crate) fn run<F: Float>(&self, tensors: &mut [Tensor<'_, R, F>], prefetch: bool) {
+        self.cpu.run(Sweep { step: self, tensors, prefetch });
     }
 }
 
 struct Sweep<'a, 'x, R: Rule, F: Float> {
     step: &'a Step<R>,
     tensors: &'a mut [Tensor<'x, R, F>],
+    prefetch: bool,
 }
 
 impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
@@ -38,7 +57,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { step, tensors } = self;
+        let Self { step, tensors, prefetch } = self;
         let constants = step.constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
@@ -48,7 +67,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
             #[inline(always)]
             |rule| {
                 for tensor in tensors.iter_mut() {
-                    sweep(simd, rule, &k, tensor.reborrow(), step.prefetch);
+                    sweep(simd, rule, &k, tensor.reborrow(), prefetch);
                 }
             },
         );
@@ -57,7 +76,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
 
 /// Whole registers first, then the rest by the same formula.
 #[inline(always)]
-fn sweep<S: Simd, R: Rule, F: Float>(
+pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,

@@ -69,19 +69,31 @@ pub trait Float:
     fn is_finite(self) -> bool;
 }
 
+/// Elements that a loop takes at a time where it needs them in memory close by.
+pub(crate) const TILE: usize = 1024;
+
 /// How the lanes of a type lie in pulp's registers. Private, so that [`Float`] is sealed.
-pub trait Register: Copy {
+pub trait Register: Copy + 'static {
     /// A register full of `Self`.
     type Of<S: Simd>: Copy + Send + Sync;
     /// The outcome of a comparison.
     type Mask<S: Simd>: Copy;
+
+    /// Half the distance from 1 to the next number.
+    const ROUNDING: f64;
+    /// The largest finite number.
+    const LARGEST: f64;
+    /// Zeros for a tile.
+    const ZEROS: &'static [Self; TILE];
+    /// Terms after which a series that converges fast is right.
+    const TERMS: usize;
 
     fn lanes<S: Simd>() -> usize;
     fn split<S: Simd>(slice: &[Self]) -> (&[Self::Of<S>], &[Self]);
     fn split_mut<S: Simd>(slice: &mut [Self]) -> (&mut [Self::Of<S>], &mut [Self]);
     fn load<S: Simd>(simd: S, tail: &[Self]) -> Self::Of<S>;
     fn store<S: Simd>(simd: S, tail: &mut [Self], register: Self::Of<S>);
-    fn splat<S: Simd>(simd: S, value: f64) -> Self::Of<S>;
+    fn splat<S: Simd>(simd: S, value: Self) -> Self::Of<S>;
     fn add<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
     fn sub<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
     fn mul<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Of<S>;
@@ -172,6 +184,11 @@ macro_rules! float {
             type Of<S: Simd> = S::$register;
             type Mask<S: Simd> = S::$mask;
 
+            const ROUNDING: f64 = <$float>::EPSILON as f64 / 2.0;
+            const LARGEST: f64 = <$float>::MAX as f64;
+            const ZEROS: &'static [Self; TILE] = &[0.0; TILE];
+            const TERMS: usize = 3 * size_of::<Self>() / 2;
+
             #[inline(always)]
             fn lanes<S: Simd>() -> usize {
                 S::$lanes
@@ -193,8 +210,8 @@ macro_rules! float {
                 simd.$store(tail, register);
             }
             #[inline(always)]
-            fn splat<S: Simd>(simd: S, value: f64) -> Self::Of<S> {
-                simd.$splat(Self::from_f64(value))
+            fn splat<S: Simd>(simd: S, value: Self) -> Self::Of<S> {
+                simd.$splat(value)
             }
             #[inline(always)]
             fn mul_add<S: Simd>(
@@ -239,9 +256,12 @@ float!(f64, f64s, m64s, F64_LANES, as_simd_f64s, as_mut_simd_f64s, partial_load_
     sqrt = sqrt_f64s, abs = abs_f64s, neg = neg_f64s;
     max = max_f64s, min = min_f64s, add = add_f64s, sub = sub_f64s, mul = mul_f64s, div = div_f64s);
 
+/// The lanes of the largest register there is.
+const MOST_LANES: usize = 16;
+
 /// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
 #[derive(Clone, Copy)]
-pub(crate) struct Vector<S: Simd, F: Float> {
+pub struct Vector<S: Simd, F: Float> {
     simd: S,
     register: F::Of<S>,
 }
@@ -252,9 +272,16 @@ impl<S: Simd, F: Float> Vector<S, F> {
         Self { simd, register }
     }
 
+    /// The same value in every lane.
+    #[inline(always)]
+    pub(crate) fn splat(simd: S, value: F) -> Self {
+        Self::new(simd, <F as Register>::splat(simd, value))
+    }
+
+    /// The same value in every lane, rounded to their type.
     #[inline(always)]
     pub(crate) fn constant(simd: S, value: f64) -> Self {
-        Self::new(simd, <F as Register>::splat(simd, value))
+        Self::splat(simd, F::from_f64(value))
     }
 
     /// Less than a register of numbers, and zeros.
@@ -272,6 +299,14 @@ impl<S: Simd, F: Float> Vector<S, F> {
     #[inline(always)]
     pub(crate) fn register(self) -> F::Of<S> {
         self.register
+    }
+
+    /// The value of the first lane.
+    #[inline(always)]
+    pub(crate) fn first(self) -> F {
+        let mut lanes = [F::default(); MOST_LANES];
+        F::split_mut::<S>(&mut lanes).0[0] = self.register;
+        lanes[0]
     }
 }
 
@@ -301,7 +336,7 @@ impl<S: Simd, F: Float> Neg for Vector<S, F> {
 
 /// A comparison's outcome, with the proof that selecting by it needs.
 #[derive(Clone, Copy)]
-pub(crate) struct VectorMask<S: Simd, F: Float> {
+pub struct VectorMask<S: Simd, F: Float> {
     simd: S,
     mask: <F as Register>::Mask<S>,
 }
@@ -311,7 +346,7 @@ impl<S: Simd, F: Float> Lanes for Vector<S, F> {
 
     #[inline(always)]
     fn splat(self, value: f64) -> Self {
-        Self::new(self.simd, <F as Register>::splat(self.simd, value))
+        Self::constant(self.simd, value)
     }
 
     #[inline(always)]

@@ -75,6 +75,7 @@
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
 
+mod buffer;
 mod dense;
 mod error;
 mod isa;
@@ -83,14 +84,20 @@ mod lanes;
 mod partition;
 mod prefetch;
 pub mod reference;
+mod rows;
 mod rule;
 mod state;
 mod tensor;
 
+pub use buffer::Buffer;
 pub use dense::{Exec, Optimizer};
 pub use error::Error;
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
+pub use rows::{
+    CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
+    Table,
+};
 pub use rule::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Count, Epsilon, Lion, Many,
     NAdam, RAdam, RmsProp, Rule, Sgd, bias_corrections, check,

@@ -1,29 +1,40 @@
-//! Who works on the elements of a call: the calling thread, or all threads of its pool.
+//! Who does the work of a call: the calling thread, or all threads of its pool.
 //!
 //! Each thread enters the instruction set by itself: it would not inherit it.
 
-use crate::{Float, Rule, Tensor, kernel::Step};
+use core::slice;
 
-/// Runs a step over the tensors, on the calling thread and those that are worth waking.
+use crate::{Arity, Float, Rule, Tensor, kernel::Step};
+
+/// Something to be done that can be cut in two.
+pub(crate) trait Work: Send + Sized {
+    /// How long it takes, in elements of a dense step.
+    fn len(&self) -> usize;
+
+    /// The first part, about `first` long, and the rest; either may be empty, if there is no place
+    /// for a cut.
+    fn split_at(self, first: usize) -> (Self, Self);
+
+    /// Does it, on the calling thread.
+    fn run(self);
+}
+
+/// Does the work, on the calling thread and those that are worth waking.
 #[inline]
-pub(crate) fn run<R: Rule, F: Float>(
-    parallel: bool,
-    step: &Step<R>,
-    tensors: &mut [Tensor<'_, R, F>],
-) {
+pub(crate) fn run<W: Work>(parallel: bool, work: W) {
     #[cfg(feature = "rayon")]
     if parallel {
-        return threads::run(step, tensors);
+        return threads::run(work);
     }
     let _ = parallel;
-    step.run(tensors);
+    work.run();
 }
 
 #[cfg(feature = "rayon")]
 mod threads {
-    use core::{ops::RangeInclusive, slice};
+    use core::ops::RangeInclusive;
 
-    use crate::{Arity, Float, Rule, Tensor, kernel::Step};
+    use super::Work;
 
     /// The smallest piece that another thread is asked to take: a microsecond of work, which is what
     /// handing it over costs; larger ones where there is enough for all.
@@ -34,113 +45,137 @@ mod threads {
     /// about 15 microseconds of work.
     const WAKING: usize = 128 << 10;
 
-    pub(super) fn run<R: Rule, F: Float>(step: &Step<R>, tensors: &mut [Tensor<'_, R, F>]) {
-        let len: usize = tensors.iter().map(Tensor::len).sum();
+    #[inline]
+    pub(super) fn run<W: Work>(work: W) {
+        let len = work.len();
         if len < 2 * PIECE.start() {
-            return step.run(tensors);
+            return work.run();
         }
         let threads = rayon::current_num_threads();
         let piece = (len / threads).clamp(*PIECE.start(), *PIECE.end());
         let piece = piece.max(len / (threads * PIECES_PER_THREAD));
         if threads == 1 {
-            step.run(tensors);
+            work.run();
         } else if rayon::current_thread_index().is_some() {
-            halve(step, Work::new(tensors, len), piece);
+            halve(work, piece);
         } else {
             // Entering the pool would put this thread to sleep, and it would wake up late. It takes
             // a share of its own instead, longer by the time that the others take to wake up.
             let own = (len + WAKING * (threads - 1)) / threads;
             if own + piece > len {
-                return step.run(tensors);
+                return work.run();
             }
-            let (own, others) = Work::new(tensors, len).split_at(own);
+            let (own, others) = work.split_at(own);
             rayon::in_place_scope(|scope| {
-                scope.spawn(|_| halve(step, others, piece));
-                own.run(step);
+                scope.spawn(|_| halve(others, piece));
+                own.run();
             });
         }
     }
 
     /// Cuts the work in two until a piece is left, so that idle threads can take the larger parts.
-    fn halve<R: Rule, F: Float>(step: &Step<R>, work: Work<'_, '_, R, F>, piece: usize) {
-        if work.len < 2 * piece {
-            return work.run(step);
+    fn halve<W: Work>(work: W, piece: usize) {
+        let len = work.len();
+        if len < 2 * piece {
+            return work.run();
         }
-        let half = work.len / 2;
-        let (left, right) = work.split_at(half);
-        rayon::join(|| halve(step, left, piece), || halve(step, right, piece));
+        let (left, right) = work.split_at(len / 2);
+        if left.len() == len || right.len() == len {
+            left.run();
+            right.run();
+        } else {
+            rayon::join(|| halve(left, piece), || halve(right, piece));
+        }
     }
+}
 
-    /// A run of elements out of the tensors of a call: the end of one, some whole ones, the
-    /// beginning of another.
-    struct Work<'a, 'x, R: Rule, F: Float> {
-        head: Tensor<'a, R, F>,
-        middle: &'a mut [Tensor<'x, R, F>],
-        tail: Tensor<'a, R, F>,
+/// A step over a run of elements out of the tensors of a call: the end of one, some whole ones, the
+/// beginning of another.
+pub(crate) struct Tensors<'a, 'x, R: Rule, F: Float> {
+    step: &'a Step<R>,
+    prefetch: bool,
+    head: Tensor<'a, R, F>,
+    middle: &'a mut [Tensor<'x, R, F>],
+    tail: Tensor<'a, R, F>,
+    len: usize,
+}
+
+impl<'a, 'x, R: Rule, F: Float> Tensors<'a, 'x, R, F> {
+    /// Cuts fall on multiples of this many elements from the start of a tensor or of a piece:
+    /// on whole registers, and on whole cache lines where the tensor begins on one.
+    const GRAIN: usize = 64;
+
+    #[inline]
+    pub(crate) fn new(
+        step: &'a Step<R>,
+        tensors: &'a mut [Tensor<'x, R, F>],
         len: usize,
+        prefetch: bool,
+    ) -> Self {
+        Self { step, prefetch, head: Tensor::empty(), middle: tensors, tail: Tensor::empty(), len }
     }
 
-    impl<'a, 'x, R: Rule, F: Float> Work<'a, 'x, R, F> {
-        /// Cuts fall on multiples of this many elements from the start of a tensor or of a piece:
-        /// on whole registers, and on whole cache lines where the tensor begins on one.
-        const GRAIN: usize = 64;
+    fn cut(tensor: Tensor<'a, R, F>, at: usize) -> (Tensor<'a, R, F>, Tensor<'a, R, F>) {
+        let at = at.next_multiple_of(Self::GRAIN).min(tensor.len());
+        tensor.split_at(at)
+    }
+}
 
-        fn new(tensors: &'a mut [Tensor<'x, R, F>], len: usize) -> Self {
-            Self { head: Tensor::empty(), middle: tensors, tail: Tensor::empty(), len }
-        }
-
-        fn run(mut self, step: &Step<R>) {
-            step.run(slice::from_mut(&mut self.head));
-            step.run(self.middle);
-            step.run(slice::from_mut(&mut self.tail));
-        }
-
-        /// The first elements, about `first` of them, and the others.
-        fn split_at(self, first: usize) -> (Self, Self) {
-            let Self { head, middle, tail, len } = self;
-            let mut before = head.len();
-            if first <= before {
-                let (left, right) = Self::cut(head, first);
-                let first = left.len();
-                let left = Self { head: left, middle: &mut [], tail: Tensor::empty(), len: first };
-                return (left, Self { head: right, middle, tail, len: len - first });
-            }
-            let mut whole = 0;
-            while let Some(tensor) = middle.get(whole)
-                && before + tensor.len() <= first
-            {
-                before += tensor.len();
-                whole += 1;
-            }
-            let (left_middle, middle) = middle.split_at_mut(whole);
-            let (left_tail, right_head, middle, tail) = match middle.split_first_mut() {
-                Some((tensor, middle)) => {
-                    let (left, right) = Self::cut(tensor.reborrow(), first - before);
-                    (left, right, middle, tail)
-                }
-                None => {
-                    let (left, right) = Self::cut(tail, first - before);
-                    (left, right, &mut [][..], Tensor::empty())
-                }
-            };
-            let first = before + left_tail.len();
-            let left = Self { head, middle: left_middle, tail: left_tail, len: first };
-            (left, Self { head: right_head, middle, tail, len: len - first })
-        }
-
-        fn cut(tensor: Tensor<'a, R, F>, at: usize) -> (Tensor<'a, R, F>, Tensor<'a, R, F>) {
-            let at = at.next_multiple_of(Self::GRAIN).min(tensor.len());
-            tensor.split_at(at)
-        }
+impl<R: Rule, F: Float> Work for Tensors<'_, '_, R, F> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.len
     }
 
-    impl<R: Rule, F: Float> Tensor<'_, R, F> {
-        fn empty() -> Self {
-            Self {
-                param: &mut [],
-                grad: &[],
-                moments: R::Moments::from_fn(|_| -> &mut [F] { &mut [] }),
+    fn split_at(self, first: usize) -> (Self, Self) {
+        let Self { step, prefetch, head, middle, tail, len } = self;
+        let of = |head, middle, tail, len| Self { step, prefetch, head, middle, tail, len };
+        let mut before = head.len();
+        if first <= before {
+            let (left, right) = Self::cut(head, first);
+            let first = left.len();
+            let left = of(left, &mut [], Tensor::empty(), first);
+            return (left, of(right, middle, tail, len - first));
+        }
+        let mut whole = 0;
+        while let Some(tensor) = middle.get(whole)
+            && before + tensor.len() <= first
+        {
+            before += tensor.len();
+            whole += 1;
+        }
+        let (left_middle, middle) = middle.split_at_mut(whole);
+        let (left_tail, right_head, middle, tail) = match middle.split_first_mut() {
+            Some((tensor, middle)) => {
+                let (left, right) = Self::cut(tensor.reborrow(), first - before);
+                (left, right, middle, tail)
             }
+            None => {
+                let (left, right) = Self::cut(tail, first - before);
+                (left, right, &mut [][..], Tensor::empty())
+            }
+        };
+        let first = before + left_tail.len();
+        (of(head, left_middle, left_tail, first), of(right_head, middle, tail, len - first))
+    }
+
+    #[inline]
+    fn run(mut self) {
+        for tensor in [&mut self.head, &mut self.tail] {
+            if tensor.len() > 0 {
+                self.step.run(slice::from_mut(tensor), self.prefetch);
+            }
+        }
+        self.step.run(self.middle, self.prefetch);
+    }
+}
+
+impl<R: Rule, F: Float> Tensor<'_, R, F> {
+    fn empty() -> Self {
+        Self {
+            param: &mut [],
+            grad: &[],
+            moments: R::Moments::from_fn(|_| -> &mut [F] { &mut [] }),
         }
     }
 }

@@ -3,6 +3,25 @@
 /// How far ahead the kernel asks, in bytes: a page, since the CPU's own prefetchers stop at its end.
 pub(crate) const AHEAD: usize = 4 << 10;
 
+const CACHE_LINE: usize = 64;
+
+/// Asks for the cache lines of `len` elements of the slice, from one on: of their first page, if they
+/// are more, since from there on the CPU goes ahead by itself.
+#[inline(always)]
+pub(crate) fn prefetch_row<T>(slice: &[T], start: usize, len: usize) {
+    let line = CACHE_LINE / size_of::<T>();
+    let len = len.min(AHEAD / size_of::<T>());
+    let mut ahead = 0;
+    while ahead < len {
+        prefetch(slice, start, ahead);
+        ahead += line;
+    }
+    if len > 0 {
+        // A row that begins within a line ends in another one.
+        prefetch(slice, start, len - 1);
+    }
+}
+
 /// Asks for the cache line of the element `ahead` after the slice's element `index`, which need not
 /// exist.
 #[inline(always)]

@@ -134,14 +134,15 @@ impl Rule for Adam {
     fn update<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
         let (param, grad) = self.decay(k, param, grad);
         let [m, v] = self.averages(k, grad, m, v);
-        (self.descend(k, param, grad, m, v), [m, v])
+        (self.descend(k, param, grad, m, self.denominator(k, v)), [m, v])
     }
 }
 
-/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) puts together otherwise.
+/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and
+/// [`RowWiseAdam`](crate::RowWiseAdam) put together otherwise.
 impl Adam {
     #[inline(always)]
-    pub(super) fn decay<L: Lanes>(&self, k: &[L; 8], param: L, grad: L) -> (L, L) {
+    pub(crate) fn decay<L: Lanes>(&self, k: &[L; 8], param: L, grad: L) -> (L, L) {
         let &[.., weight_decay, share] = k;
         let grad = descent(self.maximize, grad);
         let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
@@ -150,21 +151,46 @@ impl Adam {
 
     #[inline(always)]
     pub(super) fn averages<L: Lanes>(&self, k: &[L; 8], grad: L, m: L, v: L) -> [L; 2] {
-        let &[beta1, keep1, beta2, keep2, ..] = k;
-        let (decay1, decay2) =
-            (Decay::new(self.beta1, beta1, keep1), Decay::new(self.beta2, beta2, keep2));
-        [decay1.average(m, grad), decay2.average_square(v, grad)]
+        let &[_, _, beta2, keep2, ..] = k;
+        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
+        [self.exp_avg(k, m, grad), v]
     }
 
     #[inline(always)]
-    pub(super) fn descend<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, m: L, v: L) -> L {
-        let &[_, _, _, _, step_size, eps, ..] = k;
+    pub(crate) fn exp_avg<L: Lanes>(&self, k: &[L; 8], m: L, grad: L) -> L {
+        let &[beta1, keep1, ..] = k;
+        Decay::new(self.beta1, beta1, keep1).average(m, grad)
+    }
+
+    /// The second moment's next value, from a mean of squares.
+    #[inline(always)]
+    pub(crate) fn exp_avg_sq<L: Lanes>(&self, k: &[L; 8], v: L, mean_square: L) -> L {
+        let &[_, _, beta2, keep2, ..] = k;
+        Decay::new(self.beta2, beta2, keep2).average(v, mean_square)
+    }
+
+    #[inline(always)]
+    pub(crate) fn denominator<L: Lanes>(&self, k: &[L; 8], v: L) -> L {
+        let &[_, _, _, _, _, eps, ..] = k;
+        v.sqrt() + eps
+    }
+
+    #[inline(always)]
+    pub(crate) fn descend<L: Lanes>(
+        &self,
+        k: &[L; 8],
+        param: L,
+        grad: L,
+        m: L,
+        denominator: L,
+    ) -> L {
+        let &[_, _, _, _, step_size, ..] = k;
         let m = if self.cautious {
             let zero = m.splat(0.0);
             L::select((m * grad).less_than(zero), zero, m)
         } else {
             m
         };
-        (-step_size).mul_add(m / (v.sqrt() + eps), param)
+        (-step_size).mul_add(m / denominator, param)
     }
 }

@@ -51,6 +51,6 @@ impl Rule for AmsGrad {
         let (param, grad) = adam.decay(k, param, grad);
         let [m, v] = adam.averages(k, grad, m, v);
         let w = v.max(w);
-        (adam.descend(k, param, grad, m, w), [m, v, w])
+        (adam.descend(k, param, grad, m, adam.denominator(k, w)), [m, v, w])
     }
 }

@@ -1,0 +1,391 @@
+//! Steps on some rows with the results of steps on all.
+
+use core::fmt;
+
+use pulp::{Simd, WithSimd};
+
+use super::{
+    RowGrads, RowIndex, RowScratch, Table, Values,
+    history::History,
+    sweep::{Before, Span},
+};
+use crate::{
+    Adam, Error, Exec, Float,
+    isa::Cpu,
+    kernel::Step,
+    partition::{self, Work},
+    prefetch::prefetch,
+};
+
+/// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CatchUp {
+    /// All skipped steps at once, by a series: the cost does not depend on how many there are, and
+    /// the error is no larger than that of the dense steps.
+    #[default]
+    Series,
+    /// The skipped steps one by one: the bits of the dense steps, and their cost.
+    Replay,
+}
+
+/// What [`Adam`] needs to know of a table's rows for steps that touch a few of them, and have the
+/// results of dense steps with gradients of zero for all others: those of TensorFlow's and Keras's
+/// Adam, and of PyTorch's with dense gradients.
+///
+/// In a dense step moments decay and parameters move on, gradient or not. Here a row does so when it
+/// is next needed. Until then what lies in the table is what the row was when it was last needed: it
+/// is to be caught up with ([`catch_up`](Self::catch_up)) before a forward pass reads it, and the
+/// whole table ([`catch_up_all`](Self::catch_up_all)) before it is evaluated or saved. A step catches
+/// up with the rows that it lists by itself.
+///
+/// Learning rate and strength of weight decay may change from step to step. With decoupled weight
+/// decay (AdamW) rows decay in the steps that they skip, too. A change of anything else, such as of
+/// the betas, is allowed, but the step that brings it first catches up with the whole table.
+///
+/// # The ways to catch up
+///
+/// [`CatchUp::Replay`] takes the skipped steps one by one. The results have the bits of the dense
+/// steps ([`reference::adam`](crate::reference::adam)); each skipped step costs a square root and a
+/// division for each parameter.
+///
+/// [`CatchUp::Series`] takes them all at once, for one square root and one division. With no gradient
+/// m and v decay geometrically, so that step a + j moves a parameter that was at step a by
+///
+/// ```text
+/// s_j beta1^j m / (sqrt(v beta2^j) + e_j) = s_j r^j m / (sqrt(v) + x_j)
+/// r = beta1 / sqrt(beta2)    x_j = e_j beta2^(-j/2)
+/// ```
+///
+/// with the step's size s and epsilon e. r^j fades before x_j has moved far from x_1, and so
+/// 1 / (sqrt(v) + x_j) is expanded around 1 / (sqrt(v) + x_1), to 6 terms in `f32` and 12 in `f64`,
+/// whose coefficients are the same for all parameters that waited equally long, and are kept up to
+/// date from step to step, in `f64`.
+///
+/// - The series is cut where what is left out is less than a quarter of a rounding (2^-26 in `f32`)
+///   of the way that the parameter goes; so the error of catching up is that of the handful of
+///   roundings of its last formula, where the dense steps round each time. Against dense steps in
+///   higher precision it is smaller than theirs, however long the wait.
+/// - For the default betas it converges so fast for every v, m and epsilon, once the epsilon of the
+///   step hardly changes: always with [`Epsilon::Hat`](crate::Epsilon::Hat), and after the first
+///   few hundred steps with [`Epsilon::Standard`](crate::Epsilon::Standard). In general it does
+///   where `beta1 < beta2^3.5` by a margin (`beta2^6.5` in `f64`). Elsewhere it does for parameters
+///   with `sqrt(v)` well above the epsilon, which is the rule; the few others take the skipped steps
+///   one by one, of which no more count than it takes r^j to fade (440 for the default betas).
+/// - It serves `beta1 < 0.995 sqrt(beta2)`, weight decay that is decoupled, and
+///   `lr * weight_decay < 1`. Anything else is an error; replay serves it.
+///
+/// # Cost
+///
+/// 4 bytes a row, and a history of the latest 4,096 steps, or as many as a 32nd of the rows if that
+/// is more: 32 bytes a step for replay in `f32`, 208 for the series. A row that was not needed for
+/// that long catches up then; it is the turn of at most 32 rows in a step. So the cost of a step does
+/// not depend on the size of the table. The series adds the upkeep of its coefficients, a microsecond
+/// or two a step with the default betas, 40 for `beta1 = 0.99`.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Adam, CatchUp, DenseEquivalent, RowGrads, RowOptimizer};
+///
+/// let (rows, width) = (100, 2);
+/// let adam = Adam::default();
+/// let mut param = vec![1.0_f32; rows * width];
+/// let mut state = adam.row_state(rows, width);
+/// let mut waiting = DenseEquivalent::new(rows, CatchUp::Series);
+/// for step in 0..10 {
+///     let ids = [step, step + 1];
+///     // The forward pass reads current rows.
+///     waiting.catch_up(state.table(&mut param, width), &ids)?;
+///     let grads = RowGrads::new(&ids, &[0.1, 0.1, 0.2, 0.2], width);
+///     adam.step_rows_dense_equivalent(state.table(&mut param, width), grads, &mut waiting)?;
+/// }
+/// waiting.catch_up_all(state.table(&mut param, width))?;
+/// // A dense step moves a row on after its last gradient.
+/// assert!(param[0] < 0.996);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+pub struct DenseEquivalent<F: Float> {
+    /// The number of steps taken.
+    step: u64,
+    /// The step that each row is at, modulo 2^32.
+    at: Vec<u32>,
+    history: History<F>,
+    scratch: RowScratch,
+}
+
+impl<F: Float> DenseEquivalent<F> {
+    /// For a table of `rows` rows that has taken no step yet.
+    pub fn new(rows: usize, way: CatchUp) -> Self {
+        let reach = (rows / 32).clamp(4096, 1 << 31);
+        Self {
+            step: 0,
+            at: vec![0; rows],
+            history: History::new(way, reach),
+            scratch: RowScratch::default(),
+        }
+    }
+
+    /// The number of rows of the table.
+    pub fn rows(&self) -> usize {
+        self.at.len()
+    }
+
+    /// The number of steps taken.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
+    /// step.
+    pub fn set_step(&mut self, step: u64) {
+        self.step = step;
+        self.history.clear();
+        self.at.fill(step as u32);
+    }
+
+    /// Brings the listed rows to the present step, before they are read.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::ZeroWidth`], [`Error::TableShape`], [`Error::MomentMismatch`] or
+    ///   [`Error::RowCountMismatch`] for a table that does not fit;
+    /// - [`Error::RowOutOfRange`] or [`Error::TooManyRows`] for the indices;
+    /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
+    ///
+    /// Nothing has changed then.
+    pub fn catch_up<I: RowIndex>(
+        &mut self,
+        table: Table<'_, Adam, F>,
+        rows: &[I],
+    ) -> Result<(), Error> {
+        self.catch_up_on(Exec::selected()?, table, rows)
+    }
+
+    /// [`catch_up`](Self::catch_up), run as told.
+    ///
+    /// # Errors
+    ///
+    /// As [`catch_up`](Self::catch_up).
+    pub fn catch_up_on<I: RowIndex>(
+        &mut self,
+        exec: Exec,
+        mut table: Table<'_, Adam, F>,
+        rows: &[I],
+    ) -> Result<(), Error> {
+        let cpu = exec.isa.cpu()?;
+        let rule = Adam::default();
+        self.check_table(&table)?;
+        let listed = self.scratch.sort(rows, self.at.len())?;
+        let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
+        let table = table.reborrow();
+        let span = Span { cpu, rule, update: None, table, first: 0, before, listed };
+        partition::run(exec.parallel, span);
+        Ok(())
+    }
+
+    /// Brings all rows to the present step, before the table is evaluated or saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`catch_up`](Self::catch_up).
+    pub fn catch_up_all(&mut self, table: Table<'_, Adam, F>) -> Result<(), Error> {
+        self.catch_up_all_on(Exec::selected()?, table)
+    }
+
+    /// [`catch_up_all`](Self::catch_up_all), run as told.
+    ///
+    /// # Errors
+    ///
+    /// As [`catch_up`](Self::catch_up).
+    pub fn catch_up_all_on(
+        &mut self,
+        exec: Exec,
+        mut table: Table<'_, Adam, F>,
+    ) -> Result<(), Error> {
+        let cpu = exec.isa.cpu()?;
+        self.check_table(&table)?;
+        let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
+        partition::run(exec.parallel, EveryRow { cpu, table: table.reborrow(), before });
+        Ok(())
+    }
+
+    fn check_table(&self, table: &Table<'_, Adam, F>) -> Result<(), Error> {
+        table.check(&Adam::default())?;
+        match (table.rows(), self.at.len()) {
+            (rows, expected) if rows == expected => Ok(()),
+            (rows, expected) => Err(Error::RowCountMismatch { rows, expected }),
+        }
+    }
+
+    fn step_rows<I: RowIndex>(
+        &mut self,
+        exec: Exec,
+        adam: &Adam,
+        mut table: Table<'_, Adam, F>,
+        grads: RowGrads<'_, I, F>,
+    ) -> Result<(), Error> {
+        let now = self.step;
+        let t = now.checked_add(1).ok_or(Error::StepOverflow)?;
+        let step = Step::new::<F>(adam, exec, t)?;
+        self.history.check(adam)?;
+        self.check_table(&table)?;
+        grads.check(table.width)?;
+        let cpu = step.cpu;
+        let listed = self.scratch.sort(grads.rows, self.at.len())?;
+
+        if !self.history.goes_on_with(adam) {
+            let before = Behind::new(&self.history, &mut self.at, now, now);
+            partition::run(exec.parallel, EveryRow { cpu, table: table.reborrow(), before });
+            self.history.clear();
+        }
+        let before = Behind::new(&self.history, &mut self.at, now, t);
+        let update = Some((&step, Values::from(grads)));
+        let span =
+            Span { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
+        partition::run(exec.parallel, span);
+
+        self.history.push(adam, step.constants);
+        self.step = t;
+        let due = self.due();
+        let before = Behind::new(&self.history, &mut self.at[due.clone()], t, t);
+        partition::run(false, EveryRow { cpu, table: table.rows_mut(adam, due), before });
+        Ok(())
+    }
+
+    /// The rows whose turn it is to catch up at this step, so that none ever waits for longer than
+    /// the history goes back.
+    fn due(&self) -> core::ops::Range<usize> {
+        let reach = self.history.reach() as u64;
+        let rows = self.at.len() as u128;
+        let before = |turn: u64| (u128::from(turn) * rows / u128::from(reach)) as usize;
+        let turn = self.step % reach;
+        before(turn)..before(turn + 1)
+    }
+}
+
+impl Adam {
+    /// Takes the next step on all rows of a table, of which the listed ones have a gradient and the
+    /// others one of zero, at the cost of the listed ones; see [`DenseEquivalent`], which counts the
+    /// steps.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RowOptimizer`](crate::RowOptimizer#errors), [`Error::RowCountMismatch`] if `waiting`
+    /// is for a table with another number of rows, and [`Error::HyperParameter`] if
+    /// [`CatchUp::Series`] does not serve these. On `Err`, no buffer has changed.
+    pub fn step_rows_dense_equivalent<I: RowIndex, F: Float>(
+        &self,
+        table: Table<'_, Self, F>,
+        grads: RowGrads<'_, I, F>,
+        waiting: &mut DenseEquivalent<F>,
+    ) -> Result<(), Error> {
+        self.step_rows_dense_equivalent_on(Exec::selected()?, table, grads, waiting)
+    }
+
+    /// [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent), run as told.
+    ///
+    /// # Errors
+    ///
+    /// As [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent).
+    pub fn step_rows_dense_equivalent_on<I: RowIndex, F: Float>(
+        &self,
+        exec: Exec,
+        table: Table<'_, Self, F>,
+        grads: RowGrads<'_, I, F>,
+        waiting: &mut DenseEquivalent<F>,
+    ) -> Result<(), Error> {
+        waiting.step_rows(exec, self, table, grads)
+    }
+}
+
+impl<F: Float> fmt::Debug for DenseEquivalent<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DenseEquivalent")
+            .field("rows", &self.rows())
+            .field("step", &self.step)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rows that are caught up with before they are used.
+struct Behind<'a, F: Float> {
+    history: &'a History<F>,
+    /// The steps that the rows are at.
+    at: &'a mut [u32],
+    /// The latest step of the history, and the one that the rows are at afterwards.
+    now: u32,
+    then: u32,
+}
+
+impl<'a, F: Float> Behind<'a, F> {
+    fn new(history: &'a History<F>, at: &'a mut [u32], now: u64, then: u64) -> Self {
+        // Modulo 2^32: no row waits for as long.
+        Self { history, at, now: now as u32, then: then as u32 }
+    }
+
+    #[inline(always)]
+    fn lag(&self, row: usize) -> usize {
+        self.now.wrapping_sub(self.at[row]) as usize
+    }
+}
+
+impl<F: Float> Before<Adam, F> for Behind<'_, F> {
+    fn split_at(self, row: usize) -> (Self, Self) {
+        let (at, rest) = self.at.split_at_mut(row);
+        (Self { at, ..self }, Self { at: rest, ..self })
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize) {
+        prefetch(self.at, row, 0);
+    }
+
+    #[inline(always)]
+    fn before<S: Simd>(&mut self, simd: S, row: usize, table: &mut Table<'_, Adam, F>) {
+        let lag = self.lag(row);
+        if lag > 0 {
+            self.history.catch_up(simd, lag, table.rows_mut(&Adam::default(), row..row + 1));
+        }
+        self.at[row] = self.then;
+    }
+}
+
+/// Catching up with all rows of a table, one after the other.
+struct EveryRow<'a, F: Float> {
+    cpu: Cpu,
+    table: Table<'a, Adam, F>,
+    before: Behind<'a, F>,
+}
+
+impl<F: Float> Work for EveryRow<'_, F> {
+    fn len(&self) -> usize {
+        self.table.param.len()
+    }
+
+    fn split_at(self, first: usize) -> (Self, Self) {
+        let row = first.div_ceil(self.table.width).min(self.table.rows());
+        let (table, table_rest) = self.table.split_at(&Adam::default(), row);
+        let (before, before_rest) = self.before.split_at(row);
+        (
+            Self { table, before, cpu: self.cpu },
+            Self { table: table_rest, before: before_rest, cpu: self.cpu },
+        )
+    }
+
+    fn run(self) {
+        if !self.before.at.is_empty() {
+            self.cpu.run(self);
+        }
+    }
+}
+
+impl<F: Float> WithSimd for EveryRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for row in 0..self.before.at.len() {
+            self.before.before(simd, row, &mut self.table);
+        }
+    }
+}

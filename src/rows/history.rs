@@ -1,0 +1,204 @@
+//! The steps that a row may have to catch up with, and what they come to.
+
+use std::collections::VecDeque;
+
+use pulp::Simd;
+
+use super::{
+    CatchUp, Table,
+    series::{self, Series},
+};
+use crate::{
+    Adam, Count, Error, Float, Lanes, Rule, Tensor,
+    kernel::sweep,
+    lanes::{TILE, Vector},
+};
+
+/// The latest steps of a table, and the rule that took them.
+pub(super) struct History<F: Float> {
+    way: CatchUp,
+    /// How many steps are kept.
+    reach: usize,
+    /// All steps that are kept were of this rule, but for what [`is_like`] leaves open.
+    rule: Option<Adam>,
+    /// The constants of each step, the latest last.
+    steps: VecDeque<[F; 8]>,
+    series: Series,
+}
+
+/// Whether the steps of two rules may stand in one history: whether they differ in learning rate and
+/// strength of weight decay at most.
+fn is_like(a: &Adam, b: &Adam) -> bool {
+    let decays = |adam: &Adam| f64::from(adam.weight_decay != 0.0);
+    Adam { lr: a.lr, weight_decay: decays(a), ..*a }
+        == Adam { lr: a.lr, weight_decay: decays(b), ..*b }
+}
+
+impl<F: Float> History<F> {
+    pub(super) fn new(way: CatchUp, reach: usize) -> Self {
+        Self { way, reach, rule: None, steps: VecDeque::new(), series: Series::default() }
+    }
+
+    pub(super) fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// Checks that the steps of a rule can be caught up with.
+    pub(super) fn check(&self, rule: &Adam) -> Result<(), Error> {
+        match self.way {
+            CatchUp::Series => series::check(rule),
+            CatchUp::Replay => Ok(()),
+        }
+    }
+
+    /// Whether a step of the rule can stand beside those that are kept.
+    pub(super) fn goes_on_with(&self, rule: &Adam) -> bool {
+        self.rule.is_none_or(|kept| is_like(&kept, rule))
+    }
+
+    /// Forgets all steps.
+    pub(super) fn clear(&mut self) {
+        self.rule = None;
+        self.steps.clear();
+    }
+
+    /// Adds a step; it goes on with those that are kept.
+    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; 8]) {
+        let is_first = self.rule.is_none();
+        self.rule = Some(*rule);
+        if self.steps.len() == self.reach {
+            self.steps.pop_front();
+        } else if self.steps.capacity() <= self.reach {
+            // Once for all.
+            self.steps.reserve_exact(self.reach + 1);
+        }
+        self.steps.push_back(constants.map(F::from_f64));
+        if self.way == CatchUp::Series {
+            if is_first {
+                self.series.begin(rule, self.reach);
+            }
+            self.series.push(rule, constants, F::TERMS);
+        }
+    }
+
+    /// Takes the last `lag` steps, all with a gradient of zero.
+    #[inline(always)]
+    pub(super) fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
+        // A single step is not faster by the series.
+        if self.way == CatchUp::Replay || lag == 1 {
+            let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
+            self.replay(simd, lag, lag, param, [exp_avg, exp_avg_sq]);
+        } else if F::TERMS == 6 {
+            self.jump::<S, 10>(simd, lag, row);
+        } else {
+            self.jump::<S, 16>(simd, lag, row);
+        }
+    }
+
+    /// The first `count` of the last `lag` steps, one by one.
+    #[inline(always)]
+    fn replay<S: Simd>(
+        &self,
+        simd: S,
+        lag: usize,
+        count: usize,
+        param: &mut [F],
+        [exp_avg, exp_avg_sq]: [&mut [F]; 2],
+    ) {
+        let Some(rule) = self.rule else { return };
+        let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
+        for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
+            let start = self.steps.len() - lag;
+            for k in self.steps.range(start..start + count) {
+                let k = k.map(
+                    #[inline(always)]
+                    |k| Vector::splat(simd, k),
+                );
+                let grad = &F::ZEROS[..param.len()];
+                let moments = [&mut *exp_avg, &mut *exp_avg_sq];
+                sweep(simd, rule, &k, Tensor { param, grad, moments }, false);
+            }
+        }
+    }
+
+    /// All of the last `lag` steps at once; one by one for the parameters for which the series does
+    /// not converge fast enough.
+    #[inline(always)]
+    fn jump<S: Simd, const N: usize>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
+        let jump = self.series.jump::<F, N>(lag);
+        let k = jump.constants.map(
+            #[inline(always)]
+            |k| Vector::splat(simd, k),
+        );
+        let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
+        if jump.serves_all() {
+            let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
+            for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
+                let grad = &F::ZEROS[..param.len()];
+                let moments = [exp_avg, exp_avg_sq];
+                sweep(simd, Jump::<N>, &k, Tensor { param, grad, moments }, false);
+            }
+            return;
+        }
+        let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
+        for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
+            let len = param.len();
+            let mut replayed = [[F::default(); TILE]; 3];
+            let mut left_out = [false; TILE];
+            let mut any = false;
+            for i in 0..len {
+                left_out[i] = !jump.serves(exp_avg[i], exp_avg_sq[i]);
+                any |= left_out[i];
+            }
+            if any {
+                let [param_copy, exp_avg_copy, exp_avg_sq_copy] = &mut replayed;
+                param_copy[..len].copy_from_slice(param);
+                exp_avg_copy[..len].copy_from_slice(exp_avg);
+                exp_avg_sq_copy[..len].copy_from_slice(exp_avg_sq);
+                let moments = [&mut exp_avg_copy[..len], &mut exp_avg_sq_copy[..len]];
+                let count = lag.min(self.series.window());
+                self.replay(simd, lag, count, &mut param_copy[..len], moments);
+            }
+            let grad = &F::ZEROS[..len];
+            let moments = [exp_avg, exp_avg_sq];
+            sweep(simd, Jump::<N>, &k, Tensor { param: &mut *param, grad, moments }, false);
+            if any {
+                for i in 0..len {
+                    let replayed = jump.rest * replayed[0][i];
+                    param[i] = if left_out[i] { replayed } else { param[i] };
+                }
+            }
+        }
+    }
+}
+
+/// Many steps of [`Adam`] with a gradient of zero, as one: see [`Series`] for the formula.
+#[derive(Clone, Copy)]
+struct Jump<const N: usize>;
+
+impl<const N: usize> Rule for Jump<N> {
+    type Moments = Count<2>;
+    type Constants = Count<N>;
+    const MOMENT_NAMES: [&'static str; 2] = Adam::MOMENT_NAMES;
+
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn constants(&self, _t: u64) -> [f64; N] {
+        [0.0; N]
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; N], param: L, _grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
+        let [shrink, decay1, decay2, eps] = [k[0], k[1], k[2], k[3]];
+        let inverse = param.splat(1.0) / (v.sqrt() + eps);
+        let near = eps * inverse;
+        let mut sum = k[N - 1];
+        for &term in k[4..N - 1].iter().rev() {
+            sum = (-near).mul_add(sum, term);
+        }
+        let param = (-(m * inverse)).mul_add(sum, shrink * param);
+        (param, [decay1 * m, decay2 * v])
+    }
+}

@@ -1,0 +1,186 @@
+//! Adam with one second moment a row.
+
+use pulp::Simd;
+
+use super::{RowUpdate, Table, sweep::RowGrad};
+use crate::{Adam, Count, Error, Float, Lanes, Rule, Tensor, kernel::sweep, lanes::Vector};
+
+/// [`Adam`] with one second moment for a whole row of a table: a third less memory.
+///
+/// ```text
+/// g, m     as in Adam, for each parameter of the row
+/// v = beta2 * v + (1 - beta2) * mean(g^2)    one for the row; the mean is over its parameters
+/// p        as in Adam, with the row's v
+/// ```
+///
+/// The "partial row-wise Adam" of FBGEMM (Khudia et al., 2021), with the fields of [`Adam`]. For
+/// [`RowOptimizer`](crate::RowOptimizer) only. Moments: `exp_avg` (m), as long as the table, and
+/// `exp_avg_sq` (v), one element a row.
+///
+/// The mean is the same on every instruction set, since it is taken in a fixed order: column j adds
+/// to sum j modulo 16, and then the upper half of the sums to the lower half until one is left.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Adam, RowGrads, RowOptimizer, RowWiseAdam};
+///
+/// let adam = RowWiseAdam(Adam::default());
+/// let mut table = vec![1.0_f32; 10 * 4];
+/// let mut state = adam.row_state(10, 4);
+/// assert_eq!(state.moments().map(<[f32]>::len), [40, 10]);
+/// let grads = RowGrads::new(&[3_u32], &[0.5, -0.5, 0.5, 0.5], 4);
+/// adam.step_rows_lazy(&mut table, grads, &mut state)?;
+/// assert_eq!(table[12..16], [0.999, 1.001, 0.999, 0.999]);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowWiseAdam(pub Adam);
+
+/// Partial sums of a row's squares.
+const SUMS: usize = 16;
+
+impl RowUpdate for RowWiseAdam {
+    type RowMoments = Count<2>;
+    type RowConstants = Count<8>;
+    const ROW_MOMENT_NAMES: [&'static str; 2] = Adam::MOMENT_NAMES;
+
+    #[inline(always)]
+    fn moment_width(&self, moment: usize, width: usize) -> usize {
+        if moment == 0 { width } else { 1 }
+    }
+
+    fn moment_start(&self, _moment: usize) -> f64 {
+        0.0
+    }
+
+    fn check_rule(&self) -> Result<(), Error> {
+        self.0.check()
+    }
+
+    fn step_constants(&self, t: u64) -> [f64; 8] {
+        self.0.constants(t)
+    }
+
+    #[inline(always)]
+    fn specialise_rows(self, mut run: impl FnMut(Self)) {
+        run(self);
+    }
+
+    #[inline(always)]
+    fn update_row<S: Simd, F: Float>(
+        self,
+        simd: S,
+        k: &[Vector<S, F>; 8],
+        row: Table<'_, Self, F>,
+        grad: &mut RowGrad<'_, F>,
+    ) {
+        let Table { param, moments: [exp_avg, exp_avg_sq], width } = row;
+        let mean = self.sum_of_squares(simd, k, param, grad) / F::from_f64(width as f64);
+        let v = Vector::splat(simd, exp_avg_sq[0]);
+        let v = self.0.exp_avg_sq(k, v, Vector::splat(simd, mean));
+        exp_avg_sq[0] = v.first();
+
+        let &[k0, k1, k2, k3, k4, k5, k6, k7] = k;
+        let k = [k0, k1, k2, k3, k4, k5, k6, k7, self.0.denominator(k, v)];
+        let mut start = 0;
+        while start < width {
+            let grad = grad.from(start);
+            let columns = start..start + grad.len();
+            start = columns.end;
+            let (param, exp_avg) = (&mut param[columns.clone()], &mut exp_avg[columns]);
+            let tensor = Tensor { param, grad, moments: [exp_avg] };
+            sweep(simd, Columns(self.0), &k, tensor, false);
+        }
+    }
+}
+
+impl RowWiseAdam {
+    /// Of the gradients as they go into the moments, decay of the parameters included.
+    #[inline(always)]
+    fn sum_of_squares<S: Simd, F: Float>(
+        self,
+        simd: S,
+        k: &[Vector<S, F>; 8],
+        param: &[F],
+        grad: &mut RowGrad<'_, F>,
+    ) -> F {
+        let mut partial = [Vector::constant(simd, 0.0); SUMS];
+        let mut start = 0;
+        while start < param.len() {
+            let grad = grad.from(start);
+            let param = &param[start..start + grad.len()];
+            start += grad.len();
+            let (params, param) = param.as_chunks::<SUMS>();
+            let (grads, grad) = grad.as_chunks::<SUMS>();
+            for (param, grad) in params.iter().zip(grads) {
+                self.add_squares(simd, k, &mut partial, param, grad);
+            }
+            self.add_squares(simd, k, &mut partial, param, grad);
+        }
+        let mut sums = [F::default(); SUMS];
+        for (sums, partial) in F::split_mut::<S>(&mut sums).0.iter_mut().zip(partial) {
+            *sums = partial.register();
+        }
+        let mut half = SUMS / 2;
+        while half > 0 {
+            let (lower, upper) = sums.split_at_mut(half);
+            for (lower, &upper) in lower.iter_mut().zip(&*upper) {
+                *lower = *lower + upper;
+            }
+            half /= 2;
+        }
+        sums[0]
+    }
+
+    /// Adds the squares of [`SUMS`] columns or less to as many sums.
+    #[inline(always)]
+    fn add_squares<S: Simd, F: Float>(
+        self,
+        simd: S,
+        k: &[Vector<S, F>; 8],
+        sums: &mut [Vector<S, F>; SUMS],
+        param: &[F],
+        grad: &[F],
+    ) {
+        let ((params, param), (grads, grad)) = (F::split::<S>(param), F::split::<S>(grad));
+        for ((sum, &param), &grad) in sums.iter_mut().zip(params).zip(grads) {
+            let (param, grad) = (Vector::new(simd, param), Vector::new(simd, grad));
+            let (_, grad) = self.0.decay(k, param, grad);
+            *sum = grad.mul_add(grad, *sum);
+        }
+        if !param.is_empty() {
+            let (param, grad) = (Vector::load(simd, param), Vector::load(simd, grad));
+            let (_, grad) = self.0.decay(k, param, grad);
+            let sum = &mut sums[params.len()];
+            *sum = grad.mul_add(grad, *sum);
+        }
+    }
+}
+
+/// The step of a row's columns once its second moment is known: the last constant is the denominator.
+#[derive(Clone, Copy)]
+struct Columns(Adam);
+
+impl Rule for Columns {
+    type Moments = Count<1>;
+    type Constants = Count<9>;
+    const MOMENT_NAMES: [&'static str; 1] = [Adam::MOMENT_NAMES[0]];
+
+    fn check(&self) -> Result<(), Error> {
+        self.0.check()
+    }
+
+    fn constants(&self, _t: u64) -> [f64; 9] {
+        unreachable!("they are computed for each row")
+    }
+
+    #[inline(always)]
+    fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
+        let &[k0, k1, k2, k3, k4, k5, k6, k7, denominator] = k;
+        let (adam, k) = (&self.0, &[k0, k1, k2, k3, k4, k5, k6, k7]);
+        let (param, grad) = adam.decay(k, param, grad);
+        let m = adam.exp_avg(k, m, grad);
+        (adam.descend(k, param, grad, m, denominator), [m])
+    }
+}

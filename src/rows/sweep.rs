@@ -1,0 +1,263 @@
+//! The one loop over the listed rows of a table.
+
+use pulp::{Simd, WithSimd};
+
+use super::{Occurrences, Table, Values};
+use crate::{
+    Arity, Error, Float, Many, RowRule, Rule, Tensor,
+    isa::Cpu,
+    kernel::{Step, sweep},
+    lanes::{TILE, Vector},
+    partition::Work,
+};
+
+/// What a [`RowRule`] knows; a rule of the crate's users is one by being a [`Rule`].
+pub trait RowUpdate: Copy + Send + Sync {
+    type RowMoments: Arity;
+    type RowConstants: Arity;
+    const ROW_MOMENT_NAMES: Many<Self::RowMoments, &'static str>;
+
+    /// How many elements a moment has for a row of `width` parameters.
+    fn moment_width(&self, moment: usize, width: usize) -> usize;
+
+    fn moment_start(&self, moment: usize) -> f64;
+
+    fn check_rule(&self) -> Result<(), Error>;
+
+    fn step_constants(&self, t: u64) -> Many<Self::RowConstants, f64>;
+
+    fn specialise_rows(self, run: impl FnMut(Self));
+
+    fn update_row<S: Simd, F: Float>(
+        self,
+        simd: S,
+        k: &Many<Self::RowConstants, Vector<S, F>>,
+        row: Table<'_, Self, F>,
+        grad: &mut RowGrad<'_, F>,
+    );
+}
+
+impl<R: Rule> RowUpdate for R {
+    type RowMoments = R::Moments;
+    type RowConstants = R::Constants;
+    const ROW_MOMENT_NAMES: Many<R::Moments, &'static str> = R::MOMENT_NAMES;
+
+    #[inline(always)]
+    fn moment_width(&self, moment: usize, width: usize) -> usize {
+        if self.start(moment).is_some() { width } else { 0 }
+    }
+
+    fn moment_start(&self, moment: usize) -> f64 {
+        self.start(moment).unwrap_or(0.0)
+    }
+
+    #[inline]
+    fn check_rule(&self) -> Result<(), Error> {
+        self.check()
+    }
+
+    #[inline]
+    fn step_constants(&self, t: u64) -> Many<R::Constants, f64> {
+        self.constants(t)
+    }
+
+    #[inline(always)]
+    fn specialise_rows(self, run: impl FnMut(Self)) {
+        self.specialise(run);
+    }
+
+    #[inline(always)]
+    fn update_row<S: Simd, F: Float>(
+        self,
+        simd: S,
+        k: &Many<R::Constants, Vector<S, F>>,
+        row: Table<'_, Self, F>,
+        grad: &mut RowGrad<'_, F>,
+    ) {
+        let mut rest = row;
+        let mut start = 0;
+        while !rest.param.is_empty() {
+            let grad = grad.from(start);
+            start += grad.len();
+            let Table { param, moments, width } = rest;
+            let (param, param_rest) = param.split_at_mut(grad.len());
+            let mut rests = R::Moments::from_fn(
+                #[inline(always)]
+                |_| -> &mut [F] { &mut [] },
+            );
+            let mut slots = rests.as_mut().iter_mut();
+            let moments = R::Moments::map(
+                moments,
+                #[inline(always)]
+                |moment| {
+                    // One that the rule does without is empty.
+                    let (moment, rest) = moment.split_at_mut(grad.len().min(moment.len()));
+                    if let Some(slot) = slots.next() {
+                        *slot = rest;
+                    }
+                    moment
+                },
+            );
+            sweep(simd, self, k, Tensor { param, grad, moments }, false);
+            rest = Table { param: param_rest, moments: rests, width };
+        }
+    }
+}
+
+/// The sum of a row's gradients, in the order of the call.
+pub struct RowGrad<'a, F: Float> {
+    values: Values<'a, F>,
+    occurrences: Occurrences<'a>,
+    tile: &'a mut [F; TILE],
+}
+
+impl<F: Float> RowGrad<'_, F> {
+    /// The sums of some columns, from one on: of all others, or of [`TILE`].
+    #[inline(always)]
+    pub(super) fn from(&mut self, start: usize) -> &[F] {
+        let row = |index| &self.values.row(self.occurrences.position(index))[start..];
+        if self.occurrences.len() == 1 {
+            return row(0);
+        }
+        let len = row(0).len().min(TILE);
+        let tile = &mut self.tile[..len];
+        tile.copy_from_slice(&row(0)[..len]);
+        for index in 1..self.occurrences.len() {
+            for (sum, &value) in tile.iter_mut().zip(row(index)) {
+                *sum = *sum + value;
+            }
+        }
+        tile
+    }
+}
+
+/// What is done to each listed row before its step: nothing, or [catching up](super::Behind).
+pub(super) trait Before<R: RowRule, F: Float>: Send + Sized {
+    /// Cuts before a row.
+    fn split_at(self, row: usize) -> (Self, Self);
+
+    fn prefetch(&self, row: usize);
+
+    fn before<S: Simd>(&mut self, simd: S, row: usize, table: &mut Table<'_, R, F>);
+}
+
+impl<R: RowRule, F: Float> Before<R, F> for () {
+    fn split_at(self, _row: usize) -> ((), ()) {
+        ((), ())
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, _row: usize) {}
+
+    #[inline(always)]
+    fn before<S: Simd>(&mut self, _simd: S, _row: usize, _table: &mut Table<'_, R, F>) {}
+}
+
+/// A run of rows of a table, and those of them that are listed.
+pub(super) struct Span<'a, R: RowRule, F: Float, B> {
+    pub cpu: Cpu,
+    pub rule: R,
+    /// The step that each listed row takes, if any, and its gradients.
+    pub update: Option<(&'a Step<R>, Values<'a, F>)>,
+    pub table: Table<'a, R, F>,
+    /// The number of the table's first row.
+    pub first: usize,
+    pub before: B,
+    pub listed: Occurrences<'a>,
+}
+
+impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
+    /// A listed row's share of [`Work::len`]. Its memory is mostly far away, and so each element takes
+    /// as long as several of a dense step.
+    fn row_len(&self) -> usize {
+        4 * self.table.width + 64
+    }
+}
+
+impl<R: RowRule, F: Float, B: Before<R, F>> Work for Span<'_, R, F, B> {
+    fn len(&self) -> usize {
+        self.listed.len() * self.row_len()
+    }
+
+    fn split_at(self, first: usize) -> (Self, Self) {
+        let index = first.div_ceil(self.row_len()).min(self.listed.len());
+        let (left, right) = self.listed.split_at(index);
+        let cut = match right.len() {
+            0 => self.table.rows(),
+            _ => right.row(0) - self.first,
+        };
+        let (table, table_rest) = self.table.split_at(&self.rule, cut);
+        let (before, before_rest) = self.before.split_at(cut);
+        (
+            Self { table, before, listed: left, ..self },
+            Self {
+                table: table_rest,
+                before: before_rest,
+                listed: right,
+                first: self.first + cut,
+                ..self
+            },
+        )
+    }
+
+    fn run(self) {
+        self.cpu.run(self);
+    }
+}
+
+impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for Span<'_, R, F, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut tile = [F::default(); TILE];
+        let arrays = 2 + R::ROW_MOMENT_NAMES.as_ref().len();
+        let row_bytes = self.table.width * size_of::<F>() * arrays;
+        let ahead = (AHEAD / row_bytes).clamp(2, 64);
+        let constants = self.update.map(|(step, _)| step.constants.as_ref());
+        let k = R::RowConstants::from_fn(
+            #[inline(always)]
+            |i| Vector::constant(simd, constants.map_or(0.0, |constants| constants[i])),
+        );
+        self.rule.specialise_rows(
+            #[inline(always)]
+            |rule| {
+                let (mut start, mut asked) = (0, 0);
+                while start < self.listed.len() {
+                    let end = self.listed.end_of_run(start);
+                    while asked < (end + ahead).min(self.listed.len()) {
+                        self.prefetch(asked);
+                        asked += 1;
+                    }
+                    let row = self.listed.row(start) - self.first;
+                    self.before.before(simd, row, &mut self.table);
+                    if let Some((_, values)) = self.update {
+                        let occurrences = self.listed.slice(start..end);
+                        let mut grad = RowGrad { values, occurrences, tile: &mut tile };
+                        let row = self.table.rows_mut(&rule, row..row + 1);
+                        rule.update_row(simd, &k, row, &mut grad);
+                    }
+                    start = end;
+                }
+            },
+        );
+    }
+}
+
+/// Bytes that are asked for ahead of their use.
+const AHEAD: usize = 8 << 10;
+
+impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
+    /// Asks for the memory of a listed row.
+    #[inline(always)]
+    fn prefetch(&self, index: usize) {
+        if let Some((_, values)) = self.update {
+            values.prefetch(self.listed.position(index));
+        }
+        let row = self.listed.row(index);
+        if index == 0 || row != self.listed.row(index - 1) {
+            self.before.prefetch(row - self.first);
+            self.table.prefetch(&self.rule, row - self.first);
+        }
+    }
+}
