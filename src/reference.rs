@@ -13,6 +13,10 @@
 //! All functions panic if the slices differ in length; a moment that the hyper-parameters do without
 //! may be empty.
 
+mod rows;
+
+pub use rows::{row_wise_adam, series, sum_rows};
+
 use crate::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Epsilon, Float, Lion, NAdam, RAdam,
     RmsProp, Sgd, bias_corrections,

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 mod draw;
+pub mod rows;
 
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Epsilon, Error, Exec, Float,

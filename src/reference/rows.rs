@@ -1,0 +1,166 @@
+//! Steps on some rows of a table.
+
+use std::collections::BTreeMap;
+
+use super::{adam, average, decay};
+use crate::{Adam, Float, RowWiseAdam, Rule};
+
+/// The gradient of each listed row: the sum of its values, in the order in which they are listed.
+///
+/// A [lazy](crate::RowOptimizer#lazy) step is a step of the optimizer on these rows alone.
+pub fn sum_rows<F: Float>(
+    rows: &[usize],
+    values: &[F],
+    width: usize,
+    stride: usize,
+) -> BTreeMap<usize, Vec<F>> {
+    let mut sums = BTreeMap::<usize, Vec<F>>::new();
+    for (position, &row) in rows.iter().enumerate() {
+        let values = &values[position * stride..][..width];
+        match sums.get_mut(&row) {
+            None => drop(sums.insert(row, values.to_vec())),
+            Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum = *sum + value),
+        }
+    }
+    sums
+}
+
+/// One step of [`RowWiseAdam`] on one row.
+pub fn row_wise_adam<F: Float>(
+    &RowWiseAdam(adam): &RowWiseAdam,
+    t: u64,
+    param: &mut [F],
+    grad: &[F],
+    exp_avg: &mut [F],
+    exp_avg_sq: &mut F,
+) {
+    assert_eq!([grad.len(), exp_avg.len()], [param.len(); 2]);
+    let [beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share] =
+        adam.constants(t).map(F::from_f64);
+    // Column j belongs to sum j modulo 16.
+    let mut sums = [F::default(); 16];
+    let mut grad = grad.to_vec();
+    for i in 0..param.len() {
+        if adam.maximize {
+            grad[i] = -grad[i];
+        }
+        if adam.weight_decay != 0.0 {
+            let weights = [weight_decay, share];
+            decay(adam.decoupled_weight_decay, weights, &mut param[i], &mut grad[i]);
+        }
+        sums[i % 16] = grad[i].mul_add(grad[i], sums[i % 16]);
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] = sums[i] + sums[i + half];
+        }
+    }
+    let mean = sums[0] / F::from_f64(param.len() as f64);
+    *exp_avg_sq = average(adam.beta2, [beta2, keep2], *exp_avg_sq, mean);
+    let denominator = exp_avg_sq.sqrt() + eps;
+    for i in 0..param.len() {
+        exp_avg[i] = average(adam.beta1, [beta1, keep1], exp_avg[i], grad[i]);
+        let uphill = adam.cautious && exp_avg[i] * grad[i] < F::default();
+        let m = if uphill { F::default() } else { exp_avg[i] };
+        param[i] = (-step_size).mul_add(m / denominator, param[i]);
+    }
+}
+
+/// What [`CatchUp::Series`](crate::CatchUp::Series) makes of parameters that skipped the last
+/// `skipped` of some steps, each with its number and its hyper-parameters; before the first of them
+/// all rows were at one step.
+///
+/// [`DenseEquivalent`](crate::DenseEquivalent) says what the formula is. Here the sums are taken for
+/// one waiting time alone, from its beginning; there, for all at once, step by step.
+pub fn series<F: Float>(
+    steps: &[(u64, Adam)],
+    skipped: usize,
+    param: &mut [F],
+    exp_avg: &mut [F],
+    exp_avg_sq: &mut [F],
+) {
+    let terms = if size_of::<F>() == 4 { 6 } else { 12 };
+    let rounding = if size_of::<F>() == 4 { f32::EPSILON.into() } else { f64::EPSILON } / 2.0;
+    let zeros = vec![F::default(); param.len()];
+    let (before, missed) = steps.split_at(steps.len() - skipped);
+    if let [(t, rule)] = missed {
+        return adam(rule, *t, param, &zeros, exp_avg, exp_avg_sq);
+    }
+    let Some(&(_, Adam { beta1, beta2, .. })) = missed.first() else { return };
+
+    let mut shrink = 1.0;
+    let factor = |rule: &Adam| match rule.weight_decay != 0.0 {
+        true => 1.0 - rule.lr * rule.weight_decay,
+        false => 1.0,
+    };
+    before.iter().for_each(|(_, rule)| shrink *= factor(rule));
+    let begin = shrink;
+    let mut end = shrink;
+    let mut counted = 0;
+    let mut sums = [0.0; 13];
+    let (mut fading, mut growth, mut first) = (1.0, 1.0, 0.0);
+    for (t, rule) in missed {
+        shrink *= factor(rule);
+        if fading < 2.0_f64.powi(-64) {
+            continue;
+        }
+        fading *= beta1 / beta2.sqrt();
+        growth *= 1.0 / beta2.sqrt();
+        let [_, _, _, _, step_size, eps, ..] = rule.constants(*t);
+        let eps = eps * growth;
+        if counted == 0 {
+            first = eps;
+        }
+        let distance = if first > 0.0 { (eps / first - 1.0).max(0.0).min(1e20) } else { 0.0 };
+        let mut term = step_size * fading;
+        for sum in &mut sums[..=terms] {
+            *sum = factor(rule) * *sum + term;
+            term *= distance;
+        }
+        end = shrink;
+        counted += 1;
+    }
+    let rest = shrink / end;
+    let power = |beta| (0..skipped).fold(1.0, |power, _| power * beta);
+    let [shrink, decay1, decay2, eps] =
+        [shrink / begin, power(beta1), power(beta2), first].map(F::from_f64);
+
+    // Where h may be any, the series is right to a quarter of a rounding; else up to a limit.
+    let bound = sums[terms] * (1.0 + sums[1] / sums[0]);
+    let allowed = rounding / 4.0 * sums[0];
+    let limit = if sums[0] == 0.0 || bound <= allowed && sums[1] <= sums[0] {
+        1.0
+    } else {
+        let sixth = libm::cbrt(allowed / bound).sqrt();
+        let root = if terms == 6 { sixth } else { sixth.sqrt() };
+        root.min(sums[0] / sums[1])
+    };
+    let limit = F::from_f64(limit);
+
+    let largest = if size_of::<F>() == 4 { f32::MAX.into() } else { f64::MAX };
+    let coefficients: Vec<F> =
+        sums[..terms].iter().map(|sum| F::from_f64((rest * sum).min(largest))).collect();
+    for i in 0..param.len() {
+        let (m, v) = (exp_avg[i], exp_avg_sq[i]);
+        let inverse = F::from_f64(1.0) / (v.sqrt() + eps);
+        let near = eps * inverse;
+        if near > limit && m != F::default() {
+            let [param, m, v] = [&mut param[i..=i], &mut [m], &mut [v]];
+            for (t, rule) in &missed[..counted] {
+                adam(rule, *t, param, &[F::default()], m, v);
+            }
+            param[0] = F::from_f64(rest) * param[0];
+        } else {
+            let mut sum = F::default();
+            for (place, &coefficient) in coefficients.iter().enumerate().rev() {
+                sum = match place + 1 == terms {
+                    true => coefficient,
+                    false => (-near).mul_add(sum, coefficient),
+                };
+            }
+            param[i] = (-(m * inverse)).mul_add(sum, shrink * param[i]);
+        }
+        exp_avg[i] = decay1 * m;
+        exp_avg_sq[i] = decay2 * v;
+    }
+}

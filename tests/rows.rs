@@ -1,0 +1,221 @@
+//! Steps on rows give the bits of `reference`: on every instruction set, in any order, with any
+//! duplicates, on any number of threads.
+
+mod support;
+
+use std::{fmt::Debug, marker::PhantomData};
+
+use adamant::{Adam, CatchUp, Epsilon, Exec, Float, Isa, RowWiseAdam};
+use proptest::prelude::{ProptestConfig, any, prop, prop_oneof, proptest};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use support::{
+    ForEachRule, Specified, for_each_rule, number, ordinary,
+    rows::{
+        Event, IndexType, Listed, RowColumns, SpecifiedRows, check_dense_equivalent, check_lazy,
+    },
+};
+
+/// Widths at which a kernel may go wrong.
+const WIDTHS: [usize; 14] = [
+    1, 2, 3, 7, 8, // less than a register
+    15, 16, 17, 33, // around registers, and around the sums of a row-wise mean
+    64, 100, // usual ones
+    1023, 1025, 2050, // around the tile in which duplicates are added up
+];
+
+fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
+    Isa::available().into_iter().map(move |isa| Exec { isa, parallel })
+}
+
+/// Tables and gradients from a seed.
+struct Random {
+    rng: ChaCha8Rng,
+    special: bool,
+}
+
+impl Random {
+    fn new(seed: u64, special: bool) -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), special }
+    }
+
+    fn value<F: Float>(&mut self, column: usize) -> F {
+        let bits: u64 = self.rng.random();
+        if self.special { number(bits) } else { ordinary(column, bits) }
+    }
+
+    fn table<R: SpecifiedRows, F: Float>(
+        &mut self,
+        rule: &R,
+        rows: usize,
+        width: usize,
+    ) -> RowColumns<F> {
+        RowColumns::new(rule, rows, width, |column, _| self.value(column))
+    }
+
+    /// `count` rows of `rows`, of which many are duplicates if there are enough.
+    fn listed<F: Float>(&mut self, rows: usize, count: usize, stride: usize) -> Listed<F> {
+        let index_type = IndexType::ALL[self.rng.random_range(0..IndexType::ALL.len())];
+        let listed = (0..count).map(|_| self.rng.random_range(0..rows)).collect();
+        Listed::new(index_type, listed, stride, |_| self.value(1))
+    }
+}
+
+struct EveryWidth<F>(PhantomData<F>);
+
+impl<F: Float> EveryWidth<F> {
+    fn check<R: SpecifiedRows>(rule: R) {
+        for exec in execs(false) {
+            for (seed, width) in WIDTHS.into_iter().enumerate() {
+                let mut random = Random::new(seed as u64, seed % 2 == 0);
+                let before = random.table::<R, F>(&rule, 7, width);
+                let steps = [3, 0, 9, 1].map(|count| random.listed(7, count, width + seed % 3));
+                check_lazy(&rule, 2, &before, &steps, exec, seed);
+            }
+        }
+    }
+}
+
+impl<F: Float> ForEachRule for EveryWidth<F> {
+    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+        Self::check(rule);
+    }
+}
+
+#[test]
+fn lazy_steps_of_every_optimizer_give_the_reference_bits_f32() {
+    for_each_rule(&mut EveryWidth::<f32>(PhantomData));
+}
+
+#[test]
+fn lazy_steps_of_every_optimizer_give_the_reference_bits_f64() {
+    for_each_rule(&mut EveryWidth::<f64>(PhantomData));
+}
+
+fn adams() -> [Adam; 6] {
+    let adam = Adam::default();
+    [
+        adam,
+        Adam { weight_decay: 0.1, maximize: true, ..adam },
+        Adam { epsilon: Epsilon::Hat, eps: 0.01, ..Adam::adamw() },
+        Adam { beta1: 0.3, beta2: 0.95, eps: 1.0, ..Adam::adamw() },
+        Adam { cautious: true, beta2: 0.9999, ..adam },
+        Adam { beta1: 0.0, eps: 0.0, ..adam },
+    ]
+}
+
+#[test]
+fn row_wise_steps_give_the_reference_bits() {
+    for adam in adams() {
+        EveryWidth::<f32>::check(RowWiseAdam(adam));
+        EveryWidth::<f64>::check(RowWiseAdam(adam));
+    }
+}
+
+/// Every row of a call the same; each listed once, in order and against it.
+#[test]
+fn duplicates_and_any_order_give_the_reference_bits() {
+    let adam = Adam::adamw();
+    for exec in execs(false) {
+        for rows in [vec![3; 1000], (0..1000).collect(), (0..1000).rev().collect(), vec![999, 0]] {
+            let mut random = Random::new(7, false);
+            let before = random.table::<_, f32>(&adam, 1000, 5);
+            let listed = Listed::new(IndexType::U32, rows, 5, |_| random.value(1));
+            check_lazy(&adam, 1, &before, &[listed], exec, 1);
+        }
+    }
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn every_thread_count_gives_the_reference_bits() {
+    for threads in [1, 2, 3, 7] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        for exec in execs(true) {
+            for (seed, (rows, count)) in
+                [(2000, 3000), (3000, 200), (1, 500), (4, 4000)].into_iter().enumerate()
+            {
+                let mut random = Random::new(seed as u64, true);
+                let adam = Adam::adamw();
+                let before = random.table::<_, f32>(&adam, rows, 40);
+                let steps = [random.listed(rows, count, 40), random.listed(rows, count, 41)];
+                let row_wise = RowWiseAdam(adam);
+                let row_wise_before = random.table::<_, f32>(&row_wise, rows, 40);
+                let events = steps.clone().map(|listed| Event::Step(adam, listed));
+                pool.install(|| {
+                    check_lazy(&adam, 1, &before, &steps, exec, 0);
+                    check_lazy(&row_wise, 1, &row_wise_before, &steps, exec, 0);
+                    for way in [CatchUp::Series, CatchUp::Replay] {
+                        check_dense_equivalent(way, 5, &before, &events, exec, 0);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The global pool, entered from a thread that is in none.
+#[test]
+fn a_call_from_outside_the_pool_gives_the_reference_bits() {
+    for exec in execs(true) {
+        let mut random = Random::new(3, false);
+        let adam = Adam::default();
+        let before = random.table::<_, f32>(&adam, 3000, 64);
+        let steps = [random.listed(3000, 5000, 64)];
+        check_lazy(&adam, 1, &before, &steps, exec, 0);
+    }
+}
+
+/// Steps on few rows of a table, so that rows wait, with learning rates that change; now and then
+/// rows are asked for.
+fn events<F: Float>(
+    random: &mut Random,
+    adam: Adam,
+    table: &RowColumns<F>,
+    count: usize,
+) -> Vec<Event<F>> {
+    let rows = table.rows();
+    (0..count)
+        .map(|step| match random.rng.random_range(0..10) {
+            0 => {
+                let Listed { index_type, rows, .. } = random.listed::<F>(rows, 3, 1);
+                Event::CatchUp(index_type, rows)
+            }
+            1 if step % 20 == 19 => Event::CatchUpAll,
+            _ => {
+                let scale = random.rng.random_range(0.0..2.0);
+                let (lr, weight_decay) = (scale * adam.lr, scale * adam.weight_decay);
+                let count = random.rng.random_range(0..4);
+                let listed = random.listed(rows, count, table.width);
+                Event::Step(Adam { lr, weight_decay, ..adam }, listed)
+            }
+        })
+        .collect()
+}
+
+fn dense_equivalent<F: Float>(special: bool) {
+    for (seed, adam) in adams().into_iter().enumerate() {
+        for exec in execs(false) {
+            for (width, start) in [(1, 0), (16, 3), (33, 100_000)] {
+                let mut random = Random::new(seed as u64, special);
+                let before = random.table::<_, F>(&adam, 40, width);
+                let events = events(&mut random, adam, &before, 120);
+                check_dense_equivalent(CatchUp::Replay, start, &before, &events, exec, seed);
+                if adam.weight_decay == 0.0 || adam.decoupled_weight_decay {
+                    check_dense_equivalent(CatchUp::Series, start, &before, &events, exec, seed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_equivalent_steps_give_the_reference_bits() {
+    dense_equivalent::<f32>(false);
+    dense_equivalent::<f64>(false);
+}
+
+#[test]
+fn dense_equivalent_steps_of_any_numbers_give_the_reference_bits() {
+    dense_equivalent::<f32>(true);
+    dense_equivalent::<f64>(true);
+}
