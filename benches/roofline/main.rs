@@ -16,6 +16,7 @@ mod cases;
 mod limits;
 mod machine;
 mod report;
+mod rows;
 #[path = "../support/mod.rs"]
 mod support;
 mod timing;
@@ -28,6 +29,7 @@ use clap::Parser;
 use cases::{Arrays, Case, ceilings};
 use machine::Machine;
 use report::{Ceiling, Header, Report, Row};
+use rows::RowCase;
 use support::{Division, ForEachOptimizer, for_each_optimizer};
 use timing::Plan;
 
@@ -95,6 +97,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("\n{}", Row::heading());
     let mut measured = Measured { options: &options, best, rows: vec![] };
     for_each_optimizer(&mut measured);
+    measured.rows();
     let rows = measured.rows;
 
     let report = Report { header, rows };
@@ -159,8 +162,23 @@ impl Measured<'_> {
                 }
                 if case.name == "dense" && rayon::current_num_threads() > 1 {
                     let outside = arrays.measure(Exec { isa, parallel: true }, division, plan);
-                    self.add(Row { case: "dense-outside", ..outside });
+                    self.add(Row { case: "dense-outside".into(), ..outside });
                 }
+            }
+        }
+    }
+
+    /// Tables of which a step touches some rows.
+    fn rows(&mut self) {
+        let plan = self.options.plan();
+        for case in RowCase::all(self.options.quick) {
+            if !case.name().contains(&self.options.case) {
+                continue;
+            }
+            let mut arrays = rows::Arrays::new(case);
+            for parallel in thread_counts() {
+                let exec = Exec { isa: self.best, parallel };
+                self.add(inside(parallel, || arrays.measure(exec, plan)));
             }
         }
     }

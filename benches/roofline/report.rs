@@ -11,7 +11,7 @@ use crate::machine::Machine;
 /// One case, measured.
 #[derive(Clone, Serialize)]
 pub struct Row {
-    pub case: &'static str,
+    pub case: String,
     pub dtype: &'static str,
     pub isa: &'static str,
     pub elements: usize,
@@ -22,12 +22,21 @@ pub struct Row {
     pub limit_ns_per_element: f64,
     pub fraction_of_limit: f64,
     pub speedup_over_compiler: f64,
+    /// Of tables: the time of a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub us_per_step: Option<f64>,
+    /// Of dense-equivalent steps: their time in lazy steps on the same rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times_lazy: Option<f64>,
+    /// Of dense-equivalent steps: how many fit into a dense step over the whole table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speedup_over_dense: Option<f64>,
 }
 
 impl Row {
     #[allow(clippy::too_many_arguments, reason = "the columns, in their order")]
     pub fn new(
-        case: &'static str,
+        case: impl Into<String>,
         dtype: &'static str,
         isa: Isa,
         elements: usize,
@@ -38,7 +47,7 @@ impl Row {
         speedup_over_compiler: f64,
     ) -> Self {
         Self {
-            case,
+            case: case.into(),
             dtype,
             isa: isa.name(),
             elements,
@@ -49,12 +58,15 @@ impl Row {
             limit_ns_per_element,
             fraction_of_limit: limit_ns_per_element / ns_per_element,
             speedup_over_compiler,
+            us_per_step: None,
+            times_lazy: None,
+            speedup_over_dense: None,
         }
     }
 
     pub fn heading() -> String {
         format!(
-            "{:<14} {:<5} {:>9} {:>7} {:<6} {:>10} {:>6} {:>7} {:>10} {:>8} {:>9}",
+            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10} {:>6} {:>7} {:>10} {:>8} {:>9}",
             "case",
             "type",
             "elements",
@@ -74,7 +86,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<14} {:<5} {:>9} {:>7} {:<6} {:>10.4} {:>6} {:>7.1} {:>10.4} {:>8.3} {:>9.2}",
+            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10.4} {:>6} {:>7.1} {:>10.4} {:>8.3} {:>9.2}",
             self.case,
             self.dtype,
             elements(self.elements),
@@ -86,7 +98,17 @@ impl fmt::Display for Row {
             self.limit_ns_per_element,
             self.fraction_of_limit,
             self.speedup_over_compiler,
-        )
+        )?;
+        if let Some(us) = self.us_per_step {
+            write!(f, "  {us:.0} us a step")?;
+        }
+        if let Some(times) = self.times_lazy {
+            write!(f, ", {times:.2} x lazy")?;
+        }
+        if let Some(times) = self.speedup_over_dense {
+            write!(f, ", {times:.0} in a dense step")?;
+        }
+        Ok(())
     }
 }
 

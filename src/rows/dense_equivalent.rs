@@ -336,8 +336,13 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
     }
 
     #[inline(always)]
-    fn prefetch(&self, row: usize) {
+    fn prefetch_early(&self, row: usize) {
         prefetch(self.at, row, 0);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, row: usize) {
+        self.history.prefetch(self.lag(row));
     }
 
     #[inline(always)]

@@ -81,6 +81,14 @@ impl<F: Float> History<F> {
         }
     }
 
+    /// Asks for what is known of the last `lag` steps.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, lag: usize) {
+        if lag > 1 && self.way == CatchUp::Series {
+            self.series.prefetch(lag);
+        }
+    }
+
     /// Takes the last `lag` steps, all with a gradient of zero.
     #[inline(always)]
     pub(super) fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {

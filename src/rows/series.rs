@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::{Adam, Error, Float};
+use crate::{
+    Adam, Error, Float,
+    prefetch::{prefetch, prefetch_row},
+};
 
 /// Sums over the steps that rows have to catch up with, for every step that a row may be at.
 ///
@@ -150,6 +153,13 @@ impl Series {
     #[inline(always)]
     fn sums(&self, lag: usize) -> &Sums {
         &self.sums[self.sums.len() - 1 - lag]
+    }
+
+    /// Asks for what [`jump`](Self::jump) reads.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, lag: usize) {
+        prefetch_row(&self.sums(lag).terms, 0, MOST_TERMS + 1);
+        prefetch(&self.powers, lag, 0);
     }
 
     /// What the last `lag` steps come to.

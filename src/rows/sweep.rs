@@ -136,6 +136,10 @@ pub(super) trait Before<R: RowRule, F: Float>: Send + Sized {
     /// Cuts before a row.
     fn split_at(self, row: usize) -> (Self, Self);
 
+    /// Asks for what [`prefetch`](Self::prefetch) needs.
+    fn prefetch_early(&self, row: usize);
+
+    /// Asks for what [`before`](Self::before) needs, apart from the table.
     fn prefetch(&self, row: usize);
 
     fn before<S: Simd>(&mut self, simd: S, row: usize, table: &mut Table<'_, R, F>);
@@ -145,6 +149,9 @@ impl<R: RowRule, F: Float> Before<R, F> for () {
     fn split_at(self, _row: usize) -> ((), ()) {
         ((), ())
     }
+
+    #[inline(always)]
+    fn prefetch_early(&self, _row: usize) {}
 
     #[inline(always)]
     fn prefetch(&self, _row: usize) {}
@@ -226,7 +233,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for Span<'_, R, F, B> {
                 while start < self.listed.len() {
                     let end = self.listed.end_of_run(start);
                     while asked < (end + ahead).min(self.listed.len()) {
-                        self.prefetch(asked);
+                        self.prefetch(asked, ahead);
                         asked += 1;
                     }
                     let row = self.listed.row(start) - self.first;
@@ -248,9 +255,12 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for Span<'_, R, F, B> {
 const AHEAD: usize = 8 << 10;
 
 impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
-    /// Asks for the memory of a listed row.
+    /// Asks for the memory of a listed row; `ahead` later it is asked for what leads to more.
     #[inline(always)]
-    fn prefetch(&self, index: usize) {
+    fn prefetch(&self, index: usize, ahead: usize) {
+        if index + ahead < self.listed.len() {
+            self.before.prefetch_early(self.listed.row(index + ahead) - self.first);
+        }
         if let Some((_, values)) = self.update {
             values.prefetch(self.listed.position(index));
         }

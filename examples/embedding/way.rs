@@ -1,0 +1,120 @@
+//! The three ways to step a table of which a batch lists some rows.
+
+use adamant::{Adam, Buffer, CatchUp, DenseEquivalent, Optimizer, RowGrads, RowOptimizer, State};
+use anyhow::Result;
+
+/// How a table is stepped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Lazy,
+    DenseEquivalent,
+    Dense,
+}
+
+/// Steps a table, and keeps what that takes besides the parameters.
+pub trait Stepper {
+    /// Called with the rows of a batch before the forward pass reads them.
+    fn before_reading(&mut self, _param: &mut [f32], _rows: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes a step.
+    fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()>;
+
+    /// Called before the whole table is read: to evaluate it, or to save it.
+    fn before_reading_all(&mut self, _param: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Way {
+    pub const ALL: [Self; 3] = [Self::Lazy, Self::DenseEquivalent, Self::Dense];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lazy => "lazy",
+            Self::DenseEquivalent => "dense-equivalent",
+            Self::Dense => "dense",
+        }
+    }
+
+    /// Prepares to step a table of `rows` by `width`.
+    pub fn stepper(self, adam: Adam, rows: usize, width: usize) -> Box<dyn Stepper> {
+        match self {
+            Self::Lazy => Box::new(Lazy { adam, state: adam.row_state(rows, width) }),
+            Self::DenseEquivalent => Box::new(Waiting {
+                adam,
+                width,
+                state: adam.row_state(rows, width),
+                waiting: DenseEquivalent::new(rows, CatchUp::Series),
+            }),
+            Self::Dense => Box::new(Dense {
+                adam,
+                state: adam.state(rows * width),
+                grad: Buffer::zeros(rows * width),
+            }),
+        }
+    }
+}
+
+/// Leaves rows that are not listed as they are, and their moments too.
+struct Lazy {
+    adam: Adam,
+    state: State<Adam, f32>,
+}
+
+impl Stepper for Lazy {
+    fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
+        Ok(self.adam.step_rows_lazy(param, grads, &mut self.state)?)
+    }
+}
+
+/// Takes rows where dense steps take them, as soon as they are needed.
+struct Waiting {
+    adam: Adam,
+    width: usize,
+    state: State<Adam, f32>,
+    /// Which steps each row has yet to take.
+    waiting: DenseEquivalent<f32>,
+}
+
+impl Stepper for Waiting {
+    fn before_reading(&mut self, param: &mut [f32], rows: &[u32]) -> Result<()> {
+        Ok(self.waiting.catch_up(self.state.table(param, self.width), rows)?)
+    }
+
+    fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
+        let table = self.state.table(param, self.width);
+        Ok(self.adam.step_rows_dense_equivalent(table, grads, &mut self.waiting)?)
+    }
+
+    fn before_reading_all(&mut self, param: &mut [f32]) -> Result<()> {
+        Ok(self.waiting.catch_up_all(self.state.table(param, self.width))?)
+    }
+}
+
+/// Steps all rows, most of them with a gradient of zero.
+struct Dense {
+    adam: Adam,
+    state: State<Adam, f32>,
+    /// As long as the table; zero between steps.
+    grad: Buffer<f32>,
+}
+
+impl Stepper for Dense {
+    fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
+        let width = grads.width;
+        let place = |row: u32| row as usize * width..(row as usize + 1) * width;
+        for (&row, values) in grads.rows.iter().zip(grads.values.chunks(width)) {
+            for (sum, value) in self.grad[place(row)].iter_mut().zip(values) {
+                *sum += value;
+            }
+        }
+        self.adam.step(param, &self.grad, &mut self.state)?;
+        // Cheaper than to clear the whole of it.
+        for &row in grads.rows {
+            self.grad[place(row)].fill(0.0);
+        }
+        Ok(())
+    }
+}
