@@ -1,7 +1,7 @@
 //! CPU optimizer kernels: Adam and its family in one pass over memory, at the speed of the memory,
 //! with the same bits on every CPU.
 //!
-//! # Three ways in
+//! # Four ways in
 //!
 //! Everyday, adamant owns the moments:
 //!
@@ -16,8 +16,32 @@
 //! ```
 //!
 //! Frameworks pass memory of their own, their own step count and any number of tensors, which share
-//! one parallel region: [`Optimizer::step_many`]. And whoever has a formula of their own implements
-//! [`Rule`], and gets everything else with it.
+//! one parallel region: [`Optimizer::step_many`].
+//!
+//! Embedding tables, of which a batch lists a few rows, cost what the batch touches:
+//!
+//! ```
+//! use adamant::{Adam, RowGrads, RowOptimizer};
+//!
+//! let (rows, width) = (10_000, 64);
+//! let adam = Adam { lr: 1e-3, ..Adam::default() };
+//! let mut table = vec![1.0_f32; rows * width];
+//! let mut state = adam.row_state(rows, width);
+//! let (ids, grads) = ([7_u32, 4096, 7], vec![0.1; 3 * width]);
+//! adam.step_rows_lazy(&mut table, RowGrads::new(&ids, &grads, width), &mut state)?;
+//! # Ok::<(), adamant::Error>(())
+//! ```
+//!
+//! And whoever has a formula of their own implements [`Rule`], and gets everything else with it.
+//!
+//! # Rows that are not listed
+//!
+//! | | what happens to them | for |
+//! |---|---|---|
+//! | [`step_rows_lazy`](RowOptimizer#lazy) | nothing, until they are listed again: PyTorch's `SparseAdam` | every optimizer |
+//! | [`step_rows_dense_equivalent`](DenseEquivalent) | what a dense step with a gradient of zero does, when they are next needed: TensorFlow's Adam | [`Adam`], AdamW |
+//!
+//! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`] lies on huge pages.
 //!
 //! # Optimizers
 //!
@@ -74,6 +98,9 @@
 //!
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
+
+// Work is cut in two for threads only.
+#![cfg_attr(not(feature = "rayon"), allow(dead_code))]
 
 mod buffer;
 mod dense;

@@ -116,7 +116,7 @@ pub struct Table<'a, R: RowRule, F: Float> {
     pub param: &'a mut [F],
     /// The moments, each as long as the parameters, or as many elements as there are rows where the
     /// moment is [one a row](RowWiseAdam). Before the first step each holds what
-    /// [`Rule::start`] says: zeros mostly. One that the rule does without is empty.
+    /// [`Rule::start`](crate::Rule::start) says: zeros mostly. One that the rule does without is empty.
     pub moments: Many<R::RowMoments, &'a mut [F]>,
     /// The number of parameters in a row: at least 1.
     pub width: usize,
@@ -216,13 +216,13 @@ impl<R: RowRule, F: Float> fmt::Debug for Table<'_, R, F> {
     }
 }
 
-/// What can step the rows of a table: every [`Rule`], which takes each parameter for itself, and
-/// [`RowWiseAdam`], which keeps a moment for the row as a whole; sealed.
+/// What can step the rows of a table: every [`Rule`](crate::Rule), which takes each parameter for
+/// itself, and [`RowWiseAdam`], which keeps a moment for the row as a whole; sealed.
 pub trait RowRule: Copy + Send + Sync + RowUpdate {}
 
 impl<R: RowUpdate> RowRule for R {}
 
-/// Steps on some rows of a table; every [`Rule`], and [`RowWiseAdam`], has these methods.
+/// Steps on some rows of a table; every [`Rule`](crate::Rule), and [`RowWiseAdam`], has these methods.
 ///
 /// # Lazy
 ///

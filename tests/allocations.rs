@@ -6,7 +6,9 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use adamant::{Adam, Exec, Isa, Optimizer};
+use adamant::{
+    Adam, CatchUp, DenseEquivalent, Exec, Isa, Optimizer, RowGrads, RowOptimizer, RowScratch,
+};
 
 /// The system's allocator, counting.
 struct Counting;
@@ -53,6 +55,30 @@ fn allocations(count: impl Fn() -> usize, exec: Exec, len: usize) -> usize {
     count() - before
 }
 
+/// The same for steps on rows of a table, lazy and dense-equivalent.
+fn row_allocations(count: impl Fn() -> usize, exec: Exec, rows: usize) -> usize {
+    let (adam, width) = (Adam::adamw(), 64);
+    let ids: Vec<u32> = (0..rows as u32).rev().chain(0..rows as u32 / 4).collect();
+    let values = vec![0.5; ids.len() * width];
+    let (mut param, mut state) = (vec![1.0_f32; rows * width], adam.row_state(rows, width));
+    let (mut scratch, mut t) = (RowScratch::default(), 0);
+    let mut waiting = DenseEquivalent::new(rows, CatchUp::Series);
+    let mut step = |count: usize| {
+        let (ids, values) = (&ids[..count], &values[..count * width]);
+        let grads = RowGrads::new(ids, values, width);
+        t += 1;
+        adam.step_rows_lazy_on(exec, t, state.table(&mut param, width), grads, &mut scratch)
+            .expect("a valid step");
+        let table = state.table(&mut param, width);
+        adam.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting).expect("a valid step");
+    };
+    step(ids.len());
+    let before = count();
+    // Few rows in between, so that the others have something to catch up with.
+    (0..10).for_each(|turn| step(if turn % 5 == 4 { ids.len() } else { 3 }));
+    count() - before
+}
+
 fn here() -> usize {
     HERE.get()
 }
@@ -69,6 +95,7 @@ fn a_step_on_the_calling_thread_allocates_nothing() {
     for isa in Isa::available() {
         assert_eq!(allocations(here, Exec { isa, parallel: false }, 100_000), 0);
         assert_eq!(allocations(here, Exec { isa, parallel: true }, 1_000), 0);
+        assert_eq!(row_allocations(here, Exec { isa, parallel: false }, 3_000), 0);
     }
 }
 
@@ -83,6 +110,8 @@ fn a_step_inside_a_pool_allocates_nothing() {
         // Rayon sets up a thread's queue when it first steals or is stolen from. A step that
         // allocates would do so in all of its tens.
         let none = |_| pool.install(|| allocations(in_pool, exec, 1_000_000)) == 0;
+        assert!((0..20).any(none), "{isa}");
+        let none = |_| pool.install(|| row_allocations(in_pool, exec, 3_000)) == 0;
         assert!((0..20).any(none), "{isa}");
     }
 }

@@ -6,13 +6,14 @@ mod support;
 use std::{fmt::Debug, marker::PhantomData};
 
 use adamant::{Adam, CatchUp, Epsilon, Exec, Float, Isa, RowWiseAdam};
-use proptest::prelude::{ProptestConfig, any, prop, prop_oneof, proptest};
+use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    ForEachRule, Specified, for_each_rule, number, ordinary,
+    Draw, Drawn, ForEachRule, Specified, WithRule, for_each_rule, number, ordinary,
     rows::{
         Event, IndexType, Listed, RowColumns, SpecifiedRows, check_dense_equivalent, check_lazy,
     },
+    with_rule,
 };
 
 /// Widths at which a kernel may go wrong.
@@ -218,4 +219,98 @@ fn dense_equivalent_steps_give_the_reference_bits() {
 fn dense_equivalent_steps_of_any_numbers_give_the_reference_bits() {
     dense_equivalent::<f32>(true);
     dense_equivalent::<f64>(true);
+}
+
+/// Lazy steps of an optimizer with hyper-parameters from a seed.
+struct AnySteps {
+    seed: u64,
+    rows: usize,
+    width: usize,
+    counts: Vec<usize>,
+    exec: Exec,
+}
+
+impl WithRule for &AnySteps {
+    fn run<R: Drawn>(self) {
+        self.check::<R, f32>();
+        self.check::<R, f64>();
+    }
+}
+
+impl AnySteps {
+    fn check<R: Drawn, F: Float>(&self) {
+        let Self { seed, rows, width, exec, .. } = *self;
+        let mut random = Random::new(seed, seed % 2 == 0);
+        let t = 1 + seed % 1000;
+        let rule = loop {
+            let mut bits = || random.rng.random();
+            let mut draw = Draw::new(&mut bits);
+            let rule: R = draw.rule();
+            let holds = |&constant: &f64| F::from_f64(constant).is_finite();
+            let fits = |t| rule.constants(t).as_ref().iter().all(holds);
+            if draw.in_range && (t..).take(self.counts.len()).all(fits) {
+                break rule;
+            }
+        };
+        let before = random.table::<R, F>(&rule, rows, width);
+        let steps: Vec<_> =
+            self.counts.iter().map(|&count| random.listed(rows, count, width + 1)).collect();
+        check_lazy(&rule, t, &before, &steps, exec, (seed % 16) as usize);
+    }
+}
+
+proptest! {
+    // What fails is printed, and becomes a test with a name.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_lazy_steps_give_the_reference_bits(
+        row: u8,
+        seed: u64,
+        rows in 1..200usize,
+        width in 1..80usize,
+        counts in prop::collection::vec(0..100usize, 1..4),
+        isa in prop::sample::select(Isa::available()),
+        parallel: bool,
+    ) {
+        with_rule(row, &AnySteps { seed, rows, width, counts, exec: Exec { isa, parallel } });
+    }
+
+    #[test]
+    fn any_dense_equivalent_steps_give_the_reference_bits(
+        seed: u64,
+        adam in prop::sample::select(adams().to_vec()),
+        rows in 1..100usize,
+        width in 1..40usize,
+        start in prop::sample::select(vec![0, 5, 1000, u64::from(u32::MAX) - 20, 1 << 40]),
+        count in 0..60usize,
+        isa in prop::sample::select(Isa::available()),
+        parallel: bool,
+    ) {
+        let exec = Exec { isa, parallel };
+        let mut random = Random::new(seed, seed % 2 == 0);
+        let before = random.table::<_, f32>(&adam, rows, width);
+        let events = events(&mut random, adam, &before, count);
+        check_dense_equivalent(CatchUp::Replay, start, &before, &events, exec, 0);
+        if adam.weight_decay == 0.0 || adam.decoupled_weight_decay {
+            check_dense_equivalent(CatchUp::Series, start, &before, &events, exec, 0);
+        }
+    }
+}
+
+/// Every row has had its turn to catch up several times when the table is small against the history,
+/// and rows that nobody needs are no exception.
+#[test]
+fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
+    let adam = Adam::adamw();
+    for way in [CatchUp::Series, CatchUp::Replay] {
+        let mut random = Random::new(5, false);
+        let before = random.table::<_, f32>(&adam, 3, 4);
+        let first = random.listed(3, 3, 4);
+        let nothing = Event::Step(adam, random.listed(3, 0, 4));
+        let mut events = vec![Event::Step(adam, first)];
+        events.extend(std::iter::repeat_n(nothing, 9000));
+        let exec = Exec { isa: Isa::detect(), parallel: false };
+        check_dense_equivalent(way, 0, &before, &events, exec, 0);
+    }
 }

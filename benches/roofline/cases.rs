@@ -150,7 +150,7 @@ impl<R: Rule, F: Float> Arrays<R, F> {
             per_element(step),
             ((3 + 2 * self.kept()) * size_of::<F>()) as f64,
             per_element(stream).max(divider),
-            plain / step,
+            Some(plain / step),
         )
     }
 

@@ -10,7 +10,14 @@
 //!
 //! Cases: `dense` is Adam over one tensor, from inside the pool where there are several threads, and
 //! `dense-outside` from a thread that is in none; `call` is Adam over 16 elements, `1000x1024` and
-//! `gpt2` over many tensors; the others are optimizers by name.
+//! `gpt2` over many tensors; others are optimizers by name.
+//!
+//! `rows-lazy-64x4096` is a lazy step of Adam on 4,096 indices, a fifth of them duplicates, into a table
+//! of 1 Mi rows of 64; `rows-rowwise` keeps one second moment a row, and `rows-dense-equivalent` catches
+//! up by the series. Rows come fresh from memory, or with `-zipf` as words do; `-cached` is a small table;
+//! `-huge` lies on huge pages, as [`Buffer`](adamant::Buffer) does. The limit is that of the same rows
+//! once each, in order, with gradients that are summed already, trivial arithmetic and prefetches; the
+//! elements are those of the gradient.
 
 mod cases;
 mod limits;

@@ -21,7 +21,7 @@ pub struct Row {
     pub gb_per_s: f64,
     pub limit_ns_per_element: f64,
     pub fraction_of_limit: f64,
-    pub speedup_over_compiler: f64,
+    pub speedup_over_compiler: Option<f64>,
     /// Of tables: the time of a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub us_per_step: Option<f64>,
@@ -44,7 +44,7 @@ impl Row {
         ns_per_element: f64,
         bytes_per_element: f64,
         limit_ns_per_element: f64,
-        speedup_over_compiler: f64,
+        speedup_over_compiler: Option<f64>,
     ) -> Self {
         Self {
             case: case.into(),
@@ -86,7 +86,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10.4} {:>6} {:>7.1} {:>10.4} {:>8.3} {:>9.2}",
+            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10.4} {:>6.1} {:>7.1} {:>10.4} {:>8.3} {:>10}",
             self.case,
             self.dtype,
             elements(self.elements),
@@ -97,7 +97,7 @@ impl fmt::Display for Row {
             self.gb_per_s,
             self.limit_ns_per_element,
             self.fraction_of_limit,
-            self.speedup_over_compiler,
+            self.speedup_over_compiler.map_or("-".into(), |times| format!("{times:.2}")),
         )?;
         if let Some(us) = self.us_per_step {
             write!(f, "  {us:.0} us a step")?;

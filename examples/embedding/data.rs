@@ -119,6 +119,10 @@ impl Ratings {
         self.values.len()
     }
 
+    pub fn all(&self) -> Batch<'_> {
+        Batch { users: &self.users, items: &self.items, values: &self.values }
+    }
+
     /// All ratings, some at a time.
     pub fn batches(&self, size: usize) -> impl ExactSizeIterator<Item = Batch<'_>> {
         let rows = self.users.chunks(size).zip(self.items.chunks(size));

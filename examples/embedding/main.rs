@@ -13,7 +13,7 @@
 //! ```text
 //! cargo run --release --example embedding
 //! cargo run --release --example embedding -- --optimizer adamw --lr 0.01
-//! cargo run --release --example embedding -- --users 1000000 --width 64 --steps 200
+//! cargo run --release --example embedding -- --users 1000000 --steps 300
 //! ```
 //!
 //! The parts to copy into a program of your own are [`way`], which shows what each way keeps besides

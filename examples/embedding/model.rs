@@ -88,9 +88,9 @@ impl Model {
     }
 }
 
-/// NaN if there is one, which `f32::max` would ignore.
+/// The largest size of a number: NaN if there is one, which `f32::max` would ignore.
 fn largest(numbers: impl Iterator<Item = f32>) -> f32 {
-    numbers.map(f32::abs).fold(0.0, |most, size| if size <= most { most } else { size })
+    numbers.map(f32::abs).max_by(f32::total_cmp).unwrap_or_default()
 }
 
 impl Rated<'_> {

@@ -3,20 +3,19 @@
 use std::time::{Duration, Instant};
 
 use adamant::Adam;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use rand::SeedableRng;
 
-use crate::{
-    Random,
-    data::Ratings,
-    model::{Gradient, Model},
-    way::Way,
-};
+use crate::Random;
+use crate::data::{Batch, Ratings};
+use crate::model::{Gradient, Model};
+use crate::way::{Stepper, Way};
 
 /// What all runs have in common.
 pub struct Plan {
-    /// Of the table of users and of that of items.
+    /// Of the table of users, and of that of items.
     pub rows: [usize; 2],
+    /// Of both tables.
     pub width: usize,
     /// Ratings per step.
     pub batch: usize,
@@ -27,56 +26,120 @@ pub struct Plan {
     pub held_out: Ratings,
 }
 
-/// What came out.
+/// A model, and what steps its two tables.
+pub struct Trainee {
+    pub model: Model,
+    users: Box<dyn Stepper>,
+    items: Box<dyn Stepper>,
+}
+
+/// A model after training, and what it took.
 pub struct Run {
     pub way: Way,
     pub model: Model,
-    /// The root mean squared error of the ratings that were held out.
+    /// The root mean squared error over the ratings that were held out.
     pub error: f64,
-    /// Of a step of both tables, catching up included: the median.
+    /// For a step of both tables, all that the optimizer does for a batch: the median.
     pub step: Duration,
-    /// Of catching up before the forward pass: the median.
+    /// For catching up before the forward pass, which is a part of the step: the median.
     pub catch_up: Duration,
-    /// Of catching up with all rows after the last step.
+    /// For catching up with all rows after the last step.
     pub catch_up_all: Duration,
 }
 
+impl Plan {
+    /// Each rating once.
+    pub fn batches(&self) -> impl ExactSizeIterator<Item = Batch<'_>> {
+        self.train.batches(self.batch)
+    }
+
+    pub fn steps(&self) -> usize {
+        self.batches().len()
+    }
+}
+
+impl Trainee {
+    pub fn new(way: Way, plan: &Plan) -> Self {
+        let Plan { rows, width, adam, seed, .. } = *plan;
+        let [users, items] = rows.map(|rows| way.stepper(adam, rows, width));
+        Self { model: Model::new(&mut Random::seed_from_u64(seed), rows, width), users, items }
+    }
+
+    /// To be called before the forward pass.
+    pub fn before_reading(&mut self, batch: Batch) -> Result<()> {
+        self.users.before_reading(&mut self.model.users, batch.users)?;
+        self.items.before_reading(&mut self.model.items, batch.items)
+    }
+
+    pub fn step(&mut self, batch: Batch, gradient: &Gradient) -> Result<()> {
+        self.users.step(&mut self.model.users, gradient.users(batch))?;
+        self.items.step(&mut self.model.items, gradient.items(batch))
+    }
+
+    /// To be called before the model is evaluated or saved.
+    pub fn before_reading_all(&mut self) -> Result<()> {
+        self.users.before_reading_all(&mut self.model.users)?;
+        self.items.before_reading_all(&mut self.model.items)
+    }
+}
+
 impl Run {
-    /// Trains on each batch once.
     pub fn new(way: Way, plan: &Plan, mut on_step: impl FnMut()) -> Result<Self> {
-        let Plan { rows, width, adam, .. } = *plan;
-        let mut model = Model::new(&mut Random::seed_from_u64(plan.seed), rows, width);
-        let [mut users, mut items] = rows.map(|rows| way.stepper(adam, rows, width));
-        let mut gradient = Gradient::new(width);
-
+        let mut trainee = Trainee::new(way, plan);
+        let mut gradient = Gradient::new(plan.width);
         let (mut steps, mut catch_ups) = (Vec::new(), Vec::new());
-        for batch in plan.train.batches(plan.batch) {
-            let start = Instant::now();
-            users.before_reading(&mut model.users, batch.users)?;
-            items.before_reading(&mut model.items, batch.items)?;
-            let catch_up = start.elapsed();
-
-            model.gradient(batch, &mut gradient);
-
-            let start = Instant::now();
-            users.step(&mut model.users, gradient.users(batch))?;
-            items.step(&mut model.items, gradient.items(batch))?;
-            steps.push(catch_up + start.elapsed());
+        for batch in plan.batches() {
+            let catch_up = timed(|| trainee.before_reading(batch))?;
+            trainee.model.gradient(batch, &mut gradient);
+            let step = timed(|| trainee.step(batch, &gradient))?;
+            steps.push(catch_up + step);
             catch_ups.push(catch_up);
             on_step();
         }
-        let start = Instant::now();
-        users.before_reading_all(&mut model.users)?;
-        items.before_reading_all(&mut model.items)?;
-        let catch_up_all = start.elapsed();
+        let catch_up_all = timed(|| trainee.before_reading_all())?;
 
+        let model = trainee.model;
         let error = model.error(&plan.held_out);
+        ensure!(error.is_finite(), "training has diverged; a smaller --lr may help");
         let (step, catch_up) = (median(steps), median(catch_ups));
         Ok(Self { way, model, error, step, catch_up, catch_up_all })
     }
 }
 
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    work()?;
+    Ok(start.elapsed())
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// Rows that wait for up to hundreds of steps, within a second of tests.
+#[cfg(test)]
+pub fn small_plan() -> Plan {
+    use crate::data::World;
+
+    let mut random = Random::seed_from_u64(1);
+    let world = World::new(&mut random, [300, 200], 1.0);
+    let [train, held_out] = [300 * 16, 2000].map(|count| world.draw(&mut random, count));
+    let adam = Adam { lr: 0.01, ..Adam::default() };
+    Plan { rows: [300, 200], width: 8, batch: 16, adam, seed: 2, train, held_out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn training_beats_the_mean_in_every_way() {
+        let plan = small_plan();
+        for way in Way::ALL {
+            let run = Run::new(way, &plan, || ()).unwrap();
+            let share = run.error / plan.held_out.standard_deviation();
+            assert!(share < 0.9, "{}: {share}", way.name());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Lazy,
-    DenseEquivalent,
+    DenseEquivalent(CatchUp),
     Dense,
 }
 
@@ -28,12 +28,18 @@ pub trait Stepper {
 }
 
 impl Way {
-    pub const ALL: [Self; 3] = [Self::Lazy, Self::DenseEquivalent, Self::Dense];
+    pub const ALL: [Self; 4] = [
+        Self::Lazy,
+        Self::DenseEquivalent(CatchUp::Series),
+        Self::DenseEquivalent(CatchUp::Replay),
+        Self::Dense,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Lazy => "lazy",
-            Self::DenseEquivalent => "dense-equivalent",
+            Self::DenseEquivalent(CatchUp::Series) => "dense-equivalent, series",
+            Self::DenseEquivalent(CatchUp::Replay) => "dense-equivalent, replay",
             Self::Dense => "dense",
         }
     }
@@ -42,11 +48,11 @@ impl Way {
     pub fn stepper(self, adam: Adam, rows: usize, width: usize) -> Box<dyn Stepper> {
         match self {
             Self::Lazy => Box::new(Lazy { adam, state: adam.row_state(rows, width) }),
-            Self::DenseEquivalent => Box::new(Waiting {
+            Self::DenseEquivalent(catch_up) => Box::new(Waiting {
                 adam,
                 width,
                 state: adam.row_state(rows, width),
-                waiting: DenseEquivalent::new(rows, CatchUp::Series),
+                waiting: DenseEquivalent::new(rows, catch_up),
             }),
             Self::Dense => Box::new(Dense {
                 adam,
@@ -84,8 +90,8 @@ impl Stepper for Waiting {
     }
 
     fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
-        let table = self.state.table(param, self.width);
-        Ok(self.adam.step_rows_dense_equivalent(table, grads, &mut self.waiting)?)
+        let Self { adam, state, waiting, .. } = self;
+        Ok(adam.step_rows_dense_equivalent(param, grads, state, waiting)?)
     }
 
     fn before_reading_all(&mut self, param: &mut [f32]) -> Result<()> {

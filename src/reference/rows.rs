@@ -83,10 +83,13 @@ pub fn series<F: Float>(
     let rounding = if size_of::<F>() == 4 { f32::EPSILON.into() } else { f64::EPSILON } / 2.0;
     let zeros = vec![F::default(); param.len()];
     let (before, missed) = steps.split_at(steps.len() - skipped);
-    if let [(t, rule)] = missed {
-        return adam(rule, *t, param, &zeros, exp_avg, exp_avg_sq);
+    if missed.len() <= 3 {
+        for (t, rule) in missed {
+            adam(rule, *t, param, &zeros, exp_avg, exp_avg_sq);
+        }
+        return;
     }
-    let Some(&(_, Adam { beta1, beta2, .. })) = missed.first() else { return };
+    let Adam { beta1, beta2, .. } = missed[0].1;
 
     let mut shrink = 1.0;
     let factor = |rule: &Adam| match rule.weight_decay != 0.0 {
@@ -109,9 +112,9 @@ pub fn series<F: Float>(
         let [_, _, _, _, step_size, eps, ..] = rule.constants(*t);
         let eps = eps * growth;
         if counted == 0 {
-            first = eps;
+            first = F::from_f64(eps).to_f64();
         }
-        let distance = if first > 0.0 { (eps / first - 1.0).max(0.0).min(1e20) } else { 0.0 };
+        let distance = if first > 0.0 { (eps / first - 1.0).min(1e20) } else { 0.0 };
         let mut term = step_size * fading;
         for sum in &mut sums[..=terms] {
             *sum = factor(rule) * *sum + term;
@@ -145,11 +148,11 @@ pub fn series<F: Float>(
         let inverse = F::from_f64(1.0) / (v.sqrt() + eps);
         let near = eps * inverse;
         if near > limit && m != F::default() {
-            let [param, m, v] = [&mut param[i..=i], &mut [m], &mut [v]];
+            let [way, m, v] = [&mut [F::default()], &mut [m], &mut [v]];
             for (t, rule) in &missed[..counted] {
-                adam(rule, *t, param, &[F::default()], m, v);
+                adam(rule, *t, way, &[F::default()], m, v);
             }
-            param[0] = F::from_f64(rest) * param[0];
+            param[i] = shrink.mul_add(param[i], F::from_f64(rest) * way[0]);
         } else {
             let mut sum = F::default();
             for (place, &coefficient) in coefficients.iter().enumerate().rev() {

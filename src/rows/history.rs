@@ -26,6 +26,9 @@ pub(super) struct History<F: Float> {
     series: Series,
 }
 
+/// So few steps are not much faster by the series, and one by one they have the bits of dense steps.
+const FEW: usize = 3;
+
 /// Whether the steps of two rules may stand in one history: whether they differ in learning rate and
 /// strength of weight decay at most.
 fn is_like(a: &Adam, b: &Adam) -> bool {
@@ -77,14 +80,14 @@ impl<F: Float> History<F> {
             if is_first {
                 self.series.begin(rule, self.reach);
             }
-            self.series.push(rule, constants, F::TERMS);
+            self.series.push::<F>(rule, constants);
         }
     }
 
     /// Asks for what is known of the last `lag` steps.
     #[inline(always)]
     pub(super) fn prefetch(&self, lag: usize) {
-        if lag > 1 && self.way == CatchUp::Series {
+        if lag > FEW && self.way == CatchUp::Series {
             self.series.prefetch(lag);
         }
     }
@@ -92,8 +95,7 @@ impl<F: Float> History<F> {
     /// Takes the last `lag` steps, all with a gradient of zero.
     #[inline(always)]
     pub(super) fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
-        // A single step is not faster by the series.
-        if self.way == CatchUp::Replay || lag == 1 {
+        if self.way == CatchUp::Replay || lag <= FEW {
             let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
             self.replay(simd, lag, lag, param, [exp_avg, exp_avg_sq]);
         } else if F::TERMS == 6 {
@@ -139,42 +141,55 @@ impl<F: Float> History<F> {
             |k| Vector::splat(simd, k),
         );
         let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
-        if jump.serves_all() {
-            let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
-            for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
-                let grad = &F::ZEROS[..param.len()];
-                let moments = [exp_avg, exp_avg_sq];
-                sweep(simd, Jump::<N>, &k, Tensor { param, grad, moments }, false);
-            }
-            return;
-        }
         let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
         for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
-            let len = param.len();
-            let mut replayed = [[F::default(); TILE]; 3];
-            let mut left_out = [false; TILE];
-            let mut any = false;
-            for i in 0..len {
-                left_out[i] = !jump.serves(exp_avg[i], exp_avg_sq[i]);
-                any |= left_out[i];
+            let grad = &F::ZEROS[..param.len()];
+            let tensor = Tensor { param, grad, moments: [exp_avg, exp_avg_sq] };
+            if jump.serves_all() {
+                sweep(simd, Jump::<N>, &k, tensor, false);
+            } else {
+                self.jump_or_replay(simd, lag, &jump, &k, tensor);
             }
-            if any {
-                let [param_copy, exp_avg_copy, exp_avg_sq_copy] = &mut replayed;
-                param_copy[..len].copy_from_slice(param);
-                exp_avg_copy[..len].copy_from_slice(exp_avg);
-                exp_avg_sq_copy[..len].copy_from_slice(exp_avg_sq);
-                let moments = [&mut exp_avg_copy[..len], &mut exp_avg_sq_copy[..len]];
-                let count = lag.min(self.series.window());
-                self.replay(simd, lag, count, &mut param_copy[..len], moments);
+        }
+    }
+
+    /// [`jump`](Self::jump) for a tile, where the series does not serve all parameters.
+    #[inline(always)]
+    fn jump_or_replay<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        lag: usize,
+        jump: &series::Jump<F, N>,
+        k: &[Vector<S, F>; N],
+        tensor: Tensor<'_, Jump<N>, F>,
+    ) {
+        let Tensor { param, grad, moments: [exp_avg, exp_avg_sq] } = tensor;
+        let len = param.len();
+        let mut left_out = [false; TILE];
+        let moments = exp_avg.iter().zip(&*exp_avg_sq);
+        for (left_out, (&m, &v)) in left_out.iter_mut().zip(moments) {
+            *left_out = !jump.serves(m, v);
+        }
+        let left_out = left_out[..len].contains(&true).then_some(left_out);
+
+        let mut replayed = [F::default(); TILE];
+        if left_out.is_some() {
+            // How far a parameter goes does not depend on where it is; from 0, the steps round off
+            // less.
+            let [mut m, mut v] = [[F::default(); TILE]; 2];
+            m[..len].copy_from_slice(exp_avg);
+            v[..len].copy_from_slice(exp_avg_sq);
+            let count = lag.min(self.series.window());
+            self.replay(simd, lag, count, &mut replayed[..len], [&mut m[..len], &mut v[..len]]);
+            for (replayed, &param) in replayed.iter_mut().zip(&*param) {
+                *replayed = jump.arrive(param, *replayed);
             }
-            let grad = &F::ZEROS[..len];
-            let moments = [exp_avg, exp_avg_sq];
-            sweep(simd, Jump::<N>, &k, Tensor { param: &mut *param, grad, moments }, false);
-            if any {
-                for i in 0..len {
-                    let replayed = jump.rest * replayed[0][i];
-                    param[i] = if left_out[i] { replayed } else { param[i] };
-                }
+        }
+        let moments = [exp_avg, exp_avg_sq];
+        sweep(simd, Jump::<N>, k, Tensor { param: &mut *param, grad, moments }, false);
+        if let Some(left_out) = left_out {
+            for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
+                *param = if left_out { replayed } else { *param };
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Adam with one second moment a row.
 
+use core::array;
+
 use pulp::Simd;
 
 use super::{RowUpdate, Table, sweep::RowGrad};
@@ -116,43 +118,37 @@ impl RowWiseAdam {
             for (param, grad) in params.iter().zip(grads) {
                 self.add_squares(simd, k, &mut partial, param, grad);
             }
-            self.add_squares(simd, k, &mut partial, param, grad);
+            if !param.is_empty() {
+                // Zeros add nothing, nor does their decay.
+                let [mut last_param, mut last_grad] = [[F::default(); SUMS]; 2];
+                last_param[..param.len()].copy_from_slice(param);
+                last_grad[..grad.len()].copy_from_slice(grad);
+                self.add_squares(simd, k, &mut partial, &last_param, &last_grad);
+            }
         }
         let mut sums = [F::default(); SUMS];
         for (sums, partial) in F::split_mut::<S>(&mut sums).0.iter_mut().zip(partial) {
             *sums = partial.register();
         }
-        let mut half = SUMS / 2;
-        while half > 0 {
-            let (lower, upper) = sums.split_at_mut(half);
-            for (lower, &upper) in lower.iter_mut().zip(&*upper) {
-                *lower = *lower + upper;
-            }
-            half /= 2;
-        }
-        sums[0]
+        let eight: [F; 8] = array::from_fn(|i| sums[i] + sums[i + 8]);
+        let four: [F; 4] = array::from_fn(|i| eight[i] + eight[i + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
     }
 
-    /// Adds the squares of [`SUMS`] columns or less to as many sums.
+    /// Adds the squares of [`SUMS`] columns to as many sums.
     #[inline(always)]
     fn add_squares<S: Simd, F: Float>(
         self,
         simd: S,
         k: &[Vector<S, F>; 8],
         sums: &mut [Vector<S, F>; SUMS],
-        param: &[F],
-        grad: &[F],
+        param: &[F; SUMS],
+        grad: &[F; SUMS],
     ) {
-        let ((params, param), (grads, grad)) = (F::split::<S>(param), F::split::<S>(grad));
-        for ((sum, &param), &grad) in sums.iter_mut().zip(params).zip(grads) {
+        let (params, grads) = (F::split::<S>(param).0, F::split::<S>(grad).0);
+        for (sum, (&param, &grad)) in sums.iter_mut().zip(params.iter().zip(grads)) {
             let (param, grad) = (Vector::new(simd, param), Vector::new(simd, grad));
             let (_, grad) = self.0.decay(k, param, grad);
-            *sum = grad.mul_add(grad, *sum);
-        }
-        if !param.is_empty() {
-            let (param, grad) = (Vector::load(simd, param), Vector::load(simd, grad));
-            let (_, grad) = self.0.decay(k, param, grad);
-            let sum = &mut sums[params.len()];
             *sum = grad.mul_add(grad, *sum);
         }
     }

@@ -118,7 +118,7 @@ impl Series {
     }
 
     /// Adds a step: its part to the sums of the steps before, with one term more than are used.
-    pub(super) fn push(&mut self, adam: &Adam, constants: [f64; 8], terms: usize) {
+    pub(super) fn push<F: Float>(&mut self, adam: &Adam, constants: [f64; 8]) {
         let [_, _, _, _, step_size, eps, _, share] = constants;
         let factor = if adam.weight_decay != 0.0 { 1.0 - share } else { 1.0 };
         self.shrink.times(factor);
@@ -127,12 +127,12 @@ impl Series {
         {
             let eps = eps * growth;
             if j == 0 {
-                sums.eps = eps;
+                // A number of the step's type, which loses nothing there.
+                sums.eps = F::from_f64(eps).to_f64();
             }
-            let distance =
-                if sums.eps > 0.0 { (eps / sums.eps - 1.0).max(0.0).min(FARTHEST) } else { 0.0 };
+            let distance = if sums.eps > 0.0 { (eps / sums.eps - 1.0).min(FARTHEST) } else { 0.0 };
             let mut term = step_size * fading;
-            for sum in &mut sums.terms[..=terms] {
+            for sum in &mut sums.terms[..=F::TERMS] {
                 *sum = factor * *sum + term;
                 term *= distance;
             }
@@ -205,7 +205,7 @@ pub(super) struct Jump<F, const N: usize> {
     /// What p, m and v are multiplied by, x_1, and the c_k.
     pub(super) constants: [F; N],
     /// What p is multiplied by in the steps that do not count for the sums.
-    pub(super) rest: F,
+    rest: F,
     limit: F,
 }
 
@@ -222,6 +222,12 @@ impl<F: Float, const N: usize> Jump<F, N> {
         let eps = self.constants[3];
         let near = eps * (F::from_f64(1.0) / (v.sqrt() + eps));
         !self.limit.less_than(near) || m == F::default()
+    }
+
+    /// Where a parameter ends that would go `way` in the steps that count for the sums, from 0.
+    #[inline(always)]
+    pub(super) fn arrive(&self, param: F, way: F) -> F {
+        self.constants[0].mul_add(param, self.rest * way)
     }
 }
 
