@@ -166,8 +166,8 @@ fn a_call_from_outside_the_pool_gives_the_reference_bits() {
     }
 }
 
-/// Steps on few rows of a table, so that rows wait, with learning rates that change; now and then
-/// rows are asked for.
+/// Steps on few rows of a table, so that rows wait, with learning rates that change, and for a while
+/// another epsilon; now and then rows are asked for.
 fn events<F: Float>(
     random: &mut Random,
     adam: Adam,
@@ -185,9 +185,11 @@ fn events<F: Float>(
             _ => {
                 let scale = random.rng.random_range(0.0..2.0);
                 let (lr, weight_decay) = (scale * adam.lr, scale * adam.weight_decay);
+                // The rule itself changes, too, and then back.
+                let eps = if step % 50 > 40 { 2.0 * adam.eps + 1e-6 } else { adam.eps };
                 let count = random.rng.random_range(0..4);
                 let listed = random.listed(rows, count, table.width);
-                Event::Step(Adam { lr, weight_decay, ..adam }, listed)
+                Event::Step(Adam { lr, weight_decay, eps, ..adam }, listed)
             }
         })
         .collect()
