@@ -67,6 +67,16 @@ pub enum Error {
         expected: usize,
     },
 
+    /// A state and the [`DenseEquivalent`](crate::DenseEquivalent) of its rows have not taken the same
+    /// steps.
+    #[error("the state has taken {state} steps, but its rows {rows}")]
+    StepMismatch {
+        /// The steps of the state.
+        state: u64,
+        /// The steps of its rows.
+        rows: u64,
+    },
+
     /// A gradient's rows are wider or narrower than those of the table.
     #[error("the gradient's rows are {width} wide, but those of the table {expected}")]
     WidthMismatch {

@@ -218,6 +218,10 @@ impl<R: RowRule, F: Float> fmt::Debug for Table<'_, R, F> {
 
 /// What can step the rows of a table: every [`Rule`](crate::Rule), which takes each parameter for
 /// itself, and [`RowWiseAdam`], which keeps a moment for the row as a whole; sealed.
+///
+/// `RowMoments` is [`Rule::Moments`](crate::Rule::Moments) for a rule, and so
+/// [`Count<2>`](crate::Count) for [`Adam`](crate::Adam), and [`Count<2>`](crate::Count) for
+/// [`RowWiseAdam`]: `Many<R::RowMoments, &mut [f32]>` is an array of as many slices.
 pub trait RowRule: Copy + Send + Sync + RowUpdate {}
 
 impl<R: RowUpdate> RowRule for R {}

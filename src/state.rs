@@ -102,8 +102,8 @@ impl<R: RowRule, F: Float> State<R, F> {
         self.step = step;
     }
 
-    /// The moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES); one that the
-    /// rule does without is empty.
+    /// The moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES) (`exp_avg` and
+    /// `exp_avg_sq` for [`RowWiseAdam`](crate::RowWiseAdam)); one that the rule does without is empty.
     pub fn moments(&self) -> Many<R::RowMoments, &[F]> {
         R::RowMoments::from_fn(|moment| &self.buffer[self.places.as_ref()[moment].clone()])
     }

@@ -5,7 +5,10 @@ mod support;
 
 use std::{fmt::Debug, marker::PhantomData};
 
-use adamant::{Adam, CatchUp, Epsilon, Exec, Float, Isa, RowWiseAdam};
+use adamant::{
+    Adam, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads, RowOptimizer,
+    RowScratch, RowWiseAdam, Table,
+};
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
@@ -315,4 +318,87 @@ fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
         let exec = Exec { isa: Isa::detect(), parallel: false };
         check_dense_equivalent(way, 0, &before, &events, exec, 0);
     }
+}
+
+/// The history goes back further for a large table, and all rows have their turn within it.
+#[test]
+fn no_row_of_a_large_table_waits_for_longer_than_the_history() {
+    let (rows, adam) = (300_000, Adam::default());
+    let (mut param, mut state) = (vec![1.0_f32; rows], adam.row_state(rows, 1));
+    let mut waiting = DenseEquivalent::new(rows, CatchUp::Series);
+    let exec = Exec { isa: Isa::detect(), parallel: true };
+    for step in 0..10_000 {
+        let (row, grad) = ([step * 7 % rows], [0.5]);
+        let grads = RowGrads::new(if step % 3 == 0 { &row[..] } else { &[] }, &grad, 1);
+        let grads = RowGrads { values: &grad[..grads.rows.len()], ..grads };
+        let table = state.table(&mut param, 1);
+        adam.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting).expect("a valid step");
+    }
+    let longest = (0..rows).filter_map(|row| waiting.skipped(row)).max();
+    assert!(longest.is_some_and(|longest| (4096..=rows as u64 / 64).contains(&longest)));
+    assert_eq!(waiting.skipped(rows), None);
+}
+
+/// Saving does not disturb: what comes is the same as after a restart.
+#[test]
+fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
+    fn check<F: Float>(way: CatchUp) {
+        let (rows, width, adam) = (50, 8, Adam { weight_decay: 0.1, ..Adam::adamw() });
+        let mut random = Random::new(1, false);
+        let mut columns = random.table::<_, F>(&adam, rows, width);
+        let mut waiting = DenseEquivalent::new(rows, way);
+        let exec = Exec { isa: Isa::detect(), parallel: false };
+        let train = |columns: &mut RowColumns<F>, waiting: &mut DenseEquivalent<F>, from: usize| {
+            for step in from..from + 300 {
+                let (row, values) = ([step * 7 % rows], vec![F::from_f64(0.25); width]);
+                let grads = RowGrads::new(&row, &values, width);
+                let table = columns.table::<Adam>();
+                adam.step_rows_dense_equivalent_on(exec, table, grads, waiting)
+                    .expect("a valid step");
+            }
+            waiting.catch_up_all_on(exec, columns.table()).expect("the table");
+        };
+        train(&mut columns, &mut waiting, 0);
+        let (mut restored, mut fresh) = (columns.clone(), DenseEquivalent::new(rows, way));
+        fresh.set_step(waiting.step());
+        train(&mut columns, &mut waiting, 300);
+        train(&mut restored, &mut fresh, 300);
+        columns.assert_same_bits(&restored, || format!("{way:?}"));
+    }
+    for way in [CatchUp::Series, CatchUp::Replay] {
+        check::<f32>(way);
+        check::<f64>(way);
+    }
+}
+
+#[test]
+fn an_empty_table_of_any_width_is_stepped() {
+    let adam = Adam::default();
+    for isa in Isa::available() {
+        for parallel in [false, true] {
+            let exec = Exec { isa, parallel };
+            for width in [1, 1 << 60, 1 << 62, 3 << 61, usize::MAX] {
+                let table = || Table { param: &mut [], moments: [&mut [][..], &mut []], width };
+                let grads = RowGrads::<u32, f32>::new(&[], &[], width);
+                let mut scratch = RowScratch::default();
+                let lazy = adam.step_rows_lazy_on(exec, 1, table(), grads, &mut scratch);
+                let mut waiting = DenseEquivalent::new(0, CatchUp::Replay);
+                let dense = adam.step_rows_dense_equivalent_on(exec, table(), grads, &mut waiting);
+                let caught_up = waiting.catch_up_all_on(exec, table());
+                assert_eq!([lazy, dense, caught_up], [Ok(()), Ok(()), Ok(())], "{width}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_state_and_rows_that_took_other_steps_are_refused() {
+    let adam = Adam::default();
+    let (mut param, mut state) = (vec![1.0_f32; 8], adam.row_state(4, 2));
+    let mut waiting = DenseEquivalent::new(4, CatchUp::Series);
+    state.set_step(1000);
+    let grads = RowGrads::new(&[1_u32], &[0.5, 0.5], 2);
+    let error = adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting);
+    assert_eq!(error, Err(Error::StepMismatch { state: 1000, rows: 0 }));
+    assert_eq!((param, state.step(), waiting.step()), (vec![1.0; 8], 1000, 0));
 }

@@ -71,7 +71,8 @@ pub fn row_wise_adam<F: Float>(
 /// all rows were at one step.
 ///
 /// [`DenseEquivalent`](crate::DenseEquivalent) says what the formula is. Here the sums are taken for
-/// one waiting time alone, from its beginning; there, for all at once, step by step.
+/// one waiting time alone, from its beginning; there, for all at once, step by step. (There, a weight
+/// decay to less than 1e-154 over all the steps does not underflow.)
 pub fn series<F: Float>(
     steps: &[(u64, Adam)],
     skipped: usize,
@@ -91,19 +92,20 @@ pub fn series<F: Float>(
     }
     let Adam { beta1, beta2, .. } = missed[0].1;
 
+    // Products as they are taken from the first step on.
     let mut shrink = 1.0;
-    let factor = |rule: &Adam| match rule.weight_decay != 0.0 {
-        true => 1.0 - rule.lr * rule.weight_decay,
-        false => 1.0,
+    let share = |rule: &Adam| match rule.weight_decay != 0.0 {
+        true => rule.lr * rule.weight_decay,
+        false => 0.0,
     };
-    before.iter().for_each(|(_, rule)| shrink *= factor(rule));
+    before.iter().for_each(|(_, rule)| shrink -= share(rule) * shrink);
     let begin = shrink;
     let mut end = shrink;
     let mut counted = 0;
     let mut sums = [0.0; 13];
     let (mut fading, mut growth, mut first) = (1.0, 1.0, 0.0);
     for (t, rule) in missed {
-        shrink *= factor(rule);
+        shrink -= share(rule) * shrink;
         if fading < 2.0_f64.powi(-64) {
             continue;
         }
@@ -117,16 +119,23 @@ pub fn series<F: Float>(
         let distance = if first > 0.0 { (eps / first - 1.0).min(1e20) } else { 0.0 };
         let mut term = step_size * fading;
         for sum in &mut sums[..=terms] {
-            *sum = factor(rule) * *sum + term;
+            *sum = *sum - share(rule) * *sum + term;
             term *= distance;
         }
         end = shrink;
         counted += 1;
     }
     let rest = shrink / end;
+    let kept = shrink / begin;
+    let decays = missed[0].1.weight_decay != 0.0;
     let power = |beta| (0..skipped).fold(1.0, |power, _| power * beta);
-    let [shrink, decay1, decay2, eps] =
-        [shrink / begin, power(beta1), power(beta2), first].map(F::from_f64);
+    let [loss, shrink, decay1, decay2, eps] =
+        [1.0 - kept, kept, power(beta1), power(beta2), first].map(F::from_f64);
+    let arrive = |param: F, way: F| match (decays, kept > 0.5) {
+        (false, _) => param - way,
+        (true, true) => param - loss.mul_add(param, way),
+        (true, false) => shrink.mul_add(param, -way),
+    };
 
     // Where h may be any, the series is right to a quarter of a rounding; else up to a limit.
     let bound = sums[terms] * (1.0 + sums[1] / sums[0]);
@@ -152,7 +161,7 @@ pub fn series<F: Float>(
             for (t, rule) in &missed[..counted] {
                 adam(rule, *t, way, &[F::default()], m, v);
             }
-            param[i] = shrink.mul_add(param[i], F::from_f64(rest) * way[0]);
+            param[i] = arrive(param[i], -(F::from_f64(rest) * way[0]));
         } else {
             let mut sum = F::default();
             for (place, &coefficient) in coefficients.iter().enumerate().rev() {
@@ -161,7 +170,7 @@ pub fn series<F: Float>(
                     false => (-near).mul_add(sum, coefficient),
                 };
             }
-            param[i] = (-(m * inverse)).mul_add(sum, shrink * param[i]);
+            param[i] = arrive(param[i], m * inverse * sum);
         }
         exp_avg[i] = decay1 * m;
         exp_avg_sq[i] = decay2 * v;

@@ -6,7 +6,7 @@ use pulp::Simd;
 
 use super::{
     CatchUp, Table,
-    series::{self, Series},
+    series::{self, Decay, Series},
 };
 use crate::{
     Adam, Count, Error, Float, Lanes, Rule, Tensor,
@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// The latest steps of a table, and the rule that took them.
+#[derive(Clone)]
 pub(super) struct History<F: Float> {
     way: CatchUp,
     /// How many steps are kept.
@@ -44,6 +45,14 @@ impl<F: Float> History<F> {
 
     pub(super) fn reach(&self) -> usize {
         self.reach
+    }
+
+    /// How many steps it takes to catch up with some.
+    pub(super) fn steps_to_take(&self, lag: usize) -> usize {
+        match self.way {
+            CatchUp::Series => 1,
+            CatchUp::Replay => lag.max(1),
+        }
     }
 
     /// Checks that the steps of a rule can be caught up with.
@@ -146,7 +155,7 @@ impl<F: Float> History<F> {
             let grad = &F::ZEROS[..param.len()];
             let tensor = Tensor { param, grad, moments: [exp_avg, exp_avg_sq] };
             if jump.serves_all() {
-                sweep(simd, Jump::<N>, &k, tensor, false);
+                sweep(simd, Jump::<N>(jump.decay), &k, tensor, false);
             } else {
                 self.jump_or_replay(simd, lag, &jump, &k, tensor);
             }
@@ -186,7 +195,7 @@ impl<F: Float> History<F> {
             }
         }
         let moments = [exp_avg, exp_avg_sq];
-        sweep(simd, Jump::<N>, k, Tensor { param: &mut *param, grad, moments }, false);
+        sweep(simd, Jump::<N>(jump.decay), k, Tensor { param: &mut *param, grad, moments }, false);
         if let Some(left_out) = left_out {
             for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
                 *param = if left_out { replayed } else { *param };
@@ -197,7 +206,7 @@ impl<F: Float> History<F> {
 
 /// Many steps of [`Adam`] with a gradient of zero, as one: see [`Series`] for the formula.
 #[derive(Clone, Copy)]
-struct Jump<const N: usize>;
+struct Jump<const N: usize>(Decay);
 
 impl<const N: usize> Rule for Jump<N> {
     type Moments = Count<2>;
@@ -214,14 +223,14 @@ impl<const N: usize> Rule for Jump<N> {
 
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; N], param: L, _grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
-        let [shrink, decay1, decay2, eps] = [k[0], k[1], k[2], k[3]];
+        let [decay, decay1, decay2, eps] = [k[0], k[1], k[2], k[3]];
         let inverse = param.splat(1.0) / (v.sqrt() + eps);
         let near = eps * inverse;
         let mut sum = k[N - 1];
         for &term in k[4..N - 1].iter().rev() {
             sum = (-near).mul_add(sum, term);
         }
-        let param = (-(m * inverse)).mul_add(sum, shrink * param);
+        let param = self.0.arrive(decay, param, m * inverse * sum);
         (param, [decay1 * m, decay2 * v])
     }
 }

@@ -15,7 +15,8 @@ use crate::{Adam, Count, Error, Float, Lanes, Rule, Tensor, kernel::sweep, lanes
 /// p        as in Adam, with the row's v
 /// ```
 ///
-/// The "partial row-wise Adam" of FBGEMM (Khudia et al., 2021), with the fields of [`Adam`]. For
+/// The "partial row-wise Adam" of PyTorch's FBGEMM_GPU embedding operators, with the fields and the
+/// places of epsilon and weight decay of [`Adam`]. For
 /// [`RowOptimizer`](crate::RowOptimizer) only. Moments: `exp_avg` (m), as long as the table, and
 /// `exp_avg_sq` (v), one element a row.
 ///

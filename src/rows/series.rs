@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Adam, Error, Float,
+    Adam, Error, Float, Lanes,
     prefetch::{prefetch, prefetch_row},
 };
 
@@ -44,6 +44,10 @@ pub(super) struct Series {
     sums: VecDeque<Sums>,
     /// Of `1 - lr weight_decay` over all steps.
     shrink: Product,
+    /// Whether there is any weight decay.
+    decays: bool,
+    /// How many steps are kept.
+    reach: usize,
 }
 
 /// What steps later than step a come to.
@@ -103,6 +107,7 @@ impl Series {
             }
             fading = [fading[0] * ratios[0], fading[1] * ratios[1]];
         }
+        self.reach = reach;
         self.powers.clear();
         self.powers.reserve_exact(reach + 1);
         self.powers.push([1.0; 2]);
@@ -120,8 +125,8 @@ impl Series {
     /// Adds a step: its part to the sums of the steps before, with one term more than are used.
     pub(super) fn push<F: Float>(&mut self, adam: &Adam, constants: [f64; 8]) {
         let [_, _, _, _, step_size, eps, _, share] = constants;
-        let factor = if adam.weight_decay != 0.0 { 1.0 - share } else { 1.0 };
-        self.shrink.times(factor);
+        self.decays = adam.weight_decay != 0.0;
+        self.shrink.lose(share);
         for (j, (sums, &[fading, growth])) in
             self.sums.iter_mut().rev().zip(&self.fading).enumerate()
         {
@@ -133,18 +138,17 @@ impl Series {
             let distance = if sums.eps > 0.0 { (eps / sums.eps - 1.0).min(FARTHEST) } else { 0.0 };
             let mut term = step_size * fading;
             for sum in &mut sums.terms[..=F::TERMS] {
-                *sum = factor * *sum + term;
+                *sum = *sum - share * *sum + term;
                 term *= distance;
             }
             sums.end = self.shrink;
         }
-        let most = self.powers.capacity();
-        if self.powers.len() < most
+        if self.powers.len() <= self.reach
             && let Some(&[power1, power2]) = self.powers.last()
         {
             self.powers.push([power1 * adam.beta1, power2 * adam.beta2]);
         }
-        if self.sums.len() == most {
+        if self.sums.len() > self.reach {
             self.sums.pop_front();
         }
         self.sums.push_back(Sums { begin: self.shrink, end: self.shrink, ..Sums::default() });
@@ -169,13 +173,19 @@ impl Series {
         let rest = self.shrink.over(sums.end);
         let [power1, power2] = self.powers[lag];
         let mut constants = [F::default(); N];
-        let fixed = [self.shrink.over(sums.begin), power1, power2, sums.eps];
+        let shrink = self.shrink.over(sums.begin);
+        let (decay, factor) = match self.decays {
+            false => (Decay::None, 1.0),
+            true if shrink > 0.5 => (Decay::Gentle, 1.0 - shrink),
+            true => (Decay::Strong, shrink),
+        };
+        let fixed = [factor, power1, power2, sums.eps];
         let terms = sums.terms.iter().map(|&term| rest * term);
         for (constant, value) in constants.iter_mut().zip(fixed.into_iter().chain(terms)) {
             *constant = F::from_f64(value.min(F::LARGEST));
         }
         let limit = sums.limit::<F>();
-        Jump { constants, rest: F::from_f64(rest), limit: F::from_f64(limit) }
+        Jump { constants, decay, rest: F::from_f64(rest), limit: F::from_f64(limit) }
     }
 }
 
@@ -200,10 +210,33 @@ fn root<F: Float>(x: f64) -> f64 {
     if F::TERMS == 6 { sixth } else { sixth.sqrt() }
 }
 
+/// How weight decay changes a parameter over some steps, so that the result is rounded like the steps.
+#[derive(Clone, Copy)]
+pub(super) enum Decay {
+    None,
+    /// It loses a share, which is small: the constant.
+    Gentle,
+    /// It keeps a share: the constant.
+    Strong,
+}
+
+impl Decay {
+    /// A parameter after its decay and its way.
+    #[inline(always)]
+    pub(super) fn arrive<L: Lanes>(self, constant: L, param: L, way: L) -> L {
+        match self {
+            Self::None => param - way,
+            Self::Gentle => param - constant.mul_add(param, way),
+            Self::Strong => constant.mul_add(param, -way),
+        }
+    }
+}
+
 /// What some steps come to.
 pub(super) struct Jump<F, const N: usize> {
-    /// What p, m and v are multiplied by, x_1, and the c_k.
+    /// That of the decay, what m and v are multiplied by, x_1, and the c_k.
     pub(super) constants: [F; N],
+    pub(super) decay: Decay,
     /// What p is multiplied by in the steps that do not count for the sums.
     rest: F,
     limit: F,
@@ -224,10 +257,10 @@ impl<F: Float, const N: usize> Jump<F, N> {
         !self.limit.less_than(near) || m == F::default()
     }
 
-    /// Where a parameter ends that would go `way` in the steps that count for the sums, from 0.
+    /// Where a parameter ends that would come to `place` in the steps that count for the sums, from 0.
     #[inline(always)]
-    pub(super) fn arrive(&self, param: F, way: F) -> F {
-        self.constants[0].mul_add(param, self.rest * way)
+    pub(super) fn arrive(&self, param: F, place: F) -> F {
+        self.decay.arrive(self.constants[0], param, -(self.rest * place))
     }
 }
 
@@ -247,8 +280,9 @@ impl Default for Product {
 impl Product {
     const UNIT: f64 = f64::from_bits((1023 - 512) << 52);
 
-    fn times(&mut self, factor: f64) {
-        self.number *= factor;
+    /// Times `1 - share`, which itself would be rounded alike in every step.
+    fn lose(&mut self, share: f64) {
+        self.number -= share * self.number;
         if self.number < Self::UNIT {
             self.number /= Self::UNIT;
             self.times += 1;

@@ -115,7 +115,8 @@ impl<F: Float> RowGrad<'_, F> {
     /// The sums of some columns, from one on: of all others, or of [`TILE`].
     #[inline(always)]
     pub(super) fn from(&mut self, start: usize) -> &[F] {
-        let row = |index| &self.values.row(self.occurrences.position(index))[start..];
+        let (values, occurrences) = (self.values, self.occurrences);
+        let row = |index| &values.row(occurrences.position(index))[start..];
         if self.occurrences.len() == 1 {
             return row(0);
         }
@@ -177,13 +178,13 @@ impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
     /// A listed row's share of [`Work::len`]. Its memory is mostly far away, and so each element takes
     /// as long as several of a dense step.
     fn row_len(&self) -> usize {
-        4 * self.table.width + 64
+        self.table.width.saturating_mul(4).saturating_add(64)
     }
 }
 
 impl<R: RowRule, F: Float, B: Before<R, F>> Work for Span<'_, R, F, B> {
     fn len(&self) -> usize {
-        self.listed.len() * self.row_len()
+        self.listed.len().saturating_mul(self.row_len())
     }
 
     fn split_at(self, first: usize) -> (Self, Self) {
@@ -219,8 +220,8 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for Span<'_, R, F, B> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         let mut tile = [F::default(); TILE];
         let arrays = 2 + R::ROW_MOMENT_NAMES.as_ref().len();
-        let row_bytes = self.table.width * size_of::<F>() * arrays;
-        let ahead = (AHEAD / row_bytes).clamp(2, 64);
+        let row_bytes = self.table.width.saturating_mul(size_of::<F>() * arrays);
+        let ahead = (AHEAD / row_bytes.max(1)).clamp(2, 64);
         let constants = self.update.map(|(step, _)| step.constants.as_ref());
         let k = R::RowConstants::from_fn(
             #[inline(always)]

@@ -1,13 +1,20 @@
-//! One checker of the bits of steps on rows.
+//! One checker of steps on rows: of their bits, and of what they refuse.
 
-use std::{collections::BTreeSet, fmt::Debug};
+mod dense_equivalent;
+mod faults;
+
+use std::{fmt::Debug, iter};
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Error, Exec, Float, Many, RowGrads, RowIndex, RowOptimizer,
-    RowRule, RowScratch, RowWiseAdam, Table, reference,
+    Error, Exec, Float, Many, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
+    Table, reference,
 };
 
 use super::{Columns, Guarded, Specified, same_bits};
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use dense_equivalent::{Event, check_dense_equivalent, check_dense_equivalent_or_refused};
+use faults::Faults;
+pub use faults::Misfit;
 
 /// A rule for rows, and the reference that its kernels answer to.
 pub trait SpecifiedRows: RowRule + Debug {
@@ -66,17 +73,30 @@ pub enum IndexType {
 
 impl IndexType {
     pub const ALL: [Self; 5] = [Self::U32, Self::U64, Self::Usize, Self::I32, Self::I64];
+
+    /// The number of this type that is nearest to another.
+    pub fn nearest(self, row: i128) -> i128 {
+        let (least, most) = match self {
+            Self::U32 => (0, u32::MAX.into()),
+            Self::U64 => (0, u64::MAX.into()),
+            Self::Usize => (0, usize::MAX as i128),
+            Self::I32 => (i32::MIN.into(), i32::MAX.into()),
+            Self::I64 => (i64::MIN.into(), i64::MAX.into()),
+        };
+        row.clamp(least, most)
+    }
 }
 
-/// Something to do with indices of any type.
+/// Something to do with indices of any type; may be refused.
 trait WithRows {
-    fn run<I: RowIndex>(&mut self, rows: &[I]) -> Result<(), Error>;
+    fn run<I: RowIndex>(&mut self, rows: &[I]) -> Option<Error>;
 }
 
-fn with_rows(index_type: IndexType, rows: &[i128], with: &mut impl WithRows) -> Result<(), Error> {
+fn with_rows(index_type: IndexType, rows: &[i128], with: &mut impl WithRows) -> Option<Error> {
     macro_rules! as_type {
         ($index:ty) => {{
-            let rows: Vec<_> = rows.iter().map(|&row| row as $index).collect();
+            let index = |&row| <$index>::try_from(row).expect("an index of the type");
+            let rows: Vec<_> = rows.iter().map(index).collect();
             with.run(&rows)
         }};
     }
@@ -93,7 +113,8 @@ fn with_rows(index_type: IndexType, rows: &[i128], with: &mut impl WithRows) -> 
 #[derive(Clone, Debug)]
 pub struct Listed<F> {
     pub index_type: IndexType,
-    pub rows: Vec<usize>,
+    /// Those of the table, or any others of the type.
+    pub rows: Vec<i128>,
     pub values: Vec<F>,
     pub stride: usize,
 }
@@ -107,12 +128,25 @@ impl<F: Float> Listed<F> {
         value: impl FnMut(usize) -> F,
     ) -> Self {
         let values = (0..rows.len() * stride).map(value).collect();
+        let rows = rows.into_iter().map(|row| row as i128).collect();
         Self { index_type, rows, values, stride }
     }
 
-    fn indices(&self) -> Vec<i128> {
-        self.rows.iter().map(|&row| row as i128).collect()
+    fn grads<'a, I: RowIndex>(
+        &self,
+        rows: &'a [I],
+        values: &'a [F],
+        width: usize,
+        misfit: Option<Misfit>,
+    ) -> RowGrads<'a, I, F> {
+        let width = if let Some(Misfit::GradWidth(width)) = misfit { width } else { width };
+        RowGrads { rows, values, width, stride: self.stride }
     }
+}
+
+/// Indices that are all in the table.
+fn places(rows: &[i128]) -> Vec<usize> {
+    rows.iter().map(|&row| row as usize).collect()
 }
 
 /// A table with its moments, and how it is laid out.
@@ -164,7 +198,7 @@ impl<F: Float> RowColumns<F> {
     /// What the reference makes of the listed rows.
     pub fn reference<R: SpecifiedRows>(&mut self, rule: &R, t: u64, listed: &Listed<F>) {
         let Listed { rows, values, stride, .. } = listed;
-        for (row, grad) in reference::sum_rows(rows, values, self.width, *stride) {
+        for (row, grad) in reference::sum_rows(&places(rows), values, self.width, *stride) {
             let (param, moments) = self.row::<R>(row);
             rule.reference_row(t, param, &grad, moments);
         }
@@ -199,13 +233,23 @@ impl<F: Float> Arrays<F> {
         }
     }
 
-    fn table<R: RowRule>(&mut self) -> Table<'_, R, F> {
-        let moments = self.moments.iter_mut().map(Guarded::get_mut);
-        Table {
-            param: self.param.get_mut(),
-            moments: many_rows::<R, F>(moments),
-            width: self.width,
-        }
+    /// With the misfit in place, if there is one.
+    fn table<R: RowRule>(&mut self, misfit: Option<Misfit>) -> Table<'_, R, F> {
+        let (arrays, rows) = (1 + self.moments.len(), self.param.len / self.width);
+        let width = if let Some(Misfit::Width(width)) = misfit { width } else { self.width };
+        let all = iter::once(&mut self.param).chain(&mut self.moments);
+        let mut slices = all.enumerate().map(|(position, Guarded { buffer, start, len })| {
+            let len = match misfit {
+                Some(Misfit::Len { array, len }) if array % arrays == position => len,
+                Some(Misfit::Rows(other)) => other * len.checked_div(rows).unwrap_or(width),
+                _ => *len,
+            };
+            // The guards stand in for what an array does not have.
+            let most = buffer.len() - *start;
+            &mut buffer[*start..][..len.min(most)]
+        });
+        let param = slices.next().expect("the parameters");
+        Table { param, moments: many_rows::<R, F>(slices), width }
     }
 
     #[track_caller]
@@ -232,6 +276,21 @@ pub fn check_lazy<R: SpecifiedRows, F: Float>(
     exec: Exec,
     offset: usize,
 ) {
+    let steps = steps.iter().map(|listed| (listed, None));
+    assert_eq!(check_lazy_or_refused(rule, t, before, steps, exec, offset), [], "valid steps");
+}
+
+/// Fails unless lazy steps, the first of which is `t`, give the bits of the reference and write
+/// nothing else, or are refused for a reason that they have and write nothing; returns the errors.
+#[track_caller]
+pub fn check_lazy_or_refused<'a, R: SpecifiedRows, F: Float>(
+    rule: &R,
+    t: u64,
+    before: &RowColumns<F>,
+    steps: impl IntoIterator<Item = (&'a Listed<F>, Option<Misfit>)>,
+    exec: Exec,
+    offset: usize,
+) -> Vec<Error> {
     struct Step<'a, R, F> {
         rule: &'a R,
         t: u64,
@@ -239,159 +298,45 @@ pub fn check_lazy<R: SpecifiedRows, F: Float>(
         arrays: &'a mut Arrays<F>,
         listed: &'a Listed<F>,
         values: &'a [F],
+        misfit: Option<Misfit>,
         scratch: &'a mut RowScratch,
     }
     impl<R: RowRule, F: Float> WithRows for Step<'_, R, F> {
-        fn run<I: RowIndex>(&mut self, rows: &[I]) -> Result<(), Error> {
-            let (width, stride) = (self.arrays.width, self.listed.stride);
-            let grads = RowGrads { rows, values: self.values, width, stride };
-            let table = self.arrays.table::<R>();
-            self.rule.step_rows_lazy_on(self.exec, self.t, table, grads, self.scratch)
+        fn run<I: RowIndex>(&mut self, rows: &[I]) -> Option<Error> {
+            let Self { rule, t, exec, misfit, .. } = *self;
+            let grads = self.listed.grads(rows, self.values, self.arrays.width, misfit);
+            let table = self.arrays.table::<R>(misfit);
+            let mut faults = Faults::default();
+            faults.of_exec(exec);
+            faults.of_rule::<R, F>(rule, t);
+            faults.of_table(rule, &table);
+            faults.of_grads(&grads, table.width);
+            faults.of_indices(rows, table.rows());
+            faults.judge(rule.step_rows_lazy_on(exec, t, table, grads, self.scratch))
         }
     }
 
+    let context =
+        || format!("{rule:?}, first step {t}, {exec:?}, offset {offset}, width {}", before.width);
     let mut expected = before.clone();
     let mut arrays = Arrays::new(before, offset);
     let mut scratch = RowScratch::default();
-    for (t, listed) in (t..).zip(steps) {
-        expected.reference(rule, t, listed);
+    let mut refusals = vec![];
+    for ((listed, misfit), later) in steps.into_iter().zip(0..) {
+        let t = t.saturating_add(later);
         let values = Guarded::new(&listed.values, offset);
-        let (arrays, scratch) = (&mut arrays, &mut scratch);
-        let mut step = Step { rule, t, exec, arrays, listed, values: values.get(), scratch };
-        with_rows(listed.index_type, &listed.indices(), &mut step).expect("a valid step");
-    }
-    arrays.check(&expected, || {
-        format!("{rule:?}, step {t}, {exec:?}, offset {offset}, width {}", before.width)
-    });
-}
-
-/// Something that a table with a [`DenseEquivalent`] goes through.
-#[derive(Clone, Debug)]
-pub enum Event<F> {
-    Step(Adam, Listed<F>),
-    CatchUp(IndexType, Vec<usize>),
-    CatchUpAll,
-}
-
-/// Fails unless the events, and then catching up with the whole table, give the bits of the
-/// reference.
-#[track_caller]
-pub fn check_dense_equivalent<F: Float>(
-    way: CatchUp,
-    start: u64,
-    before: &RowColumns<F>,
-    events: &[Event<F>],
-    exec: Exec,
-    offset: usize,
-) {
-    struct Call<'a, F: Float> {
-        exec: Exec,
-        arrays: &'a mut Arrays<F>,
-        waiting: &'a mut DenseEquivalent<F>,
-        step: Option<(Adam, &'a [F], usize)>,
-    }
-    impl<F: Float> WithRows for Call<'_, F> {
-        fn run<I: RowIndex>(&mut self, rows: &[I]) -> Result<(), Error> {
-            let width = self.arrays.width;
-            let (exec, table) = (self.exec, self.arrays.table::<Adam>());
-            match self.step {
-                None => self.waiting.catch_up_on(exec, table, rows),
-                Some((adam, values, stride)) => {
-                    let grads = RowGrads { rows, values, width, stride };
-                    adam.step_rows_dense_equivalent_on(exec, table, grads, self.waiting)
-                }
+        let (arrays, scratch, values) = (&mut arrays, &mut scratch, values.get());
+        let mut step = Step { rule, t, exec, arrays, listed, values, misfit, scratch };
+        match with_rows(listed.index_type, &listed.rows, &mut step) {
+            None => expected.reference(rule, t, listed),
+            Some(error) => {
+                arrays.check(&expected, || format!("refused: {error}, {}", context()));
+                refusals.push(error);
             }
         }
     }
-
-    let mut model = Model::new(way, start, before.clone());
-    let mut arrays = Arrays::new(before, offset);
-    let mut waiting = DenseEquivalent::new(before.rows(), way);
-    waiting.set_step(start);
-    for event in events.iter().chain([&Event::CatchUpAll]) {
-        model.go_through(event);
-        let (arrays, waiting) = (&mut arrays, &mut waiting);
-        match event {
-            Event::Step(adam, listed) => {
-                let values = Guarded::new(&listed.values, offset);
-                let step = Some((*adam, values.get(), listed.stride));
-                let mut call = Call { exec, arrays, waiting, step };
-                with_rows(listed.index_type, &listed.indices(), &mut call)
-            }
-            Event::CatchUp(index_type, rows) => {
-                let rows: Vec<_> = rows.iter().map(|&row| row as i128).collect();
-                let mut call = Call { exec, arrays, waiting, step: None };
-                with_rows(*index_type, &rows, &mut call)
-            }
-            Event::CatchUpAll => waiting.catch_up_all_on(exec, arrays.table()),
-        }
-        .expect("a valid call");
-    }
-    arrays.check(&model.columns, || format!("{way:?}, {exec:?}, offset {offset}, {events:?}"));
-}
-
-/// What a [`DenseEquivalent`] does, written down without care for its cost.
-struct Model<F> {
-    way: CatchUp,
-    columns: RowColumns<F>,
-    now: u64,
-    /// The step that each row is at.
-    at: Vec<u64>,
-    /// The steps since the rule last changed.
-    steps: Vec<(u64, Adam)>,
-}
-
-impl<F: Float> Model<F> {
-    fn new(way: CatchUp, start: u64, columns: RowColumns<F>) -> Self {
-        let at = vec![start; columns.rows()];
-        Self { way, columns, now: start, at, steps: vec![] }
-    }
-
-    fn go_through(&mut self, event: &Event<F>) {
-        match event {
-            Event::CatchUpAll => self.catch_up(0..self.columns.rows()),
-            Event::CatchUp(_, rows) => self.catch_up(rows.iter().copied()),
-            Event::Step(adam, listed) => {
-                let regime = |adam: &Adam| {
-                    let weight_decay = f64::from(adam.weight_decay != 0.0);
-                    Adam { lr: 0.0, weight_decay, ..*adam }
-                };
-                if self.steps.last().is_some_and(|(_, last)| regime(last) != regime(adam)) {
-                    self.catch_up(0..self.columns.rows());
-                    self.steps.clear();
-                }
-                let rows: BTreeSet<_> = listed.rows.iter().copied().collect();
-                self.catch_up(rows.iter().copied());
-                self.now += 1;
-                self.columns.reference(adam, self.now, listed);
-                self.steps.push((self.now, *adam));
-                rows.iter().for_each(|&row| self.at[row] = self.now);
-                // No row waits for more than 4,096 steps: each has its turn.
-                let turn = self.now % 4096;
-                let before = |turn: u64| turn as usize * self.columns.rows() / 4096;
-                self.catch_up(before(turn)..before(turn + 1));
-            }
-        }
-    }
-
-    fn catch_up(&mut self, rows: impl Iterator<Item = usize>) {
-        for row in rows {
-            let skipped = (self.now - self.at[row]) as usize;
-            self.at[row] = self.now;
-            let (param, [exp_avg, exp_avg_sq]) = self.columns.row::<Adam>(row);
-            match self.way {
-                CatchUp::Series => {
-                    reference::series(&self.steps, skipped, param, exp_avg, exp_avg_sq);
-                }
-                CatchUp::Replay => {
-                    let zeros = vec![F::default(); param.len()];
-                    for (t, adam) in &self.steps[self.steps.len() - skipped..] {
-                        reference::adam(adam, *t, param, &zeros, exp_avg, exp_avg_sq);
-                    }
-                }
-            }
-        }
-    }
+    arrays.check(&expected, context);
+    refusals
 }
 
 /// Fails unless a table holds the bits of another.

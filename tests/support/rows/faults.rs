@@ -1,0 +1,131 @@
+//! What can be wrong with a call on rows, and the error that each deserves.
+
+use adamant::{Adam, Error, Exec, Float, Isa, RowGrads, RowIndex, RowRule, Table};
+
+/// A number that does not fit the rest of a call, in place of the one that does.
+#[derive(Clone, Copy, Debug)]
+pub enum Misfit {
+    /// The width of the table.
+    Width(usize),
+    /// The width of the gradient.
+    GradWidth(usize),
+    /// The length of an array of the table: parameters, moments. Positions that are too large begin
+    /// again, and few elements more than the array has are left out.
+    Len { array: usize, len: usize },
+    /// The number of rows of the table.
+    Rows(usize),
+}
+
+/// All errors that a call may get; none if nothing is wrong with it.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<Error>);
+
+impl Faults {
+    pub(super) fn add(&mut self, wrong: bool, error: Error) {
+        if wrong {
+            self.0.push(error);
+        }
+    }
+
+    pub(super) fn of_exec(&mut self, Exec { isa, .. }: Exec) {
+        let available = Isa::available();
+        self.add(!available.contains(&isa), Error::IsaUnavailable { isa, available });
+    }
+
+    pub(super) fn of_rule<R: RowRule, F: Float>(&mut self, rule: &R, t: u64) {
+        self.add(t == 0, Error::ZeroStep);
+        if let Err(error) = rule.check_rule() {
+            self.0.push(error);
+            return;
+        }
+        for &value in rule.step_constants(t.max(1)).as_ref() {
+            let overflow = !F::from_f64(value).is_finite();
+            self.add(overflow, Error::ConstantOverflow { value, float: F::NAME });
+        }
+    }
+
+    /// What [`CatchUp::Series`](adamant::CatchUp::Series) does not serve.
+    pub(super) fn of_series(&mut self, adam: &Adam) {
+        let refused =
+            |name, value| Error::HyperParameter { name, value, allowed: "something else" };
+        let Adam { lr, beta1, beta2, weight_decay, .. } = *adam;
+        self.add(beta1 >= 0.995 * beta2.sqrt(), refused("beta1", beta1));
+        let coupled = weight_decay != 0.0 && !adam.decoupled_weight_decay;
+        self.add(coupled || lr * weight_decay >= 1.0, refused("weight_decay", weight_decay));
+    }
+
+    pub(super) fn of_table<R: RowRule, F: Float>(&mut self, rule: &R, table: &Table<'_, R, F>) {
+        let (width, len) = (table.width, table.param.len());
+        self.add(width == 0, Error::ZeroWidth);
+        if width == 0 || !len.is_multiple_of(width) {
+            return self.add(width > 0, Error::TableShape { len, width });
+        }
+        let rows = len / width;
+        let names = R::ROW_MOMENT_NAMES;
+        let moments = names.as_ref().iter().zip(table.moments.as_ref());
+        for (position, (&moment, array)) in moments.enumerate() {
+            let (len, expected) = (array.len(), rows * rule.moment_width(position, width));
+            let error = Error::MomentMismatch { moment, len, rows, width, expected };
+            self.add(len != expected, error);
+        }
+    }
+
+    pub(super) fn of_row_count<R: RowRule, F: Float>(
+        &mut self,
+        table: &Table<'_, R, F>,
+        expected: usize,
+    ) {
+        let rows = table.rows();
+        self.add(rows != expected, Error::RowCountMismatch { rows, expected });
+    }
+
+    pub(super) fn of_grads<I: RowIndex, F: Float>(
+        &mut self,
+        grads: &RowGrads<'_, I, F>,
+        expected: usize,
+    ) {
+        let RowGrads { width, stride, .. } = *grads;
+        let (len, indices) = (grads.values.len(), grads.rows.len());
+        self.add(width != expected, Error::WidthMismatch { width, expected });
+        self.add(stride < width, Error::StrideTooSmall { stride, width });
+        // All rows, and what follows the last one or not.
+        let most = stride as u128 * indices as u128;
+        let least = if indices == 0 { 0 } else { most - stride as u128 + width as u128 };
+        let fits = (least..=most).contains(&(len as u128));
+        self.add(!fits, Error::ValuesMismatch { len, indices, width, stride });
+    }
+
+    pub(super) fn of_indices<I: RowIndex>(&mut self, listed: &[I], rows: usize) {
+        let outside = |row: &I| !(0..rows as i128).contains(&row.value());
+        if let Some(position) = listed.iter().position(outside) {
+            let row = listed[position].value();
+            self.0.push(Error::RowOutOfRange { position, row, rows });
+        }
+    }
+
+    /// Fails unless a call with faults was refused for one of them, and one without was not; returns
+    /// the error.
+    #[track_caller]
+    pub(super) fn judge(&self, found: Result<(), Error>) -> Option<Error> {
+        match &found {
+            Ok(()) => assert!(self.0.is_empty(), "not refused: {:?}", self.0),
+            Err(error) => {
+                let deserved = self.0.iter().any(|fault| is_like(error, fault));
+                assert!(deserved, "refused: {error}; expected {:?}", self.0);
+            }
+        }
+        found.err()
+    }
+}
+
+/// Whether two errors are the same, but for the words of what is allowed.
+fn is_like(a: &Error, b: &Error) -> bool {
+    use Error::HyperParameter;
+    match (a, b) {
+        (HyperParameter { name: a, value: x, .. }, HyperParameter { name: b, value: y, .. }) => {
+            a == b && x.to_bits() == y.to_bits()
+        }
+        // NaN is not equal to itself, but is printed alike.
+        _ => a.to_string() == b.to_string(),
+    }
+}
