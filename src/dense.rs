@@ -1,9 +1,11 @@
 //! The ways in for dense tensors.
 
+use core::marker::PhantomData;
+
 use crate::{
-    Error, Float, Isa, Rule, State, Tensor,
+    Arity, Error, Float, Isa, Rule, State, Tensor,
     kernel::Step,
-    partition::{self, Tensors},
+    partition::{self, TensorStep, Tensors},
 };
 
 /// How a call runs: on which instruction set, and on one thread or many. The results are the same.
@@ -121,8 +123,8 @@ pub trait Optimizer: Rule {
             tensor.check_lengths(self, index)?;
             len += tensor.len();
         }
-        let prefetch = is_far::<Self, F>(len);
-        partition::run(exec.parallel, Tensors::new(&step, tensors, len, prefetch));
+        let step = DenseStep { step, prefetch: is_far::<Self, F>(len), float: PhantomData };
+        partition::run(exec.parallel, Tensors::new(&step, tensors, len));
         Ok(())
     }
 }
@@ -137,4 +139,42 @@ const SECOND_CACHE: usize = 1 << 20;
 fn is_far<R: Rule, F: Float>(len: usize) -> bool {
     let arrays = 2 + R::MOMENT_NAMES.as_ref().len();
     len * size_of::<F>() > SECOND_CACHE / arrays
+}
+
+/// A dense step in one type.
+struct DenseStep<R: Rule, F> {
+    step: Step<R>,
+    /// Whether to ask for memory ahead.
+    prefetch: bool,
+    float: PhantomData<F>,
+}
+
+impl<R: Rule, F: Float> TensorStep for DenseStep<R, F> {
+    type Tensor<'x> = Tensor<'x, R, F>;
+    /// For whole registers, and whole cache lines where the tensor begins on one.
+    const GRAIN: usize = 64;
+
+    #[inline]
+    fn len(tensor: &Tensor<'_, R, F>) -> usize {
+        tensor.len()
+    }
+
+    #[inline]
+    fn empty<'x>() -> Tensor<'x, R, F> {
+        let moments = R::Moments::from_fn(|_| -> &mut [F] { &mut [] });
+        Tensor { param: &mut [], grad: &[], moments }
+    }
+
+    fn reborrow<'b>(tensor: &'b mut Tensor<'_, R, F>) -> Tensor<'b, R, F> {
+        tensor.reborrow()
+    }
+
+    fn split_at<'x>(tensor: Self::Tensor<'x>, mid: usize) -> (Self::Tensor<'x>, Self::Tensor<'x>) {
+        tensor.split_at(mid)
+    }
+
+    #[inline]
+    fn run(&self, tensors: &mut [Tensor<'_, R, F>]) {
+        self.step.run(tensors, self.prefetch);
+    }
 }

@@ -30,6 +30,19 @@ pub enum Error {
         len: usize,
     },
 
+    /// A moment of 8 bits has not one scale for each 256 elements.
+    #[error("{moment} of tensor {tensor} has {len} scales, but its codes need {expected}")]
+    ScalesMismatch {
+        /// The position of the tensor in the call.
+        tensor: usize,
+        /// The name of the moment.
+        moment: &'static str,
+        /// The number of scales that was passed.
+        len: usize,
+        /// The number that is needed.
+        expected: usize,
+    },
+
     /// A table has rows of no parameters.
     #[error("the table's width is 0, but a row has at least 1 parameter")]
     ZeroWidth,

@@ -63,6 +63,22 @@
 //! Bytes are those that a step moves for each `f32` parameter; each division but AdaMax's comes with
 //! a square root.
 //!
+//! # Mixed precision
+//!
+//! [`MixedOptimizer::step_mixed`] steps tensors whose arrays are of any of these types, computed in
+//! `f32`, in one pass over memory:
+//!
+//! | | types | bytes an element |
+//! |---|---|---|
+//! | [`Param`] | `f32`, also with a copy of 16 bits; bf16 and its remainder, together an `f32`; bf16, f16 | 4, 6; 4; 2 |
+//! | [`Grad`] | `f32`, bf16, f16; left as they are or set to zero | 4, 2 |
+//! | [`Moment`] | `f32`; bf16; [8 bits](Q8) | 4, 2, 1 |
+//!
+//! Moments of 16 and 8 bits, and parameters if asked for, are rounded at random, by bits that depend on
+//! a seed, the step and the element alone. On the way a step multiplies gradients by a factor, makes
+//! subnormal moments zero, or is left out where the [norm](grad_norm) of the gradients is not finite:
+//! see [`Pass`].
+//!
 //! # Schedules
 //!
 //! Hyper-parameters are plain fields, read anew in every step, and so a schedule is whatever sets
@@ -104,10 +120,13 @@
 
 mod buffer;
 mod dense;
+mod element;
 mod error;
 mod isa;
 mod kernel;
 mod lanes;
+mod mixed;
+mod norm;
 mod partition;
 mod prefetch;
 pub mod reference;
@@ -118,9 +137,12 @@ mod tensor;
 
 pub use buffer::Buffer;
 pub use dense::{Exec, Optimizer};
+pub use element::Q8;
 pub use error::Error;
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
+pub use mixed::{Grad, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass};
+pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
 pub use rows::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
     Table,

@@ -4,8 +4,6 @@
 
 use core::slice;
 
-use crate::{Arity, Float, Rule, Tensor, kernel::Step};
-
 /// Something to be done that can be cut in two.
 pub(crate) trait Work: Send + Sized {
     /// How long it takes, in elements of a dense step.
@@ -30,6 +28,30 @@ pub(crate) fn run<W: Work>(parallel: bool, work: W) {
     work.run();
 }
 
+/// Whether work of a length, in elements of a dense step, is worth entering a pool that the calling
+/// thread is not in: it goes to sleep, and wakes up late.
+pub(crate) fn is_worth_entering(len: usize) -> bool {
+    #[cfg(feature = "rayon")]
+    return rayon::current_thread_index().is_some() || len >= 8 * threads::WAKING;
+    #[cfg(not(feature = "rayon"))]
+    return len == usize::MAX;
+}
+
+/// Does two things, by two threads if that is worth it.
+pub(crate) fn join<T: Send>(
+    parallel: bool,
+    left: impl FnOnce() -> T + Send,
+    right: impl FnOnce() -> T + Send,
+) -> [T; 2] {
+    #[cfg(feature = "rayon")]
+    if parallel {
+        let (left, right) = rayon::join(left, right);
+        return [left, right];
+    }
+    let _ = parallel;
+    [left(), right()]
+}
+
 #[cfg(feature = "rayon")]
 mod threads {
     use core::ops::RangeInclusive;
@@ -43,7 +65,7 @@ mod threads {
     const PIECES_PER_THREAD: usize = 8;
     /// What the calling thread gets done while a thread of a pool wakes up, and it wakes up after it:
     /// about 15 microseconds of work.
-    const WAKING: usize = 128 << 10;
+    pub(super) const WAKING: usize = 128 << 10;
 
     #[inline]
     pub(super) fn run<W: Work>(work: W) {
@@ -89,93 +111,92 @@ mod threads {
     }
 }
 
+/// A step, and the kind of tensors that it steps.
+pub(crate) trait TensorStep: Sync + 'static {
+    type Tensor<'x>: Send;
+
+    /// Cuts fall on multiples of this many elements from the start of a tensor or of a piece.
+    const GRAIN: usize;
+
+    fn len(tensor: &Self::Tensor<'_>) -> usize;
+
+    fn empty<'x>() -> Self::Tensor<'x>;
+
+    fn reborrow<'b>(tensor: &'b mut Self::Tensor<'_>) -> Self::Tensor<'b>;
+
+    fn split_at<'x>(tensor: Self::Tensor<'x>, mid: usize) -> (Self::Tensor<'x>, Self::Tensor<'x>);
+
+    /// Takes the step of some tensors, on the calling thread.
+    fn run(&self, tensors: &mut [Self::Tensor<'_>]);
+}
+
 /// A step over a run of elements out of the tensors of a call: the end of one, some whole ones, the
 /// beginning of another.
-pub(crate) struct Tensors<'a, 'x, R: Rule, F: Float> {
-    step: &'a Step<R>,
-    prefetch: bool,
-    head: Tensor<'a, R, F>,
-    middle: &'a mut [Tensor<'x, R, F>],
-    tail: Tensor<'a, R, F>,
+pub(crate) struct Tensors<'a, 'x, S: TensorStep> {
+    step: &'a S,
+    head: S::Tensor<'a>,
+    middle: &'a mut [S::Tensor<'x>],
+    tail: S::Tensor<'a>,
     len: usize,
 }
 
-impl<'a, 'x, R: Rule, F: Float> Tensors<'a, 'x, R, F> {
-    /// Cuts fall on multiples of this many elements from the start of a tensor or of a piece:
-    /// on whole registers, and on whole cache lines where the tensor begins on one.
-    const GRAIN: usize = 64;
-
+impl<'a, 'x, S: TensorStep> Tensors<'a, 'x, S> {
     #[inline]
-    pub(crate) fn new(
-        step: &'a Step<R>,
-        tensors: &'a mut [Tensor<'x, R, F>],
-        len: usize,
-        prefetch: bool,
-    ) -> Self {
-        Self { step, prefetch, head: Tensor::empty(), middle: tensors, tail: Tensor::empty(), len }
+    pub(crate) fn new(step: &'a S, tensors: &'a mut [S::Tensor<'x>], len: usize) -> Self {
+        Self { step, head: S::empty(), middle: tensors, tail: S::empty(), len }
     }
 
-    fn cut(tensor: Tensor<'a, R, F>, at: usize) -> (Tensor<'a, R, F>, Tensor<'a, R, F>) {
-        let at = at.next_multiple_of(Self::GRAIN).min(tensor.len());
-        tensor.split_at(at)
+    fn cut(tensor: S::Tensor<'a>, at: usize) -> (S::Tensor<'a>, S::Tensor<'a>) {
+        let at = at.next_multiple_of(S::GRAIN).min(S::len(&tensor));
+        S::split_at(tensor, at)
     }
 }
 
-impl<R: Rule, F: Float> Work for Tensors<'_, '_, R, F> {
+impl<S: TensorStep> Work for Tensors<'_, '_, S> {
     #[inline]
     fn len(&self) -> usize {
         self.len
     }
 
     fn split_at(self, first: usize) -> (Self, Self) {
-        let Self { step, prefetch, head, middle, tail, len } = self;
-        let of = |head, middle, tail, len| Self { step, prefetch, head, middle, tail, len };
-        let mut before = head.len();
+        let Self { step, head, middle, tail, len } = self;
+        let of = |head, middle, tail, len| Self { step, head, middle, tail, len };
+        let mut before = S::len(&head);
         if first <= before {
             let (left, right) = Self::cut(head, first);
-            let first = left.len();
-            let left = of(left, &mut [], Tensor::empty(), first);
+            let first = S::len(&left);
+            let left = of(left, &mut [], S::empty(), first);
             return (left, of(right, middle, tail, len - first));
         }
         let mut whole = 0;
         while let Some(tensor) = middle.get(whole)
-            && before + tensor.len() <= first
+            && before + S::len(tensor) <= first
         {
-            before += tensor.len();
+            before += S::len(tensor);
             whole += 1;
         }
         let (left_middle, middle) = middle.split_at_mut(whole);
         let (left_tail, right_head, middle, tail) = match middle.split_first_mut() {
             Some((tensor, middle)) => {
-                let (left, right) = Self::cut(tensor.reborrow(), first - before);
+                let (left, right) = Self::cut(S::reborrow(tensor), first - before);
                 (left, right, middle, tail)
             }
             None => {
                 let (left, right) = Self::cut(tail, first - before);
-                (left, right, &mut [][..], Tensor::empty())
+                (left, right, &mut [][..], S::empty())
             }
         };
-        let first = before + left_tail.len();
+        let first = before + S::len(&left_tail);
         (of(head, left_middle, left_tail, first), of(right_head, middle, tail, len - first))
     }
 
     #[inline]
     fn run(mut self) {
         for tensor in [&mut self.head, &mut self.tail] {
-            if tensor.len() > 0 {
-                self.step.run(slice::from_mut(tensor), self.prefetch);
+            if S::len(tensor) > 0 {
+                self.step.run(slice::from_mut(tensor));
             }
         }
-        self.step.run(self.middle, self.prefetch);
-    }
-}
-
-impl<R: Rule, F: Float> Tensor<'_, R, F> {
-    fn empty() -> Self {
-        Self {
-            param: &mut [],
-            grad: &[],
-            moments: R::Moments::from_fn(|_| -> &mut [F] { &mut [] }),
-        }
+        self.step.run(self.middle);
     }
 }

@@ -13,8 +13,10 @@
 //! All functions panic if the slices differ in length; a moment that the hyper-parameters do without
 //! may be empty.
 
+mod mixed;
 mod rows;
 
+pub use mixed::{join, q8_block, q8_number, random, split, stochastic_bf16};
 pub use rows::{row_wise_adam, series, sum_rows};
 
 use crate::{

@@ -81,7 +81,7 @@ use crate::{Error, Lanes};
 /// assert_eq!(param[99], 0.5);
 /// # Ok::<(), adamant::Error>(())
 /// ```
-pub trait Rule: Copy + Send + Sync {
+pub trait Rule: Copy + Send + Sync + 'static {
     /// How many numbers the optimizer keeps for each parameter: [`Count<2>`](Count) for Adam.
     type Moments: Arity;
 
@@ -97,6 +97,13 @@ pub trait Rule: Copy + Send + Sync {
     fn start(&self, moment: usize) -> Option<f64> {
         let _ = moment;
         Some(0.0)
+    }
+
+    /// Whether a moment, by its position, is an average or sum of squares, which is never negative: it
+    /// is then kept as a root where it is [of 8 bits](crate::Q8).
+    fn holds_squares(&self, moment: usize) -> bool {
+        let _ = moment;
+        false
     }
 
     /// Calls `run` with the same rule, in one place for each choice that the formula makes.

@@ -194,10 +194,10 @@ fn cut<'a, R: Rule, F: Float>(
 const PLAIN_PIECE: usize = 16 << 10;
 
 /// Divisions of each thread in a run of the divider.
-const DIVIDED: usize = 1024 * DIVISIONS;
+pub const DIVIDED: usize = 1024 * DIVISIONS;
 
 /// The time in which every thread does [`DIVIDED`] divisions, each of a root or not.
-fn divider<F: Float>(division: Division, exec: Exec, repetitions: usize) -> Duration {
+pub fn divider<F: Float>(division: Division, exec: Exec, repetitions: usize) -> Duration {
     match division {
         Division::RootAndQuotient => divide::<true, F>(exec, repetitions),
         Division::Quotient => divide::<false, F>(exec, repetitions),

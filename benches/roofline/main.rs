@@ -18,10 +18,20 @@
 //! `-huge` lies on huge pages, as [`Buffer`](adamant::Buffer) does. The limit is that of the same rows
 //! once each, in order, with gradients that are summed already, trivial arithmetic and prefetches; the
 //! elements are those of the gradient.
+//!
+//! Adam in mixed precision, computed in `f32`: `bf16-f32` and `f16-f32` have parameters and gradients of
+//! 16 bits and moments in `f32`; `f32-bf16grad` has gradients alone in bf16, `split` parameters in two
+//! halves, too, `bf16-moments` moments alone; `bf16` is all in bf16, rounded at random, and `q8` has
+//! moments of 8 bits and the rest in `f32`. `tail` is all that follows a backward pass, in `f32`: the
+//! norm of the gradients, and AdamW that clips and unscales them, writes a copy of the parameters in bf16
+//! and leaves gradients of zero. `norm` is that norm alone. The limit moves the same bytes through the
+//! same arrays with trivial arithmetic, or divides; `tail` and `q8` are compared with a step in `f32`,
+//! too, in turn with the rest.
 
 mod cases;
 mod limits;
 mod machine;
+mod mixed;
 mod report;
 mod rows;
 #[path = "../support/mod.rs"]
@@ -35,6 +45,7 @@ use clap::Parser;
 
 use cases::{Arrays, Case, ceilings};
 use machine::Machine;
+use mixed::MixedCase;
 use report::{Ceiling, Header, Report, Row};
 use rows::RowCase;
 use support::{Division, ForEachOptimizer, for_each_optimizer};
@@ -105,6 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut measured = Measured { options: &options, best, rows: vec![] };
     for_each_optimizer(&mut measured);
     measured.rows();
+    measured.mixed();
     let rows = measured.rows;
 
     let report = Report { header, rows };
@@ -183,6 +195,21 @@ impl Measured<'_> {
                 continue;
             }
             let mut arrays = rows::Arrays::new(case);
+            for parallel in thread_counts() {
+                let exec = Exec { isa: self.best, parallel };
+                self.add(inside(parallel, || arrays.measure(exec, plan)));
+            }
+        }
+    }
+
+    /// Mixed precision.
+    fn mixed(&mut self) {
+        let plan = self.options.plan();
+        for case in MixedCase::all(self.options.quick) {
+            if !case.name().contains(&self.options.case) {
+                continue;
+            }
+            let mut arrays = mixed::Arrays::new(case);
             for parallel in thread_counts() {
                 let exec = Exec { isa: self.best, parallel };
                 self.add(inside(parallel, || arrays.measure(exec, plan)));

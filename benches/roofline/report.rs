@@ -31,6 +31,9 @@ pub struct Row {
     /// Of dense-equivalent steps: how many fit into a dense step over the whole table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speedup_over_dense: Option<f64>,
+    /// Of steps in mixed precision that do more than a step in `f32`: their time in such steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times_f32_step: Option<f64>,
 }
 
 impl Row {
@@ -61,6 +64,7 @@ impl Row {
             us_per_step: None,
             times_lazy: None,
             speedup_over_dense: None,
+            times_f32_step: None,
         }
     }
 
@@ -107,6 +111,9 @@ impl fmt::Display for Row {
         }
         if let Some(times) = self.speedup_over_dense {
             write!(f, ", {times:.0} in a dense step")?;
+        }
+        if let Some(times) = self.times_f32_step {
+            write!(f, "  {times:.2} x a step in f32")?;
         }
         Ok(())
     }

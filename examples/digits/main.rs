@@ -9,10 +9,12 @@
 //! cargo run --release --example digits
 //! cargo run --release --example digits -- --plot digits.svg
 //! cargo run --release --example digits -- --mnist DIR
+//! cargo run --release --example digits -- --precision bf16
 //! ```
 //!
 //! The part to copy into a program of your own is [`train::Method::stepper`]: all parameters of a
-//! model lie in one flat vector, so one `step` per batch updates them all.
+//! model lie in one flat vector, so one `step` per batch updates them all. In mixed precision it is
+//! [`precision::MixedModel`].
 //!
 //! A seed fixes the initial weights and the batches. The matrix products round differently on
 //! different CPUs, so the last digits of the results may differ from one machine to another.
@@ -21,6 +23,7 @@ mod data;
 mod idx;
 mod model;
 mod plot;
+mod precision;
 mod progress;
 mod report;
 mod train;
@@ -34,6 +37,7 @@ use clap::Parser;
 
 use data::DataSet;
 use model::Network;
+use precision::Precision;
 use progress::Progress;
 use train::{Contest, Method, Plan, Trial};
 
@@ -51,6 +55,10 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
+    /// The types of parameters, gradients and moments
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+
     /// Train on MNIST: the folder of its four IDX files, plain or gzipped (takes minutes)
     #[arg(long, value_name = "DIR")]
     mnist: Option<PathBuf>,
@@ -66,7 +74,12 @@ fn main() -> Result<()> {
         Some(folder) => idx::mnist(folder)?,
         None => data::digits()?,
     };
-    let plan = Plan { epochs: options.epochs.get().into(), batch: 32, seed: options.seed };
+    let plan = Plan {
+        epochs: options.epochs.get().into(),
+        batch: 32,
+        seed: options.seed,
+        precision: options.precision,
+    };
 
     let contests = compare(&data, &plan)?;
     report::print(&mut io::stdout().lock(), &data, &plan, &contests)?;

@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 
 use crate::data::DataSet;
+use crate::precision::Precision;
 use crate::train::{Contest, Plan};
 
 /// Prints everything, ending with lines like `mlp adam 0.967`.
@@ -14,7 +15,7 @@ pub fn print(
     plan: &Plan,
     contests: &[Contest],
 ) -> Result<()> {
-    writeln!(
+    write!(
         out,
         "{}: {} training, {} validation, {} test samples; {} epochs, batches of {}, seed {}",
         data.name,
@@ -25,6 +26,10 @@ pub fn print(
         plan.batch,
         plan.seed
     )?;
+    if plan.precision != Precision::F32 {
+        write!(out, ", precision {}", plan.precision.name())?;
+    }
+    writeln!(out)?;
     writeln!(out, "\nValidation accuracy by learning rate, * chosen:\n")?;
     for contest in contests {
         print_grid(out, contest)?;

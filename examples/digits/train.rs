@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use adamant::{Adam, Optimizer};
+use adamant::{Adam, Optimizer, Rule, Sgd};
 use anyhow::{Context, Result};
 use ndarray::Axis;
 use rand::SeedableRng;
@@ -11,6 +11,7 @@ use rand::seq::SliceRandom;
 use crate::Random;
 use crate::data::{DataSet, Samples};
 use crate::model::{Network, Score};
+use crate::precision::{MixedModel, Precision};
 
 /// What all runs have in common.
 pub struct Plan {
@@ -18,6 +19,7 @@ pub struct Plan {
     /// Samples per step; the last batch of an epoch may be smaller.
     pub batch: usize,
     pub seed: u64,
+    pub precision: Precision,
 }
 
 /// How a step follows from a gradient.
@@ -28,7 +30,7 @@ pub enum Method {
     Adam,
 }
 
-/// Updates the parameters by one gradient.
+/// Updates the parameters that the network reads by one gradient.
 type Stepper = Box<dyn FnMut(&mut [f32], &[f32]) -> Result<()>>;
 
 /// A run at one learning rate.
@@ -82,18 +84,21 @@ impl Method {
         }
     }
 
-    /// Prepares to train `len` parameters.
-    fn stepper(self, lr: f64, len: usize) -> Stepper {
-        match self {
-            Self::Sgd => Box::new(move |params, grads| {
+    /// Prepares to train some parameters, which are rounded to what the network reads.
+    fn stepper(self, lr: f64, plan: &Plan, params: &mut [f32]) -> Stepper {
+        let adam = Adam { lr, ..Adam::default() };
+        let sgd = Sgd { lr, ..Sgd::default() };
+        match (self, plan.precision) {
+            (Self::Sgd, Precision::F32) => Box::new(move |params, grads| {
                 descend(params, grads, lr as f32);
                 Ok(())
             }),
-            Self::Adam => {
-                let adam = Adam { lr, ..Adam::default() };
-                let mut state = adam.state::<f32>(len);
+            (Self::Adam, Precision::F32) => {
+                let mut state = adam.state::<f32>(params.len());
                 Box::new(move |params, grads| Ok(adam.step(params, grads, &mut state)?))
             }
+            (Self::Sgd, _) => mixed(sgd, plan, params),
+            (Self::Adam, _) => mixed(adam, plan, params),
         }
     }
 }
@@ -110,7 +115,7 @@ impl Trial {
     ) -> Result<Self> {
         let mut random = Random::seed_from_u64(plan.seed);
         let mut params = network.init(&mut random);
-        let mut stepper = method.stepper(lr, network.len());
+        let mut stepper = method.stepper(lr, plan, &mut params);
         let mut order: Vec<usize> = (0..data.train.len()).collect();
 
         let mut losses = vec![network.score(&params, &data.train)?.loss];
@@ -172,6 +177,12 @@ fn train_epoch<'a>(
     Ok(())
 }
 
+/// Steps in the plan's precision.
+fn mixed<R: Rule>(rule: R, plan: &Plan, params: &mut [f32]) -> Stepper {
+    let mut model = MixedModel::new(rule, plan.precision, plan.seed, params);
+    Box::new(move |params, grads| model.step(params, grads))
+}
+
 /// One step of gradient descent: `p = p - lr * g`.
 fn descend(params: &mut [f32], grads: &[f32], lr: f32) {
     for (param, grad) in params.iter_mut().zip(grads) {
@@ -189,12 +200,16 @@ fn best<'a>(scores: impl Iterator<Item = &'a Score>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
     use crate::data;
 
+    const PLAN: Plan = Plan { epochs: 20, batch: 32, seed: 1, precision: Precision::F32 };
+
     #[test]
     fn milestones_never_repeat_or_pass_the_end() {
-        let milestones = |epochs| Plan { epochs, batch: 1, seed: 0 }.milestones();
+        let milestones = |epochs| Plan { epochs, ..PLAN }.milestones();
         assert_eq!(milestones(1), [1]);
         assert_eq!(milestones(2), [1, 2]);
         assert_eq!(milestones(3), [1, 3]);
@@ -212,20 +227,24 @@ mod tests {
     fn trials_repeat_to_the_bit() {
         let data = data::digits().unwrap();
         let network = Network::new("mlp", &[data.pixels(), 16, data::CLASSES]);
-        let plan = Plan { epochs: 2, batch: 32, seed: 5 };
-        for method in Method::ALL {
-            let run = || Trial::run(&network, method, 0.01, &data, &plan, || ()).unwrap();
-            assert_eq!(run().snapshots, run().snapshots);
+        for &precision in Precision::value_variants() {
+            let plan = Plan { epochs: 2, seed: 5, precision, ..PLAN };
+            for method in Method::ALL {
+                let run = || Trial::run(&network, method, 0.01, &data, &plan, || ()).unwrap();
+                assert_eq!(run().snapshots, run().snapshots);
+            }
         }
     }
 
     #[test]
-    fn mlp_with_adam_reaches_95_percent() {
+    fn mlp_with_adam_reaches_95_percent_in_every_precision() {
         let data = data::digits().unwrap();
         let network = Network::new("mlp", &[data.pixels(), data.hidden, data::CLASSES]);
-        let plan = Plan { epochs: 20, batch: 32, seed: 1 };
-        let trial = Trial::run(&network, Method::Adam, 0.003, &data, &plan, || ()).unwrap();
-        let contest = Contest::new(&network, Method::Adam, vec![trial], &data.test).unwrap();
-        assert!(contest.accuracies[2] >= 0.95, "{:?}", contest.accuracies);
+        for &precision in Precision::value_variants() {
+            let plan = Plan { precision, ..PLAN };
+            let trial = Trial::run(&network, Method::Adam, 0.003, &data, &plan, || ()).unwrap();
+            let contest = Contest::new(&network, Method::Adam, vec![trial], &data.test).unwrap();
+            assert!(contest.accuracies[2] >= 0.95, "{precision:?}: {:?}", contest.accuracies);
+        }
     }
 }

@@ -53,6 +53,11 @@ impl Rule for Adadelta {
     type Constants = Count<5>;
     const MOMENT_NAMES: [&'static str; 2] = ["square_avg", "acc_delta"];
 
+    #[inline(always)]
+    fn holds_squares(&self, _moment: usize) -> bool {
+        true
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check("rho", self.rho, 0.0..=1.0, "at least 0 and at most 1")?;

@@ -66,6 +66,11 @@ impl Rule for AdaGrad {
         Some(self.initial_accumulator_value)
     }
 
+    #[inline(always)]
+    fn holds_squares(&self, _moment: usize) -> bool {
+        true
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check_not_negative("lr_decay", self.lr_decay)?;

@@ -100,6 +100,11 @@ impl Rule for AdEmaMix {
     type Constants = Count<10>;
     const MOMENT_NAMES: [&'static str; 3] = ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"];
 
+    #[inline(always)]
+    fn holds_squares(&self, moment: usize) -> bool {
+        moment == 2
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check_decay("beta1", self.beta1)?;

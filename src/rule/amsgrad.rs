@@ -37,6 +37,11 @@ impl Rule for AmsGrad {
     type Constants = Count<8>;
     const MOMENT_NAMES: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
+    #[inline(always)]
+    fn holds_squares(&self, moment: usize) -> bool {
+        moment > 0
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.0.check()
     }

@@ -105,6 +105,11 @@ impl Rule for NAdam {
     type Constants = Count<9>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
+    #[inline(always)]
+    fn holds_squares(&self, moment: usize) -> bool {
+        moment == 1
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)?;
         check_not_negative("momentum_decay", self.momentum_decay)

@@ -81,6 +81,11 @@ impl Rule for RAdam {
     type Constants = Count<9>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
+    #[inline(always)]
+    fn holds_squares(&self, moment: usize) -> bool {
+        moment == 1
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
     }

@@ -83,6 +83,11 @@ impl Rule for RmsProp {
         }
     }
 
+    #[inline(always)]
+    fn holds_squares(&self, moment: usize) -> bool {
+        moment == 0
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_not_negative("lr", self.lr)?;
         check_decay("alpha", self.alpha)?;

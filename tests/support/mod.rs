@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 mod draw;
+pub mod mixed;
 pub mod rows;
 
 use adamant::{

@@ -1,0 +1,226 @@
+//! The types of a model's arrays, and steps on them.
+
+use adamant::{Arity, Exec, Grad, Many, MixedOptimizer, MixedTensor, Moment, Param, Pass, Rule};
+use anyhow::Result;
+use clap::ValueEnum;
+use half::{bf16, slice::HalfFloatSliceExt};
+
+/// Which types the arrays of a model are of. Gradients and steps are computed in f32 in any case, and
+/// then rounded to what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Everything in f32
+    F32,
+    /// Everything in bf16; parameters and moments are rounded at random
+    Bf16,
+    /// Parameters in f32, with a bf16 copy for the model to read; gradients in bf16, moments in f32
+    Bf16Master,
+    /// Parameters in f32, kept as two halves, of which the model reads the upper; gradients in bf16,
+    /// moments in f32
+    Split,
+    /// Parameters and gradients in f32, moments of 8 bits
+    Q8,
+}
+
+/// All arrays of a model, and how far it is trained.
+pub struct MixedModel<R: Rule> {
+    rule: R,
+    steps: u64,
+    /// Random bits depend on it.
+    seed: u64,
+    param: Params,
+    /// What gradients are rounded to, unless they are taken as they come, in f32.
+    grad: Option<Vec<bf16>>,
+    moments: Many<R::Moments, MomentArray>,
+}
+
+enum Params {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F32AndBf16(Vec<f32>, Vec<bf16>),
+    /// Upper and lower half.
+    Split(Vec<bf16>, Vec<u16>),
+}
+
+enum MomentArray {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    /// Codes and scales.
+    Q8(Vec<u8>, Vec<f32>),
+}
+
+impl Precision {
+    /// As on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn rounds_grad(self) -> bool {
+        match self {
+            Self::F32 | Self::Q8 => false,
+            Self::Bf16 | Self::Bf16Master | Self::Split => true,
+        }
+    }
+}
+
+impl<R: Rule> MixedModel<R> {
+    /// Starts from parameters in f32, and replaces them by those that the model reads.
+    pub fn new(rule: R, precision: Precision, seed: u64, initial: &mut [f32]) -> Self {
+        let len = initial.len();
+        let model = Self {
+            rule,
+            steps: 0,
+            seed,
+            param: Params::new(precision, initial),
+            grad: precision.rounds_grad().then(|| vec![bf16::ZERO; len]),
+            moments: R::Moments::from_fn(|moment| {
+                // A rule may do without some of its moments.
+                let len = rule.start(moment).map_or(0, |_| len);
+                MomentArray::zeros(precision, len)
+            }),
+        };
+        model.param.read(initial);
+        model
+    }
+
+    /// Takes one step, and writes the parameters that the model reads.
+    pub fn step(&mut self, params: &mut [f32], grads: &[f32]) -> Result<()> {
+        let grad = match &mut self.grad {
+            Some(rounded) => {
+                rounded.convert_from_f32_slice(grads);
+                Grad::Bf16(rounded)
+            }
+            None => Grad::F32(grads),
+        };
+        let mut moments = self.moments.as_mut().iter_mut();
+        let tensor = MixedTensor {
+            param: self.param.borrow(),
+            grad,
+            moments: R::Moments::from_fn(|_| match moments.next() {
+                Some(moment) => moment.borrow(),
+                None => Moment::F32(&mut []),
+            }),
+            first: 0,
+        };
+        self.steps += 1;
+        let pass = Pass { seed: self.seed, ..Pass::default() };
+        // No norm was passed by which a step could be left out.
+        let _ = self.rule.step_mixed(Exec::selected()?, self.steps, pass, &mut [tensor])?;
+        self.param.read(params);
+        Ok(())
+    }
+}
+
+impl Params {
+    fn new(precision: Precision, values: &[f32]) -> Self {
+        let rounded = || values.iter().map(|&value| bf16::from_f32(value)).collect();
+        match precision {
+            Precision::F32 | Precision::Q8 => Self::F32(values.to_vec()),
+            Precision::Bf16 => Self::Bf16(rounded()),
+            Precision::Bf16Master => Self::F32AndBf16(values.to_vec(), rounded()),
+            Precision::Split => {
+                let halves = values.iter().map(|value| {
+                    let bits = value.to_bits();
+                    // The lower half is a signed number: half a unit more, and the upper one is rounded.
+                    (bf16::from_bits((bits.wrapping_add(0x8000) >> 16) as u16), bits as u16)
+                });
+                let (high, low) = halves.unzip();
+                Self::Split(high, low)
+            }
+        }
+    }
+
+    fn borrow(&mut self) -> Param<'_> {
+        match self {
+            Self::F32(param) => Param::F32(param),
+            Self::Bf16(param) => Param::Bf16Stochastic(param),
+            Self::F32AndBf16(param, copy) => Param::F32AndBf16(param, copy),
+            Self::Split(high, low) => Param::Split(high, low),
+        }
+    }
+
+    /// The numbers that the model computes with, widened.
+    fn read(&self, wide: &mut [f32]) {
+        match self {
+            Self::F32(param) => wide.copy_from_slice(param),
+            Self::Bf16(param) | Self::F32AndBf16(_, param) | Self::Split(param, _) => {
+                param.convert_to_f32_slice(wide);
+            }
+        }
+    }
+}
+
+impl MomentArray {
+    fn zeros(precision: Precision, len: usize) -> Self {
+        match precision {
+            Precision::F32 | Precision::Bf16Master | Precision::Split => Self::F32(vec![0.0; len]),
+            Precision::Bf16 => Self::Bf16(vec![bf16::ZERO; len]),
+            Precision::Q8 => Self::Q8(vec![0; len], vec![0.0; adamant::Q8::scales(len)]),
+        }
+    }
+
+    fn borrow(&mut self) -> Moment<'_> {
+        match self {
+            Self::F32(moment) => Moment::F32(moment),
+            Self::Bf16(moment) => Moment::Bf16(moment),
+            Self::Q8(codes, scales) => Moment::Q8(codes, scales),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adamant::{Adam, Optimizer};
+
+    use super::*;
+
+    fn adam() -> Adam {
+        Adam { lr: 0.01, ..Adam::default() }
+    }
+
+    fn initial() -> Vec<f32> {
+        (0..1000).map(|i| (i as f32 * 0.37).sin()).collect()
+    }
+
+    /// What a model reads after some steps.
+    fn trained(precision: Precision) -> Vec<f32> {
+        let mut params = initial();
+        let mut model = MixedModel::new(adam(), precision, 7, &mut params);
+        for _ in 0..20 {
+            let grads = params.clone();
+            model.step(&mut params, &grads).unwrap();
+        }
+        params
+    }
+
+    #[test]
+    fn f32_has_the_bits_of_a_plain_step() {
+        let (mut params, mut state) = (initial(), adam().state(1000));
+        for _ in 0..20 {
+            let grads = params.clone();
+            adam().step(&mut params, &grads, &mut state).unwrap();
+        }
+        assert_eq!(trained(Precision::F32), params);
+    }
+
+    #[test]
+    fn halves_are_a_parameter_of_f32() {
+        let Params::Split(high, low) = Params::new(Precision::Split, &initial()) else { panic!() };
+        for ((value, high), low) in initial().into_iter().zip(high).zip(low) {
+            let upper = i64::from(high.to_bits()) << 16;
+            assert_eq!(upper + i64::from(low.cast_signed()), i64::from(value.to_bits()));
+        }
+    }
+
+    /// 20 steps of at most 0.01 each, and an eighth of the way for the noise.
+    #[test]
+    fn every_precision_goes_the_same_way() {
+        let exact = trained(Precision::F32);
+        for &precision in Precision::value_variants() {
+            let params = trained(precision);
+            let off = params.iter().zip(&exact).map(|(a, b)| (a - b).abs());
+            let mean = off.sum::<f32>() / exact.len() as f32;
+            assert!(mean < 0.025, "{precision:?}: {mean}");
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The ways in for tensors whose arrays are not all of the type that is computed in.
+
+mod tile;
+
+use core::fmt;
+
+use half::{bf16, f16};
+
+use crate::{
+    Arity, Error, Exec, Many, Rule,
+    element::{BLOCK, Q8, Random},
+    kernel::Step,
+    partition::{self, TensorStep, Tensors},
+};
+use tile::{MixedStep, Sweep};
+
+/// The parameters of a [`MixedTensor`]; steps are computed in `f32` whatever their type.
+#[derive(Debug)]
+pub enum Param<'a> {
+    /// `f32`.
+    F32(&'a mut [f32]),
+    /// `f32`, and a copy of 16 bits that each step writes, for the forward pass to use: rounded to
+    /// nearest, ties to even.
+    F32AndBf16(&'a mut [f32], &'a mut [bf16]),
+    /// As [`F32AndBf16`](Self::F32AndBf16), of the other 16-bit type.
+    F32AndF16(&'a mut [f32], &'a mut [f16]),
+    /// An `f32` in two halves, 4 bytes in all: the forward pass uses the upper one, which is the number
+    /// rounded to the nearest bf16, ties away from zero; the lower one is the lower half of the
+    /// number's bits. With the lower half as a signed number `l`, the bits of the `f32` are those of
+    /// the upper one times 2^16, plus `l`.
+    ///
+    /// A step has the bits of a step on `f32`, but that it makes every NaN quiet.
+    Split(&'a mut [bf16], &'a mut [u16]),
+    /// bf16, rounded to nearest, ties to even. Updates of less than half a rounding, 2^-9 of the
+    /// parameter, are lost.
+    Bf16(&'a mut [bf16]),
+    /// bf16, rounded up or down at random, so that no update is lost on average.
+    Bf16Stochastic(&'a mut [bf16]),
+    /// f16, rounded to nearest, ties to even.
+    F16(&'a mut [f16]),
+}
+
+/// The gradients of a [`MixedTensor`].
+#[derive(Debug)]
+pub enum Grad<'a> {
+    /// `f32`.
+    F32(&'a [f32]),
+    /// bf16.
+    Bf16(&'a [bf16]),
+    /// f16.
+    F16(&'a [f16]),
+    /// `f32`; each step leaves zeros.
+    F32ToZero(&'a mut [f32]),
+    /// bf16; each step leaves zeros.
+    Bf16ToZero(&'a mut [bf16]),
+    /// f16; each step leaves zeros.
+    F16ToZero(&'a mut [f16]),
+}
+
+/// A moment of a [`MixedTensor`].
+#[derive(Debug)]
+pub enum Moment<'a> {
+    /// `f32`.
+    F32(&'a mut [f32]),
+    /// bf16, rounded up or down at random: rounded to nearest, a moment that moves by less than 2^-9 of
+    /// itself a step stands still.
+    Bf16(&'a mut [bf16]),
+    /// 8 bits and a scale for each 256 elements, rounded at random: codes and scales, see
+    /// [`Q8`](crate::Q8).
+    Q8(&'a mut [u8], &'a mut [f32]),
+}
+
+/// One tensor of a call in mixed precision: arrays of one length, all borrowed, each of its own type.
+pub struct MixedTensor<'a, R: Rule> {
+    /// The parameters.
+    pub param: Param<'a>,
+    /// The gradient of the loss for each parameter.
+    pub grad: Grad<'a>,
+    /// The rule's moments, in the order of [`Rule::MOMENT_NAMES`]; one that the rule does without is
+    /// empty.
+    pub moments: Many<R::Moments, Moment<'a>>,
+    /// The number of the tensor's first element among all elements of the model. Random bits go by it:
+    /// a tensor of which a part is passed gets the same ones.
+    pub first: u64,
+}
+
+/// What a step does on its way, besides the step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pass {
+    /// What gradients are multiplied by as they are read: to undo the scale of a loss, to clip
+    /// ([`clip_factor`](crate::clip_factor)), to average. Finite. Default 1.
+    pub grad_factor: f64,
+    /// The norm of all gradients, times any factor, if the step is to be left out where it is infinite
+    /// or NaN ([`grad_norm`](crate::grad_norm)): what a loss scaler does. Default `None`.
+    pub grad_norm: Option<f64>,
+    /// Whether moments that are subnormal (below 1.2e-38) become 0: many CPUs take long for them.
+    /// Default false.
+    pub flush_subnormals: bool,
+    /// What random bits begin with. Default 0.
+    pub seed: u64,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a step that was left out is not to be counted"]
+pub enum Outcome {
+    /// It was taken.
+    Taken,
+    /// It was left out, and nothing was written, since [`Pass::grad_norm`] is not finite.
+    LeftOut,
+}
+
+impl Default for Pass {
+    fn default() -> Self {
+        Self { grad_factor: 1.0, grad_norm: None, flush_subnormals: false, seed: 0 }
+    }
+}
+
+/// A slice, shared or not, that can be cut in two.
+trait Cut: Sized {
+    type Short<'b>
+    where
+        Self: 'b;
+
+    fn cut(self, mid: usize) -> (Self, Self);
+    fn shorten(&mut self) -> Self::Short<'_>;
+}
+
+impl<T> Cut for &mut [T] {
+    type Short<'b>
+        = &'b mut [T]
+    where
+        Self: 'b;
+
+    fn cut(self, mid: usize) -> (Self, Self) {
+        self.split_at_mut(mid)
+    }
+
+    fn shorten(&mut self) -> &mut [T] {
+        self
+    }
+}
+
+impl<'a, T> Cut for &'a [T] {
+    type Short<'b>
+        = &'a [T]
+    where
+        Self: 'b;
+
+    fn cut(self, mid: usize) -> (Self, Self) {
+        self.split_at(mid)
+    }
+
+    fn shorten(&mut self) -> &'a [T] {
+        self
+    }
+}
+
+/// What arrays of several types have in common; the first slice of each variant is as long as the
+/// array, and the names are those of errors.
+macro_rules! arrays {
+    ($array:ident { $($variant:ident($slice:ident $(, $beside:ident $(=> $block:ident)?)?)),+ }) => {
+        impl<'a> $array<'a> {
+            fn len(&self) -> usize {
+                match self {
+                    $(Self::$variant($slice, ..) => $slice.len(),)+
+                }
+            }
+
+            fn split_at(self, mid: usize) -> (Self, Self) {
+                match self {
+                    $(Self::$variant($slice $(, $beside)?) => {
+                        let $slice = $slice.cut(mid);
+                        $(let $beside = $beside.cut(mid $(.div_ceil($block))?);)?
+                        (
+                            Self::$variant($slice.0 $(, $beside.0)?),
+                            Self::$variant($slice.1 $(, $beside.1)?),
+                        )
+                    })+
+                }
+            }
+
+            fn reborrow(&mut self) -> $array<'_> {
+                match self {
+                    $(Self::$variant($slice $(, $beside)?) => {
+                        $array::$variant($slice.shorten() $(, $beside.shorten())?)
+                    })+
+                }
+            }
+        }
+    };
+}
+
+arrays!(Param {
+    F32(param),
+    F32AndBf16(param, copy),
+    F32AndF16(param, copy),
+    Split(high, low),
+    Bf16(param),
+    Bf16Stochastic(param),
+    F16(param)
+});
+arrays!(Grad {
+    F32(grad),
+    Bf16(grad),
+    F16(grad),
+    F32ToZero(grad),
+    Bf16ToZero(grad),
+    F16ToZero(grad)
+});
+arrays!(Moment {
+    F32(moment),
+    Bf16(moment),
+    Q8(codes, scales => BLOCK)
+});
+
+impl<'a, R: Rule> MixedTensor<'a, R> {
+    fn len(&self) -> usize {
+        self.param.len()
+    }
+
+    /// Cuts the tensor in two: the first `mid` elements, which are whole blocks, and the others.
+    fn split_at(self, mid: usize) -> (Self, Self) {
+        let (param, param_rest) = self.param.split_at(mid);
+        let (grad, grad_rest) = self.grad.split_at(mid);
+        let mut rests = R::Moments::from_fn(|_| Moment::F32(&mut []));
+        let mut slots = rests.as_mut().iter_mut();
+        let moments = R::Moments::map(self.moments, |moment| {
+            // One that the rule does without is empty.
+            let mid = mid.min(moment.len());
+            let (moment, rest) = moment.split_at(mid);
+            if let Some(slot) = slots.next() {
+                *slot = rest;
+            }
+            moment
+        });
+        let first = self.first.wrapping_add(mid as u64);
+        (
+            Self { param, grad, moments, first: self.first },
+            Self { param: param_rest, grad: grad_rest, moments: rests, first },
+        )
+    }
+
+    fn reborrow(&mut self) -> MixedTensor<'_, R> {
+        let mut moments = self.moments.as_mut().iter_mut();
+        MixedTensor {
+            param: self.param.reborrow(),
+            grad: self.grad.reborrow(),
+            moments: R::Moments::from_fn(|_| match moments.next() {
+                Some(moment) => moment.reborrow(),
+                None => Moment::F32(&mut []),
+            }),
+            first: self.first,
+        }
+    }
+
+    fn check_lengths(&self, rule: &R, tensor: usize) -> Result<(), Error> {
+        let expected = self.len();
+        let same = |argument, len| match len == expected {
+            true => Ok(()),
+            false => Err(Error::LengthMismatch { tensor, argument, len, expected }),
+        };
+        match &self.param {
+            Param::F32AndBf16(_, copy) => same("copy of param", copy.len())?,
+            Param::F32AndF16(_, copy) => same("copy of param", copy.len())?,
+            Param::Split(_, low) => same("low half of param", low.len())?,
+            Param::F32(_) | Param::Bf16(_) | Param::Bf16Stochastic(_) | Param::F16(_) => {}
+        }
+        same("grad", self.grad.len())?;
+        let names = R::MOMENT_NAMES;
+        for (moment, (array, &name)) in self.moments.as_ref().iter().zip(names.as_ref()).enumerate()
+        {
+            match (rule.start(moment), array.len()) {
+                (Some(_), len) => same(name, len)?,
+                (None, 0) => {}
+                (None, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
+            }
+            if let Moment::Q8(codes, scales) = array {
+                let (len, expected) = (scales.len(), Q8::scales(codes.len()));
+                if len != expected {
+                    return Err(Error::ScalesMismatch { tensor, moment: name, len, expected });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: Rule> fmt::Debug for MixedTensor<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("MixedTensor");
+        fields.field("first", &self.first).field("param", &self.param).field("grad", &self.grad);
+        for (name, moment) in R::MOMENT_NAMES.into_iter().zip(self.moments.as_ref()) {
+            fields.field(name, moment);
+        }
+        fields.finish()
+    }
+}
+
+/// Steps with a [`Rule`] in mixed precision; every rule has these methods.
+///
+/// # The types
+///
+/// Steps are computed in `f32`, from whatever the arrays hold and to it: a tile that fits into the
+/// first cache is widened, stepped and narrowed back, in one pass over memory. Every [`Param`] goes with
+/// every [`Grad`] and [`Moment`].
+///
+/// # The same bits
+///
+/// As for [`Optimizer`](crate::Optimizer), on every instruction set and thread count; random bits too,
+/// which depend on the seed, the step and the element alone. The two moments that most optimizers have,
+/// and parameters, use different bits.
+///
+/// # Errors
+///
+/// All methods find every error before the first write; on `Err`, no buffer has changed. They are those
+/// of [`Optimizer`](crate::Optimizer#errors).
+pub trait MixedOptimizer: Rule {
+    /// Takes step `t`, counted from 1, of any number of tensors in one parallel region.
+    ///
+    /// # Examples
+    ///
+    /// Half the bytes: bf16 parameters and gradients, and moments in bf16, too:
+    ///
+    /// ```
+    /// use adamant::{Adam, Exec, Grad, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass};
+    /// use half::bf16;
+    ///
+    /// let (mut param, mut grad) = (vec![bf16::ONE; 100], vec![bf16::ONE; 100]);
+    /// let (mut m, mut v) = (vec![bf16::ZERO; 100], vec![bf16::ZERO; 100]);
+    /// let tensor = MixedTensor::<Adam> {
+    ///     param: Param::Bf16Stochastic(&mut param),
+    ///     grad: Grad::Bf16ToZero(&mut grad),
+    ///     moments: [Moment::Bf16(&mut m), Moment::Bf16(&mut v)],
+    ///     first: 0,
+    /// };
+    /// let pass = Pass { grad_factor: 1.0 / 1024.0, ..Pass::default() };
+    /// let adam = Adam { lr: 0.1, ..Adam::default() };
+    /// let outcome = adam.step_mixed(Exec::selected()?, 1, pass, &mut [tensor])?;
+    /// assert_eq!(outcome, Outcome::Taken);
+    /// assert!(param[0] < bf16::ONE && grad[0] == bf16::ZERO);
+    /// # Ok::<(), adamant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [As above](Self#errors), and [`Error::HyperParameter`] if [`Pass::grad_factor`] is not finite in
+    /// `f32`.
+    fn step_mixed(
+        &self,
+        exec: Exec,
+        t: u64,
+        pass: Pass,
+        tensors: &mut [MixedTensor<'_, Self>],
+    ) -> Result<Outcome, Error> {
+        let step = Step::new::<f32>(self, exec, t)?;
+        let leaves_out = pass.grad_norm.is_some_and(|norm| !norm.is_finite());
+        let grad_factor = pass.grad_factor as f32;
+        if !leaves_out && !grad_factor.is_finite() {
+            let (name, allowed) = ("grad_factor", "finite in f32");
+            return Err(Error::HyperParameter { name, value: pass.grad_factor, allowed });
+        }
+        let mut len = 0;
+        for (index, tensor) in tensors.iter().enumerate() {
+            tensor.check_lengths(self, index)?;
+            len += tensor.len();
+        }
+        if leaves_out {
+            return Ok(Outcome::LeftOut);
+        }
+        let random = Random::new(pass.seed, t);
+        let step = MixedStep { step, pass, grad_factor, random };
+        partition::run(exec.parallel, Tensors::new(&step, tensors, len));
+        Ok(Outcome::Taken)
+    }
+}
+
+impl<R: Rule> MixedOptimizer for R {}
+
+impl<R: Rule> TensorStep for MixedStep<R> {
+    type Tensor<'x> = MixedTensor<'x, R>;
+    /// For whole blocks of moments of 8 bits.
+    const GRAIN: usize = BLOCK;
+
+    fn len(tensor: &MixedTensor<'_, R>) -> usize {
+        tensor.len()
+    }
+
+    fn empty<'x>() -> MixedTensor<'x, R> {
+        MixedTensor {
+            param: Param::F32(&mut []),
+            grad: Grad::F32(&[]),
+            moments: R::Moments::from_fn(|_| Moment::F32(&mut [])),
+            first: 0,
+        }
+    }
+
+    fn reborrow<'b>(tensor: &'b mut MixedTensor<'_, R>) -> MixedTensor<'b, R> {
+        tensor.reborrow()
+    }
+
+    fn split_at<'x>(tensor: Self::Tensor<'x>, mid: usize) -> (Self::Tensor<'x>, Self::Tensor<'x>) {
+        tensor.split_at(mid)
+    }
+
+    fn run(&self, tensors: &mut [MixedTensor<'_, R>]) {
+        self.step.cpu.run(Sweep { step: self, tensors });
+    }
+}
