@@ -382,14 +382,28 @@ fn a_refused_step_is_none_that_rows_catch_up_with() {
 }
 
 #[test]
+fn a_state_that_took_other_steps_than_its_rows_is_refused() {
+    let adam = Adam::default();
+    let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
+    let mut waiting = DenseEquivalent::new(10, CatchUp::Replay);
+    state.set_step(1000);
+    let found = adam.step_rows_dense_equivalent(&mut param, GRADS, &mut state, &mut waiting);
+    let error = Error::StepMismatch { state: 1000, rows: 0 };
+    assert_eq!(error.to_string(), "the state has taken 1000 steps, but its rows 0");
+    assert_eq!((found, param), (Err(error), [1.0; 40]));
+    assert_eq!((state.step(), waiting.step()), (1000, 0));
+}
+
+#[test]
 fn a_dense_equivalent_refuses_to_overflow() {
     let adam = Adam::default();
     for way in WAYS {
         let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
         let mut waiting = DenseEquivalent::new(10, way);
         waiting.set_step(u64::MAX);
+        state.set_step(u64::MAX);
         let found = adam.step_rows_dense_equivalent(&mut param, GRADS, &mut state, &mut waiting);
         assert_eq!((found, param), (Err(Error::StepOverflow), [1.0; 40]));
-        assert_eq!((waiting.step(), state.step()), (u64::MAX, 0));
+        assert_eq!((waiting.step(), state.step()), (u64::MAX, u64::MAX));
     }
 }

@@ -5,34 +5,17 @@
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::{fmt, sync::LazyLock};
+mod decode;
 
 use adamant::{Error, Exec, Float, Isa};
+use decode::{Bits, FloatName, Numbers, PERIOD, StepCount, any_isa, build_global_pool, in_pool};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
     fuzz_target,
 };
-use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
-use rayon::{ThreadPool, ThreadPoolBuilder};
-use support::{
-    Columns, Draw, Drawn, Misfit, Way, WithRule, check, check_refused, number, ordinary, with_rule,
-};
+use support::{Columns, Draw, Drawn, Misfit, Way, WithRule, check, check_refused, with_rule};
 
-// The global pool serves calls from outside of all pools; as large everywhere, so that a crash
-// found on one machine is one on the next.
-fuzz_target!(
-    init: ThreadPoolBuilder::new().num_threads(3).build_global().expect("the global pool"),
-    |case: Case<'_>| case.run()
-);
-
-static POOLS: LazyLock<[ThreadPool; 4]> = LazyLock::new(|| {
-    let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-    [1, 2, 3, 7].map(pool)
-});
-
-/// So many elements are followed by the same ones again: making them takes longer than the step. A
-/// prime, so that no element is where a cut or a register could exchange it for its equal.
-const PERIOD: usize = 1021;
+fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
 
 /// What the fuzzer decides.
 #[derive(Arbitrary, Debug)]
@@ -40,8 +23,7 @@ struct Case<'a> {
     /// Which optimizer, see [`with_rule`].
     rule: u8,
     float: FloatName,
-    /// The first step is as large as these bits, less those shifted out.
-    t: (u64, u8),
+    t: StepCount,
     more_steps: u8,
     /// The number of elements, see [`Self::len`].
     len: (u8, u16),
@@ -49,7 +31,7 @@ struct Case<'a> {
     #[arbitrary(with = any_isa)]
     isa: Isa,
     parallel: bool,
-    /// In which of [`POOLS`], or outside of all.
+    /// See [`in_pool`].
     pool: u8,
     offset: u8,
     cuts: Cuts,
@@ -60,11 +42,6 @@ struct Case<'a> {
     bits: Bits<'a>,
 }
 
-/// Those that this CPU lacks too: they must be refused.
-fn any_isa(bytes: &mut Unstructured<'_>) -> Result<Isa> {
-    bytes.choose(&Isa::ALL).copied()
-}
-
 /// One time in eight.
 fn any_misfit(bytes: &mut Unstructured<'_>) -> Result<Option<Misfit>> {
     Ok(if bytes.ratio(1, 8)? {
@@ -73,21 +50,6 @@ fn any_misfit(bytes: &mut Unstructured<'_>) -> Result<Option<Misfit>> {
     } else {
         None
     })
-}
-
-#[derive(Arbitrary, Debug)]
-enum FloatName {
-    F32,
-    F64,
-}
-
-/// What kind of elements a tensor has.
-#[derive(Arbitrary, Debug)]
-enum Numbers {
-    Ordinary,
-    Special,
-    /// Of any bits.
-    Raw,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -107,10 +69,7 @@ impl WithRule for &Case<'_> {
 
 impl Case<'_> {
     fn run(&self) {
-        match POOLS.get(usize::from(self.pool) % (POOLS.len() + 1)) {
-            Some(pool) => pool.install(|| with_rule(self.rule, self)),
-            None => with_rule(self.rule, self),
-        }
+        in_pool(self.pool, || with_rule(self.rule, self));
     }
 
     fn judge<R: Drawn, F: Float>(&self) {
@@ -120,7 +79,7 @@ impl Case<'_> {
         let before = self.columns::<R, F>(&rule, &mut bits);
         let way = self.way();
 
-        let t = self.t.0 >> (self.t.1 % 64);
+        let t = self.t.get();
         let steps = t..=t.saturating_add(u64::from(self.more_steps) % 3);
         let lacking = !self.isa.is_available();
         let overflow = |t| rule.constants(t).as_ref().iter().any(|&k| !F::from_f64(k).is_finite());
@@ -143,11 +102,8 @@ impl Case<'_> {
 
     fn columns<R: Drawn, F: Float>(&self, rule: &R, mut bits: impl FnMut() -> u64) -> Columns<F> {
         let len = self.len();
-        let mut columns = Columns::new(rule, len.min(PERIOD), |column, _| match self.numbers {
-            Numbers::Ordinary => ordinary(column, bits()),
-            Numbers::Special => number(bits()),
-            Numbers::Raw => raw(bits()),
-        });
+        let mut columns =
+            Columns::new(rule, len.min(PERIOD), |column, _| self.numbers.element(column, bits()));
         let Columns { param, grad, moments } = &mut columns;
         [param, grad].into_iter().chain(moments).for_each(|column| repeat(column, len));
         columns
@@ -192,34 +148,4 @@ fn repeat<F: Float>(column: &mut Vec<F>, len: usize) {
     while (1..len).contains(&column.len()) {
         column.extend_from_within(..period.min(len - column.len()));
     }
-}
-
-#[derive(Arbitrary)]
-struct Bits<'a>(&'a [u8]);
-
-impl Bits<'_> {
-    /// The bytes, eight at a time, and then random bits that the last eight, or fewer, are the seed
-    /// of.
-    fn words(&self) -> impl FnMut() -> u64 {
-        let mut words = self.0.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word));
-        let last = self.0.rchunks(8).next().unwrap_or_default();
-        let seed = last.iter().fold(0, |seed, &byte| seed << 8 | u64::from(byte));
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        move || words.next().unwrap_or_else(|| random.next_u64())
-    }
-}
-
-impl fmt::Debug for Bits<'_> {
-    /// On one line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x?}", self.0)
-    }
-}
-
-/// The number that is stored as these bits.
-fn raw<F: Float>(bits: u64) -> F {
-    F::from_f64(match F::NAME {
-        "f32" => f32::from_bits(bits as u32).into(),
-        _ => f64::from_bits(bits),
-    })
 }

@@ -15,6 +15,7 @@ pub enum Event<F> {
     Step(Adam, Listed<F>),
     CatchUp(IndexType, Vec<i128>),
     CatchUpAll,
+    SetStep(u64),
 }
 
 /// Fails unless the events, and then catching up with the whole table, give the bits of the
@@ -94,6 +95,10 @@ impl<'a, F: Float> Call<'a, F> {
                 let faults = Self::faults(self.exec, &table, self.waiting);
                 faults.judge(self.waiting.catch_up_all_on(self.exec, table))
             }
+            Event::SetStep(step) => {
+                self.waiting.set_step(*step);
+                None
+            }
         }
     }
 
@@ -135,7 +140,7 @@ struct Model<F> {
     now: u64,
     /// The step that each row is at.
     at: Vec<u64>,
-    /// The steps since the rule last changed.
+    /// The steps since the rule last changed, or all rows were last brought to the same step.
     steps: Vec<(u64, Adam)>,
 }
 
@@ -147,8 +152,16 @@ impl<F: Float> Model<F> {
 
     fn go_through(&mut self, event: &Event<F>) {
         match event {
-            Event::CatchUpAll => self.catch_up(0..self.columns.rows()),
+            Event::CatchUpAll => {
+                self.catch_up(0..self.columns.rows());
+                self.steps.clear();
+            }
             Event::CatchUp(_, rows) => self.catch_up(places(rows).into_iter()),
+            Event::SetStep(step) => {
+                self.now = *step;
+                self.at.fill(*step);
+                self.steps.clear();
+            }
             Event::Step(adam, listed) => {
                 let regime = |adam: &Adam| {
                     let weight_decay = f64::from(adam.weight_decay != 0.0);
