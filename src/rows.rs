@@ -255,7 +255,7 @@ impl<R: RowUpdate> RowRule for R {}
 /// - [`Error::WidthMismatch`], [`Error::StrideTooSmall`] or [`Error::ValuesMismatch`] for a gradient
 ///   that does not fit table or indices;
 /// - [`Error::RowOutOfRange`] for an index beyond the table or negative,
-///   [`Error::TooManyRows`] beyond any memory there is;
+///   [`Error::TooManyRows`] if indices and rows together take more than 64 bits to number;
 /// - [`Error::ZeroStep`] if `t` is 0, [`Error::StepOverflow`] if a state can't count the step;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 pub trait RowOptimizer: RowRule {

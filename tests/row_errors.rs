@@ -289,7 +289,7 @@ fn hyper_parameters_that_the_series_does_not_serve_are_refused_by_it_alone() {
         (
             Adam { weight_decay: 0.1, decoupled_weight_decay: true, ..adam },
             Adam { weight_decay: 0.1, ..adam },
-            "weight_decay is 0.1, but must be 0, or decoupled",
+            "weight_decay is 0.1, but must be 0 or decoupled",
         ),
         (
             Adam { weight_decay: 2.0_f64.next_down(), ..half },
@@ -301,7 +301,7 @@ fn hyper_parameters_that_the_series_does_not_serve_are_refused_by_it_alone() {
         assert_eq!(call(served).dense_equivalent(CatchUp::Series, &ok().rows), Ok(()));
         let found = call(refused).dense_equivalent(CatchUp::Series, &ok().rows);
         let found = found.expect_err("refused").to_string();
-        assert_eq!(found, format!("{message}, or caught up with by CatchUp::Replay"));
+        assert_eq!(found, format!("{message} for CatchUp::Series (CatchUp::Replay takes any)"));
         assert_eq!(call(refused).dense_equivalent(CatchUp::Replay, &ok().rows), Ok(()));
         assert_eq!(call(refused).lazy(&ok().rows), Ok(()));
     }

@@ -320,6 +320,46 @@ fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
     }
 }
 
+/// One row that skips some steps of the series, then is caught up with, and skips some again.
+fn check_skipped(adam: Adam, steps: usize, again: usize, m: &[f32], v: f32) {
+    let width = m.len();
+    let (param, moments) = (vec![1.0_f32; width], vec![m.to_vec(), vec![v; width]]);
+    let before = RowColumns { width, param, moments };
+    let skip = || Event::Step(adam, Listed::new(IndexType::U32, vec![], width, |_| 0.0));
+    let mut events: Vec<_> = (0..steps).map(|_| skip()).collect();
+    events.push(Event::CatchUp(IndexType::U32, vec![0]));
+    events.extend((0..again).map(|_| skip()));
+    for exec in execs(false) {
+        check_dense_equivalent(CatchUp::Series, 1000, &before, &events, exec, 0);
+    }
+}
+
+/// Found by fuzzing.
+#[test]
+fn an_epsilon_that_overflows_on_the_way_gives_the_reference_bits() {
+    let epsilon = Epsilon::Hat;
+    let adam = Adam { eps: 3e38, epsilon, beta1: 0.0, beta2: 0.5, ..Adam::default() };
+    check_skipped(adam, 4, 0, &[1.0], 1.0);
+}
+
+#[test]
+fn a_weight_decay_that_underflows_gives_the_reference_bits() {
+    let adam = Adam { lr: 1.0, ..Adam::adamw() };
+    check_skipped(Adam { weight_decay: 1.0_f64.next_down(), ..adam }, 21, 0, &[1.0], 1.0);
+    check_skipped(Adam { weight_decay: 0.999999, ..adam }, 60, 4, &[1.0], 1.0);
+}
+
+#[test]
+fn an_epsilon_whose_inverse_is_subnormal_gives_the_reference_bits() {
+    // Rounded twice, its product with its inverse is over 1.
+    let below_largest = (0..100_000).map(|i| f32::from_bits(f32::MAX.to_bits() - 100 * i));
+    let eps = below_largest.into_iter().find(|eps| eps * (1.0 / eps) > 1.0);
+    let eps = f64::from(eps.expect("a number with such an inverse")) * 0.999_f64.sqrt();
+    let adam = Adam { eps, lr: 1e38, epsilon: Epsilon::Hat, beta1: 0.3, ..Adam::default() };
+    let m: Vec<f32> = (0..1000).map(|i| 1.0 + i as f32 / 100.0).collect();
+    check_skipped(adam, 6, 0, &m, 0.0);
+}
+
 /// The history goes back further for a large table, and all rows have their turn within it.
 #[test]
 fn no_row_of_a_large_table_waits_for_longer_than_the_history() {

@@ -71,8 +71,7 @@ pub fn row_wise_adam<F: Float>(
 /// all rows were at one step.
 ///
 /// [`DenseEquivalent`](crate::DenseEquivalent) says what the formula is. Here the sums are taken for
-/// one waiting time alone, from its beginning; there, for all at once, step by step. (There, a weight
-/// decay to less than 1e-154 over all the steps does not underflow.)
+/// one waiting time alone, from its beginning; there, for all at once, step by step.
 pub fn series<F: Float>(
     steps: &[(u64, Adam)],
     skipped: usize,
@@ -82,6 +81,7 @@ pub fn series<F: Float>(
 ) {
     let terms = if size_of::<F>() == 4 { 6 } else { 12 };
     let rounding = if size_of::<F>() == 4 { f32::EPSILON.into() } else { f64::EPSILON } / 2.0;
+    let largest = if size_of::<F>() == 4 { f32::MAX.into() } else { f64::MAX };
     let zeros = vec![F::default(); param.len()];
     let (before, missed) = steps.split_at(steps.len() - skipped);
     if missed.len() <= 3 {
@@ -93,19 +93,19 @@ pub fn series<F: Float>(
     let Adam { beta1, beta2, .. } = missed[0].1;
 
     // Products as they are taken from the first step on.
-    let mut shrink = 1.0;
+    let mut shrink = Product { number: 1.0, times: 0 };
     let share = |rule: &Adam| match rule.weight_decay != 0.0 {
         true => rule.lr * rule.weight_decay,
         false => 0.0,
     };
-    before.iter().for_each(|(_, rule)| shrink -= share(rule) * shrink);
+    before.iter().for_each(|(_, rule)| shrink.lose(share(rule)));
     let begin = shrink;
     let mut end = shrink;
     let mut counted = 0;
     let mut sums = [0.0; 13];
     let (mut fading, mut growth, mut first) = (1.0, 1.0, 0.0);
     for (t, rule) in missed {
-        shrink -= share(rule) * shrink;
+        shrink.lose(share(rule));
         if fading < 2.0_f64.powi(-64) {
             continue;
         }
@@ -114,7 +114,7 @@ pub fn series<F: Float>(
         let [_, _, _, _, step_size, eps, ..] = rule.constants(*t);
         let eps = eps * growth;
         if counted == 0 {
-            first = F::from_f64(eps).to_f64();
+            first = F::from_f64(eps.min(largest)).to_f64();
         }
         let distance = if first > 0.0 { (eps / first - 1.0).min(1e20) } else { 0.0 };
         let mut term = step_size * fading;
@@ -125,8 +125,7 @@ pub fn series<F: Float>(
         end = shrink;
         counted += 1;
     }
-    let rest = shrink / end;
-    let kept = shrink / begin;
+    let [rest, kept] = [end, begin].map(|earlier| shrink.over(earlier));
     let decays = missed[0].1.weight_decay != 0.0;
     let power = |beta| (0..skipped).fold(1.0, |power, _| power * beta);
     let [loss, shrink, decay1, decay2, eps] =
@@ -149,14 +148,13 @@ pub fn series<F: Float>(
     };
     let limit = F::from_f64(limit);
 
-    let largest = if size_of::<F>() == 4 { f32::MAX.into() } else { f64::MAX };
     let coefficients: Vec<F> =
         sums[..terms].iter().map(|sum| F::from_f64((rest * sum).min(largest))).collect();
     for i in 0..param.len() {
         let (m, v) = (exp_avg[i], exp_avg_sq[i]);
         let inverse = F::from_f64(1.0) / (v.sqrt() + eps);
         let near = eps * inverse;
-        if near > limit && m != F::default() {
+        if limit < F::from_f64(1.0) && near > limit && m != F::default() {
             let [way, m, v] = [&mut [F::default()], &mut [m], &mut [v]];
             for (t, rule) in &missed[..counted] {
                 adam(rule, *t, way, &[F::default()], m, v);
@@ -174,5 +172,29 @@ pub fn series<F: Float>(
         }
         exp_avg[i] = decay1 * m;
         exp_avg_sq[i] = decay2 * v;
+    }
+}
+
+/// A product of factors in 0..=1, however small: a number, and how many times 2^-512.
+#[derive(Clone, Copy)]
+struct Product {
+    number: f64,
+    times: i32,
+}
+
+impl Product {
+    /// Times `1 - share`.
+    fn lose(&mut self, share: f64) {
+        self.number -= share * self.number;
+        if self.number < 2.0_f64.powi(-512) {
+            self.number *= 2.0_f64.powi(512);
+            self.times += 1;
+        }
+    }
+
+    /// What came since an earlier product.
+    fn over(self, earlier: Self) -> f64 {
+        let times = (self.times - earlier.times).min(3);
+        (0..times).fold(self.number / earlier.number, |ratio, _| ratio * 2.0_f64.powi(-512))
     }
 }

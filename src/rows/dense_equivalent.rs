@@ -48,7 +48,8 @@ pub enum CatchUp {
 ///
 /// Learning rate and strength of weight decay may change from step to step. With decoupled weight
 /// decay (AdamW) rows decay in the steps that they skip, too. A change of anything else, such as of
-/// the betas, is allowed, but the step that brings it first catches up with the whole table.
+/// the betas, or of a weight decay from or to 0, is allowed, but the step that brings it first catches
+/// up with the whole table.
 ///
 /// # The ways to catch up
 ///
@@ -92,7 +93,8 @@ pub enum CatchUp {
 /// Training amplifies roundings: each batch is computed from the parameters that the last ones left,
 /// and Adam divides by small roots. A run with the series ends about as far from a dense run as does
 /// a dense run from one whose initial values differ by a rounding. Where two runs are to have the same
-/// bits, replay.
+/// bits, replay. With the series the bits also depend on when a row catches up: twice five steps are not
+/// rounded like ten.
 ///
 /// # Cost
 ///
@@ -164,7 +166,7 @@ impl<F: Float> DenseEquivalent<F> {
     }
 
     /// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
-    /// step.
+    /// step. What rows had yet to catch up with is forgotten: see [`catch_up_all`](Self::catch_up_all).
     pub fn set_step(&mut self, step: u64) {
         self.step = step;
         self.history.clear();

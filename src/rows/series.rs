@@ -79,15 +79,15 @@ pub(super) fn check(adam: &Adam) -> Result<(), Error> {
     let Adam { lr, beta1, beta2, weight_decay, .. } = *adam;
     let refused = |name, value, allowed| Err(Error::HyperParameter { name, value, allowed });
     if beta1 >= SLOWEST * beta2.sqrt() {
-        let allowed = "less than 0.995 sqrt(beta2), or caught up with by CatchUp::Replay";
+        let allowed = "less than 0.995 sqrt(beta2) for CatchUp::Series (CatchUp::Replay takes any)";
         return refused("beta1", beta1, allowed);
     }
     if weight_decay != 0.0 && !adam.decoupled_weight_decay {
-        let allowed = "0, or decoupled, or caught up with by CatchUp::Replay";
+        let allowed = "0 or decoupled for CatchUp::Series (CatchUp::Replay takes any)";
         return refused("weight_decay", weight_decay, allowed);
     }
     if lr * weight_decay >= 1.0 {
-        let allowed = "less than 1 / lr, or caught up with by CatchUp::Replay";
+        let allowed = "less than 1 / lr for CatchUp::Series (CatchUp::Replay takes any)";
         return refused("weight_decay", weight_decay, allowed);
     }
     Ok(())
@@ -133,7 +133,7 @@ impl Series {
             let eps = eps * growth;
             if j == 0 {
                 // A number of the step's type, which loses nothing there.
-                sums.eps = F::from_f64(eps).to_f64();
+                sums.eps = F::from_f64(eps.min(F::LARGEST)).to_f64();
             }
             let distance = if sums.eps > 0.0 { (eps / sums.eps - 1.0).min(FARTHEST) } else { 0.0 };
             let mut term = step_size * fading;
