@@ -115,8 +115,7 @@
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
 
-// Work is cut in two for threads only.
-#![cfg_attr(not(feature = "rayon"), allow(dead_code))]
+#![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
 mod buffer;
 mod dense;

@@ -34,7 +34,11 @@ pub(crate) fn is_worth_entering(len: usize) -> bool {
     #[cfg(feature = "rayon")]
     return rayon::current_thread_index().is_some() || len >= 8 * threads::WAKING;
     #[cfg(not(feature = "rayon"))]
-    return len == usize::MAX;
+    {
+        // There is no pool.
+        let _ = len;
+        false
+    }
 }
 
 /// Does two things, by two threads if that is worth it.

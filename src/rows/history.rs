@@ -217,6 +217,7 @@ impl<const N: usize> Rule for Jump<N> {
         Ok(())
     }
 
+    /// Not asked for: each row has its own.
     fn constants(&self, _t: u64) -> [f64; N] {
         [0.0; N]
     }

@@ -168,8 +168,9 @@ impl Rule for Columns {
         self.0.check()
     }
 
+    /// Not asked for: each row has its own.
     fn constants(&self, _t: u64) -> [f64; 9] {
-        unreachable!("they are computed for each row")
+        [0.0; 9]
     }
 
     #[inline(always)]
