@@ -1,14 +1,122 @@
-//! Numbers of 16 bits: how a tile is widened to `f32` and narrowed back.
-//!
-//! The loops are plain Rust, which vectorises on the instruction set of the task that they are
-//! inlined into; nothing here differs from one set to another.
+//! Numbers of 16 bits: how registers of them are widened to `f32` and narrowed back, and where the
+//! random bits of rounding come from.
 
 mod q8;
 
-pub(crate) use q8::BLOCK;
 pub use q8::Q8;
+pub(crate) use q8::{BLOCK, Half};
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
+use pulp::Simd;
+
+use crate::{
+    lanes::{Vector, VectorMask},
+    words::Words,
+};
+
+/// A type that steps in `f32` read and write.
+pub(crate) trait Element: Copy + Default + 'static {
+    /// A register of numbers, or of fewer and zeros.
+    fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32>;
+
+    /// The inverse of [`widen`](Self::widen), rounded to nearest, ties to even; NaN stays NaN.
+    fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, same: &[Self]) -> Vector<S, f32> {
+        Vector::read(simd, same)
+    }
+
+    #[inline(always)]
+    fn narrow<S: Simd>(same: &mut [Self], wide: Vector<S, f32>) {
+        wide.write(same);
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
+        (Words::widen(simd, narrow.reinterpret_cast()) << 16).floats()
+    }
+
+    #[inline(always)]
+    fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
+        let is_odd = Words::of(wide) >> 16 & 1;
+        narrow_bf16(narrow, wide, is_odd + 0x7fff);
+    }
+}
+
+/// Goes up to the next bf16 where the lower half of a number and `share`, of 16 bits, have a carry. If
+/// that is 16 random bits, the probability is the part of the way from the lower neighbour.
+#[inline(always)]
+pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, share: Words<S>) {
+    let bits = Words::of(wide);
+    // Of infinity the lower half is 0, so that it stays.
+    let rounded = Words::select(is_nan(bits), bits | 0x0040_0000, bits + share);
+    (rounded >> 16).store_halves(narrow.reinterpret_cast_mut());
+}
+
+#[inline(always)]
+fn is_nan<S: Simd>(bits: Words<S>) -> VectorMask<S, f32> {
+    bits.all(0x7f80_0000).less_than(bits & 0x7fff_ffff)
+}
+
+/// A number as its nearest bf16, ties away from zero, and what is left: see
+/// [`Param::Split`](crate::Param::Split).
+#[inline(always)]
+pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S, f32>) {
+    let bits = Words::of(wide);
+    narrow_bf16(high, wide, bits.all(0x8000));
+    Words::select(is_nan(bits), bits.all(0), bits).store_halves(low);
+}
+
+/// The inverse of [`split`].
+#[inline(always)]
+pub(crate) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16]) -> Vector<S, f32> {
+    let high = Words::widen(simd, high.reinterpret_cast()) << 16;
+    // As a signed number.
+    let low = Words::widen(simd, low);
+    (high + (low ^ 0x8000) + 0xffff_8000).floats()
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
+        /// How much greater the exponents of `f32` are.
+        const SHIFT: u32 = (127 - 15) << 23;
+        let bits = Words::widen(simd, narrow.reinterpret_cast());
+        let magnitude = (bits & 0x7fff) << 13;
+        let normal = magnitude + SHIFT;
+        let is_finite = magnitude.less_than(bits.all(0x7c00 << 13));
+        let number = Words::select(is_finite, normal, normal + SHIFT);
+        // A subnormal is a fraction of the smallest normal number, which is 2^-14.
+        let one = bits.all(SHIFT + (1 << 23));
+        let subnormal = Words::of((magnitude + one).floats() - one.floats());
+        let is_subnormal = magnitude.less_than(bits.all(0x0400 << 13));
+        let number = Words::select(is_subnormal, subnormal, number);
+        (number | (bits & 0x8000) << 16).floats()
+    }
+
+    #[inline(always)]
+    fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
+        let bits = Words::of(wide);
+        let magnitude = bits & 0x7fff_ffff;
+        let is_odd = magnitude >> 13 & 1;
+        let normal = (magnitude + is_odd + (((15_u32.wrapping_sub(127)) << 23) + 0xfff)) >> 13;
+        // The last bit of a number between 1/2 and 1 is worth as much as that of a subnormal f16.
+        let half = bits.all(0x3f00_0000);
+        let subnormal = Words::of(magnitude.floats() + half.floats())
+            + half.all(0x3f00_0000_u32.wrapping_neg());
+        let is_subnormal = magnitude.less_than(bits.all((127 - 14) << 23));
+        let number = Words::select(is_subnormal, subnormal, normal);
+        let is_large = bits.all(0x477f_ffff).less_than(magnitude);
+        let number = Words::select(is_large, bits.all(0x7c00), number);
+        let number = Words::select(is_nan(bits), bits.all(0x7e00), number);
+        (number | (bits >> 16 & 0x8000)).store_halves(narrow.reinterpret_cast_mut());
+    }
+}
 
 /// Where the random bits of stochastic rounding come from: a counter, so that they depend on nothing
 /// but the seed, the step, and the element.
@@ -24,30 +132,62 @@ impl Random {
         Self { keys: [key as u32, (key >> 32) as u32] }
     }
 
-    /// Another source of the same step.
-    #[inline(always)]
-    pub(crate) fn stream(self, number: u32) -> Self {
-        Self { keys: [self.keys[0], self.keys[1] ^ number.wrapping_mul(0x9e37_79b9)] }
+    /// The source of the elements whose number has the same upper half as this one.
+    fn near(self, element: u64) -> Self {
+        let upper = mix((element >> 32) ^ 0x9e37_79b9_7f4a_7c15);
+        Self { keys: [self.keys[0] ^ upper as u32, self.keys[1] ^ (upper >> 32) as u32] }
     }
 
-    /// 32 bits for each of the elements from `first` on, which are few.
-    #[inline(always)]
-    pub(crate) fn fill(self, first: u64, bits: &mut [u32]) {
-        // The upper half of a number changes within a tile at most once; both halves of the tile are
-        // the same loop.
-        let before = (u64::from(u32::MAX - first as u32) + 1).min(bits.len() as u64) as usize;
-        let (low, high) = bits.split_at_mut(before);
-        self.fill_half(first, low);
-        self.fill_half(first.wrapping_add(before as u64), high);
+    /// The source of less than 2^32 elements that are numbered from one on.
+    pub(crate) fn from(self, first: u64, len: usize) -> Draw {
+        let last = first.wrapping_add(len as u64).wrapping_sub(1);
+        let after = (first >> 32 != last >> 32).then(|| self.near(last));
+        Draw { first: first as u32, before: self.near(first), after }
     }
 
     #[inline(always)]
-    fn fill_half(self, first: u64, bits: &mut [u32]) {
-        let upper = mix((first >> 32) ^ 0x9e37_79b9_7f4a_7c15);
-        let keys = [self.keys[0] ^ upper as u32, self.keys[1] ^ (upper >> 32) as u32];
-        for (bits, place) in bits.iter_mut().zip(0..) {
-            *bits = hash(keys, (first as u32).wrapping_add(place));
+    fn bits<S: Simd>(self, stream: u32, counter: Words<S>) -> Words<S> {
+        let [first, second] = self.keys;
+        let first = first ^ stream.wrapping_mul(0x85eb_ca6b);
+        hash([first, second ^ stream.wrapping_mul(0x9e37_79b9)], counter)
+    }
+}
+
+/// Random bits for a run of elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Draw {
+    /// The lower half of the number of the first one.
+    first: u32,
+    /// Before that half starts anew, and after, if it does.
+    before: Random,
+    after: Option<Random>,
+}
+
+impl Draw {
+    /// 32 bits for each element of some registers, from a place in the run on.
+    #[inline(always)]
+    pub(crate) fn bits<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        stream: u32,
+        place: usize,
+    ) -> [Words<S>; N] {
+        let mut counters = [Words::splat(simd, 0); N];
+        for (register, counter) in counters.iter_mut().enumerate() {
+            let place = place + register * Words::<S>::LANES;
+            *counter = Words::count_from(simd, self.first.wrapping_add(place as u32));
         }
+        let mut bits = counters;
+        for (bits, counter) in bits.iter_mut().zip(counters) {
+            *bits = self.before.bits(stream, counter);
+        }
+        if let Some(after) = self.after {
+            for (bits, counter) in bits.iter_mut().zip(counters) {
+                let is_after = counter.less_than(counter.all(self.first));
+                *bits = Words::select(is_after, after.bits(stream, counter), *bits);
+            }
+        }
+        bits
     }
 }
 
@@ -60,83 +200,9 @@ fn mix(x: u64) -> u64 {
 
 /// Two rounds of multiply and shift, each with a key of its own (constants by Wellons, 2018).
 #[inline(always)]
-pub(crate) fn hash([first, second]: [u32; 2], counter: u32) -> u32 {
-    let x = counter.wrapping_add(first);
-    let x = (x ^ x >> 16).wrapping_mul(0x7feb_352d) ^ second;
-    let x = (x ^ x >> 15).wrapping_mul(0x846c_a68b);
+fn hash<S: Simd>([first, second]: [u32; 2], counter: Words<S>) -> Words<S> {
+    let x = counter + first;
+    let x = ((x ^ x >> 16) * 0x7feb_352d) ^ second;
+    let x = (x ^ x >> 15) * 0x846c_a68b;
     x ^ x >> 16
-}
-
-#[inline(always)]
-pub(crate) fn widen_bf16(wide: &mut [f32], narrow: &[bf16]) {
-    for (wide, narrow) in wide.iter_mut().zip(narrow) {
-        *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
-    }
-}
-
-/// Rounds to nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn narrow_bf16(narrow: &mut [bf16], wide: &[f32]) {
-    for (narrow, wide) in narrow.iter_mut().zip(wide) {
-        let bits = wide.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        *narrow = bf16::from_bits(keep_nan(bits, rounded));
-    }
-}
-
-/// Rounds up with the probability that is the part of the way from the lower neighbour; the upper or
-/// the lower half of the random bits decides.
-#[inline(always)]
-pub(crate) fn narrow_bf16_stochastic(
-    narrow: &mut [bf16],
-    wide: &[f32],
-    random: &[u32],
-    shift: u32,
-) {
-    for ((narrow, wide), random) in narrow.iter_mut().zip(wide).zip(random) {
-        let bits = wide.to_bits();
-        let rounded = bits.wrapping_add(random >> shift & 0xffff) >> 16;
-        // Infinity has no neighbour to go to.
-        let is_finite = bits & 0x7f80_0000 != 0x7f80_0000;
-        *narrow = bf16::from_bits(keep_nan(bits, if is_finite { rounded } else { bits >> 16 }));
-    }
-}
-
-/// The upper half of a number, or a quiet NaN where the number is NaN.
-#[inline(always)]
-fn keep_nan(bits: u32, upper: u32) -> u16 {
-    let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
-    (if is_nan { bits >> 16 | 0x40 } else { upper }) as u16
-}
-
-/// A number as its nearest bf16, ties away from zero, and what is left: see
-/// [`Param::Split`](crate::Param::Split).
-#[inline(always)]
-pub(crate) fn split(high: &mut [bf16], low: &mut [u16], wide: &[f32]) {
-    for ((high, low), wide) in high.iter_mut().zip(low).zip(wide) {
-        let bits = wide.to_bits();
-        let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
-        *high = bf16::from_bits(keep_nan(bits, bits.wrapping_add(0x8000) >> 16));
-        *low = if is_nan { 0 } else { bits as u16 };
-    }
-}
-
-/// The inverse of [`split`].
-#[inline(always)]
-pub(crate) fn join(wide: &mut [f32], high: &[bf16], low: &[u16]) {
-    for ((wide, high), &low) in wide.iter_mut().zip(high).zip(low) {
-        let rest = i32::from(low.cast_signed()) as u32;
-        *wide = f32::from_bits((u32::from(high.to_bits()) << 16).wrapping_add(rest));
-    }
-}
-
-#[inline(always)]
-pub(crate) fn widen_f16(wide: &mut [f32], narrow: &[f16]) {
-    narrow.convert_to_f32_slice(wide);
-}
-
-/// Rounds to nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn narrow_f16(narrow: &mut [f16], wide: &[f32]) {
-    narrow.convert_from_f32_slice(wide);
 }

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use crate::{
     Arity, Error, Exec, Float, Many, RowRule, Rule, Tensor,
     isa::Cpu,
-    lanes::Vector,
+    lanes::{Lanes, Register, Vector},
     prefetch::{self, AHEAD},
 };
 
@@ -61,7 +61,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
         let constants = step.constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| Vector::constant(simd, constants[i]),
+            |i| Vector::<S, F>::constant(simd, constants[i]),
         );
         step.rule.specialise(
             #[inline(always)]
@@ -74,7 +74,35 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
     }
 }
 
-/// Whole registers first, then the rest by the same formula.
+/// A place in the arrays of a tensor.
+#[derive(Clone, Copy)]
+pub(crate) enum At {
+    /// A whole register, by its number.
+    Whole(usize),
+    /// What is left behind the last one.
+    Tail,
+}
+
+/// A parameter, its gradient and its moments, a register of each.
+pub(crate) type Values<R, L> = (L, L, Many<<R as Rule>::Moments, L>);
+
+/// The arrays of a tensor, as registers of what is computed in, whatever they hold.
+pub(crate) trait Arrays<R: Rule, L: Lanes> {
+    /// Whether a tail, less than a register, is any different.
+    const HAS_TAILS: bool;
+
+    /// The number of whole registers, and whether there is a tail behind them.
+    fn registers(&self) -> (usize, bool);
+
+    /// Asks for the memory of a register ahead.
+    fn prefetch(&self, register: usize);
+
+    fn load(&self, at: At) -> Values<R, L>;
+
+    fn store(&mut self, at: At, param: L, moments: Many<R::Moments, L>);
+}
+
+/// The one loop, over arrays that hold what is computed in.
 #[inline(always)]
 pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     simd: S,
@@ -83,71 +111,133 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     tensor: Tensor<'_, R, F>,
     prefetch: bool,
 ) {
-    let Tensor { param, grad, moments } = tensor;
-    let (params, param_tail) = F::split_mut::<S>(param);
-    let (grads, grad_tail) = F::split::<S>(grad);
-    let mut moments = R::Moments::map(
-        moments,
-        #[inline(always)]
-        |moment| F::split_mut::<S>(moment),
-    );
+    sweep_arrays(rule, k, &mut Registers::new(simd, rule, tensor), prefetch);
+}
 
-    let zero = Vector::constant(simd, 0.0);
-    let kept = R::Moments::from_fn(
-        #[inline(always)]
-        |moment| rule.start(moment).is_some(),
-    );
-    let kept = kept.as_ref();
-
-    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
-    let len = params.len();
-    let grads = &grads[..len];
-    for ((moments, _), &kept) in moments.as_mut().iter_mut().zip(kept) {
-        if kept {
-            *moments = &mut mem::take(moments)[..len];
-        }
-    }
-    let ahead = AHEAD / size_of::<F::Of<S>>();
-    for i in 0..len {
+/// The one loop: whole registers first, then the rest by the same formula.
+#[inline(always)]
+pub(crate) fn sweep_arrays<R: Rule, L: Lanes, A: Arrays<R, L>>(
+    rule: R,
+    k: &Many<R::Constants, L>,
+    arrays: &mut A,
+    prefetch: bool,
+) {
+    let (whole, has_tail) = arrays.registers();
+    for register in 0..whole {
         if prefetch {
-            prefetch::prefetch(params, i, ahead);
-            prefetch::prefetch(grads, i, ahead);
-            for ((moments, _), _) in moments.as_ref().iter().zip(kept).filter(|(_, kept)| **kept) {
-                prefetch::prefetch(moments, i, ahead);
-            }
+            arrays.prefetch(register);
         }
         // Every load stands before the first store: mixed, they stall each other where the arrays
         // share page offsets.
-        let param = Vector::new(simd, params[i]);
-        let grad = Vector::new(simd, grads[i]);
-        let old = R::Moments::from_fn(
+        let (param, grad, moments) = arrays.load(At::Whole(register));
+        let (param, moments) = rule.update(k, param, grad, moments);
+        arrays.store(At::Whole(register), param, moments);
+    }
+    if A::HAS_TAILS && has_tail {
+        let (param, grad, moments) = arrays.load(At::Tail);
+        let (param, moments) = rule.update(k, param, grad, moments);
+        arrays.store(At::Tail, param, moments);
+    }
+}
+
+/// The whole registers of an array, and its tail.
+type Cut<'a, S, F> = (&'a mut [<F as Register>::Of<S>], &'a mut [F]);
+
+/// The arrays of a tensor that hold what is computed in: whole registers and the tail of each.
+struct Registers<'a, S: Simd, R: Rule, F: Float> {
+    simd: S,
+    param: Cut<'a, S, F>,
+    grad: (&'a [F::Of<S>], &'a [F]),
+    moments: Many<R::Moments, Cut<'a, S, F>>,
+    kept: Many<R::Moments, bool>,
+}
+
+impl<'a, S: Simd, R: Rule, F: Float> Registers<'a, S, R, F> {
+    #[inline(always)]
+    fn new(simd: S, rule: R, tensor: Tensor<'a, R, F>) -> Self {
+        let Tensor { param, grad, moments } = tensor;
+        let param = F::split_mut::<S>(param);
+        let mut grad = F::split::<S>(grad);
+        let mut moments = R::Moments::map(
+            moments,
             #[inline(always)]
-            |moment| match kept[moment] {
-                true => Vector::new(simd, moments.as_ref()[moment].0[i]),
-                false => zero,
-            },
+            |moment| F::split_mut::<S>(moment),
         );
-        let (param, new) = rule.update(k, param, grad, old);
-        params[i] = param.register();
-        for (((moments, _), moment), &kept) in moments.as_mut().iter_mut().zip(new).zip(kept) {
+        let kept = R::Moments::from_fn(
+            #[inline(always)]
+            |moment| rule.start(moment).is_some(),
+        );
+        // `validate` found all lengths equal; said once more here, it frees the loop of checks.
+        let len = param.0.len();
+        grad.0 = &grad.0[..len];
+        for ((moments, _), &kept) in moments.as_mut().iter_mut().zip(kept.as_ref()) {
             if kept {
-                moments[i] = moment.register();
+                *moments = &mut mem::take(moments)[..len];
             }
+        }
+        Self { simd, param, grad, moments, kept }
+    }
+}
+
+impl<S: Simd, R: Rule, F: Float> Arrays<R, Vector<S, F>> for Registers<'_, S, R, F> {
+    const HAS_TAILS: bool = true;
+
+    #[inline(always)]
+    fn registers(&self) -> (usize, bool) {
+        (self.param.0.len(), !self.param.1.is_empty())
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, register: usize) {
+        let ahead = AHEAD / size_of::<F::Of<S>>();
+        prefetch::prefetch(self.param.0, register, ahead);
+        prefetch::prefetch(self.grad.0, register, ahead);
+        let moments = self.moments.as_ref().iter().zip(self.kept.as_ref());
+        for ((moments, _), _) in moments.filter(|(_, kept)| **kept) {
+            prefetch::prefetch(moments, register, ahead);
         }
     }
 
-    if !param_tail.is_empty() {
-        let param = Vector::load(simd, param_tail);
-        let grad = Vector::load(simd, grad_tail);
-        let old = R::Moments::from_fn(
-            #[inline(always)]
-            |moment| Vector::load(simd, moments.as_ref()[moment].1),
-        );
-        let (param, new) = rule.update(k, param, grad, old);
-        param.store(param_tail);
-        for (((_, tail), moment), &kept) in moments.as_mut().iter_mut().zip(new).zip(kept) {
+    #[inline(always)]
+    fn load(&self, at: At) -> Values<R, Vector<S, F>> {
+        let (simd, kept) = (self.simd, self.kept.as_ref());
+        let moments = self.moments.as_ref();
+        match at {
+            At::Whole(i) => (
+                Vector::new(simd, self.param.0[i]),
+                Vector::new(simd, self.grad.0[i]),
+                R::Moments::from_fn(
+                    #[inline(always)]
+                    |moment| match kept[moment] {
+                        true => Vector::new(simd, moments[moment].0[i]),
+                        false => Vector::constant(simd, 0.0),
+                    },
+                ),
+            ),
+            At::Tail => (
+                Vector::load(simd, self.param.1),
+                Vector::load(simd, self.grad.1),
+                R::Moments::from_fn(
+                    #[inline(always)]
+                    |moment| Vector::load(simd, moments[moment].1),
+                ),
+            ),
+        }
+    }
+
+    #[inline(always)]
+    fn store(&mut self, at: At, param: Vector<S, F>, moments: Many<R::Moments, Vector<S, F>>) {
+        match at {
+            At::Whole(i) => self.param.0[i] = param.register(),
+            At::Tail => param.store(self.param.1),
+        }
+        let arrays = self.moments.as_mut().iter_mut().zip(moments).zip(self.kept.as_ref());
+        for (((whole, tail), moment), &kept) in arrays {
             if kept {
-                moment.store(tail);
+                match at {
+                    At::Whole(i) => whole[i] = moment.register(),
+                    At::Tail => moment.store(tail),
+                }
             }
         }
     }

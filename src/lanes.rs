@@ -1,11 +1,15 @@
 //! Registers with operators: the one place that names pulp's operations.
 
+mod wide;
+
 use core::{
     fmt::Debug,
     ops::{Add, Div, Mul, Neg, Sub},
 };
 
 use pulp::Simd;
+
+pub(crate) use wide::Wide;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
 /// lane a parameter of its own.
@@ -257,7 +261,7 @@ float!(f64, f64s, m64s, F64_LANES, as_simd_f64s, as_mut_simd_f64s, partial_load_
     max = max_f64s, min = min_f64s, add = add_f64s, sub = sub_f64s, mul = mul_f64s, div = div_f64s);
 
 /// The lanes of the largest register there is.
-const MOST_LANES: usize = 16;
+pub(crate) const MOST_LANES: usize = 16;
 
 /// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
 #[derive(Clone, Copy)]
@@ -296,9 +300,32 @@ impl<S: Simd, F: Float> Vector<S, F> {
         F::store(self.simd, tail, self.register);
     }
 
+    /// A register of numbers, or less than one and zeros.
+    #[inline(always)]
+    pub(crate) fn read(simd: S, numbers: &[F]) -> Self {
+        match F::split::<S>(numbers) {
+            (&[register, ..], _) => Self::new(simd, register),
+            (_, tail) => Self::load(simd, tail),
+        }
+    }
+
+    /// The inverse of [`read`](Self::read).
+    #[inline(always)]
+    pub(crate) fn write(self, numbers: &mut [F]) {
+        match F::split_mut::<S>(numbers) {
+            ([register, ..], _) => *register = self.register,
+            (_, tail) => self.store(tail),
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn register(self) -> F::Of<S> {
         self.register
+    }
+
+    #[inline(always)]
+    pub(crate) fn simd(self) -> S {
+        self.simd
     }
 
     /// The value of the first lane.
@@ -339,6 +366,18 @@ impl<S: Simd, F: Float> Neg for Vector<S, F> {
 pub struct VectorMask<S: Simd, F: Float> {
     simd: S,
     mask: <F as Register>::Mask<S>,
+}
+
+impl<S: Simd, F: Float> VectorMask<S, F> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S, mask: <F as Register>::Mask<S>) -> Self {
+        Self { simd, mask }
+    }
+
+    #[inline(always)]
+    pub(crate) fn mask(self) -> <F as Register>::Mask<S> {
+        self.mask
+    }
 }
 
 impl<S: Simd, F: Float> Lanes for Vector<S, F> {

@@ -133,6 +133,7 @@ mod rows;
 mod rule;
 mod state;
 mod tensor;
+mod words;
 
 pub use buffer::Buffer;
 pub use dense::{Exec, Optimizer};

@@ -1,5 +1,7 @@
 //! The ways in for tensors whose arrays are not all of the type that is computed in.
 
+mod lot;
+mod padding;
 mod tile;
 
 use core::fmt;
@@ -167,6 +169,14 @@ macro_rules! arrays {
                 }
             }
 
+            fn bytes(&self) -> usize {
+                match self {
+                    $(Self::$variant($slice $(, $beside)?) => {
+                        size_of_val(&**$slice) $(+ size_of_val(&**$beside))?
+                    })+
+                }
+            }
+
             fn split_at(self, mid: usize) -> (Self, Self) {
                 match self {
                     $(Self::$variant($slice $(, $beside)?) => {
@@ -217,6 +227,12 @@ arrays!(Moment {
 impl<'a, R: Rule> MixedTensor<'a, R> {
     fn len(&self) -> usize {
         self.param.len()
+    }
+
+    /// The memory of all arrays.
+    fn bytes(&self) -> usize {
+        let moments = self.moments.as_ref().iter().map(Moment::bytes);
+        self.param.bytes() + self.grad.bytes() + moments.sum::<usize>()
     }
 
     /// Cuts the tensor in two: the first `mid` elements, which are whole blocks, and the others.
@@ -360,22 +376,28 @@ pub trait MixedOptimizer: Rule {
             let (name, allowed) = ("grad_factor", "finite in f32");
             return Err(Error::HyperParameter { name, value: pass.grad_factor, allowed });
         }
-        let mut len = 0;
+        let (mut len, mut bytes) = (0, 0);
         for (index, tensor) in tensors.iter().enumerate() {
             tensor.check_lengths(self, index)?;
             len += tensor.len();
+            bytes += tensor.bytes();
         }
         if leaves_out {
             return Ok(Outcome::LeftOut);
         }
         let random = Random::new(pass.seed, t);
-        let step = MixedStep { step, pass, grad_factor, random };
+        // With fewer bytes an element, the CPU computes for longer than it waits.
+        let prefetch = bytes > LAST_CACHE && bytes > 8 * len;
+        let step = MixedStep { step, pass, grad_factor, random, prefetch };
         partition::run(exec.parallel, Tensors::new(&step, tensors, len));
         Ok(Outcome::Taken)
     }
 }
 
 impl<R: Rule> MixedOptimizer for R {}
+
+/// What many CPUs have room for in all caches, in bytes: from beyond, the kernel asks ahead.
+const LAST_CACHE: usize = 32 << 20;
 
 impl<R: Rule> TensorStep for MixedStep<R> {
     type Tensor<'x> = MixedTensor<'x, R>;

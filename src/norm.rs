@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
-use crate::{Error, Exec, element, isa::Cpu, lanes::TILE, partition};
+use crate::{Error, Exec, element::Element, isa::Cpu, lanes::TILE, partition, words::Words};
 
 /// The Euclidean norm of all gradients of a model, taken as one vector.
 ///
@@ -83,7 +83,7 @@ impl<E: Squares> GradElement for E {}
 /// Private, so that [`GradElement`] is sealed.
 pub trait Squares: Copy + Send + Sync + 'static {
     /// Adds the squares of a block, each times the square of `scale`, to some sums.
-    fn add_squares(block: &[Self], scale: f64, sums: &mut [f64; SUMS]);
+    fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]);
 }
 
 /// Norms beyond are taken of scaled gradients.
@@ -102,7 +102,7 @@ macro_rules! squares {
     ($float:ty) => {
         impl Squares for $float {
             #[inline(always)]
-            fn add_squares(block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
+            fn add_squares<S: Simd>(_simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
                 let (chunks, rest) = block.as_chunks::<SUMS>();
                 // Of its own, so that it stays in registers.
                 let mut gathered = *sums;
@@ -120,15 +120,21 @@ macro_rules! squares {
             }
         }
     };
-    ($half:ty, $widen:ident) => {
+}
+
+/// As `f32`, widened a tile at a time.
+macro_rules! half_squares {
+    ($half:ty) => {
         impl Squares for $half {
             #[inline(always)]
-            fn add_squares(block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
-                let mut tile = [0.0; TILE];
+            fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
+                let (mut tile, lanes) = ([0.0; TILE], Words::<S>::LANES);
                 for block in block.chunks(TILE) {
                     let wide = &mut tile[..block.len()];
-                    element::$widen(wide, block);
-                    f32::add_squares(wide, scale, sums);
+                    for (wide, narrow) in wide.chunks_mut(lanes).zip(block.chunks(lanes)) {
+                        <$half>::widen(simd, narrow).write(wide);
+                    }
+                    f32::add_squares(simd, wide, scale, sums);
                 }
             }
         }
@@ -137,8 +143,8 @@ macro_rules! squares {
 
 squares!(f32);
 squares!(f64);
-squares!(bf16, widen_bf16);
-squares!(f16, widen_f16);
+half_squares!(bf16);
+half_squares!(f16);
 
 /// A sum of squares. Its shape is a binary tree over tensors, and then over blocks, that depends on
 /// their number alone.
@@ -192,9 +198,9 @@ impl<E: GradElement> WithSimd for OfBlock<'_, E> {
     type Output = f64;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> f64 {
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
         let mut sums = [0.0; SUMS];
-        E::add_squares(self.values, self.scale, &mut sums);
+        E::add_squares(simd, self.values, self.scale, &mut sums);
         let mut half = SUMS / 2;
         while half > 0 {
             for i in 0..half {

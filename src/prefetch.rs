@@ -3,7 +3,7 @@
 /// How far ahead the kernel asks, in bytes: a page, since the CPU's own prefetchers stop at its end.
 pub(crate) const AHEAD: usize = 4 << 10;
 
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// Asks for the cache lines of `len` elements of the slice, from one on: of their first page, if they
 /// are more, since from there on the CPU goes ahead by itself.

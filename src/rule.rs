@@ -157,6 +157,10 @@ pub trait Arity: sealed::Sealed + 'static {
     /// Calls `f` with 0 to N - 1.
     fn from_fn<T: Send + Sync>(f: impl FnMut(usize) -> T) -> Self::Of<T>;
 
+    /// Calls `f` with 0 to N - 1, in a place of its own for each of the first few, so that the compiler
+    /// knows the number: for an `f` that is large.
+    fn unrolled(f: impl FnMut(usize));
+
     /// Calls `f` with each.
     fn map<T: Send + Sync, U: Send + Sync>(each: Self::Of<T>, f: impl FnMut(T) -> U)
     -> Self::Of<U>;
@@ -168,6 +172,22 @@ impl<const N: usize> Arity for Count<N> {
     #[inline(always)]
     fn from_fn<T: Send + Sync>(f: impl FnMut(usize) -> T) -> [T; N] {
         core::array::from_fn(f)
+    }
+
+    #[inline(always)]
+    fn unrolled(mut f: impl FnMut(usize)) {
+        if N > 0 {
+            f(0);
+        }
+        if N > 1 {
+            f(1);
+        }
+        if N > 2 {
+            f(2);
+        }
+        for i in 3..N {
+            f(i);
+        }
     }
 
     #[inline(always)]

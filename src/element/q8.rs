@@ -1,6 +1,12 @@
 //! Moments of 8 bits, in blocks of 256 with a scale.
 
-use crate::Error;
+use pulp::{Simd, WithSimd};
+
+use crate::{
+    Error, Isa,
+    lanes::{Lanes, Vector},
+    words::Words,
+};
 
 /// Elements that share a scale.
 pub(crate) const BLOCK: usize = 256;
@@ -9,22 +15,22 @@ pub(crate) const BLOCK: usize = 256;
 /// last one possibly shorter, each with a scale in `f32`, and a code of 8 bits for each element.
 ///
 /// ```text
-/// code   e = 4 bits of exponent, f = the bits below it
-/// signed    1 bit of sign, e, 3 bits of f:   value = +-scale * (2^(e-15) * (1 + f/8)  - 2^-15)
-/// squares   e, 4 bits of f:                  value = (scale * (2^(e-15) * (1 + f/16) - 2^-15))^2
+/// code   e = bits of exponent, f = the 3 bits below them
+/// signed    1 bit of sign, e of 4 bits:   value = +-scale * (2^(e-15) * (1 + f/8) - 2^-15)
+/// squares   e of 5 bits:                  value = scale * (2^(e-31) * (1 + f/8) - 2^-31)
 /// ```
 ///
-/// A floating-point format, moved so that code 0 is 0: neighbours are 1/16 to 1/8 apart in a signed
-/// code (1/32 to 1/16 in the root of a square), down to 2^-18 of the largest element of the block (2^-19
-/// of the largest root). The scale makes the largest code the largest element. A block with an element
-/// that is not finite has a scale of NaN, and so it is all NaN. One whose largest element or root is
-/// below 1e-37 is 0.
+/// A floating-point format, moved so that code 0 is 0: neighbours are 1/16 to 1/8 apart, down to 2^-18
+/// of the largest element of the block in a signed code, 2^-34 among squares. The scale makes the
+/// largest code the largest element. A block with an element that is not finite has a scale of NaN, and
+/// so it is all NaN. One whose largest element is below 1e-37 is 0.
 ///
-/// Averages of squares are kept as roots, which halves the range that the exponent has to cover. A rule
-/// says which of its moments those are by [`Rule::holds_squares`](crate::Rule::holds_squares).
+/// Averages of squares have the range and the resolution of their roots with a bit less of exponent and
+/// a bit more of fraction, and need no root. A rule says which of its moments those are by
+/// [`Rule::holds_squares`](crate::Rule::holds_squares).
 ///
 /// In a step an element is rounded to one of its two neighbours at random, so that it is right on
-/// average (the square is, not the root).
+/// average.
 ///
 /// # Examples
 ///
@@ -48,10 +54,10 @@ pub enum Q8 {
     Squares,
 }
 
-/// What every value is moved by, so that code 0 is 0; the bits of the smallest float of the format.
-const LEAST: f32 = 1.0 / 32768.0;
-/// Scales below are taken for 0: their inverse could not be told from infinity.
+/// The least scale; blocks of less are taken for 0, since its inverse could not be told from infinity.
 const SMALLEST: f32 = 1e-37;
+/// Bits of `f32` below those of a code.
+const SHIFT: u32 = 20;
 
 impl Q8 {
     /// The number of scales for `len` elements.
@@ -59,8 +65,8 @@ impl Q8 {
         len.div_ceil(BLOCK)
     }
 
-    /// Turns values into codes and scales, each rounded to nearest in the value that is kept: the
-    /// number, or its root. A negative number is NaN to [`Squares`](Self::Squares).
+    /// Turns values into codes and scales, each rounded to nearest. A negative number is NaN to
+    /// [`Squares`](Self::Squares).
     ///
     /// # Errors
     ///
@@ -68,11 +74,7 @@ impl Q8 {
     /// [`scales`](Self::scales).
     pub fn encode(self, values: &[f32], codes: &mut [u8], scales: &mut [f32]) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
-        let random = [0x8000; BLOCK];
-        let blocks = values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales);
-        for ((values, codes), scale) in blocks {
-            self.narrow_nearest(codes, scale, values, &random);
-        }
+        Isa::detect().cpu()?.run(Encode { format: self, values, codes, scales });
         Ok(())
     }
 
@@ -83,128 +85,189 @@ impl Q8 {
     /// As [`encode`](Self::encode).
     pub fn decode(self, codes: &[u8], scales: &[f32], values: &mut [f32]) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
-        self.widen(values, codes, scales);
+        Isa::detect().cpu()?.run(Decode { format: self, codes, scales, values });
         Ok(())
     }
 
-    /// Bits of `f32` below those of a code.
-    const fn shift(self) -> u32 {
+    /// What every number is moved by, so that code 0 is 0: the smallest float of the format.
+    const fn least(self) -> f32 {
         match self {
-            Self::Signed => 20,
-            Self::Squares => 19,
+            Self::Signed => 1.0 / 32_768.0,
+            Self::Squares => 1.0 / 2_147_483_648.0,
         }
     }
 
-    /// The largest code, less its sign.
-    const fn top(self) -> u32 {
-        match self {
-            Self::Signed => 127,
-            Self::Squares => 255,
-        }
-    }
-
-    /// A code as a number, less scale, sign and square.
+    /// A register of numbers out of a block, or fewer and zeros.
     #[inline(always)]
-    fn number(self, code: u32) -> f32 {
-        f32::from_bits((code << self.shift()) + LEAST.to_bits()) - LEAST
-    }
-
-    /// Some blocks as numbers.
-    #[inline(always)]
-    pub(crate) fn widen(self, wide: &mut [f32], codes: &[u8], scales: &[f32]) {
-        let blocks = wide.chunks_mut(BLOCK).zip(codes.chunks(BLOCK)).zip(scales);
-        for ((wide, codes), &scale) in blocks {
-            for (wide, &code) in wide.iter_mut().zip(codes) {
-                let code = u32::from(code);
-                *wide = match self {
-                    Self::Signed => {
-                        let number = scale * self.number(code & 0x7f);
-                        f32::from_bits(number.to_bits() | (code & 0x80) << 24)
-                    }
-                    Self::Squares => {
-                        let root = scale * self.number(code);
-                        root * root
-                    }
-                };
-            }
-        }
-    }
-
-    /// The scale of a block, and its inverse.
-    #[inline(always)]
-    fn scale(self, wide: &[f32]) -> (f32, f32) {
-        // The bits of numbers without their sign are in the order of the numbers, NaN last.
-        let mut largest = 0;
-        let mut any_sign = 0;
-        for wide in wide {
-            let bits = wide.to_bits();
-            any_sign |= if bits == 0x8000_0000 { 0 } else { bits };
-            largest = largest.max(bits & 0x7fff_ffff);
-        }
-        let largest = f32::from_bits(largest);
-        let is_negative = self == Self::Squares && any_sign >> 31 != 0;
-        if !largest.is_finite() || is_negative {
-            return (f32::NAN, 0.0);
-        }
-        let largest = if self == Self::Squares { largest.sqrt() } else { largest };
-        let scale = largest / self.number(self.top());
-        if scale < SMALLEST { (0.0, 0.0) } else { (scale, 1.0 / scale) }
-    }
-
-    /// A block as codes, each rounded to either neighbour at random, by 16 bits for each element: the
-    /// upper or the lower half of 32.
-    #[inline(always)]
-    pub(crate) fn narrow(
+    pub(crate) fn widen<S: Simd>(
         self,
-        codes: &mut [u8],
-        scale: &mut f32,
-        wide: &[f32],
-        random: &[u32],
-        half: u32,
+        simd: S,
+        codes: &[u8],
+        scale: Vector<S, f32>,
+    ) -> Vector<S, f32> {
+        let codes = Words::widen(simd, codes);
+        let least = codes.all(self.least().to_bits());
+        let number = |code: Words<S>| scale * (((code << SHIFT) + least).floats() - least.floats());
+        match self {
+            Self::Signed => (Words::of(number(codes & 0x7f)) | (codes & 0x80) << 24).floats(),
+            Self::Squares => number(codes),
+        }
+    }
+
+    /// The largest element of registers and those before, as bits: those of numbers that are not
+    /// negative are in the order of the numbers, those of NaN and of negative numbers behind them.
+    #[inline(always)]
+    pub(crate) fn largest<S: Simd, const N: usize>(
+        self,
+        mut largest: Words<S>,
+        values: [Vector<S, f32>; N],
+    ) -> Words<S> {
+        for value in values {
+            largest = largest.max(match self {
+                Self::Signed => Words::of(value.abs()),
+                // -0 becomes 0.
+                Self::Squares => Words::of(value + Vector::splat(value.simd(), 0.0)),
+            });
+        }
+        largest
+    }
+
+    /// The largest element of all.
+    #[inline(always)]
+    pub(crate) fn largest_of<S: Simd>(self, simd: S, values: &[f32]) -> Words<S> {
+        let mut largest = Words::splat(simd, 0);
+        for values in values.chunks(Words::<S>::LANES) {
+            largest = self.largest(largest, [Vector::read(simd, values)]);
+        }
+        largest
+    }
+
+    /// What makes codes of a block, of which the largest element is known.
+    #[inline(always)]
+    pub(crate) fn encoder<S: Simd>(self, largest: Words<S>, half: Half) -> Encoder {
+        let largest = f32::from_bits(largest.fold(u32::max));
+        let top = 1.875 - self.least();
+        let scale = largest * (1.0 / top);
+        let (scale, inverse) = match scale {
+            _ if !(0.0..f32::INFINITY).contains(&largest) => (f32::NAN, 0.0),
+            scale if scale < SMALLEST => (0.0, 0.0),
+            // Less by some roundings, so that no code is beyond the largest one.
+            scale => (scale, (top - 4.0 * f32::EPSILON) / largest),
+        };
+        Encoder { format: self, half, scale, inverse }
+    }
+}
+
+/// What makes codes of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoder {
+    format: Q8,
+    half: Half,
+    pub(crate) scale: f32,
+    inverse: f32,
+}
+
+impl Encoder {
+    /// The codes, each rounded to either neighbour at random.
+    #[inline(always)]
+    pub(crate) fn narrow<S: Simd>(
+        &self,
+        simd: S,
+        codes: &mut [u8; BLOCK],
+        block: &[f32; BLOCK],
+        random: &[u32; BLOCK],
+        words: &mut [u32; BLOCK],
     ) {
-        let (found, inverse) = self.scale(wide);
-        *scale = found;
-        if found.is_nan() {
+        if self.scale.is_nan() {
             return codes.fill(0);
         }
-        let least = LEAST.to_bits();
-        for ((code, &wide), random) in codes.iter_mut().zip(wide).zip(random) {
-            let random = random >> half & 0xffff;
-            *code = match self {
-                Self::Signed => {
-                    let number = wide.abs() * inverse + LEAST;
-                    let bits = number.to_bits().wrapping_sub(least).wrapping_add(random << 4);
-                    (bits >> 20).min(127) as u8 | (wide.to_bits() >> 24 & 0x80) as u8
-                }
-                Self::Squares => {
-                    let root = wide.sqrt() * inverse;
-                    let lower = ((root + LEAST).to_bits().wrapping_sub(least) >> 19).min(255);
-                    let upper = (lower + 1).min(255);
-                    let (below, above) = (self.number(lower), self.number(upper));
-                    let (below, above) = (below * below, above * above);
-                    // A point between the neighbours' squares, any of them as likely.
-                    let point = below + (above - below) * (random as f32 * (1.0 / 65536.0));
-                    (if root * root > point { upper } else { lower }) as u8
-                }
+        let values = [self.inverse, self.format.least()];
+        let [inverse, least] = values.map(|value| Vector::splat(simd, value));
+        for ((words, values), random) in (words.chunks_exact_mut(Words::<S>::LANES))
+            .zip(block.chunks_exact(Words::<S>::LANES))
+            .zip(random.chunks_exact(Words::<S>::LANES))
+        {
+            let values = Vector::read(simd, values);
+            let random = Words::load(simd, random);
+            let share = match self.half {
+                Half::Lower => random & ((1 << SHIFT) - 1),
+                Half::Upper => random >> (32 - SHIFT),
             };
+            // What is moved has the bits of the code above the shift: modulo the codes, since those
+            // that it is moved by are a multiple of their number.
+            let code = |values: Vector<S, f32>| {
+                (Words::of(values.mul_add(inverse, least)) + share) >> SHIFT
+            };
+            match self.format {
+                Q8::Signed => {
+                    let sign = (Words::of(values) >> 24) & 0x80;
+                    (code(values.abs()) & 0x7f) | sign
+                }
+                Q8::Squares => code(values),
+            }
+            .store(words);
+        }
+        for i in 0..BLOCK {
+            codes[i] = words[i] as u8;
         }
     }
+}
 
-    /// The same, to the nearest neighbour.
-    fn narrow_nearest(self, codes: &mut [u8], scale: &mut f32, wide: &[f32], half: &[u32; BLOCK]) {
-        match self {
-            Self::Signed => self.narrow(codes, scale, wide, half, 0),
-            Self::Squares => {
-                let (found, inverse) = self.scale(wide);
-                *scale = found;
-                if found.is_nan() {
-                    return codes.fill(0);
-                }
-                for (code, &wide) in codes.iter_mut().zip(wide) {
-                    let number = wide.sqrt() * inverse + LEAST;
-                    let bits = number.to_bits().wrapping_sub(LEAST.to_bits()) + (1 << 18);
-                    *code = (bits >> 19).min(255) as u8;
-                }
+/// Which end of 32 random bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Lower,
+    Upper,
+}
+
+struct Encode<'a> {
+    format: Q8,
+    values: &'a [f32],
+    codes: &'a mut [u8],
+    scales: &'a mut [f32],
+}
+
+impl WithSimd for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { format, values, codes, scales } = self;
+        let mut block = [0.0; BLOCK];
+        let (nearest, mut words) = ([1 << (SHIFT - 1); BLOCK], [0; BLOCK]);
+        for ((values, codes), scale) in
+            values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales)
+        {
+            block[..values.len()].copy_from_slice(values);
+            let encoder = format.encoder(format.largest_of(simd, values), Half::Lower);
+            *scale = encoder.scale;
+            let mut whole = [0; BLOCK];
+            encoder.narrow(simd, &mut whole, &block, &nearest, &mut words);
+            codes.copy_from_slice(&whole[..codes.len()]);
+        }
+    }
+}
+
+struct Decode<'a> {
+    format: Q8,
+    codes: &'a [u8],
+    scales: &'a [f32],
+    values: &'a mut [f32],
+}
+
+impl WithSimd for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { format, codes, scales, values } = self;
+        for ((values, codes), &scale) in
+            values.chunks_mut(BLOCK).zip(codes.chunks(BLOCK)).zip(scales)
+        {
+            let scale = Vector::splat(simd, scale);
+            let lanes = Words::<S>::LANES;
+            for (values, codes) in values.chunks_mut(lanes).zip(codes.chunks(lanes)) {
+                format.widen(simd, codes, scale).write(values);
             }
         }
     }

@@ -1,16 +1,18 @@
-//! The one loop in mixed precision: tile by tile, each array widened if it has to be.
+//! The arrays of a tensor in mixed precision, as the registers that the one loop wants.
 
 use core::ops::Range;
 
-use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
+use super::lot::{self, LOT, Lot, lanes};
+use super::padding::Padding;
 use super::{Grad, MixedTensor, Moment, Param, Pass};
 use crate::{
-    Arity, Many, Rule, Tensor,
-    element::{self, BLOCK, Q8, Random},
-    kernel::{Step, sweep},
-    lanes::Vector,
+    Arity, Many, Rule,
+    element::{BLOCK, Draw, Half, Q8, Random},
+    kernel::{Arrays, At, Step, Values, sweep_arrays},
+    lanes::{Lanes, Vector, Wide},
+    words::Words,
 };
 
 /// A step in mixed precision, that nothing can be wrong with any more.
@@ -19,6 +21,8 @@ pub(super) struct MixedStep<R: Rule> {
     pub pass: Pass,
     pub grad_factor: f32,
     pub random: Random,
+    /// Whether to ask for memory ahead.
+    pub prefetch: bool,
 }
 
 pub(super) struct Sweep<'a, 'x, R: Rule> {
@@ -35,224 +39,412 @@ impl<R: Rule> WithSimd for Sweep<'_, '_, R> {
         let constants = step.step.constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| Vector::<S, f32>::constant(simd, constants[i]),
+            |i| lot::splat(simd, constants[i]),
         );
-        let mut tiles = Tiles::<R>::new();
-        step.step.rule.specialise(
-            #[inline(always)]
-            |rule| {
-                for tensor in tensors.iter_mut() {
-                    let mut start = 0;
-                    while start < tensor.len() {
-                        let end = (start + TILE).min(tensor.len());
-                        tiles.sweep(simd, rule, &k, step, tensor, start, end);
-                        start = end;
-                    }
-                }
-            },
-        );
-    }
-}
-
-/// Elements that are widened at a time. Few, so that the CPU's prefetchers, which go on while a tile is
-/// computed, do not lie idle for long: four times as many take up to twice as long from memory.
-const TILE: usize = BLOCK;
-
-/// A tile of each array that is not `f32`, widened.
-struct Tiles<R: Rule> {
-    param: [f32; TILE],
-    grad: [f32; TILE],
-    moments: Many<R::Moments, [f32; TILE]>,
-    random: [u32; TILE],
-}
-
-/// The random bits of the parameters; those of the moments are numbered from 0.
-const PARAM: u32 = u32::MAX;
-
-impl<R: Rule> Tiles<R> {
-    #[inline(always)]
-    fn new() -> Self {
-        Self {
-            param: [0.0; TILE],
-            grad: [0.0; TILE],
-            moments: R::Moments::from_fn(|_| [0.0; TILE]),
-            random: [0; TILE],
+        let mut scratch = Scratch::new();
+        // The branches of a rule cost little, since a lot takes each once: it is not specialised.
+        for tensor in tensors.iter_mut() {
+            scratch.sweep(simd, step.step.rule, &k, step, tensor);
         }
     }
+}
 
+/// The random bits of the parameters; those of the moments are numbered from 0, and two moments share
+/// the same ones.
+const PARAM: u32 = u32::MAX;
+
+/// Memory beside that of the tensors.
+struct Scratch<R: Rule> {
+    blocks: Blocks<R>,
+    padding: Option<Padding<R>>,
+}
+
+/// Moments of 8 bits on their way from the formula to their codes, a block of each: the scale of a
+/// block is known at its end.
+struct Blocks<R: Rule> {
+    values: Many<R::Moments, [f32; BLOCK]>,
+    /// For every second moment, its own and the next one's.
+    random: Many<R::Moments, [u32; BLOCK]>,
+    words: [u32; BLOCK],
+}
+
+impl<R: Rule> Scratch<R> {
+    fn new() -> Self {
+        let blocks = Blocks {
+            values: R::Moments::from_fn(|_| [0.0; BLOCK]),
+            random: R::Moments::from_fn(|_| [0; BLOCK]),
+            words: [0; BLOCK],
+        };
+        Self { blocks, padding: None }
+    }
+
+    /// Takes the step of a tensor: what is whole, and then the end, followed by zeros, in the same
+    /// place of the code.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "what is the same for all tiles, and the tile")]
     fn sweep<S: Simd>(
         &mut self,
         simd: S,
         rule: R,
-        k: &Many<R::Constants, Vector<S, f32>>,
+        k: &Many<R::Constants, Lot<S>>,
         step: &MixedStep<R>,
         tensor: &mut MixedTensor<'_, R>,
-        start: usize,
-        end: usize,
     ) {
-        let len = end - start;
-        let first = tensor.first.wrapping_add(start as u64);
-        let MixedTensor { param, grad, moments, .. } = tensor;
-        // In a loop of its own: what `from_fn` calls is not inlined, and would run without the
-        // instruction set.
-        let arrays = moments.as_ref().iter().zip(self.moments.as_mut());
-        for (position, (moment, tile)) in arrays.enumerate() {
-            if moment.len() > 0 {
-                widen_moment(moment, format_of(&rule, position), start..end, &mut tile[..len]);
+        let is_blocked = |moment: &Moment<'_>| matches!(moment, Moment::Q8(..));
+        let has_blocks = tensor.moments.as_ref().iter().any(is_blocked);
+        let grain = if has_blocks { BLOCK } else { lanes::<S>() };
+        let rest = tensor.len() % grain;
+        let whole = tensor.len() - rest;
+        for (len, is_whole) in [(whole, true), (rest, false)] {
+            if len == 0 {
+                continue;
             }
+            let part = match is_whole {
+                true => tensor.reborrow(),
+                false => self.padding.get_or_insert_with(Padding::new).pad(tensor, whole),
+            };
+            Span::new(simd, rule, step, &mut self.blocks, part, len).sweep(k, has_blocks);
         }
-        let mut arrays = moments.as_mut().iter_mut().zip(self.moments.as_mut());
-        let values = Tensor::<R, f32> {
-            param: widened_param(param, start..end, &mut self.param[..len]),
-            grad: widened_grad(grad, start..end, &mut self.grad[..len], step.grad_factor),
-            moments: R::Moments::from_fn(
-                #[inline(always)]
-                |_| match arrays.next() {
-                    Some((moment, _)) if moment.len() == 0 => &mut [],
-                    Some((Moment::F32(moment), _)) => &mut moment[start..end],
-                    Some((Moment::Bf16(_) | Moment::Q8(..), tile)) => &mut tile[..len],
-                    None => &mut [],
-                },
-            ),
-        };
-        sweep(simd, rule, k, values, false);
-
-        let mut drawn = None;
-        for (position, (moment, tile)) in
-            moments.as_mut().iter_mut().zip(self.moments.as_mut()).enumerate()
+        if let Some(padding) = &self.padding
+            && rest > 0
         {
-            if moment.len() == 0 {
-                // The rule does without it.
-                continue;
+            padding.unpad(tensor, whole);
+        }
+    }
+}
+
+/// A tensor of whole blocks or lots, of which all elements or the first ones count.
+struct Span<'a, S: Simd, R: Rule> {
+    simd: S,
+    rule: R,
+    step: &'a MixedStep<R>,
+    factor: Lot<S>,
+    tensor: MixedTensor<'a, R>,
+    len: usize,
+    /// Whether a moment or the one behind it takes random bits.
+    draws: Many<R::Moments, bool>,
+    blocks: &'a mut Blocks<R>,
+    /// The run of elements in hand, a block if there are any: its first element, the number of its
+    /// lots, and its random bits.
+    start: usize,
+    lots: usize,
+    draw: Draw,
+    /// The scales of the block in hand, and the largest elements so far.
+    scales: Many<R::Moments, Vector<S, f32>>,
+    largest: Many<R::Moments, Words<S>>,
+}
+
+/// Elements of a run whose random bits have one source: less than 2^32 are.
+const RUN: usize = 1 << 30;
+
+impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
+    #[inline(always)]
+    fn new(
+        simd: S,
+        rule: R,
+        step: &'a MixedStep<R>,
+        blocks: &'a mut Blocks<R>,
+        tensor: MixedTensor<'a, R>,
+        len: usize,
+    ) -> Self {
+        let mut draws = R::Moments::from_fn(|_| false);
+        for (position, moment) in tensor.moments.as_ref().iter().enumerate() {
+            draws.as_mut()[position / 2 * 2] |= !matches!(moment, Moment::F32(_));
+        }
+        Self {
+            simd,
+            rule,
+            step,
+            factor: lot::splat(simd, step.grad_factor.into()),
+            draw: step.random.from(tensor.first, 1),
+            tensor,
+            len,
+            draws,
+            blocks,
+            start: 0,
+            lots: 0,
+            scales: R::Moments::from_fn(
+                #[inline(always)]
+                |_| Vector::splat(simd, 0.0),
+            ),
+            largest: R::Moments::from_fn(
+                #[inline(always)]
+                |_| Words::splat(simd, 0),
+            ),
+        }
+    }
+
+    #[inline(always)]
+    fn sweep(&mut self, k: &Many<R::Constants, Lot<S>>, has_blocks: bool) {
+        while self.start < self.len {
+            let len = (self.len - self.start).min(if has_blocks { BLOCK } else { RUN });
+            let first = self.tensor.first.wrapping_add(self.start as u64);
+            self.draw = self.step.random.from(first, len);
+            self.lots = len.div_ceil(lanes::<S>());
+            if has_blocks {
+                self.begin_blocks();
             }
-            if step.pass.flush_subnormals {
-                flush_subnormals(match moment {
-                    Moment::F32(moment) => &mut moment[start..end],
-                    Moment::Bf16(_) | Moment::Q8(..) => &mut tile[..len],
-                });
+            sweep_arrays(self.rule, k, self, self.step.prefetch);
+            if has_blocks {
+                self.end_blocks(len);
             }
-            if let Moment::F32(_) = moment {
-                continue;
-            }
-            // Two moments share the halves of the same bits.
-            let (stream, half) = (position as u32 / 2, position as u32 % 2 * 16);
-            if drawn != Some(stream) {
-                step.random.stream(stream).fill(first, &mut self.random[..len]);
-                drawn = Some(stream);
-            }
-            let (tile, random) = (&tile[..len], &self.random[..len]);
-            match moment {
-                Moment::F32(_) => {}
-                Moment::Bf16(moment) => {
-                    element::narrow_bf16_stochastic(&mut moment[start..end], tile, random, half);
+            self.start += len;
+        }
+    }
+
+    #[inline(always)]
+    fn begin_blocks(&mut self) {
+        R::Moments::unrolled(
+            #[inline(always)]
+            |position| {
+                if let Moment::Q8(_, scales) = &self.tensor.moments.as_ref()[position]
+                    && let Some(&scale) = scales.get(self.start / BLOCK)
+                {
+                    self.scales.as_mut()[position] = Vector::splat(self.simd, scale);
+                    self.largest.as_mut()[position] = Words::splat(self.simd, 0);
                 }
-                Moment::Q8(codes, scales) => {
-                    let format = format_of(&rule, position);
-                    let blocks = codes[start..end].chunks_mut(BLOCK).zip(tile.chunks(BLOCK));
-                    let scales = &mut scales[start / BLOCK..];
-                    for (((codes, tile), random), scale) in
-                        blocks.zip(random.chunks(BLOCK)).zip(scales)
-                    {
-                        format.narrow(codes, scale, tile, random, half);
-                    }
+            },
+        );
+    }
+
+    /// The values of a block of each moment of 8 bits, as codes and a scale.
+    #[inline(always)]
+    fn end_blocks(&mut self, len: usize) {
+        let Blocks { values, random, words } = &mut *self.blocks;
+        let mut encoders = R::Moments::from_fn(|_| None);
+        R::Moments::unrolled(
+            #[inline(always)]
+            |position| {
+                if let Moment::Q8(_, scales) = &mut self.tensor.moments.as_mut()[position]
+                    && let Some(scale) = scales.get_mut(self.start / BLOCK)
+                {
+                    let format = format_of(&self.rule, position);
+                    let largest = match len {
+                        BLOCK => self.largest.as_ref()[position],
+                        // Less what the zeros behind the last element have become.
+                        len => format.largest_of(self.simd, &values.as_ref()[position][..len]),
+                    };
+                    let encoder = format.encoder(largest, stream_of(position).1);
+                    *scale = encoder.scale;
+                    encoders.as_mut()[position] = Some(encoder);
                 }
+            },
+        );
+        R::Moments::unrolled(
+            #[inline(always)]
+            |position| {
+                if let Some(encoder) = encoders.as_ref()[position]
+                    && let Moment::Q8(codes, _) = &mut self.tensor.moments.as_mut()[position]
+                    && let Some(codes) = codes.get_mut(self.start..)
+                    && let Some(codes) = codes.first_chunk_mut()
+                {
+                    let random = &random.as_ref()[position / 2 * 2];
+                    let values = &values.as_ref()[position];
+                    encoder.narrow(self.simd, codes, values, random, words);
+                }
+            },
+        );
+    }
+
+    /// The elements of a lot.
+    #[inline(always)]
+    fn place(&self, at: At) -> Range<usize> {
+        let lot = match at {
+            At::Whole(lot) => lot,
+            At::Tail => self.lots,
+        };
+        let start = self.start + lot * lanes::<S>();
+        start..start + lanes::<S>()
+    }
+
+    #[inline(always)]
+    fn load_moment(&self, position: usize, place: Range<usize>) -> Lot<S> {
+        let simd = self.simd;
+        match &self.tensor.moments.as_ref()[position] {
+            Moment::F32(moment) => lot::read(simd, &moment[place]),
+            Moment::Bf16(moment) => lot::read(simd, &moment[place]),
+            Moment::Q8(codes, _) => {
+                let format = format_of(&self.rule, position);
+                lot::decode(simd, format, &codes[place], self.scales.as_ref()[position])
             }
         }
-        let tile = &self.param[..len];
-        match param {
-            Param::F32(_) => {}
+    }
+
+    #[inline(always)]
+    fn store_moment(
+        &mut self,
+        position: usize,
+        place: Range<usize>,
+        mut value: Lot<S>,
+        drawn: [Words<S>; LOT],
+    ) {
+        if self.step.pass.flush_subnormals {
+            let smallest = value.splat(f32::MIN_POSITIVE.into());
+            value = Wide::select(value.abs().less_than(smallest), value.splat(0.0), value);
+        }
+        match &mut self.tensor.moments.as_mut()[position] {
+            Moment::F32(moment) => lot::write(&mut moment[place], value),
+            Moment::Bf16(moment) => {
+                let (_, half) = stream_of(position);
+                lot::write_stochastic(&mut moment[place], value, drawn, half);
+            }
+            Moment::Q8(..) => {
+                lot::write(&mut self.blocks.values.as_mut()[position][in_block(&place)], value);
+                let largest = &mut self.largest.as_mut()[position];
+                *largest = format_of(&self.rule, position).largest(*largest, value.0);
+            }
+        }
+    }
+}
+
+/// The same elements, from the start of their block.
+#[inline(always)]
+fn in_block(place: &Range<usize>) -> Range<usize> {
+    let start = place.start % BLOCK;
+    start..start + place.len()
+}
+
+impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
+    const HAS_TAILS: bool = false;
+
+    #[inline(always)]
+    fn registers(&self) -> (usize, bool) {
+        (self.lots, false)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, register: usize) {
+        let start = self.place(At::Whole(register)).start;
+        match &self.tensor.param {
+            Param::F32(param) => lot::prefetch::<S, _>(param, start),
             Param::F32AndBf16(param, copy) => {
-                element::narrow_bf16(&mut copy[start..end], &param[start..end]);
+                lot::prefetch::<S, _>(param, start);
+                lot::prefetch::<S, _>(copy, start);
             }
             Param::F32AndF16(param, copy) => {
-                element::narrow_f16(&mut copy[start..end], &param[start..end]);
+                lot::prefetch::<S, _>(param, start);
+                lot::prefetch::<S, _>(copy, start);
             }
             Param::Split(high, low) => {
-                element::split(&mut high[start..end], &mut low[start..end], tile);
+                lot::prefetch::<S, _>(high, start);
+                lot::prefetch::<S, _>(low, start);
             }
-            Param::Bf16(param) => element::narrow_bf16(&mut param[start..end], tile),
-            Param::Bf16Stochastic(param) => {
-                step.random.stream(PARAM).fill(first, &mut self.random[..len]);
-                let random = &self.random[..len];
-                element::narrow_bf16_stochastic(&mut param[start..end], tile, random, 0);
+            Param::Bf16(param) | Param::Bf16Stochastic(param) => {
+                lot::prefetch::<S, _>(param, start);
             }
-            Param::F16(param) => element::narrow_f16(&mut param[start..end], tile),
+            Param::F16(param) => lot::prefetch::<S, _>(param, start),
         }
-        match grad {
+        match &self.tensor.grad {
+            Grad::F32(grad) => lot::prefetch::<S, _>(grad, start),
+            Grad::F32ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+            Grad::Bf16(grad) => lot::prefetch::<S, _>(grad, start),
+            Grad::Bf16ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+            Grad::F16(grad) => lot::prefetch::<S, _>(grad, start),
+            Grad::F16ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+        }
+        for moment in self.tensor.moments.as_ref() {
+            match moment {
+                Moment::F32(moment) => lot::prefetch::<S, _>(moment, start),
+                Moment::Bf16(moment) => lot::prefetch::<S, _>(moment, start),
+                Moment::Q8(codes, _) => lot::prefetch::<S, _>(codes, start),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, at: At) -> Values<R, Lot<S>> {
+        let (simd, place) = (self.simd, self.place(at));
+        let param = match &self.tensor.param {
+            Param::F32(param) | Param::F32AndBf16(param, _) | Param::F32AndF16(param, _) => {
+                lot::read(simd, &param[place.clone()])
+            }
+            Param::Split(high, low) => lot::join(simd, &high[place.clone()], &low[place.clone()]),
+            Param::Bf16(param) | Param::Bf16Stochastic(param) => {
+                lot::read(simd, &param[place.clone()])
+            }
+            Param::F16(param) => lot::read(simd, &param[place.clone()]),
+        };
+        let grad = match &self.tensor.grad {
+            Grad::F32(grad) => lot::read(simd, &grad[place.clone()]),
+            Grad::F32ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+            Grad::Bf16(grad) => lot::read(simd, &grad[place.clone()]),
+            Grad::Bf16ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+            Grad::F16(grad) => lot::read(simd, &grad[place.clone()]),
+            Grad::F16ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+        };
+        let mut moments = R::Moments::from_fn(
+            #[inline(always)]
+            |_| lot::splat(simd, 0.0),
+        );
+        // What `from_fn` calls is not inlined if it is large, and would run without the instruction
+        // set.
+        R::Moments::unrolled(
+            #[inline(always)]
+            |position| {
+                if self.rule.start(position).is_some() {
+                    moments.as_mut()[position] = self.load_moment(position, place.clone());
+                }
+            },
+        );
+        (param, grad * self.factor, moments)
+    }
+
+    #[inline(always)]
+    fn store(&mut self, at: At, param: Lot<S>, moments: Many<R::Moments, Lot<S>>) {
+        let (simd, place) = (self.simd, self.place(at));
+        let from = place.start - self.start;
+        let mut drawn = [Words::splat(simd, 0); LOT];
+        R::Moments::unrolled(
+            #[inline(always)]
+            |position| {
+                let (stream, half) = stream_of(position);
+                if half == Half::Lower && self.draws.as_ref()[position] {
+                    drawn = self.draw.bits(simd, stream, from);
+                    let random = &mut self.blocks.random.as_mut()[position];
+                    lot::store(&mut random[in_block(&place)], drawn);
+                }
+                if self.rule.start(position).is_some() {
+                    self.store_moment(position, place.clone(), moments.as_ref()[position], drawn);
+                }
+            },
+        );
+        match &mut self.tensor.param {
+            Param::F32(array) => lot::write(&mut array[place.clone()], param),
+            Param::F32AndBf16(array, copy) => {
+                lot::write(&mut array[place.clone()], param);
+                lot::write(&mut copy[place.clone()], param);
+            }
+            Param::F32AndF16(array, copy) => {
+                lot::write(&mut array[place.clone()], param);
+                lot::write(&mut copy[place.clone()], param);
+            }
+            Param::Split(high, low) => {
+                lot::split(&mut high[place.clone()], &mut low[place.clone()], param);
+            }
+            Param::Bf16(array) => lot::write(&mut array[place.clone()], param),
+            Param::Bf16Stochastic(array) => {
+                let drawn = self.draw.bits(simd, PARAM, from);
+                lot::write_stochastic(&mut array[place.clone()], param, drawn, Half::Lower);
+            }
+            Param::F16(array) => lot::write(&mut array[place.clone()], param),
+        }
+        let zero = lot::splat(simd, 0.0);
+        match &mut self.tensor.grad {
             Grad::F32(_) | Grad::Bf16(_) | Grad::F16(_) => {}
-            Grad::F32ToZero(grad) => grad[start..end].fill(0.0),
-            Grad::Bf16ToZero(grad) => grad[start..end].fill(bf16::ZERO),
-            Grad::F16ToZero(grad) => grad[start..end].fill(f16::ZERO),
+            Grad::F32ToZero(grad) => lot::write(&mut grad[place], zero),
+            Grad::Bf16ToZero(grad) => lot::write(&mut grad[place], zero),
+            Grad::F16ToZero(grad) => lot::write(&mut grad[place], zero),
         }
     }
 }
 
+/// The stream of a moment's random bits, and which half of them is its own.
 #[inline(always)]
-fn widened_param<'a>(
-    param: &'a mut Param<'_>,
-    range: Range<usize>,
-    tile: &'a mut [f32],
-) -> &'a mut [f32] {
-    match param {
-        Param::F32(param) | Param::F32AndBf16(param, _) | Param::F32AndF16(param, _) => {
-            return &mut param[range];
-        }
-        Param::Split(high, low) => element::join(tile, &high[range.clone()], &low[range]),
-        Param::Bf16(param) | Param::Bf16Stochastic(param) => {
-            element::widen_bf16(tile, &param[range]);
-        }
-        Param::F16(param) => element::widen_f16(tile, &param[range]),
-    }
-    tile
-}
-
-/// The gradients, times a factor.
-#[inline(always)]
-fn widened_grad<'a>(
-    grad: &'a Grad<'_>,
-    range: Range<usize>,
-    tile: &'a mut [f32],
-    factor: f32,
-) -> &'a [f32] {
-    match grad {
-        Grad::F32(grad) if factor == 1.0 => return &grad[range],
-        Grad::F32ToZero(grad) if factor == 1.0 => return &grad[range],
-        Grad::F32(grad) => tile.copy_from_slice(&grad[range]),
-        Grad::F32ToZero(grad) => tile.copy_from_slice(&grad[range]),
-        Grad::Bf16(grad) => element::widen_bf16(tile, &grad[range]),
-        Grad::Bf16ToZero(grad) => element::widen_bf16(tile, &grad[range]),
-        Grad::F16(grad) => element::widen_f16(tile, &grad[range]),
-        Grad::F16ToZero(grad) => element::widen_f16(tile, &grad[range]),
-    }
-    if factor != 1.0 {
-        for grad in &mut *tile {
-            *grad *= factor;
-        }
-    }
-    tile
-}
-
-#[inline(always)]
-fn widen_moment(moment: &Moment<'_>, format: Q8, range: Range<usize>, tile: &mut [f32]) {
-    match moment {
-        Moment::F32(_) => {}
-        Moment::Bf16(moment) => element::widen_bf16(tile, &moment[range]),
-        Moment::Q8(codes, scales) => {
-            format.widen(tile, &codes[range.clone()], &scales[range.start / BLOCK..]);
-        }
-    }
+fn stream_of(position: usize) -> (u32, Half) {
+    let half = if position.is_multiple_of(2) { Half::Lower } else { Half::Upper };
+    (position as u32 / 2, half)
 }
 
 #[inline(always)]
 fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
-}
-
-#[inline(always)]
-fn flush_subnormals(values: &mut [f32]) {
-    for value in values {
-        *value = if value.abs() < f32::MIN_POSITIVE { 0.0 } else { *value };
-    }
 }

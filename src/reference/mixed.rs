@@ -5,8 +5,9 @@ use half::bf16;
 use crate::Q8;
 
 /// 32 random bits of an element in step `t`: a counter, hashed. `stream` is 0 for the first two
-/// moments, of which the first takes the lower 16 bits and the second the upper ones, 1 for the third,
-/// and `u32::MAX` for the parameters, which take the lower ones.
+/// moments, of which the first takes the lower bits and the second the upper ones, 1 for the third, and
+/// `u32::MAX` for the parameters, which take the lower ones. [`stochastic_bf16`] takes 16 bits and
+/// [`q8_block`] 20.
 pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
     let mix = |x: u64| {
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -15,7 +16,7 @@ pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
     };
     let step = mix(seed ^ mix(t));
     let upper = mix((element >> 32) ^ 0x9e37_79b9_7f4a_7c15);
-    let first = step as u32 ^ upper as u32;
+    let first = step as u32 ^ stream.wrapping_mul(0x85eb_ca6b) ^ upper as u32;
     let second = (step >> 32) as u32 ^ stream.wrapping_mul(0x9e37_79b9) ^ (upper >> 32) as u32;
     let x = (element as u32).wrapping_add(first);
     let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d) ^ second;
@@ -52,48 +53,39 @@ pub fn join(high: bf16, low: u16) -> f32 {
 
 /// What a code of [`Q8`] stands for, less the scale.
 pub fn q8_number(format: Q8, code: u8) -> f32 {
-    let (exponent, fraction) = match format {
-        Q8::Signed => (code >> 3 & 15, f32::from(code & 7) / 8.0),
-        Q8::Squares => (code >> 4, f32::from(code & 15) / 16.0),
+    let fraction = f32::from(code & 7) / 8.0;
+    let number = |exponent: u8, bias: i32| {
+        f32::powi(2.0, i32::from(exponent) - bias) * (1.0 + fraction) - f32::powi(2.0, -bias)
     };
-    let number = f32::powi(2.0, i32::from(exponent) - 15) * (1.0 + fraction) - f32::powi(2.0, -15);
-    if format == Q8::Signed && code >= 128 { -number } else { number }
+    match format {
+        Q8::Signed if code >= 128 => -number(code >> 3 & 15, 15),
+        Q8::Signed => number(code >> 3, 15),
+        Q8::Squares => number(code >> 3, 31),
+    }
 }
 
 /// A block of [`Q8`]: its codes and its scale. Each element goes to one of its two neighbours, by a
-/// number of 0 to 65,535 of its own.
+/// number of 0 to 2^20 - 1 of its own.
 pub fn q8_block(format: Q8, values: &[f32], random: &[u32]) -> (Vec<u8>, f32) {
     let largest = values.iter().fold(0.0, |largest, value| f32::max(largest, value.abs()));
     let is_valid = |value: &f32| value.is_finite() && (format == Q8::Signed || *value >= 0.0);
-    let top = q8_number(format, if format == Q8::Signed { 127 } else { 255 });
-    let scale = match format {
-        _ if !values.iter().all(is_valid) => f32::NAN,
-        Q8::Signed => largest / top,
-        Q8::Squares => largest.sqrt() / top,
+    let (top, least) = match format {
+        Q8::Signed => (127, f32::powi(2.0, -15)),
+        Q8::Squares => (255, f32::powi(2.0, -31)),
     };
-    if scale.is_nan() {
-        return (vec![0; values.len()], scale);
+    if !values.iter().all(is_valid) {
+        return (vec![0; values.len()], f32::NAN);
     }
+    let top_number = q8_number(format, top);
+    let scale = largest * (1.0 / top_number);
     let scale = if scale < 1e-37 { 0.0 } else { scale };
-    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-    let least = f32::powi(2.0, -15);
+    // A little less, so that no code is beyond the largest one.
+    let inverse = if scale > 0.0 { (top_number - 4.0 * f32::EPSILON) / largest } else { 0.0 };
     let code = |(&value, &random): (&f32, &u32)| {
         // Between two floats that are codes, moved by the least one, the bits are in proportion.
-        let above = |number: f32| (number + least).to_bits().wrapping_sub(least.to_bits());
-        match format {
-            Q8::Signed => {
-                let bits = above(value.abs() * inverse).wrapping_add(random * 16);
-                (bits >> 20).min(127) as u8 | if value.is_sign_negative() { 128 } else { 0 }
-            }
-            Q8::Squares => {
-                let root = value.sqrt() * inverse;
-                let lower = (above(root) >> 19).min(255) as u8;
-                let upper = lower.saturating_add(1);
-                let [from, to] = [lower, upper].map(|code| q8_number(format, code).powi(2));
-                let point = from + (to - from) * (random as f32 / 65536.0);
-                if root * root > point { upper } else { lower }
-            }
-        }
+        let above = value.abs().mul_add(inverse, least).to_bits() - least.to_bits();
+        let code = ((above + random) >> 20) as u8;
+        if format == Q8::Signed && value.is_sign_negative() { code | 128 } else { code }
     };
     (values.iter().zip(random).map(code).collect(), scale)
 }

@@ -113,7 +113,7 @@ impl Store {
             MomentType::Q8 => {
                 let (mut codes, mut scales) = (vec![], vec![]);
                 for block in values.chunks(256) {
-                    let (of_block, scale) = reference::q8_block(format, block, &[0x8000; 256]);
+                    let (of_block, scale) = reference::q8_block(format, block, &[1 << 19; 256]);
                     codes.extend(of_block);
                     scales.push(scale);
                 }
@@ -134,16 +134,13 @@ impl Store {
             Self::Bf16(values) => each(values, |value| value.to_f32()),
             Self::F16(values) => each(values, |value| value.to_f32()),
             Self::Q8(codes, scales) => (codes.iter().enumerate())
-                .map(|(place, &code)| {
-                    let number = scales[place / 256] * reference::q8_number(format, code);
-                    if format == Q8::Squares { number * number } else { number }
-                })
+                .map(|(place, &code)| scales[place / 256] * reference::q8_number(format, code))
                 .collect(),
         }
     }
 
-    /// Takes the values that a step leaves; `random` has 16 bits for each place.
-    fn store(&mut self, values: &[f32], format: Q8, random: Option<&dyn Fn(usize) -> u32>) {
+    /// Takes the values that a step leaves; `random` has as many bits as asked for, for each place.
+    fn store(&mut self, values: &[f32], format: Q8, random: Option<&dyn Fn(usize, u32) -> u32>) {
         match self {
             Self::F32(found) => *found = values.to_vec(),
             Self::F32AndBf16(found, copy) => {
@@ -158,7 +155,7 @@ impl Store {
             Self::Bf16(found) => {
                 *found = (values.iter().enumerate())
                     .map(|(place, &value)| match random {
-                        Some(random) => reference::stochastic_bf16(value, random(place)),
+                        Some(random) => reference::stochastic_bf16(value, random(place, 16)),
                         None => bf16::from_f32(value),
                     })
                     .collect();
@@ -170,7 +167,7 @@ impl Store {
                 scales.clear();
                 for (block, values) in values.chunks(256).enumerate() {
                     let random: Vec<_> =
-                        (0..values.len()).map(|place| random(256 * block + place)).collect();
+                        (0..values.len()).map(|place| random(256 * block + place, 20)).collect();
                     let (of_block, scale) = reference::q8_block(format, values, &random);
                     codes.extend(of_block);
                     scales.push(scale);
@@ -240,10 +237,11 @@ impl MixedColumns {
         };
         columns.reference(rule, t);
         let first = self.first;
-        let random = |stream, half: u32| {
-            move |place: usize| {
+        let random = |stream, takes_upper: bool| {
+            move |place: usize, bits: u32| {
                 let element = first.wrapping_add(place as u64);
-                reference::random(pass.seed, t, stream, element) >> half & 0xffff
+                let random = reference::random(pass.seed, t, stream, element);
+                if takes_upper { random >> (32 - bits) } else { random & ((1 << bits) - 1) }
             }
         };
         for (moment, (store, values)) in
@@ -255,12 +253,13 @@ impl MixedColumns {
                     .filter(|value| value.is_subnormal())
                     .for_each(|value| *value = 0.0);
             }
-            let random = random(moment as u32 / 2, moment as u32 % 2 * 16);
+            let random = random(moment as u32 / 2, moment % 2 == 1);
             store.store(values, format_of(rule, moment), Some(&random));
         }
-        let random = random(u32::MAX, 0);
+        let random = random(u32::MAX, false);
         let stochastic = self.types.param == ParamType::Bf16Stochastic;
-        let random: Option<&dyn Fn(usize) -> u32> = if stochastic { Some(&random) } else { None };
+        let random: Option<&dyn Fn(usize, u32) -> u32> =
+            if stochastic { Some(&random) } else { None };
         self.param.store(&columns.param, Q8::Signed, random);
         if self.types.to_zero {
             self.grad = Store::grad(self.types.grad, &vec![0.0; grad.len()]);

@@ -1,0 +1,157 @@
+//! Registers of the bits of `f32`s, and of the 16 and 8 bits that some are kept in.
+
+use core::ops::{Add, BitAnd, BitOr, BitXor, Mul, Shl, Shr};
+
+use pulp::Simd;
+
+use crate::lanes::{MOST_LANES, Vector, VectorMask};
+
+/// A register of `u32`, as many as there are `f32` in one; sums and products wrap.
+#[derive(Clone, Copy)]
+pub(crate) struct Words<S: Simd> {
+    simd: S,
+    register: S::u32s,
+}
+
+impl<S: Simd> Words<S> {
+    pub(crate) const LANES: usize = S::U32_LANES;
+
+    #[inline(always)]
+    fn new(simd: S, register: S::u32s) -> Self {
+        Self { simd, register }
+    }
+
+    /// The same word in every lane.
+    #[inline(always)]
+    pub(crate) fn splat(simd: S, word: u32) -> Self {
+        Self::new(simd, simd.splat_u32s(word))
+    }
+
+    /// `first`, and each lane one more than the one before it.
+    #[inline(always)]
+    pub(crate) fn count_from(simd: S, first: u32) -> Self {
+        const NUMBERS: [u32; MOST_LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        Self::new(simd, S::as_simd_u32s(&NUMBERS).0[0]) + Self::splat(simd, first)
+    }
+
+    /// A register of words.
+    #[inline(always)]
+    pub(crate) fn load(simd: S, words: &[u32]) -> Self {
+        Self::new(simd, S::as_simd_u32s(words).0[0])
+    }
+
+    /// The inverse of [`load`](Self::load).
+    #[inline(always)]
+    pub(crate) fn store(self, words: &mut [u32]) {
+        S::as_mut_simd_u32s(words).0[0] = self.register;
+    }
+
+    /// A register of numbers that have fewer bits; or of fewer numbers, and zeros.
+    #[inline(always)]
+    pub(crate) fn widen<T: Copy + Into<u32>>(simd: S, narrow: &[T]) -> Self {
+        let mut words = [0; MOST_LANES];
+        // Of a length that is known, this becomes one instruction.
+        if narrow.len() == Self::LANES {
+            for i in 0..Self::LANES {
+                words[i] = narrow[i].into();
+            }
+        } else {
+            for (word, &narrow) in words.iter_mut().zip(narrow) {
+                *word = narrow.into();
+            }
+        }
+        Self::load(simd, &words)
+    }
+
+    /// The lower halves; of as many as there are.
+    #[inline(always)]
+    pub(crate) fn store_halves(self, halves: &mut [u16]) {
+        let mut words = [0; MOST_LANES];
+        self.store(&mut words);
+        if halves.len() == Self::LANES {
+            for i in 0..Self::LANES {
+                halves[i] = words[i] as u16;
+            }
+        } else {
+            for (half, word) in halves.iter_mut().zip(words) {
+                *half = word as u16;
+            }
+        }
+    }
+
+    /// The numbers of these bits.
+    #[inline(always)]
+    pub(crate) fn floats(self) -> Vector<S, f32> {
+        Vector::new(self.simd, self.simd.transmute_f32s_u32s(self.register))
+    }
+
+    /// The bits of these numbers.
+    #[inline(always)]
+    pub(crate) fn of(floats: Vector<S, f32>) -> Self {
+        let simd = floats.simd();
+        Self::new(simd, simd.transmute_u32s_f32s(floats.register()))
+    }
+
+    /// The same word as `word` in every lane.
+    #[inline(always)]
+    pub(crate) fn all(self, word: u32) -> Self {
+        Self::splat(self.simd, word)
+    }
+
+    #[inline(always)]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self::new(self.simd, self.simd.max_u32s(self.register, other.register))
+    }
+
+    #[inline(always)]
+    pub(crate) fn less_than(self, other: Self) -> VectorMask<S, f32> {
+        VectorMask::new(self.simd, self.simd.less_than_u32s(self.register, other.register))
+    }
+
+    /// `yes` where the mask is true, `no` elsewhere.
+    #[inline(always)]
+    pub(crate) fn select(mask: VectorMask<S, f32>, yes: Self, no: Self) -> Self {
+        let simd = yes.simd;
+        Self::new(simd, simd.select_u32s(mask.mask(), yes.register, no.register))
+    }
+
+    /// All lanes as one, by an operation that cares for no order.
+    #[inline(always)]
+    pub(crate) fn fold(self, combine: impl Fn(u32, u32) -> u32) -> u32 {
+        let mut words = [0; MOST_LANES];
+        self.store(&mut words);
+        words[1..Self::LANES].iter().fold(words[0], |folded, &word| combine(folded, word))
+    }
+}
+
+macro_rules! operator {
+    ($($operator:ident::$method:ident = $op:ident),+) => {$(
+        impl<S: Simd> $operator for Words<S> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self::new(self.simd, self.simd.$op(self.register, other.register))
+            }
+        }
+
+        impl<S: Simd> $operator<u32> for Words<S> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: u32) -> Self {
+                $operator::$method(self, self.all(other))
+            }
+        }
+    )+};
+}
+
+operator!(
+    Add::add = add_u32s,
+    Mul::mul = mul_u32s,
+    BitAnd::bitand = and_u32s,
+    BitOr::bitor = or_u32s,
+    BitXor::bitxor = xor_u32s,
+    Shl::shl = wrapping_dyn_shl_u32s,
+    Shr::shr = wrapping_dyn_shr_u32s
+);
