@@ -1,12 +1,15 @@
 //! Numbers of 16 bits: how registers of them are widened to `f32` and narrowed back, and where the
 //! random bits of rounding come from.
+//!
+//! What is not inlined with debug assertions would otherwise, unoptimized, need a megabyte of stack.
 
+mod half_float;
 mod q8;
 
 pub use q8::Q8;
 pub(crate) use q8::{BLOCK, Half};
 
-use half::{bf16, f16, slice::HalfFloatSliceExt};
+use half::{bf16, slice::HalfFloatSliceExt};
 use pulp::Simd;
 
 use crate::{
@@ -24,24 +27,28 @@ pub(crate) trait Element: Copy + Default + 'static {
 }
 
 impl Element for f32 {
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, same: &[Self]) -> Vector<S, f32> {
         Vector::read(simd, same)
     }
 
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow<S: Simd>(same: &mut [Self], wide: Vector<S, f32>) {
         wide.write(same);
     }
 }
 
 impl Element for bf16 {
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
         (Words::widen(simd, narrow.reinterpret_cast()) << 16).floats()
     }
 
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
         let is_odd = Words::of(wide) >> 16 & 1;
         narrow_bf16(narrow, wide, is_odd + 0x7fff);
@@ -50,7 +57,8 @@ impl Element for bf16 {
 
 /// Goes up to the next bf16 where the lower half of a number and `share`, of 16 bits, have a carry. If
 /// that is 16 random bits, the probability is the part of the way from the lower neighbour.
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, share: Words<S>) {
     let bits = Words::of(wide);
     // Of infinity the lower half is 0, so that it stays.
@@ -65,7 +73,8 @@ fn is_nan<S: Simd>(bits: Words<S>) -> VectorMask<S, f32> {
 
 /// A number as its nearest bf16, ties away from zero, and what is left: see
 /// [`Param::Split`](crate::Param::Split).
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S, f32>) {
     let bits = Words::of(wide);
     narrow_bf16(high, wide, bits.all(0x8000));
@@ -73,49 +82,13 @@ pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S,
 }
 
 /// The inverse of [`split`].
-#[inline(always)]
+#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16]) -> Vector<S, f32> {
     let high = Words::widen(simd, high.reinterpret_cast()) << 16;
     // As a signed number.
     let low = Words::widen(simd, low);
     (high + (low ^ 0x8000) + 0xffff_8000).floats()
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
-        /// How much greater the exponents of `f32` are.
-        const SHIFT: u32 = (127 - 15) << 23;
-        let bits = Words::widen(simd, narrow.reinterpret_cast());
-        let magnitude = (bits & 0x7fff) << 13;
-        let normal = magnitude + SHIFT;
-        let is_finite = magnitude.less_than(bits.all(0x7c00 << 13));
-        let number = Words::select(is_finite, normal, normal + SHIFT);
-        // A subnormal is a fraction of the smallest normal number, which is 2^-14.
-        let one = bits.all(SHIFT + (1 << 23));
-        let subnormal = Words::of((magnitude + one).floats() - one.floats());
-        let is_subnormal = magnitude.less_than(bits.all(0x0400 << 13));
-        let number = Words::select(is_subnormal, subnormal, number);
-        (number | (bits & 0x8000) << 16).floats()
-    }
-
-    #[inline(always)]
-    fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
-        let bits = Words::of(wide);
-        let magnitude = bits & 0x7fff_ffff;
-        let is_odd = magnitude >> 13 & 1;
-        let normal = (magnitude + is_odd + (((15_u32.wrapping_sub(127)) << 23) + 0xfff)) >> 13;
-        // The last bit of a number between 1/2 and 1 is worth as much as that of a subnormal f16.
-        let half = bits.all(0x3f00_0000);
-        let subnormal = Words::of(magnitude.floats() + half.floats())
-            + half.all(0x3f00_0000_u32.wrapping_neg());
-        let is_subnormal = magnitude.less_than(bits.all((127 - 14) << 23));
-        let number = Words::select(is_subnormal, subnormal, normal);
-        let is_large = bits.all(0x477f_ffff).less_than(magnitude);
-        let number = Words::select(is_large, bits.all(0x7c00), number);
-        let number = Words::select(is_nan(bits), bits.all(0x7e00), number);
-        (number | (bits >> 16 & 0x8000)).store_halves(narrow.reinterpret_cast_mut());
-    }
 }
 
 /// Where the random bits of stochastic rounding come from: a counter, so that they depend on nothing
@@ -165,7 +138,8 @@ pub(crate) struct Draw {
 
 impl Draw {
     /// 32 bits for each element of some registers, from a place in the run on.
-    #[inline(always)]
+    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn bits<S: Simd, const N: usize>(
         &self,
         simd: S,
