@@ -24,9 +24,10 @@
 //! halves, too, `bf16-moments` moments alone; `bf16` is all in bf16, rounded at random, and `q8` has
 //! moments of 8 bits and the rest in `f32`. `tail` is all that follows a backward pass, in `f32`: the
 //! norm of the gradients, and AdamW that clips and unscales them, writes a copy of the parameters in bf16
-//! and leaves gradients of zero. `norm` is that norm alone. The limit moves the same bytes through the
-//! same arrays with trivial arithmetic, or divides; `tail` and `q8` are compared with a step in `f32`,
-//! too, in turn with the rest.
+//! and leaves gradients of zero. `norm` is that norm alone. `flush` is a step in `f32` that makes
+//! subnormal moments 0, compared with one on subnormal moments. The limit moves the same bytes through
+//! the same arrays with trivial arithmetic, or divides; `tail` and `q8` are compared with a step in
+//! `f32`, too, and `q8` with the limit of that step, in turn with the rest.
 
 mod cases;
 mod limits;

@@ -38,6 +38,8 @@ pub enum Kind {
     /// All that follows a backward pass: the norm of the gradients, and a step of AdamW that clips and
     /// unscales them, writes a bf16 copy of the parameters and leaves gradients of zero; else `f32`.
     Tail,
+    /// Everything in `f32`, with moments that have decayed to less than normal numbers, and are flushed.
+    Flush,
     /// The norm of gradients in `f32`.
     Norm,
 }
@@ -59,17 +61,20 @@ impl MixedCase {
             Kind::Bf16 => "bf16",
             Kind::Q8 => "q8",
             Kind::Tail => "tail",
+            Kind::Flush => "flush",
             Kind::Norm => "norm",
         }
     }
 
     /// All cases, or those that a run in a hurry has time for.
     pub fn all(quick: bool) -> Vec<Self> {
-        use Kind::{Bf16, Bf16F32, Bf16Moments, F16F32, F32Bf16Grad, Norm, Split, Tail};
+        use Kind::{Bf16, Bf16F32, Bf16Moments, F16F32, F32Bf16Grad, Flush, Norm, Split, Tail};
         let sizes: &[usize] =
             if quick { &[1 << 20, 16 << 20] } else { &[1 << 20, 16 << 20, 64 << 20] };
         let mut cases = vec![];
-        for kind in [Bf16F32, F16F32, F32Bf16Grad, Split, Bf16Moments, Bf16, Kind::Q8, Tail, Norm] {
+        for kind in
+            [Bf16F32, F16F32, F32Bf16Grad, Split, Bf16Moments, Bf16, Kind::Q8, Tail, Flush, Norm]
+        {
             cases.extend(sizes.iter().map(|&elements| Self { kind, elements }));
         }
         cases
@@ -90,6 +95,7 @@ struct Memory {
 const PARAM: f32 = 1.0;
 const GRAD: f32 = 0.01;
 const MOMENT: f32 = 0.0001;
+const SUBNORMAL: f32 = 1e-40;
 
 impl Memory {
     fn new(len: usize) -> Self {
@@ -129,7 +135,9 @@ impl Memory {
                 filled(&mut self.wide, self.len, PARAM),
                 filled(&mut self.bf16, self.len, bf16::from_f32(PARAM)),
             ),
-            Kind::F32Bf16Grad | Kind::Bf16Moments | Kind::Q8 => Param::F32(self.wide(PARAM)),
+            Kind::F32Bf16Grad | Kind::Bf16Moments | Kind::Q8 | Kind::Flush => {
+                Param::F32(self.wide(PARAM))
+            }
             Kind::Norm => Param::F32(&mut []),
         }
     }
@@ -142,6 +150,7 @@ impl Memory {
             Kind::F16F32 => Grad::F16(self.f16(GRAD)),
             Kind::Bf16Moments | Kind::Q8 | Kind::Norm => Grad::F32(self.wide(GRAD)),
             Kind::Tail => Grad::F32ToZero(self.wide(GRAD)),
+            Kind::Flush => Grad::F32(self.wide(0.0)),
         }
     }
 
@@ -150,6 +159,7 @@ impl Memory {
             Kind::Bf16F32 | Kind::F16F32 | Kind::F32Bf16Grad | Kind::Split | Kind::Tail => {
                 Moment::F32(self.wide(MOMENT))
             }
+            Kind::Flush => Moment::F32(self.wide(SUBNORMAL)),
             Kind::Bf16Moments | Kind::Bf16 => Moment::Bf16(self.bf16(MOMENT)),
             Kind::Q8 => Moment::Q8(
                 filled(&mut self.codes, self.len, 100),
@@ -191,13 +201,16 @@ impl Arrays {
         let MixedCase { kind, elements } = self.case;
         let threads = if exec.parallel { rayon::current_num_threads() } else { 1 };
         let (divides, compares) = (kind != Kind::Norm, matches!(kind, Kind::Tail | Kind::Q8));
-        let [step, stream, division, f32_step] = plan.medians(|which, repetitions| match which {
-            0 => self.step(exec, repetitions),
-            1 => self.stream(exec.parallel, repetitions),
-            2 if divides => divider::<f32>(Division::RootAndQuotient, exec, repetitions),
-            3 if compares => self.f32_step(exec, repetitions),
-            _ => Duration::MAX,
-        });
+        let [step, stream, division, f32_step, f32_stream, unflushed] =
+            plan.medians(|which, repetitions| match which {
+                0 => self.step(exec, true, repetitions),
+                1 => self.stream(exec.parallel, repetitions),
+                2 if divides => divider::<f32>(Division::RootAndQuotient, exec, repetitions),
+                3 if compares => self.f32_step(exec, repetitions),
+                4 if kind == Kind::Q8 => self.f32_stream(exec.parallel, repetitions),
+                5 if kind == Kind::Flush => self.step(exec, false, repetitions),
+                _ => Duration::MAX,
+            });
         let division = if divides { division / (DIVIDED * threads) as f64 } else { 0.0 };
         let bytes: usize = self.pieces().iter().map(|piece| piece.bytes(kind)).sum();
         let mut row = Row::new(
@@ -212,6 +225,9 @@ impl Arrays {
             None,
         );
         row.times_f32_step = compares.then(|| step / f32_step);
+        row.times_as_fast_as_f32_limit =
+            (kind == Kind::Q8).then(|| f32_stream.max(division * elements as f64) / step);
+        row.times_unflushed = (kind == Kind::Flush).then(|| unflushed / step);
         row
     }
 
@@ -232,12 +248,20 @@ impl Arrays {
         Adam { lr: 1e-6, beta1: 0.999_999, beta2: 0.999_999, ..adam }
     }
 
-    fn step(&mut self, exec: Exec, repetitions: usize) -> Duration {
+    fn step(&mut self, exec: Exec, flush_subnormals: bool, repetitions: usize) -> Duration {
         let (kind, rule, mut t) = (self.case.kind, self.rule(), self.t);
         let mut tensor = [self.tensor()];
+        if kind == Kind::Flush {
+            for moment in &mut tensor[0].moments {
+                if let Moment::F32(moment) = moment {
+                    moment.fill(if flush_subnormals { 0.0 } else { SUBNORMAL });
+                }
+            }
+        }
         let time = time(repetitions, || {
             t += 1;
-            let mut pass = Pass::default();
+            let flush_subnormals = flush_subnormals && kind == Kind::Flush;
+            let mut pass = Pass { flush_subnormals, ..Pass::default() };
             if let Grad::F32(grad) = &tensor[0].grad
                 && kind == Kind::Norm
             {
@@ -270,33 +294,54 @@ impl Arrays {
     /// Moves the bytes of a step, and leaves every value as it was, but for copies.
     fn stream(&mut self, parallel: bool, repetitions: usize) -> Duration {
         let kind = self.case.kind;
-        let (cpu, mut pieces) = (Arch::new(), self.pieces());
-        time(repetitions, || {
-            for pass in kind.passes() {
-                if parallel {
-                    pieces.par_iter_mut().for_each(|piece| piece.stream(cpu, *pass));
-                } else {
-                    pieces.iter_mut().for_each(|piece| piece.stream(cpu, *pass));
-                }
-            }
-        })
+        stream(self.pieces(), kind, parallel, repetitions)
+    }
+
+    /// The same, of a step with everything in `f32`.
+    fn f32_stream(&mut self, parallel: bool, repetitions: usize) -> Duration {
+        let [exp_avg, exp_avg_sq] = &mut self.moments;
+        let tensor = MixedTensor {
+            param: Param::F32(self.param.wide(PARAM)),
+            grad: Grad::F32(self.grad.wide(GRAD)),
+            moments: [Moment::F32(exp_avg.wide(MOMENT)), Moment::F32(exp_avg_sq.wide(MOMENT))],
+            first: 0,
+        };
+        let pieces = pieces(tensor, self.case.elements);
+        stream(pieces, self.case.kind, parallel, repetitions)
     }
 
     fn pieces(&mut self) -> Vec<Piece<'_>> {
-        let count = self.case.elements / PIECE;
-        let MixedTensor { param, grad, moments, .. } = self.tensor();
-        let grads = Span::of_grad(grad).cut(count);
-        let mut others = Span::of_param(param);
-        others.extend(moments.into_iter().flat_map(Span::of_moment));
-        let mut others: Vec<_> =
-            others.into_iter().map(|span| span.cut(count).into_iter()).collect();
-        let mut pieces = vec![];
-        for grad in grads {
-            let others = others.iter_mut().filter_map(Iterator::next).collect();
-            pieces.push(Piece { grad, others });
-        }
-        pieces
+        let elements = self.case.elements;
+        pieces(self.tensor(), elements)
     }
+}
+
+fn stream(mut pieces: Vec<Piece<'_>>, kind: Kind, parallel: bool, repetitions: usize) -> Duration {
+    let cpu = Arch::new();
+    time(repetitions, || {
+        for pass in kind.passes() {
+            if parallel {
+                pieces.par_iter_mut().for_each(|piece| piece.stream(cpu, *pass));
+            } else {
+                pieces.iter_mut().for_each(|piece| piece.stream(cpu, *pass));
+            }
+        }
+    })
+}
+
+fn pieces(tensor: MixedTensor<'_, Adam>, elements: usize) -> Vec<Piece<'_>> {
+    let count = elements / PIECE;
+    let MixedTensor { param, grad, moments, .. } = tensor;
+    let grads = Span::of_grad(grad).cut(count);
+    let mut others = Span::of_param(param);
+    others.extend(moments.into_iter().flat_map(Span::of_moment));
+    let mut others: Vec<_> = others.into_iter().map(|span| span.cut(count).into_iter()).collect();
+    let mut pieces = vec![];
+    for grad in grads {
+        let others = others.iter_mut().filter_map(Iterator::next).collect();
+        pieces.push(Piece { grad, others });
+    }
+    pieces
 }
 
 /// One of the passes over memory that a step consists of.

@@ -34,6 +34,13 @@ pub struct Row {
     /// Of steps in mixed precision that do more than a step in `f32`: their time in such steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_f32_step: Option<f64>,
+    /// Of steps in mixed precision that are to beat the memory of a step in `f32`: how many fit into
+    /// the limit of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times_as_fast_as_f32_limit: Option<f64>,
+    /// Of steps that flush subnormal moments: how many fit into one that does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub times_unflushed: Option<f64>,
 }
 
 impl Row {
@@ -65,6 +72,8 @@ impl Row {
             times_lazy: None,
             speedup_over_dense: None,
             times_f32_step: None,
+            times_as_fast_as_f32_limit: None,
+            times_unflushed: None,
         }
     }
 
@@ -114,6 +123,12 @@ impl fmt::Display for Row {
         }
         if let Some(times) = self.times_f32_step {
             write!(f, "  {times:.2} x a step in f32")?;
+        }
+        if let Some(times) = self.times_as_fast_as_f32_limit {
+            write!(f, ", {times:.2} in its limit")?;
+        }
+        if let Some(times) = self.times_unflushed {
+            write!(f, "  {times:.2} in one with subnormals")?;
         }
         Ok(())
     }
