@@ -93,8 +93,8 @@ pub struct Pass {
     /// The norm of all gradients, times any factor, if the step is to be left out where it is infinite
     /// or NaN ([`grad_norm`](crate::grad_norm)): what a loss scaler does. Default `None`.
     pub grad_norm: Option<f64>,
-    /// Whether moments that are subnormal (below 1.2e-38) become 0: many CPUs take long for them.
-    /// Default false.
+    /// Whether moments that are subnormal (below 1.2e-38) become 0, and -0 with them: many CPUs take
+    /// long for subnormal numbers. Default false.
     pub flush_subnormals: bool,
     /// What random bits begin with. Default 0.
     pub seed: u64,
