@@ -1,11 +1,10 @@
 //! Registers with operators: the one place that names pulp's operations.
 
-use core::{
-    fmt::Debug,
-    ops::{Add, Div, Mul, Neg, Sub},
-};
+use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
+
+use crate::Element;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
 /// lane a parameter of its own.
@@ -53,9 +52,7 @@ pub trait Lanes:
 /// A floating-point type that steps are computed in: `f32` or `f64`.
 ///
 /// A number is a register of one lane: [`reference`](crate::reference) is written in these.
-pub trait Float:
-    Lanes<Mask = bool> + Register + Default + PartialOrd + Debug + Send + Sync + 'static
-{
+pub trait Float: Lanes<Mask = bool> + Register + Element + PartialOrd {
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 

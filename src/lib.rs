@@ -134,7 +134,7 @@ mod rule;
 mod state;
 mod tensor;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, Element};
 pub use dense::{Exec, Optimizer};
 pub use element::Q8;
 pub use error::Error;
