@@ -16,7 +16,8 @@ const HUGE_PAGE: usize = 2 << 20;
 /// grants them; a slice in all else.
 ///
 /// Steps on a few rows of a large table wait for the CPU to find the page of each; on huge pages
-/// there are so few that it knows them. Moments of a [`State`](crate::State) lie on huge pages anyway. This is for the table itself, and for
+/// there are so few that it knows them. Moments of a [`State`](crate::State) or a
+/// [`MixedState`](crate::MixedState) lie on huge pages anyway. This is for the table itself, and for
 /// moments of one's own, of any type that a step takes: [`Element`].
 ///
 /// # Examples

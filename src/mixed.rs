@@ -1,6 +1,7 @@
 //! The ways in for tensors whose arrays are not all of the type that is computed in.
 
 mod arrays;
+mod state;
 mod tile;
 
 use core::fmt;
@@ -11,7 +12,8 @@ use crate::{
     kernel::Step,
     partition::{self, TensorStep, Tensors},
 };
-pub use arrays::{Grad, Moment, Param};
+pub use arrays::{Grad, Moment, MomentRef, Param};
+pub use state::{MixedState, Storage};
 use tile::{MixedStep, Sweep};
 
 /// One tensor of a call in mixed precision: arrays of one length, all borrowed, each of its own type.
@@ -162,6 +164,92 @@ impl<R: Rule> fmt::Debug for MixedTensor<'_, R> {
 /// All methods find every error before the first write; on `Err`, no buffer has changed. They are those
 /// of [`Optimizer`](crate::Optimizer#errors).
 pub trait MixedOptimizer: Rule {
+    /// Moments for `len` parameters, as they are before the first step, all kept alike.
+    ///
+    /// # Panics
+    ///
+    /// If a moment takes more than `isize::MAX` bytes, as `Vec` does.
+    fn mixed_state(&self, len: usize, storage: Storage) -> MixedState<Self> {
+        self.mixed_state_of(len, Self::Moments::from_fn(|_| storage))
+    }
+
+    /// [`mixed_state`](Self::mixed_state), each moment kept in its own way: in the order of
+    /// [`Rule::MOMENT_NAMES`].
+    ///
+    /// # Panics
+    ///
+    /// As [`mixed_state`](Self::mixed_state).
+    fn mixed_state_of(
+        &self,
+        len: usize,
+        storage: Many<Self::Moments, Storage>,
+    ) -> MixedState<Self> {
+        MixedState::new(self, len, &storage)
+    }
+
+    /// Takes the next step of `state`, and counts it unless it is left out.
+    ///
+    /// # Examples
+    ///
+    /// Parameters and gradients in bf16, moments of 8 bits, gradients clipped on the way:
+    ///
+    /// ```
+    /// use adamant::{
+    ///     Adam, Grad, MixedOptimizer, Outcome, Param, Pass, Storage, clip_factor, grad_norm,
+    /// };
+    /// use half::bf16;
+    ///
+    /// let (mut params, mut grads) = (vec![bf16::ONE; 1000], vec![bf16::ONE; 1000]);
+    /// let adam = Adam { lr: 0.1, ..Adam::default() };
+    /// let mut state = adam.mixed_state(params.len(), Storage::Q8);
+    ///
+    /// let norm = grad_norm(&[&grads])?;
+    /// let pass =
+    ///     Pass { grad_norm: Some(norm), grad_factor: clip_factor(norm, 1.0), ..Pass::default() };
+    /// let (param, grad) = (Param::Bf16Stochastic(&mut params), Grad::Bf16ToZero(&mut grads));
+    /// match adam.step_with(param, grad, pass, &mut state)? {
+    ///     Outcome::Taken => assert_eq!(state.step(), 1),
+    ///     Outcome::LeftOut => println!("a gradient is not finite"),
+    /// }
+    /// assert!(params[0] < bf16::ONE && grads[0] == bf16::ZERO);
+    /// # Ok::<(), adamant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`step_mixed`](Self::step_mixed), and [`Error::StepOverflow`] if the state can't count the
+    /// step.
+    fn step_with(
+        &self,
+        param: Param<'_>,
+        grad: Grad<'_>,
+        pass: Pass,
+        state: &mut MixedState<Self>,
+    ) -> Result<Outcome, Error> {
+        self.step_with_on(Exec::selected()?, param, grad, pass, state)
+    }
+
+    /// [`step_with`](Self::step_with), run as told.
+    ///
+    /// # Errors
+    ///
+    /// As [`step_with`](Self::step_with).
+    fn step_with_on(
+        &self,
+        exec: Exec,
+        param: Param<'_>,
+        grad: Grad<'_>,
+        pass: Pass,
+        state: &mut MixedState<Self>,
+    ) -> Result<Outcome, Error> {
+        let t = state.step().checked_add(1).ok_or(Error::StepOverflow)?;
+        let outcome = self.step_mixed(exec, t, pass, &mut [state.tensor(param, grad)])?;
+        if outcome == Outcome::Taken {
+            state.set_step(t);
+        }
+        Ok(outcome)
+    }
+
     /// Takes step `t`, counted from 1, of any number of tensors in one parallel region.
     ///
     /// # Examples

@@ -60,6 +60,17 @@ pub enum Moment<'a> {
     Q8(&'a mut [u8], &'a mut [f32]),
 }
 
+/// A moment of a [`MixedState`](crate::MixedState), to be read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MomentRef<'a> {
+    /// As [`Moment::F32`].
+    F32(&'a [f32]),
+    /// As [`Moment::Bf16`].
+    Bf16(&'a [bf16]),
+    /// Codes and scales, as [`Moment::Q8`].
+    Q8(&'a [u8], &'a [f32]),
+}
+
 /// A slice, shared or not, that can be cut in two.
 trait Cut: Sized {
     type Short<'b>

@@ -246,7 +246,7 @@ fn widen_moment(moment: &Moment<'_>, format: Q8, range: Range<usize>, tile: &mut
 }
 
 #[inline(always)]
-fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
+pub(super) fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
 }
 
