@@ -10,6 +10,7 @@ use crate::{
     Arity, Error, Exec, Many, Rule,
     element::{BLOCK, Q8, Random},
     kernel::Step,
+    norm,
     partition::{self, TensorStep, Tensors},
 };
 pub use arrays::{Grad, Moment, MomentRef, Param};
@@ -37,7 +38,8 @@ pub struct Pass {
     /// ([`clip_factor`](crate::clip_factor)), to average. Finite. Default 1.
     pub grad_factor: f64,
     /// The norm of all gradients, times any factor, if the step is to be left out where it is infinite
-    /// or NaN ([`grad_norm`](crate::grad_norm)): what a loss scaler does. Default `None`.
+    /// or NaN ([`MixedTensor::grad_norm`], [`grad_norm`](crate::grad_norm)): what a loss scaler does.
+    /// Default `None`.
     pub grad_norm: Option<f64>,
     /// Whether moments that are subnormal (below 1.2e-38) become 0, and -0 with them: many CPUs take
     /// long for subnormal numbers. Default false.
@@ -63,6 +65,46 @@ impl Default for Pass {
 }
 
 impl<'a, R: Rule> MixedTensor<'a, R> {
+    /// The Euclidean norm of the gradients of some tensors, each of which may be of a type of its own:
+    /// what a training loop asks for just before the step.
+    ///
+    /// It reads nothing but the gradients. All else is as in [`grad_norm`](crate::grad_norm): the same
+    /// bits on every instruction set and thread count, and those of `grad_norm` where all gradients are
+    /// of one type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use adamant::{Exec, Grad, MixedOptimizer, MixedTensor, Param, Pass, Sgd, Storage, clip_factor};
+    /// use half::bf16;
+    ///
+    /// let sgd = Sgd { lr: 0.1, momentum: 0.9, ..Sgd::default() };
+    /// let (mut weight, mut weight_grad) = (vec![bf16::ONE; 4], vec![bf16::from_f32(3072.0); 4]);
+    /// let (mut bias, mut bias_grad) = (vec![1.0_f32; 4], vec![-4096.0_f32; 4]);
+    /// let mut weight_state = sgd.mixed_state(4, Storage::Bf16);
+    /// let mut bias_state = sgd.mixed_state(4, Storage::F32);
+    ///
+    /// let (exec, loss_scale) = (Exec::selected()?, 1024.0);
+    /// let mut tensors = [
+    ///     weight_state.tensor(Param::Bf16(&mut weight), Grad::Bf16ToZero(&mut weight_grad)),
+    ///     bias_state.tensor(Param::F32(&mut bias), Grad::F32ToZero(&mut bias_grad)),
+    /// ];
+    /// let norm = MixedTensor::grad_norm(exec, &tensors)? / loss_scale;
+    /// assert_eq!(norm, 10.0);
+    /// let grad_factor = clip_factor(norm, 1.0) / loss_scale;
+    /// let pass = Pass { grad_factor, grad_norm: Some(norm), ..Pass::default() };
+    /// let outcome = sgd.step_mixed(exec, 1, pass, &mut tensors)?;
+    /// # assert_eq!(outcome, adamant::Outcome::Taken);
+    /// # Ok::<(), adamant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::IsaUnavailable`] for the instruction set.
+    pub fn grad_norm(exec: Exec, tensors: &[Self]) -> Result<f64, Error> {
+        norm::norm(exec, tensors)
+    }
+
     fn len(&self) -> usize {
         self.param.len()
     }

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use adamant::{
     Adam, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
-    RmsProp, clip_factor, grad_norm, grad_norm_on, reference,
+    RmsProp, clip_factor, reference,
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -427,61 +427,5 @@ fn a_noisy_run_in_half_and_quarter_precision_follows_one_in_f32() {
         let found = noisy_run(param, grad, moment);
         println!("{param:?} {moment:?}: {found:.3e}, in f32 {single:.3e}");
         assert!((found / single - 1.0).abs() < apart, "{param:?} {moment:?}: {found}, {single}");
-    }
-}
-
-#[test]
-fn the_norm_has_the_same_bits_everywhere_and_is_right() {
-    let len = 300_001;
-    let grads: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin() * 1e30).collect();
-    let brain: Vec<bf16> = grads.iter().map(|&grad| bf16::from_f32(grad)).collect();
-    let half: Vec<f16> = grads.iter().map(|&grad| f16::from_f32(grad * 1e-30)).collect();
-    let truth =
-        |grads: &mut dyn Iterator<Item = f64>| grads.map(|grad| grad * grad).sum::<f64>().sqrt();
-    let near =
-        |found: f64, truth: f64| assert!((found / truth - 1.0).abs() < 1e-12, "{found} {truth}");
-    let parts: Vec<&[f32]> = grads.chunks(70_003).collect();
-    let serial = Exec { isa: Isa::Scalar, parallel: false };
-    let expected = grad_norm_on(serial, &[&grads]).expect("a norm");
-    near(expected, truth(&mut grads.iter().map(|&grad| grad.into())));
-    near(grad_norm(&parts).expect("a norm"), expected);
-    near(grad_norm(&[&brain]).expect("a norm"), truth(&mut brain.iter().map(|grad| grad.to_f64())));
-    near(grad_norm(&[&half]).expect("a norm"), truth(&mut half.iter().map(|grad| grad.to_f64())));
-    for exec in execs(true) {
-        let norm = |tensors: &[&[f32]]| grad_norm_on(exec, tensors).expect("a norm");
-        let in_parts = grad_norm_on(serial, &parts).expect("a norm");
-        assert_eq!((norm(&[&grads]), norm(&parts)), (expected, in_parts));
-        #[cfg(feature = "rayon")]
-        for threads in [1, 2, 7] {
-            let pool =
-                rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-            assert_eq!(pool.install(|| norm(&[&grads])), expected);
-        }
-    }
-}
-
-#[test]
-fn the_norm_of_numbers_whose_squares_overflow_or_vanish_is_right() {
-    for (value, len) in [(1e300, 5000), (1e-300, 5000), (1e150, 3), (5e-324, 1)] {
-        let found = grad_norm(&[&vec![value; len]]).expect("a norm");
-        let expected = value * (len as f64).sqrt();
-        assert!((found / expected - 1.0).abs() < 1e-12, "{value}: {found}");
-    }
-    assert_eq!(grad_norm::<f64>(&[]), Ok(0.0));
-    assert_eq!(grad_norm(&[&[0.0_f64; 9]]), Ok(0.0));
-}
-
-#[test]
-fn the_norm_is_not_finite_where_a_gradient_is_not() {
-    for place in [0, 31, 4095, 4096, 9999] {
-        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            let mut grads = vec![1e-3; 10_000];
-            grads[place] = bad;
-            let single: Vec<f32> = grads.iter().map(|&grad| grad as f32).collect();
-            let half: Vec<f16> = single.iter().map(|&grad| f16::from_f32(grad)).collect();
-            assert!(!grad_norm(&[&grads]).expect("a norm").is_finite());
-            assert!(!grad_norm(&[&single]).expect("a norm").is_finite());
-            assert!(!grad_norm(&[&half]).expect("a norm").is_finite());
-        }
     }
 }

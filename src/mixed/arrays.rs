@@ -116,7 +116,7 @@ impl<'a, T> Cut for &'a [T] {
 macro_rules! arrays {
     ($array:ident { $($variant:ident($slice:ident $(, $beside:ident $(=> $block:ident)?)?)),+ }) => {
         impl<'a> $array<'a> {
-            pub(super) fn len(&self) -> usize {
+            pub(crate) fn len(&self) -> usize {
                 match self {
                     $(Self::$variant($slice, ..) => $slice.len(),)+
                 }
