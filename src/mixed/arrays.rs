@@ -2,7 +2,10 @@
 
 use half::{bf16, f16};
 
-use crate::element::BLOCK;
+use crate::{
+    Error,
+    element::{self, BLOCK},
+};
 
 /// The parameters of a [`MixedTensor`]; steps are computed in `f32` whatever their type.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub enum Param<'a> {
     /// the upper one times 2^16, plus `l`.
     ///
     /// A step has the bits of a step on `f32`, but that it makes every NaN quiet.
+    /// [`Param::split`] makes the halves of an `f32`, and [`Param::join`] the `f32` of them.
     Split(&'a mut [bf16], &'a mut [u16]),
     /// bf16, rounded to nearest, ties to even. Updates of less than half a rounding, 2^-9 of the
     /// parameter, are lost.
@@ -28,6 +32,58 @@ pub enum Param<'a> {
     Bf16Stochastic(&'a mut [bf16]),
     /// f16, rounded to nearest, ties to even.
     F16(&'a mut [f16]),
+}
+
+impl Param<'_> {
+    /// Turns numbers into the halves of [`Param::Split`]; every NaN becomes a quiet one.
+    ///
+    /// # Examples
+    ///
+    /// A checkpoint is kept in `f32`:
+    ///
+    /// ```
+    /// use adamant::Param;
+    /// use half::bf16;
+    ///
+    /// let checkpoint = [1.0_f32, -0.1, 3e-40];
+    /// let (mut high, mut low) = ([bf16::ZERO; 3], [0; 3]);
+    /// Param::split(&checkpoint, &mut high, &mut low)?;
+    /// assert_eq!(high, checkpoint.map(bf16::from_f32));
+    ///
+    /// let mut again = [0.0; 3];
+    /// Param::join(&high, &low, &mut again)?;
+    /// assert_eq!(again, checkpoint);
+    /// # Ok::<(), adamant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LengthMismatch`] if the halves are not as long as the values.
+    pub fn split(values: &[f32], high: &mut [bf16], low: &mut [u16]) -> Result<(), Error> {
+        check_halves(high.len(), low.len(), values.len())?;
+        element::split(high, low, values);
+        Ok(())
+    }
+
+    /// Turns the halves of [`Param::Split`] into numbers: the inverse of [`split`](Self::split).
+    ///
+    /// # Errors
+    ///
+    /// As [`split`](Self::split).
+    pub fn join(high: &[bf16], low: &[u16], values: &mut [f32]) -> Result<(), Error> {
+        check_halves(high.len(), low.len(), values.len())?;
+        element::join(values, high, low);
+        Ok(())
+    }
+}
+
+fn check_halves(high: usize, low: usize, expected: usize) -> Result<(), Error> {
+    let same = |argument, len| match len == expected {
+        true => Ok(()),
+        false => Err(Error::LengthMismatch { tensor: 0, argument, len, expected }),
+    };
+    same("high half of param", high)?;
+    same("low half of param", low)
 }
 
 /// The gradients of a [`MixedTensor`].
