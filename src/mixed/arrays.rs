@@ -7,7 +7,7 @@ use crate::{
     element::{self, BLOCK},
 };
 
-/// The parameters of a [`MixedTensor`]; steps are computed in `f32` whatever their type.
+/// The parameters of a [`MixedTensor`](crate::MixedTensor); steps are computed in `f32` whatever their type.
 #[derive(Debug)]
 pub enum Param<'a> {
     /// `f32`.
@@ -86,7 +86,7 @@ fn check_halves(high: usize, low: usize, expected: usize) -> Result<(), Error> {
     same("low half of param", low)
 }
 
-/// The gradients of a [`MixedTensor`].
+/// The gradients of a [`MixedTensor`](crate::MixedTensor).
 #[derive(Debug)]
 pub enum Grad<'a> {
     /// `f32`.
@@ -103,7 +103,7 @@ pub enum Grad<'a> {
     F16ToZero(&'a mut [f16]),
 }
 
-/// A moment of a [`MixedTensor`].
+/// A moment of a [`MixedTensor`](crate::MixedTensor).
 #[derive(Debug)]
 pub enum Moment<'a> {
     /// `f32`.
