@@ -5,7 +5,7 @@ mod store;
 use std::fmt::Debug;
 
 use adamant::{
-    Arity, Error, Exec, Grad, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
+    Arity, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
     reference,
 };
 
@@ -270,7 +270,8 @@ fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
 }
 
 /// Fails unless steps over some tensors, made this way, give the bits of the reference, or leave
-/// everything as it was where they are to be left out, and write nothing else.
+/// everything as it was where they are to be left out, and write nothing else; and unless the norm of
+/// the gradients is right and the same everywhere.
 #[track_caller]
 pub fn check_mixed<R: Specified + Debug>(
     rule: &R,
@@ -286,7 +287,10 @@ pub fn check_mixed<R: Specified + Debug>(
         if outcome == Outcome::Taken {
             expected.iter_mut().for_each(|columns| columns.reference(rule, t, &pass));
         }
+        let grads: Vec<f32> =
+            found.iter().flat_map(|columns| columns.grad.values(Q8::Signed)).collect();
         let mut tensors: Vec<_> = found.iter_mut().map(MixedColumns::tensor::<R>).collect();
+        check_norm(way.exec, &tensors, &grads);
         let in_a_call = if way.at_once { tensors.len().max(1) } else { 1 };
         for call in tensors.chunks_mut(in_a_call) {
             let taken = rule.step_mixed(way.exec, t, pass, call).expect("a valid step");
@@ -298,6 +302,18 @@ pub fn check_mixed<R: Specified + Debug>(
         found.assert_same_bits(expected, || format!("{rule:?}, {types:?}, {way:?}, {pass:?}"));
         found.check_guards();
     }
+}
+
+#[track_caller]
+fn check_norm<R: Specified>(exec: Exec, tensors: &[MixedTensor<'_, R>], grads: &[f32]) {
+    let norm = |exec| MixedTensor::grad_norm(exec, tensors).expect("a norm");
+    let found = norm(exec);
+    let elsewhere = norm(Exec { isa: Isa::Scalar, parallel: false });
+    assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}: {exec:?}");
+    // None of f32 has a square that f64 has not.
+    let truth = grads.iter().map(|&grad| f64::from(grad).powi(2)).sum::<f64>().sqrt();
+    let is_near = (found - truth).abs() <= 1e-10 * truth;
+    assert!(is_near || !(found.is_finite() || truth.is_finite()), "norm {found}, truth {truth}");
 }
 
 /// Fails unless step `t` over all pieces at once, with the misfit among them, is refused and writes
