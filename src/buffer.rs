@@ -6,7 +6,6 @@ use core::{
 };
 
 use aligned_vec::{AVec, RuntimeAlign};
-
 use half::{bf16, f16};
 
 const CACHE_LINE: usize = 64;
@@ -30,25 +29,6 @@ const HUGE_PAGE: usize = 2 << 20;
 /// assert_eq!(table.iter().sum::<f32>(), 32.0);
 /// ```
 pub struct Buffer<E: Element>(AVec<E, RuntimeAlign>);
-
-/// What arrays are made of: `f32`, `f64`, `bf16`, `f16`, `u16` (the lower halves of
-/// [`Param::Split`](crate::Param::Split)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
-pub trait Element: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static {}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-macro_rules! elements {
-    ($($element:ty),+) => {
-        $(
-            impl sealed::Sealed for $element {}
-            impl Element for $element {}
-        )+
-    };
-}
-
-elements!(f32, f64, bf16, f16, u16, u8);
 
 impl<E: Element> Buffer<E> {
     /// `len` zeros.
@@ -95,6 +75,25 @@ impl<E: Element> fmt::Debug for Buffer<E> {
         fmt::Debug::fmt(&**self, f)
     }
 }
+
+/// What arrays are made of: `f32`, `f64`, `bf16`, `f16`, `u16` (the lower halves of
+/// [`Param::Split`](crate::Param::Split)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
+pub trait Element: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($element:ty),+) => {
+        $(
+            impl sealed::Sealed for $element {}
+            impl Element for $element {}
+        )+
+    };
+}
+
+elements!(f32, f64, bf16, f16, u16, u8);
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "a system call that no dependency of ours wraps")]

@@ -75,8 +75,7 @@ fn the_norm_is_not_finite_where_a_gradient_is_not() {
     }
 }
 
-/// Gradients of every type in turn, of one tensor each; the sum of their squares, in `f64`, and what
-/// they are in `f32`.
+/// The gradients of six tensors, one for each way to pass them.
 struct Model {
     single: Vec<f32>,
     brain: Vec<bf16>,
@@ -87,12 +86,12 @@ struct Model {
 }
 
 impl Model {
-    /// Squares of many `f32` and bf16 are beyond `f32`, those of many f16 below it.
-    fn new(lens: [usize; 6]) -> Self {
+    /// Gradients of up to `size`, or 1 in f16.
+    fn new(lens: [usize; 6], size: f32) -> Self {
         let number = |i: usize| (i as f32 * 0.37).sin();
-        let single = |len| (0..len).map(|i| number(i) * 1e30).collect();
-        let brain = |len| (0..len).map(|i| bf16::from_f32(number(i) * 1e29)).collect();
-        let half = |len| (0..len).map(|i| f16::from_f32(number(i) * 1e-3)).collect();
+        let single = |len| (0..len).map(|i| number(i) * size).collect();
+        let brain = |len| (0..len).map(|i| bf16::from_f32(number(i) * size)).collect();
+        let half = |len| (0..len).map(|i| f16::from_f32(number(i) * size.min(1.0))).collect();
         Self {
             single: single(lens[0]),
             brain: brain(lens[1]),
@@ -136,13 +135,17 @@ fn tensor(grad: Grad<'_>) -> MixedTensor<'_, Sgd> {
 
 #[test]
 fn the_norm_of_gradients_of_several_types_is_right_and_has_the_same_bits_everywhere() {
-    for lens in [[1000, 255, 257, 0, 1, 4097], [70_001, 40_000, 3, 300_000, 33, 150_000]] {
-        let model = || Model::new(lens);
+    let (short, long) =
+        ([1000, 255, 257, 0, 1, 4097], [70_001, 40_000, 33_003, 90_000, 33, 50_000]);
+    // Of about one size, so that the order of the sum shows in its bits; and of squares beyond f32, or
+    // below it.
+    for (lens, size) in [(short, 1.0), (long, 1.0), (short, 1e30), (long, 1e30), (short, 1e-30)] {
+        let model = || Model::new(lens, size);
         let widened = model().widened();
         let found = model().norm(SERIAL).expect("a norm");
         let squares = widened.iter().flatten().map(|&grad| f64::from(grad).powi(2));
         let truth = squares.sum::<f64>().sqrt();
-        assert!(truth > 1e30 && (found / truth - 1.0).abs() < 1e-12, "{found} {truth}");
+        assert!((found / truth - 1.0).abs() < 1e-12, "{found} {truth}");
         // Widening is exact, and the sum has the same shape.
         assert_eq!(Ok(found), grad_norm_on(SERIAL, &widened.each_ref().map(Vec::as_slice)));
         everywhere(|exec| assert_eq!(model().norm(exec), Ok(found), "{exec:?}"));
@@ -152,8 +155,8 @@ fn the_norm_of_gradients_of_several_types_is_right_and_has_the_same_bits_everywh
 #[test]
 fn the_norm_of_tensors_whose_types_are_equal_has_the_bits_of_that_of_slices() {
     for lens in [[0, 0, 0], [1, 4096, 4097], [10_000, 300_000, 12_345]] {
-        let model = lens.map(|len| Model::new([len; 6]));
-        let mut copy = lens.map(|len| Model::new([len; 6]));
+        let model = lens.map(|len| Model::new([len; 6], 1.0));
+        let mut copy = lens.map(|len| Model::new([len; 6], 1.0));
         let mut of_tensors = |pick: fn(&mut Model) -> Grad<'_>| {
             MixedTensor::grad_norm(SERIAL, &copy.each_mut().map(|model| tensor(pick(model))))
         };
@@ -181,7 +184,7 @@ fn the_norm_of_several_types_is_not_finite_where_one_gradient_is_not() {
         |model| model.half_to_zero[31] = f16::NAN,
     ];
     for spoil in spoilt {
-        let mut model = Model::new([9000; 6]);
+        let mut model = Model::new([9000; 6], 1e30);
         assert!(model.norm(SERIAL).expect("a norm").is_finite());
         spoil(&mut model);
         let norm = model.norm(SERIAL).expect("a norm");
@@ -195,7 +198,7 @@ fn a_norm_on_an_instruction_set_that_is_lacking_is_refused() {
         let exec = Exec { isa, parallel: true };
         let available = Isa::available();
         let expected = Error::IsaUnavailable { isa, available };
-        assert_eq!(Model::new([3; 6]).norm(exec), Err(expected.clone()));
+        assert_eq!(Model::new([3; 6], 1.0).norm(exec), Err(expected.clone()));
         assert_eq!(grad_norm_on(exec, &[&[1.0]]), Err(expected));
     }
 }
