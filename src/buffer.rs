@@ -17,7 +17,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Steps on a few rows of a large table wait for the CPU to find the page of each; on huge pages
 /// there are so few that it knows them. Moments of a [`State`](crate::State) or a
 /// [`MixedState`](crate::MixedState) lie on huge pages anyway. This is for the table itself, and for
-/// moments of one's own, of any type that a step takes: [`Element`].
+/// moments of one's own, of any type that a step takes: [`BufferElement`].
 ///
 /// # Examples
 ///
@@ -28,9 +28,9 @@ const HUGE_PAGE: usize = 2 << 20;
 /// table[64..128].fill(0.5);
 /// assert_eq!(table.iter().sum::<f32>(), 32.0);
 /// ```
-pub struct Buffer<E: Element>(AVec<E, RuntimeAlign>);
+pub struct Buffer<E: BufferElement>(AVec<E, RuntimeAlign>);
 
-impl<E: Element> Buffer<E> {
+impl<E: BufferElement> Buffer<E> {
     /// `len` zeros.
     ///
     /// # Panics
@@ -48,7 +48,7 @@ impl<E: Element> Buffer<E> {
     }
 }
 
-impl<E: Element> Deref for Buffer<E> {
+impl<E: BufferElement> Deref for Buffer<E> {
     type Target = [E];
 
     fn deref(&self) -> &[E] {
@@ -56,13 +56,13 @@ impl<E: Element> Deref for Buffer<E> {
     }
 }
 
-impl<E: Element> DerefMut for Buffer<E> {
+impl<E: BufferElement> DerefMut for Buffer<E> {
     fn deref_mut(&mut self) -> &mut [E] {
         &mut self.0
     }
 }
 
-impl<E: Element> Clone for Buffer<E> {
+impl<E: BufferElement> Clone for Buffer<E> {
     fn clone(&self) -> Self {
         let mut buffer = Self::zeros(self.len());
         buffer.copy_from_slice(self);
@@ -70,7 +70,7 @@ impl<E: Element> Clone for Buffer<E> {
     }
 }
 
-impl<E: Element> fmt::Debug for Buffer<E> {
+impl<E: BufferElement> fmt::Debug for Buffer<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
@@ -78,7 +78,10 @@ impl<E: Element> fmt::Debug for Buffer<E> {
 
 /// What arrays are made of: `f32`, `f64`, `bf16`, `f16`, `u16` (the lower halves of
 /// [`Param::Split`](crate::Param::Split)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
-pub trait Element: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static {}
+pub trait BufferElement:
+    sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static
+{
+}
 
 mod sealed {
     pub trait Sealed {}
@@ -88,7 +91,7 @@ macro_rules! elements {
     ($($element:ty),+) => {
         $(
             impl sealed::Sealed for $element {}
-            impl Element for $element {}
+            impl BufferElement for $element {}
         )+
     };
 }

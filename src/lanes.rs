@@ -4,7 +4,7 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
-use crate::Element;
+use crate::BufferElement;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
 /// lane a parameter of its own.
@@ -52,7 +52,7 @@ pub trait Lanes:
 /// A floating-point type that steps are computed in: `f32` or `f64`.
 ///
 /// A number is a register of one lane: [`reference`](crate::reference) is written in these.
-pub trait Float: Lanes<Mask = bool> + Register + Element + PartialOrd {
+pub trait Float: Lanes<Mask = bool> + Register + BufferElement + PartialOrd {
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 

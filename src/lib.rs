@@ -150,7 +150,7 @@ mod rule;
 mod state;
 mod tensor;
 
-pub use buffer::{Buffer, Element};
+pub use buffer::{Buffer, BufferElement};
 pub use dense::{Exec, Optimizer};
 pub use element::Q8;
 pub use error::Error;

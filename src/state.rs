@@ -2,7 +2,7 @@
 
 use core::{fmt, mem, ops::Range};
 
-use crate::{Arity, Buffer, Element, Float, Many, RowRule, RowScratch, Table};
+use crate::{Arity, Buffer, BufferElement, Float, Many, RowRule, RowScratch, Table};
 
 const CACHE_LINE: usize = 64;
 const PAGE: usize = 4 << 10;
@@ -10,7 +10,7 @@ const PAGE: usize = 4 << 10;
 /// How many elements further into its page than the one before each of `kept` large moments begins.
 /// Parameters and gradients mostly begin at the start of a page or just after it; the moments share out
 /// the rest of it.
-pub(crate) fn apart<E: Element>(len: usize, kept: usize) -> usize {
+pub(crate) fn apart<E: BufferElement>(len: usize, kept: usize) -> usize {
     let (line, page) = (CACHE_LINE / size_of::<E>(), PAGE / size_of::<E>());
     if len < page { 0 } else { (page / (kept + 1)).next_multiple_of(line) }
 }

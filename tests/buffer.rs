@@ -1,12 +1,12 @@
 //! Arrays that adamant owns: what they hold and where they lie.
 
 use adamant::{
-    Adam, Buffer, Element, Exec, Float, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome,
-    Param, Pass, Q8,
+    Adam, Buffer, BufferElement, Exec, Float, Grad, Isa, MixedOptimizer, MixedTensor, Moment,
+    Outcome, Param, Pass, Q8,
 };
 use half::{bf16, f16};
 
-fn check<E: Element + PartialEq>(zero: E, one: E) {
+fn check<E: BufferElement + PartialEq>(zero: E, one: E) {
     // Small ones, and around the size from which they lie on huge pages.
     let huge = (2 << 20) / size_of::<E>();
     for len in [0, 1, 17, huge - 1, huge, huge + 1] {

@@ -5,7 +5,7 @@ use core::fmt;
 use half::bf16;
 
 use super::{Grad, MixedTensor, Moment, MomentRef, Param, tile::format_of};
-use crate::{Arity, Buffer, Element, Many, Rule, element::Q8, state::apart};
+use crate::{Arity, Buffer, BufferElement, Many, Rule, element::Q8, state::apart};
 
 /// What a moment of a [`MixedState`] is kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -74,12 +74,12 @@ enum Kept {
 
 /// An array that begins some elements after the start of a cache line or page.
 #[derive(Clone)]
-struct Array<E: Element> {
+struct Array<E: BufferElement> {
     buffer: Buffer<E>,
     start: usize,
 }
 
-impl<E: Element> Array<E> {
+impl<E: BufferElement> Array<E> {
     /// Zeros. `place` of `kept` moments, counted from 1, says how far into a page they begin.
     fn zeros(len: usize, place: usize, kept: usize) -> Self {
         let start = place * apart::<E>(len, kept);
