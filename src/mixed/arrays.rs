@@ -2,10 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::{
-    Error,
-    element::{self, BLOCK},
-};
+use crate::{Error, element::BLOCK, reference};
 
 /// The parameters of a [`MixedTensor`](crate::MixedTensor); steps are computed in `f32` whatever their type.
 #[derive(Debug)]
@@ -61,7 +58,9 @@ impl Param<'_> {
     /// [`Error::LengthMismatch`] if the halves are not as long as the values.
     pub fn split(values: &[f32], high: &mut [bf16], low: &mut [u16]) -> Result<(), Error> {
         check_halves(high.len(), low.len(), values.len())?;
-        element::split(high, low, values);
+        for ((high, low), &value) in high.iter_mut().zip(low).zip(values) {
+            (*high, *low) = reference::split(value);
+        }
         Ok(())
     }
 
@@ -72,7 +71,9 @@ impl Param<'_> {
     /// As [`split`](Self::split).
     pub fn join(high: &[bf16], low: &[u16], values: &mut [f32]) -> Result<(), Error> {
         check_halves(high.len(), low.len(), values.len())?;
-        element::join(values, high, low);
+        for ((value, &high), &low) in values.iter_mut().zip(high).zip(low) {
+            *value = reference::join(high, low);
+        }
         Ok(())
     }
 }
