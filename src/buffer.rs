@@ -6,8 +6,7 @@ use core::{
 };
 
 use aligned_vec::{AVec, RuntimeAlign};
-
-use crate::Float;
+use half::{bf16, f16};
 
 const CACHE_LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
@@ -16,8 +15,9 @@ const HUGE_PAGE: usize = 2 << 20;
 /// grants them; a slice in all else.
 ///
 /// Steps on a few rows of a large table wait for the CPU to find the page of each; on huge pages
-/// there are so few that it knows them. Moments of a [`State`](crate::State) lie on huge pages
-/// anyway. This is for the table itself.
+/// there are so few that it knows them. Moments of a [`State`](crate::State) or a
+/// [`MixedState`](crate::MixedState) lie on huge pages anyway. This is for the table itself, and for
+/// moments of one's own, of any type that a step takes: [`BufferElement`].
 ///
 /// # Examples
 ///
@@ -28,41 +28,41 @@ const HUGE_PAGE: usize = 2 << 20;
 /// table[64..128].fill(0.5);
 /// assert_eq!(table.iter().sum::<f32>(), 32.0);
 /// ```
-pub struct Buffer<F: Float>(AVec<F, RuntimeAlign>);
+pub struct Buffer<E: BufferElement>(AVec<E, RuntimeAlign>);
 
-impl<F: Float> Buffer<F> {
+impl<E: BufferElement> Buffer<E> {
     /// `len` zeros.
     ///
     /// # Panics
     ///
     /// If they take more than `isize::MAX` bytes, as `Vec` does.
     pub fn zeros(len: usize) -> Self {
-        let huge = len.saturating_mul(size_of::<F>()) >= HUGE_PAGE;
+        let huge = len.saturating_mul(size_of::<E>()) >= HUGE_PAGE;
         let mut buffer = AVec::with_capacity(if huge { HUGE_PAGE } else { CACHE_LINE }, len);
         if huge {
             // Before the first touch, which is what gives the memory its pages.
             advise_huge_pages(&buffer);
         }
-        buffer.resize(len, F::default());
+        buffer.resize(len, E::default());
         Self(buffer)
     }
 }
 
-impl<F: Float> Deref for Buffer<F> {
-    type Target = [F];
+impl<E: BufferElement> Deref for Buffer<E> {
+    type Target = [E];
 
-    fn deref(&self) -> &[F] {
+    fn deref(&self) -> &[E] {
         &self.0
     }
 }
 
-impl<F: Float> DerefMut for Buffer<F> {
-    fn deref_mut(&mut self) -> &mut [F] {
+impl<E: BufferElement> DerefMut for Buffer<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
         &mut self.0
     }
 }
 
-impl<F: Float> Clone for Buffer<F> {
+impl<E: BufferElement> Clone for Buffer<E> {
     fn clone(&self) -> Self {
         let mut buffer = Self::zeros(self.len());
         buffer.copy_from_slice(self);
@@ -70,20 +70,42 @@ impl<F: Float> Clone for Buffer<F> {
     }
 }
 
-impl<F: Float> fmt::Debug for Buffer<F> {
+impl<E: BufferElement> fmt::Debug for Buffer<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
     }
 }
 
+/// What arrays are made of: `f32`, `f64`, `bf16`, `f16`, `u16` (the lower halves of
+/// [`Param::Split`](crate::Param::Split)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
+pub trait BufferElement:
+    sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static
+{
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+macro_rules! elements {
+    ($($element:ty),+) => {
+        $(
+            impl sealed::Sealed for $element {}
+            impl BufferElement for $element {}
+        )+
+    };
+}
+
+elements!(f32, f64, bf16, f16, u16, u8);
+
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "a system call that no dependency of ours wraps")]
-fn advise_huge_pages<F>(buffer: &AVec<F, RuntimeAlign>) {
-    let bytes = buffer.capacity() * size_of::<F>();
+fn advise_huge_pages<E>(buffer: &AVec<E, RuntimeAlign>) {
+    let bytes = buffer.capacity() * size_of::<E>();
     // SAFETY: the range is the buffer's own allocation, which begins on a page and is not in use
     // yet; MADV_HUGEPAGE changes no contents. It is advice: failure costs speed only.
     unsafe { libc::madvise(buffer.as_ptr().cast_mut().cast(), bytes, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge_pages<F>(_buffer: &AVec<F, RuntimeAlign>) {}
+fn advise_huge_pages<E>(_buffer: &AVec<E, RuntimeAlign>) {}

@@ -2,13 +2,11 @@
 
 mod wide;
 
-use core::{
-    fmt::Debug,
-    ops::{Add, Div, Mul, Neg, Sub},
-};
+use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
+use crate::BufferElement;
 pub(crate) use wide::Wide;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
@@ -57,9 +55,7 @@ pub trait Lanes:
 /// A floating-point type that steps are computed in: `f32` or `f64`.
 ///
 /// A number is a register of one lane: [`reference`](crate::reference) is written in these.
-pub trait Float:
-    Lanes<Mask = bool> + Register + Default + PartialOrd + Debug + Send + Sync + 'static
-{
+pub trait Float: Lanes<Mask = bool> + Register + BufferElement + PartialOrd {
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 

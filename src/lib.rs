@@ -74,6 +74,22 @@
 //! | [`Grad`] | `f32`, bf16, f16; left as they are or set to zero | 4, 2 |
 //! | [`Moment`] | `f32`; bf16; [8 bits](Q8) | 4, 2, 1 |
 //!
+//! Or adamant owns the moments: [`MixedOptimizer::step_with`] takes a [`MixedState`], which keeps them in
+//! the [`Storage`] that it was made with, and counts the steps:
+//!
+//! ```
+//! use adamant::{Adam, Grad, MixedOptimizer, Param, Pass, Storage};
+//! use half::bf16;
+//!
+//! let adam = Adam { lr: 1e-3, ..Adam::default() };
+//! let (mut params, grads) = (vec![1.0_f32; 1000], vec![bf16::ONE; 1000]);
+//! let mut state = adam.mixed_state(params.len(), Storage::Q8);
+//! let (param, grad) = (Param::F32(&mut params), Grad::Bf16(&grads));
+//! let outcome = adam.step_with(param, grad, Pass::default(), &mut state)?;
+//! # assert_eq!((outcome, state.step()), (adamant::Outcome::Taken, 1));
+//! # Ok::<(), adamant::Error>(())
+//! ```
+//!
 //! Moments of 16 and 8 bits, and parameters if asked for, are rounded at random, by bits that depend on
 //! a seed, the step and the element alone. On the way a step multiplies gradients by a factor, makes
 //! subnormal moments zero, or is left out where the [norm](grad_norm) of the gradients is not finite:
@@ -135,13 +151,15 @@ mod state;
 mod tensor;
 mod words;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, BufferElement};
 pub use dense::{Exec, Optimizer};
 pub use element::Q8;
 pub use error::Error;
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
-pub use mixed::{Grad, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass};
+pub use mixed::{
+    Grad, MixedOptimizer, MixedState, MixedTensor, Moment, MomentRef, Outcome, Param, Pass, Storage,
+};
 pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
 pub use rows::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,

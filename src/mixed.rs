@@ -1,90 +1,22 @@
 //! The ways in for tensors whose arrays are not all of the type that is computed in.
 
+mod arrays;
 mod lot;
 mod padding;
+mod state;
+mod tensor;
 mod tile;
-
-use core::fmt;
-
-use half::{bf16, f16};
 
 use crate::{
     Arity, Error, Exec, Many, Rule,
-    element::{BLOCK, Q8, Random},
+    element::{BLOCK, Random},
     kernel::Step,
     partition::{self, TensorStep, Tensors},
 };
+pub use arrays::{Grad, Moment, MomentRef, Param};
+pub use state::{MixedState, Storage};
+pub use tensor::MixedTensor;
 use tile::{MixedStep, Sweep};
-
-/// The parameters of a [`MixedTensor`]; steps are computed in `f32` whatever their type.
-#[derive(Debug)]
-pub enum Param<'a> {
-    /// `f32`.
-    F32(&'a mut [f32]),
-    /// `f32`, and a copy of 16 bits that each step writes, for the forward pass to use: rounded to
-    /// nearest, ties to even.
-    F32AndBf16(&'a mut [f32], &'a mut [bf16]),
-    /// As [`F32AndBf16`](Self::F32AndBf16), of the other 16-bit type.
-    F32AndF16(&'a mut [f32], &'a mut [f16]),
-    /// An `f32` in two halves, 4 bytes in all: the forward pass uses the upper one, which is the number
-    /// rounded to the nearest bf16, ties away from zero; the lower one is the lower half of the
-    /// number's bits. With the lower half as a signed number `l`, the bits of the `f32` are those of
-    /// the upper one times 2^16, plus `l`.
-    ///
-    /// A step has the bits of a step on `f32`, but that it makes every NaN quiet.
-    Split(&'a mut [bf16], &'a mut [u16]),
-    /// bf16, rounded to nearest, ties to even. Updates of less than half a rounding, 2^-9 of the
-    /// parameter, are lost.
-    Bf16(&'a mut [bf16]),
-    /// bf16, rounded up or down at random, so that no update is lost on average.
-    Bf16Stochastic(&'a mut [bf16]),
-    /// f16, rounded to nearest, ties to even.
-    F16(&'a mut [f16]),
-}
-
-/// The gradients of a [`MixedTensor`].
-#[derive(Debug)]
-pub enum Grad<'a> {
-    /// `f32`.
-    F32(&'a [f32]),
-    /// bf16.
-    Bf16(&'a [bf16]),
-    /// f16.
-    F16(&'a [f16]),
-    /// `f32`; each step leaves zeros.
-    F32ToZero(&'a mut [f32]),
-    /// bf16; each step leaves zeros.
-    Bf16ToZero(&'a mut [bf16]),
-    /// f16; each step leaves zeros.
-    F16ToZero(&'a mut [f16]),
-}
-
-/// A moment of a [`MixedTensor`].
-#[derive(Debug)]
-pub enum Moment<'a> {
-    /// `f32`.
-    F32(&'a mut [f32]),
-    /// bf16, rounded up or down at random: rounded to nearest, a moment that moves by less than 2^-9 of
-    /// itself a step stands still.
-    Bf16(&'a mut [bf16]),
-    /// 8 bits and a scale for each 256 elements, rounded at random: codes and scales, see
-    /// [`Q8`](crate::Q8).
-    Q8(&'a mut [u8], &'a mut [f32]),
-}
-
-/// One tensor of a call in mixed precision: arrays of one length, all borrowed, each of its own type.
-pub struct MixedTensor<'a, R: Rule> {
-    /// The parameters.
-    pub param: Param<'a>,
-    /// The gradient of the loss for each parameter.
-    pub grad: Grad<'a>,
-    /// The rule's moments, in the order of [`Rule::MOMENT_NAMES`]; one that the rule does without is
-    /// empty.
-    pub moments: Many<R::Moments, Moment<'a>>,
-    /// The number of the tensor's first element among all elements of the model. Random bits go by it:
-    /// a tensor of which a part is passed gets the same ones.
-    pub first: u64,
-}
 
 /// What a step does on its way, besides the step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -93,10 +25,11 @@ pub struct Pass {
     /// ([`clip_factor`](crate::clip_factor)), to average. Finite. Default 1.
     pub grad_factor: f64,
     /// The norm of all gradients, times any factor, if the step is to be left out where it is infinite
-    /// or NaN ([`grad_norm`](crate::grad_norm)): what a loss scaler does. Default `None`.
+    /// or NaN ([`MixedTensor::grad_norm`], [`grad_norm`](crate::grad_norm)): what a loss scaler does.
+    /// Default `None`.
     pub grad_norm: Option<f64>,
-    /// Whether moments that are subnormal (below 1.2e-38) become 0: many CPUs take long for them.
-    /// Default false.
+    /// Whether moments that are subnormal (below 1.2e-38) become 0, and -0 with them: many CPUs take
+    /// long for subnormal numbers. Default false.
     pub flush_subnormals: bool,
     /// What random bits begin with. Default 0.
     pub seed: u64,
@@ -118,201 +51,6 @@ impl Default for Pass {
     }
 }
 
-/// A slice, shared or not, that can be cut in two.
-trait Cut: Sized {
-    type Short<'b>
-    where
-        Self: 'b;
-
-    fn cut(self, mid: usize) -> (Self, Self);
-    fn shorten(&mut self) -> Self::Short<'_>;
-}
-
-impl<T> Cut for &mut [T] {
-    type Short<'b>
-        = &'b mut [T]
-    where
-        Self: 'b;
-
-    fn cut(self, mid: usize) -> (Self, Self) {
-        self.split_at_mut(mid)
-    }
-
-    fn shorten(&mut self) -> &mut [T] {
-        self
-    }
-}
-
-impl<'a, T> Cut for &'a [T] {
-    type Short<'b>
-        = &'a [T]
-    where
-        Self: 'b;
-
-    fn cut(self, mid: usize) -> (Self, Self) {
-        self.split_at(mid)
-    }
-
-    fn shorten(&mut self) -> &'a [T] {
-        self
-    }
-}
-
-/// What arrays of several types have in common; the first slice of each variant is as long as the
-/// array, and the names are those of errors.
-macro_rules! arrays {
-    ($array:ident { $($variant:ident($slice:ident $(, $beside:ident $(=> $block:ident)?)?)),+ }) => {
-        impl<'a> $array<'a> {
-            fn len(&self) -> usize {
-                match self {
-                    $(Self::$variant($slice, ..) => $slice.len(),)+
-                }
-            }
-
-            fn bytes(&self) -> usize {
-                match self {
-                    $(Self::$variant($slice $(, $beside)?) => {
-                        size_of_val(&**$slice) $(+ size_of_val(&**$beside))?
-                    })+
-                }
-            }
-
-            fn split_at(self, mid: usize) -> (Self, Self) {
-                match self {
-                    $(Self::$variant($slice $(, $beside)?) => {
-                        let $slice = $slice.cut(mid);
-                        $(let $beside = $beside.cut(mid $(.div_ceil($block))?);)?
-                        (
-                            Self::$variant($slice.0 $(, $beside.0)?),
-                            Self::$variant($slice.1 $(, $beside.1)?),
-                        )
-                    })+
-                }
-            }
-
-            fn reborrow(&mut self) -> $array<'_> {
-                match self {
-                    $(Self::$variant($slice $(, $beside)?) => {
-                        $array::$variant($slice.shorten() $(, $beside.shorten())?)
-                    })+
-                }
-            }
-        }
-    };
-}
-
-arrays!(Param {
-    F32(param),
-    F32AndBf16(param, copy),
-    F32AndF16(param, copy),
-    Split(high, low),
-    Bf16(param),
-    Bf16Stochastic(param),
-    F16(param)
-});
-arrays!(Grad {
-    F32(grad),
-    Bf16(grad),
-    F16(grad),
-    F32ToZero(grad),
-    Bf16ToZero(grad),
-    F16ToZero(grad)
-});
-arrays!(Moment {
-    F32(moment),
-    Bf16(moment),
-    Q8(codes, scales => BLOCK)
-});
-
-impl<'a, R: Rule> MixedTensor<'a, R> {
-    fn len(&self) -> usize {
-        self.param.len()
-    }
-
-    /// The memory of all arrays.
-    fn bytes(&self) -> usize {
-        let moments = self.moments.as_ref().iter().map(Moment::bytes);
-        self.param.bytes() + self.grad.bytes() + moments.sum::<usize>()
-    }
-
-    /// Cuts the tensor in two: the first `mid` elements, which are whole blocks, and the others.
-    fn split_at(self, mid: usize) -> (Self, Self) {
-        let (param, param_rest) = self.param.split_at(mid);
-        let (grad, grad_rest) = self.grad.split_at(mid);
-        let mut rests = R::Moments::from_fn(|_| Moment::F32(&mut []));
-        let mut slots = rests.as_mut().iter_mut();
-        let moments = R::Moments::map(self.moments, |moment| {
-            // One that the rule does without is empty.
-            let mid = mid.min(moment.len());
-            let (moment, rest) = moment.split_at(mid);
-            if let Some(slot) = slots.next() {
-                *slot = rest;
-            }
-            moment
-        });
-        let first = self.first.wrapping_add(mid as u64);
-        (
-            Self { param, grad, moments, first: self.first },
-            Self { param: param_rest, grad: grad_rest, moments: rests, first },
-        )
-    }
-
-    fn reborrow(&mut self) -> MixedTensor<'_, R> {
-        let mut moments = self.moments.as_mut().iter_mut();
-        MixedTensor {
-            param: self.param.reborrow(),
-            grad: self.grad.reborrow(),
-            moments: R::Moments::from_fn(|_| match moments.next() {
-                Some(moment) => moment.reborrow(),
-                None => Moment::F32(&mut []),
-            }),
-            first: self.first,
-        }
-    }
-
-    fn check_lengths(&self, rule: &R, tensor: usize) -> Result<(), Error> {
-        let expected = self.len();
-        let same = |argument, len| match len == expected {
-            true => Ok(()),
-            false => Err(Error::LengthMismatch { tensor, argument, len, expected }),
-        };
-        match &self.param {
-            Param::F32AndBf16(_, copy) => same("copy of param", copy.len())?,
-            Param::F32AndF16(_, copy) => same("copy of param", copy.len())?,
-            Param::Split(_, low) => same("low half of param", low.len())?,
-            Param::F32(_) | Param::Bf16(_) | Param::Bf16Stochastic(_) | Param::F16(_) => {}
-        }
-        same("grad", self.grad.len())?;
-        let names = R::MOMENT_NAMES;
-        for (moment, (array, &name)) in self.moments.as_ref().iter().zip(names.as_ref()).enumerate()
-        {
-            match (rule.start(moment), array.len()) {
-                (Some(_), len) => same(name, len)?,
-                (None, 0) => {}
-                (None, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
-            }
-            if let Moment::Q8(codes, scales) = array {
-                let (len, expected) = (scales.len(), Q8::scales(codes.len()));
-                if len != expected {
-                    return Err(Error::ScalesMismatch { tensor, moment: name, len, expected });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<R: Rule> fmt::Debug for MixedTensor<'_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("MixedTensor");
-        fields.field("first", &self.first).field("param", &self.param).field("grad", &self.grad);
-        for (name, moment) in R::MOMENT_NAMES.into_iter().zip(self.moments.as_ref()) {
-            fields.field(name, moment);
-        }
-        fields.finish()
-    }
-}
-
 /// Steps with a [`Rule`] in mixed precision; every rule has these methods.
 ///
 /// # The types
@@ -330,8 +68,98 @@ impl<R: Rule> fmt::Debug for MixedTensor<'_, R> {
 /// # Errors
 ///
 /// All methods find every error before the first write; on `Err`, no buffer has changed. They are those
-/// of [`Optimizer`](crate::Optimizer#errors).
+/// of [`Optimizer`](crate::Optimizer#errors), and [`Error::ScalesMismatch`] if a moment of 8 bits has not
+/// one scale for each 256 elements.
 pub trait MixedOptimizer: Rule {
+    /// Moments for `len` parameters, as they are before the first step, all kept alike.
+    ///
+    /// A model of several tensors has one state for each: see [`MixedState::tensor`] and
+    /// [`MixedState::set_first`].
+    ///
+    /// # Panics
+    ///
+    /// If a moment takes more than `isize::MAX` bytes, as `Vec` does.
+    fn mixed_state(&self, len: usize, storage: Storage) -> MixedState<Self> {
+        self.mixed_state_of(len, Self::Moments::from_fn(|_| storage))
+    }
+
+    /// [`mixed_state`](Self::mixed_state), each moment kept in its own way: in the order of
+    /// [`Rule::MOMENT_NAMES`].
+    ///
+    /// # Panics
+    ///
+    /// As [`mixed_state`](Self::mixed_state).
+    fn mixed_state_of(
+        &self,
+        len: usize,
+        storage: Many<Self::Moments, Storage>,
+    ) -> MixedState<Self> {
+        MixedState::new(self, len, &storage)
+    }
+
+    /// Takes the next step of `state`, and counts it unless it is left out.
+    ///
+    /// # Examples
+    ///
+    /// Parameters and gradients in bf16, moments of 8 bits, gradients clipped on the way:
+    ///
+    /// ```
+    /// use adamant::{
+    ///     Adam, Grad, MixedOptimizer, Outcome, Param, Pass, Storage, clip_factor, grad_norm,
+    /// };
+    /// use half::bf16;
+    ///
+    /// let (mut params, mut grads) = (vec![bf16::ONE; 1000], vec![bf16::ONE; 1000]);
+    /// let adam = Adam { lr: 0.1, ..Adam::default() };
+    /// let mut state = adam.mixed_state(params.len(), Storage::Q8);
+    ///
+    /// let norm = grad_norm(&[&grads])?;
+    /// let pass =
+    ///     Pass { grad_norm: Some(norm), grad_factor: clip_factor(norm, 1.0), ..Pass::default() };
+    /// let (param, grad) = (Param::Bf16Stochastic(&mut params), Grad::Bf16ToZero(&mut grads));
+    /// match adam.step_with(param, grad, pass, &mut state)? {
+    ///     Outcome::Taken => assert_eq!(state.step(), 1),
+    ///     Outcome::LeftOut => println!("a gradient is not finite"),
+    /// }
+    /// assert!(params[0] < bf16::ONE && grads[0] == bf16::ZERO);
+    /// # Ok::<(), adamant::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`step_mixed`](Self::step_mixed), and [`Error::StepOverflow`] if the state can't count the
+    /// step.
+    fn step_with(
+        &self,
+        param: Param<'_>,
+        grad: Grad<'_>,
+        pass: Pass,
+        state: &mut MixedState<Self>,
+    ) -> Result<Outcome, Error> {
+        self.step_with_on(Exec::selected()?, param, grad, pass, state)
+    }
+
+    /// [`step_with`](Self::step_with), run as told.
+    ///
+    /// # Errors
+    ///
+    /// As [`step_with`](Self::step_with).
+    fn step_with_on(
+        &self,
+        exec: Exec,
+        param: Param<'_>,
+        grad: Grad<'_>,
+        pass: Pass,
+        state: &mut MixedState<Self>,
+    ) -> Result<Outcome, Error> {
+        let t = state.step().checked_add(1).ok_or(Error::StepOverflow)?;
+        let outcome = self.step_mixed(exec, t, pass, &mut [state.tensor(param, grad)])?;
+        if outcome == Outcome::Taken {
+            state.set_step(t);
+        }
+        Ok(outcome)
+    }
+
     /// Takes step `t`, counted from 1, of any number of tensors in one parallel region.
     ///
     /// # Examples

@@ -3,7 +3,10 @@
 use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
-use crate::{Error, Exec, element::Element, isa::Cpu, lanes::TILE, partition, words::Words};
+use crate::{
+    Error, Exec, Grad, MixedTensor, Rule, element::Element, isa::Cpu, lanes::TILE, partition,
+    words::Words,
+};
 
 /// The Euclidean norm of all gradients of a model, taken as one vector.
 ///
@@ -19,6 +22,8 @@ use crate::{Error, Exec, element::Element, isa::Cpu, lanes::TILE, partition, wor
 /// The order of the sum depends on the lengths of the tensors alone: the same bits on every
 /// instruction set and thread count. Nothing is allocated. It reads the gradients once; as in
 /// [`Optimizer`](crate::Optimizer), the threads of the caller's pool share the work.
+///
+/// Where the gradients of a model are of several types, [`MixedTensor::grad_norm`] has their norm.
 ///
 /// # Examples
 ///
@@ -47,20 +52,28 @@ pub fn grad_norm<E: GradElement>(grads: &[&[E]]) -> Result<f64, Error> {
 ///
 /// As [`grad_norm`].
 pub fn grad_norm_on<E: GradElement>(exec: Exec, grads: &[&[E]]) -> Result<f64, Error> {
+    norm(exec, grads)
+}
+
+/// The norm of the gradients of some tensors.
+pub(crate) fn norm<T: Gradients>(exec: Exec, tensors: &[T]) -> Result<f64, Error> {
     let cpu = exec.isa.cpu()?;
-    let len = grads.iter().map(|grads| grads.len()).sum();
-    let parallel = exec.parallel && partition::is_worth_entering(len);
+    let parallel = exec.parallel && partition::is_worth_entering(len(tensors));
     let norm = |scale: f64| {
         let sum = Sum { cpu, parallel, scale };
-        sum.of_tensors(grads).sqrt() / scale
+        sum.of_tensors(tensors).sqrt() / scale
     };
     let plain = norm(1.0);
     // The squares of f32 and less fit into f64 with room to spare. Those of f64 may have to be taken of
     // smaller or larger numbers.
-    if size_of::<E>() < 8 || (FAR.recip()..FAR).contains(&plain) {
+    if !T::ARE_F64 || (FAR.recip()..FAR).contains(&plain) {
         return Ok(plain);
     }
     Ok(norm(if plain < 1.0 { 1.0 / SCALE } else { SCALE }))
+}
+
+fn len<T: Gradients>(tensors: &[T]) -> usize {
+    tensors.iter().map(Gradients::len).sum()
 }
 
 /// What the gradients are to be multiplied by so that their norm is at most `max_norm`.
@@ -146,24 +159,63 @@ squares!(f64);
 half_squares!(bf16);
 half_squares!(f16);
 
+/// A tensor that has gradients.
+pub(crate) trait Gradients: Sync {
+    /// Whether they are `f64`, or may be.
+    const ARE_F64: bool;
+
+    fn len(&self) -> usize;
+
+    fn sum_squares(&self, sum: Sum) -> f64;
+}
+
+impl<E: GradElement> Gradients for &[E] {
+    const ARE_F64: bool = size_of::<E>() == 8;
+
+    fn len(&self) -> usize {
+        <[E]>::len(self)
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        sum.of_blocks(self)
+    }
+}
+
+impl<R: Rule> Gradients for MixedTensor<'_, R> {
+    const ARE_F64: bool = false;
+
+    fn len(&self) -> usize {
+        self.grad.len()
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        match &self.grad {
+            Grad::F32(grad) => sum.of_blocks(grad),
+            Grad::Bf16(grad) => sum.of_blocks(grad),
+            Grad::F16(grad) => sum.of_blocks(grad),
+            Grad::F32ToZero(grad) => sum.of_blocks(grad),
+            Grad::Bf16ToZero(grad) => sum.of_blocks(grad),
+            Grad::F16ToZero(grad) => sum.of_blocks(grad),
+        }
+    }
+}
+
 /// A sum of squares. Its shape is a binary tree over tensors, and then over blocks, that depends on
 /// their number alone.
 #[derive(Clone, Copy)]
-struct Sum {
+pub(crate) struct Sum {
     cpu: Cpu,
     parallel: bool,
     scale: f64,
 }
 
 impl Sum {
-    fn of_tensors<E: GradElement>(self, tensors: &[&[E]]) -> f64 {
+    fn of_tensors<T: Gradients>(self, tensors: &[T]) -> f64 {
         match tensors {
             [] => 0.0,
-            [tensor] => self.of_blocks(tensor),
+            [tensor] => tensor.sum_squares(self),
             _ => {
                 let (left, right) = tensors.split_at(tensors.len() / 2);
-                let len =
-                    |tensors: &[&[E]]| tensors.iter().map(|tensor| tensor.len()).sum::<usize>();
                 let worth_it = self.is_worth_it(len(left).min(len(right)));
                 let [left, right] =
                     partition::join(worth_it, || self.of_tensors(left), || self.of_tensors(right));

@@ -16,7 +16,7 @@
 mod mixed;
 mod rows;
 
-pub use mixed::{join, q8_block, q8_number, random, split, stochastic_bf16};
+pub use mixed::{flush_subnormal, join, q8_block, q8_number, random, split, stochastic_bf16};
 pub use rows::{row_wise_adam, series, sum_rows};
 
 use crate::{

@@ -2,10 +2,18 @@
 
 use core::{fmt, mem, ops::Range};
 
-use crate::{Arity, Buffer, Float, Many, RowRule, RowScratch, Table};
+use crate::{Arity, Buffer, BufferElement, Float, Many, RowRule, RowScratch, Table};
 
 const CACHE_LINE: usize = 64;
 const PAGE: usize = 4 << 10;
+
+/// How many elements further into its page than the one before each of `kept` large moments begins.
+/// Parameters and gradients mostly begin at the start of a page or just after it; the moments share out
+/// the rest of it.
+pub(crate) fn apart<E: BufferElement>(len: usize, kept: usize) -> usize {
+    let (line, page) = (CACHE_LINE / size_of::<E>(), PAGE / size_of::<E>());
+    if len < page { 0 } else { (page / (kept + 1)).next_multiple_of(line) }
+}
 
 /// The moments of one tensor or table and the number of steps they have seen, owned by adamant.
 ///
@@ -49,17 +57,12 @@ pub struct State<R: RowRule, F: Float> {
 
 impl<R: RowRule, F: Float> State<R, F> {
     pub(crate) fn new(rule: &R, rows: usize, width: usize) -> Self {
-        let (line, page) = (CACHE_LINE / size_of::<F>(), PAGE / size_of::<F>());
         let len = rows.saturating_mul(width);
         let moment_len = |moment| rows.saturating_mul(rule.moment_width(moment, width));
         let names = R::ROW_MOMENT_NAMES;
         let kept = (0..names.as_ref().len()).filter(|&moment| moment_len(moment) != 0).count();
-        // Parameters and gradients mostly begin at the start of a page or just after it; the moments
-        // share out the rest of it.
-        let (unit, apart) = match len < page {
-            true => (line, 0),
-            false => (page, (page / (kept + 1)).next_multiple_of(line)),
-        };
+        let apart = apart::<F>(len, kept);
+        let unit = if apart == 0 { CACHE_LINE } else { PAGE } / size_of::<F>();
         let (mut end, mut offset) = (0_usize, 0);
         let places = R::RowMoments::from_fn(|moment| match moment_len(moment) {
             0 => end..end,

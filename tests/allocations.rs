@@ -7,8 +7,10 @@ use std::{
 };
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Exec, Isa, Optimizer, RowGrads, RowOptimizer, RowScratch,
+    Adam, CatchUp, DenseEquivalent, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Optimizer,
+    Outcome, Param, Pass, RowGrads, RowOptimizer, RowScratch, Storage,
 };
+use half::bf16;
 
 /// The system's allocator, counting.
 struct Counting;
@@ -79,6 +81,25 @@ fn row_allocations(count: impl Fn() -> usize, exec: Exec, rows: usize) -> usize 
     count() - before
 }
 
+/// The same for steps in mixed precision, and the norms before them.
+fn mixed_allocations(count: impl Fn() -> usize, exec: Exec, len: usize) -> usize {
+    let adam = Adam::adamw();
+    let (mut high, mut low) = (vec![bf16::ONE; len], vec![0; len]);
+    let grads = vec![bf16::ONE; len];
+    let mut state = adam.mixed_state_of(len, [Storage::Bf16, Storage::Q8]);
+    let mut step = || {
+        let tensor = state.tensor(Param::Split(&mut high, &mut low), Grad::Bf16(&grads));
+        let norm = MixedTensor::grad_norm(exec, &[tensor]).expect("a norm");
+        let pass = Pass { grad_norm: Some(norm), ..Pass::default() };
+        let (param, grad) = (Param::Split(&mut high, &mut low), Grad::Bf16(&grads));
+        assert_eq!(adam.step_with_on(exec, param, grad, pass, &mut state), Ok(Outcome::Taken));
+    };
+    step();
+    let before = count();
+    (0..10).for_each(|_| step());
+    count() - before
+}
+
 fn here() -> usize {
     HERE.get()
 }
@@ -96,6 +117,7 @@ fn a_step_on_the_calling_thread_allocates_nothing() {
         assert_eq!(allocations(here, Exec { isa, parallel: false }, 100_000), 0);
         assert_eq!(allocations(here, Exec { isa, parallel: true }, 1_000), 0);
         assert_eq!(row_allocations(here, Exec { isa, parallel: false }, 3_000), 0);
+        assert_eq!(mixed_allocations(here, Exec { isa, parallel: false }, 10_000), 0);
     }
 }
 
@@ -112,6 +134,8 @@ fn a_step_inside_a_pool_allocates_nothing() {
         let none = |_| pool.install(|| allocations(in_pool, exec, 1_000_000)) == 0;
         assert!((0..20).any(none), "{isa}");
         let none = |_| pool.install(|| row_allocations(in_pool, exec, 3_000)) == 0;
+        assert!((0..20).any(none), "{isa}");
+        let none = |_| pool.install(|| mixed_allocations(in_pool, exec, 40_000)) == 0;
         assert!((0..20).any(none), "{isa}");
     }
 }

@@ -1,6 +1,6 @@
 //! The types of a model's arrays, and steps on them.
 
-use adamant::{Arity, Exec, Grad, Many, MixedOptimizer, MixedTensor, Moment, Param, Pass, Rule};
+use adamant::{Grad, MixedOptimizer, MixedState, Param, Pass, Rule, Storage};
 use anyhow::Result;
 use clap::ValueEnum;
 use half::{bf16, slice::HalfFloatSliceExt};
@@ -25,13 +25,12 @@ pub enum Precision {
 /// All arrays of a model, and how far it is trained.
 pub struct MixedModel<R: Rule> {
     rule: R,
-    steps: u64,
     /// Random bits depend on it.
     seed: u64,
     param: Params,
     /// What gradients are rounded to, unless they are taken as they come, in f32.
     grad: Option<Vec<bf16>>,
-    moments: Many<R::Moments, MomentArray>,
+    state: MixedState<R>,
 }
 
 enum Params {
@@ -40,13 +39,6 @@ enum Params {
     F32AndBf16(Vec<f32>, Vec<bf16>),
     /// Upper and lower half.
     Split(Vec<bf16>, Vec<u16>),
-}
-
-enum MomentArray {
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-    /// Codes and scales.
-    Q8(Vec<u8>, Vec<f32>),
 }
 
 impl Precision {
@@ -61,26 +53,30 @@ impl Precision {
             Self::Bf16 | Self::Bf16Master | Self::Split => true,
         }
     }
+
+    /// What moments are kept in.
+    fn storage(self) -> Storage {
+        match self {
+            Self::F32 | Self::Bf16Master | Self::Split => Storage::F32,
+            Self::Bf16 => Storage::Bf16,
+            Self::Q8 => Storage::Q8,
+        }
+    }
 }
 
 impl<R: Rule> MixedModel<R> {
     /// Starts from parameters in f32, and replaces them by those that the model reads.
-    pub fn new(rule: R, precision: Precision, seed: u64, initial: &mut [f32]) -> Self {
+    pub fn new(rule: R, precision: Precision, seed: u64, initial: &mut [f32]) -> Result<Self> {
         let len = initial.len();
         let model = Self {
-            rule,
-            steps: 0,
             seed,
-            param: Params::new(precision, initial),
+            param: Params::new(precision, initial)?,
             grad: precision.rounds_grad().then(|| vec![bf16::ZERO; len]),
-            moments: R::Moments::from_fn(|moment| {
-                // A rule may do without some of its moments.
-                let len = rule.start(moment).map_or(0, |_| len);
-                MomentArray::zeros(precision, len)
-            }),
+            state: rule.mixed_state(len, precision.storage()),
+            rule,
         };
         model.param.read(initial);
-        model
+        Ok(model)
     }
 
     /// Takes one step, and writes the parameters that the model reads.
@@ -92,42 +88,27 @@ impl<R: Rule> MixedModel<R> {
             }
             None => Grad::F32(grads),
         };
-        let mut moments = self.moments.as_mut().iter_mut();
-        let tensor = MixedTensor {
-            param: self.param.borrow(),
-            grad,
-            moments: R::Moments::from_fn(|_| match moments.next() {
-                Some(moment) => moment.borrow(),
-                None => Moment::F32(&mut []),
-            }),
-            first: 0,
-        };
-        self.steps += 1;
         let pass = Pass { seed: self.seed, ..Pass::default() };
         // No norm was passed by which a step could be left out.
-        let _ = self.rule.step_mixed(Exec::selected()?, self.steps, pass, &mut [tensor])?;
+        let _ = self.rule.step_with(self.param.borrow(), grad, pass, &mut self.state)?;
         self.param.read(params);
         Ok(())
     }
 }
 
 impl Params {
-    fn new(precision: Precision, values: &[f32]) -> Self {
+    fn new(precision: Precision, values: &[f32]) -> Result<Self> {
         let rounded = || values.iter().map(|&value| bf16::from_f32(value)).collect();
-        match precision {
+        Ok(match precision {
             Precision::F32 | Precision::Q8 => Self::F32(values.to_vec()),
             Precision::Bf16 => Self::Bf16(rounded()),
             Precision::Bf16Master => Self::F32AndBf16(values.to_vec(), rounded()),
             Precision::Split => {
-                let halves = values.iter().map(|value| {
-                    let bits = value.to_bits();
-                    // The lower half is a signed number: half a unit more, and the upper one is rounded.
-                    (bf16::from_bits((bits.wrapping_add(0x8000) >> 16) as u16), bits as u16)
-                });
-                let (high, low) = halves.unzip();
+                let (mut high, mut low) = (vec![bf16::ZERO; values.len()], vec![0; values.len()]);
+                Param::split(values, &mut high, &mut low)?;
                 Self::Split(high, low)
             }
-        }
+        })
     }
 
     fn borrow(&mut self) -> Param<'_> {
@@ -150,24 +131,6 @@ impl Params {
     }
 }
 
-impl MomentArray {
-    fn zeros(precision: Precision, len: usize) -> Self {
-        match precision {
-            Precision::F32 | Precision::Bf16Master | Precision::Split => Self::F32(vec![0.0; len]),
-            Precision::Bf16 => Self::Bf16(vec![bf16::ZERO; len]),
-            Precision::Q8 => Self::Q8(vec![0; len], vec![0.0; adamant::Q8::scales(len)]),
-        }
-    }
-
-    fn borrow(&mut self) -> Moment<'_> {
-        match self {
-            Self::F32(moment) => Moment::F32(moment),
-            Self::Bf16(moment) => Moment::Bf16(moment),
-            Self::Q8(codes, scales) => Moment::Q8(codes, scales),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use adamant::{Adam, Optimizer};
@@ -185,7 +148,7 @@ mod tests {
     /// What a model reads after some steps.
     fn trained(precision: Precision) -> Vec<f32> {
         let mut params = initial();
-        let mut model = MixedModel::new(adam(), precision, 7, &mut params);
+        let mut model = MixedModel::new(adam(), precision, 7, &mut params).unwrap();
         for _ in 0..20 {
             let grads = params.clone();
             model.step(&mut params, &grads).unwrap();
@@ -201,15 +164,6 @@ mod tests {
             adam().step(&mut params, &grads, &mut state).unwrap();
         }
         assert_eq!(trained(Precision::F32), params);
-    }
-
-    #[test]
-    fn halves_are_a_parameter_of_f32() {
-        let Params::Split(high, low) = Params::new(Precision::Split, &initial()) else { panic!() };
-        for ((value, high), low) in initial().into_iter().zip(high).zip(low) {
-            let upper = i64::from(high.to_bits()) << 16;
-            assert_eq!(upper + i64::from(low.cast_signed()), i64::from(value.to_bits()));
-        }
     }
 
     /// 20 steps of at most 0.01 each, and an eighth of the way for the noise.

@@ -85,10 +85,10 @@ impl Method {
     }
 
     /// Prepares to train some parameters, which are rounded to what the network reads.
-    fn stepper(self, lr: f64, plan: &Plan, params: &mut [f32]) -> Stepper {
+    fn stepper(self, lr: f64, plan: &Plan, params: &mut [f32]) -> Result<Stepper> {
         let adam = Adam { lr, ..Adam::default() };
         let sgd = Sgd { lr, ..Sgd::default() };
-        match (self, plan.precision) {
+        Ok(match (self, plan.precision) {
             (Self::Sgd, Precision::F32) => Box::new(move |params, grads| {
                 descend(params, grads, lr as f32);
                 Ok(())
@@ -97,9 +97,9 @@ impl Method {
                 let mut state = adam.state::<f32>(params.len());
                 Box::new(move |params, grads| Ok(adam.step(params, grads, &mut state)?))
             }
-            (Self::Sgd, _) => mixed(sgd, plan, params),
-            (Self::Adam, _) => mixed(adam, plan, params),
-        }
+            (Self::Sgd, _) => mixed(sgd, plan, params)?,
+            (Self::Adam, _) => mixed(adam, plan, params)?,
+        })
     }
 }
 
@@ -115,7 +115,7 @@ impl Trial {
     ) -> Result<Self> {
         let mut random = Random::seed_from_u64(plan.seed);
         let mut params = network.init(&mut random);
-        let mut stepper = method.stepper(lr, plan, &mut params);
+        let mut stepper = method.stepper(lr, plan, &mut params)?;
         let mut order: Vec<usize> = (0..data.train.len()).collect();
 
         let mut losses = vec![network.score(&params, &data.train)?.loss];
@@ -178,9 +178,9 @@ fn train_epoch<'a>(
 }
 
 /// Steps in the plan's precision.
-fn mixed<R: Rule>(rule: R, plan: &Plan, params: &mut [f32]) -> Stepper {
-    let mut model = MixedModel::new(rule, plan.precision, plan.seed, params);
-    Box::new(move |params, grads| model.step(params, grads))
+fn mixed<R: Rule>(rule: R, plan: &Plan, params: &mut [f32]) -> Result<Stepper> {
+    let mut model = MixedModel::new(rule, plan.precision, plan.seed, params)?;
+    Ok(Box::new(move |params, grads| model.step(params, grads)))
 }
 
 /// One step of gradient descent: `p = p - lr * g`.

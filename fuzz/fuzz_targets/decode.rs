@@ -1,4 +1,6 @@
-//! What every target makes of the fuzzer's bytes.
+//! What targets make of the fuzzer's bytes.
+
+#![allow(dead_code, reason = "each target takes what it needs")]
 
 use std::{fmt, sync::LazyLock};
 
@@ -7,7 +9,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::support::{number, ordinary};
+use crate::support::{Misfit, number, ordinary};
 
 /// The global pool serves calls from outside of all pools; as large everywhere, so that a crash
 /// found on one machine is one on the next.
@@ -35,6 +37,34 @@ pub const PERIOD: usize = 1021;
 /// Those that this CPU lacks too: they must be refused.
 pub fn any_isa(bytes: &mut Unstructured<'_>) -> Result<Isa> {
     bytes.choose(&Isa::ALL).copied()
+}
+
+/// One time in eight.
+pub fn any_misfit(bytes: &mut Unstructured<'_>) -> Result<Option<Misfit>> {
+    Ok(if bytes.ratio(1, 8)? {
+        let (tensor, array, len): (u16, u8, u8) = bytes.arbitrary()?;
+        Some(Misfit { tensor: tensor.into(), array: array.into(), len: len.into() })
+    } else {
+        None
+    })
+}
+
+#[derive(Arbitrary, Debug)]
+pub enum Cuts {
+    At(Vec<u32>),
+    Every(u16),
+}
+
+impl Cuts {
+    /// Where to cut so many elements: into at most 1000 pieces or so, for speed.
+    pub fn places(&self, len: usize) -> Vec<usize> {
+        match self {
+            Self::At(cuts) => cuts.iter().map(|&cut| cut as usize).collect(),
+            Self::Every(piece) => {
+                (0..len).step_by(usize::from(*piece).max(len / 1000 + 1)).collect()
+            }
+        }
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -70,6 +100,20 @@ impl Numbers {
             Self::Special => number(bits),
             Self::Raw => raw(bits),
         }
+    }
+}
+
+/// Elements that are the same ones again after [`PERIOD`] of them, for each column.
+pub fn repeated<T: Copy>(mut element: impl FnMut(usize) -> T) -> impl FnMut(usize, usize) -> T {
+    let mut period = vec![];
+    move |column, place| {
+        if place == 0 {
+            period.clear();
+        }
+        if place < PERIOD {
+            period.push(element(column));
+        }
+        period[place % PERIOD]
     }
 }
 

@@ -8,9 +8,12 @@ mod support;
 mod decode;
 
 use adamant::{Error, Exec, Float, Isa};
-use decode::{Bits, FloatName, Numbers, PERIOD, StepCount, any_isa, build_global_pool, in_pool};
+use decode::{
+    Bits, Cuts, FloatName, Numbers, PERIOD, StepCount, any_isa, any_misfit, build_global_pool,
+    in_pool,
+};
 use libfuzzer_sys::{
-    arbitrary::{self, Arbitrary, Result, Unstructured},
+    arbitrary::{self, Arbitrary},
     fuzz_target,
 };
 use support::{Columns, Draw, Drawn, Misfit, Way, WithRule, check, check_refused, with_rule};
@@ -40,22 +43,6 @@ struct Case<'a> {
     misfit: Option<Misfit>,
     /// Hyper-parameters and elements.
     bits: Bits<'a>,
-}
-
-/// One time in eight.
-fn any_misfit(bytes: &mut Unstructured<'_>) -> Result<Option<Misfit>> {
-    Ok(if bytes.ratio(1, 8)? {
-        let (tensor, array, len): (u16, u8, u8) = bytes.arbitrary()?;
-        Some(Misfit { tensor: tensor.into(), array: array.into(), len: len.into() })
-    } else {
-        None
-    })
-}
-
-#[derive(Arbitrary, Debug)]
-enum Cuts {
-    At(Vec<u32>),
-    Every(u16),
 }
 
 impl WithRule for &Case<'_> {
@@ -122,18 +109,10 @@ impl Case<'_> {
     }
 
     fn way(&self) -> Way {
-        let cuts = match &self.cuts {
-            Cuts::At(cuts) => cuts.iter().map(|&cut| cut as usize).collect(),
-            Cuts::Every(len) => {
-                // At most 1000 tensors, for speed.
-                let len = usize::from(*len).max(self.len() / 1000 + 1);
-                (0..self.len()).step_by(len).collect()
-            }
-        };
         Way {
             exec: Exec { isa: self.isa, parallel: self.parallel },
             offset: usize::from(self.offset % 64),
-            cuts,
+            cuts: self.cuts.places(self.len()),
             at_once: self.at_once,
         }
     }

@@ -8,7 +8,7 @@ mod support;
 mod decode;
 
 use adamant::{Adam, CatchUp, Exec, Float, Isa, RowWiseAdam};
-use decode::{Bits, FloatName, Numbers, PERIOD, StepCount, any_isa, build_global_pool, in_pool};
+use decode::{Bits, FloatName, Numbers, StepCount, any_isa, build_global_pool, in_pool, repeated};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
     fuzz_target,
@@ -262,20 +262,6 @@ impl Case<'_> {
         }
         let misfit = call.mistake.as_ref().and_then(|mistake| mistake.make(&mut listed, table));
         (listed, misfit)
-    }
-}
-
-/// Elements that are the same ones again after [`PERIOD`] of them, for each column.
-fn repeated<F: Float>(mut element: impl FnMut(usize) -> F) -> impl FnMut(usize, usize) -> F {
-    let mut period = vec![];
-    move |column, place| {
-        if place == 0 {
-            period.clear();
-        }
-        if place < PERIOD {
-            period.push(element(column));
-        }
-        period[place % PERIOD]
     }
 }
 

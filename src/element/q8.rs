@@ -110,7 +110,7 @@ impl Q8 {
         let least = codes.all(self.least().to_bits());
         let number = |code: Words<S>| scale * (((code << SHIFT) + least).floats() - least.floats());
         match self {
-            Self::Signed => (Words::of(number(codes & 0x7f)) | (codes & 0x80) << 24).floats(),
+            Self::Signed => (Words::of(number(codes & 0x7f)) ^ (codes & 0x80) << 24).floats(),
             Self::Squares => number(codes),
         }
     }

@@ -445,6 +445,6 @@ fn stream_of(position: usize) -> (u32, Half) {
 }
 
 #[inline(always)]
-fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
+pub(super) fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
 }

@@ -51,6 +51,12 @@ pub fn join(high: bf16, low: u16) -> f32 {
     f32::from_bits(u32::from(upper) << 16 | u32::from(low))
 }
 
+/// A moment where [`Pass::flush_subnormals`](crate::Pass::flush_subnormals) is set: 0 for every
+/// subnormal number and for -0.
+pub fn flush_subnormal(value: f32) -> f32 {
+    if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
+}
+
 /// What a code of [`Q8`] stands for, less the scale.
 pub fn q8_number(format: Q8, code: u8) -> f32 {
     let fraction = f32::from(code & 7) / 8.0;

@@ -1,13 +1,16 @@
 //! One checker of the bits of steps in mixed precision.
 
+mod store;
+
 use std::fmt::Debug;
 
 use adamant::{
-    Arity, Exec, Grad, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8, reference,
+    Arity, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
+    reference,
 };
-use half::{bf16, f16};
 
-use super::{Columns, Specified, same_bits};
+use self::store::Store;
+use super::{Columns, Misfit, Specified, Way, same_bits};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamType {
@@ -63,140 +66,8 @@ pub struct Types {
     pub moments: [MomentType; 3],
 }
 
-/// An array of any type, as memory that a call can be given.
-#[derive(Clone, Debug, PartialEq)]
-enum Store {
-    F32(Vec<f32>),
-    F32AndBf16(Vec<f32>, Vec<bf16>),
-    F32AndF16(Vec<f32>, Vec<f16>),
-    Split(Vec<bf16>, Vec<u16>),
-    Bf16(Vec<bf16>),
-    F16(Vec<f16>),
-    Q8(Vec<u8>, Vec<f32>),
-}
-
-fn each<T, U>(values: &[T], convert: impl Fn(&T) -> U) -> Vec<U> {
-    values.iter().map(convert).collect()
-}
-
-impl Store {
-    fn param(param_type: ParamType, values: &[f32]) -> Self {
-        match param_type {
-            ParamType::F32 => Self::F32(values.to_vec()),
-            ParamType::F32AndBf16 => {
-                Self::F32AndBf16(values.to_vec(), vec![bf16::MAX; values.len()])
-            }
-            ParamType::F32AndF16 => Self::F32AndF16(values.to_vec(), vec![f16::MAX; values.len()]),
-            ParamType::Split => {
-                let (high, low) = values.iter().map(|&value| reference::split(value)).unzip();
-                Self::Split(high, low)
-            }
-            ParamType::Bf16 | ParamType::Bf16Stochastic => {
-                Self::Bf16(each(values, |&value| bf16::from_f32(value)))
-            }
-            ParamType::F16 => Self::F16(each(values, |&value| f16::from_f32(value))),
-        }
-    }
-
-    fn grad(grad_type: GradType, values: &[f32]) -> Self {
-        match grad_type {
-            GradType::F32 => Self::F32(values.to_vec()),
-            GradType::Bf16 => Self::Bf16(each(values, |&value| bf16::from_f32(value))),
-            GradType::F16 => Self::F16(each(values, |&value| f16::from_f32(value))),
-        }
-    }
-
-    fn moment(moment_type: MomentType, format: Q8, values: &[f32]) -> Self {
-        match moment_type {
-            MomentType::F32 => Self::F32(values.to_vec()),
-            MomentType::Bf16 => Self::Bf16(each(values, |&value| bf16::from_f32(value))),
-            MomentType::Q8 => {
-                let (mut codes, mut scales) = (vec![], vec![]);
-                for block in values.chunks(256) {
-                    let (of_block, scale) = reference::q8_block(format, block, &[1 << 19; 256]);
-                    codes.extend(of_block);
-                    scales.push(scale);
-                }
-                Self::Q8(codes, scales)
-            }
-        }
-    }
-
-    /// The values, as a step reads them.
-    fn values(&self, format: Q8) -> Vec<f32> {
-        match self {
-            Self::F32(values) | Self::F32AndBf16(values, _) | Self::F32AndF16(values, _) => {
-                values.clone()
-            }
-            Self::Split(high, low) => {
-                high.iter().zip(low).map(|(&high, &low)| reference::join(high, low)).collect()
-            }
-            Self::Bf16(values) => each(values, |value| value.to_f32()),
-            Self::F16(values) => each(values, |value| value.to_f32()),
-            Self::Q8(codes, scales) => (codes.iter().enumerate())
-                .map(|(place, &code)| scales[place / 256] * reference::q8_number(format, code))
-                .collect(),
-        }
-    }
-
-    /// Takes the values that a step leaves; `random` has as many bits as asked for, for each place.
-    fn store(&mut self, values: &[f32], format: Q8, random: Option<&dyn Fn(usize, u32) -> u32>) {
-        match self {
-            Self::F32(found) => *found = values.to_vec(),
-            Self::F32AndBf16(found, copy) => {
-                *found = values.to_vec();
-                *copy = each(values, |&value| bf16::from_f32(value));
-            }
-            Self::F32AndF16(found, copy) => {
-                *found = values.to_vec();
-                *copy = each(values, |&value| f16::from_f32(value));
-            }
-            Self::Split(..) => *self = Self::param(ParamType::Split, values),
-            Self::Bf16(found) => {
-                *found = (values.iter().enumerate())
-                    .map(|(place, &value)| match random {
-                        Some(random) => reference::stochastic_bf16(value, random(place, 16)),
-                        None => bf16::from_f32(value),
-                    })
-                    .collect();
-            }
-            Self::F16(found) => *found = each(values, |&value| f16::from_f32(value)),
-            Self::Q8(codes, scales) => {
-                let random = random.expect("moments of 8 bits are rounded at random");
-                codes.clear();
-                scales.clear();
-                for (block, values) in values.chunks(256).enumerate() {
-                    let random: Vec<_> =
-                        (0..values.len()).map(|place| random(256 * block + place, 20)).collect();
-                    let (of_block, scale) = reference::q8_block(format, values, &random);
-                    codes.extend(of_block);
-                    scales.push(scale);
-                }
-            }
-        }
-    }
-
-    /// The bits, with one NaN like the other.
-    fn bits(&self) -> Vec<u64> {
-        let single = |value: &f32| if value.is_nan() { u64::MAX } else { value.to_bits().into() };
-        let brain = |value: &bf16| if value.is_nan() { u64::MAX } else { value.to_bits().into() };
-        let half = |value: &f16| if value.is_nan() { u64::MAX } else { value.to_bits().into() };
-        match self {
-            Self::F32(values) => each(values, single),
-            Self::F32AndBf16(values, copy) => [each(values, single), each(copy, brain)].concat(),
-            Self::F32AndF16(values, copy) => [each(values, single), each(copy, half)].concat(),
-            Self::Split(high, low) => [each(high, brain), each(low, |&low| low.into())].concat(),
-            Self::Bf16(values) => each(values, brain),
-            Self::F16(values) => each(values, half),
-            Self::Q8(codes, scales) => {
-                [each(codes, |&code| code.into()), each(scales, single)].concat()
-            }
-        }
-    }
-}
-
 /// The arrays of a tensor in mixed precision.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MixedColumns {
     types: Types,
     param: Store,
@@ -207,6 +78,11 @@ pub struct MixedColumns {
 
 fn format_of<R: Specified>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
+}
+
+/// Whether a step is to be left out.
+pub fn leaves_out(pass: &Pass) -> bool {
+    pass.grad_norm.is_some_and(|norm| !norm.is_finite())
 }
 
 impl MixedColumns {
@@ -230,7 +106,7 @@ impl MixedColumns {
         let grad = self.grad.values(Q8::Signed);
         let mut columns = Columns {
             param: self.param.values(Q8::Signed),
-            grad: each(&grad, |grad| if factor == 1.0 { *grad } else { grad * factor }),
+            grad: grad.iter().map(|&g| if factor == 1.0 { g } else { g * factor }).collect(),
             moments: (self.moments.iter().enumerate())
                 .map(|(moment, store)| store.values(format_of(rule, moment)))
                 .collect(),
@@ -248,10 +124,7 @@ impl MixedColumns {
             self.moments.iter_mut().zip(&mut columns.moments).enumerate()
         {
             if pass.flush_subnormals {
-                values
-                    .iter_mut()
-                    .filter(|value| value.is_subnormal())
-                    .for_each(|value| *value = 0.0);
+                values.iter_mut().for_each(|value| *value = reference::flush_subnormal(*value));
             }
             let random = random(moment as u32 / 2, moment % 2 == 1);
             store.store(values, format_of(rule, moment), Some(&random));
@@ -266,56 +139,115 @@ impl MixedColumns {
         }
     }
 
-    fn tensor<R: Specified>(&mut self) -> MixedTensor<'_, R> {
+    pub fn tensor<R: Specified>(&mut self) -> MixedTensor<'_, R> {
         let stochastic = self.types.param == ParamType::Bf16Stochastic;
         let mut moments = self.moments.iter_mut();
         MixedTensor {
             param: match &mut self.param {
-                Store::F32(param) => Param::F32(param),
-                Store::F32AndBf16(param, copy) => Param::F32AndBf16(param, copy),
-                Store::F32AndF16(param, copy) => Param::F32AndF16(param, copy),
-                Store::Split(high, low) => Param::Split(high, low),
+                Store::F32(param) => Param::F32(param.get_mut()),
+                Store::F32AndBf16(param, copy) => {
+                    Param::F32AndBf16(param.get_mut(), copy.get_mut())
+                }
+                Store::F32AndF16(param, copy) => Param::F32AndF16(param.get_mut(), copy.get_mut()),
+                Store::Split(high, low) => Param::Split(high.get_mut(), low.get_mut()),
                 Store::Bf16(param) => match stochastic {
-                    true => Param::Bf16Stochastic(param),
-                    false => Param::Bf16(param),
+                    true => Param::Bf16Stochastic(param.get_mut()),
+                    false => Param::Bf16(param.get_mut()),
                 },
-                Store::F16(param) => Param::F16(param),
+                Store::F16(param) => Param::F16(param.get_mut()),
                 Store::Q8(..) => unreachable!("no parameters"),
             },
             grad: match (&mut self.grad, self.types.to_zero) {
-                (Store::F32(grad), false) => Grad::F32(grad),
-                (Store::F32(grad), true) => Grad::F32ToZero(grad),
-                (Store::Bf16(grad), false) => Grad::Bf16(grad),
-                (Store::Bf16(grad), true) => Grad::Bf16ToZero(grad),
-                (Store::F16(grad), false) => Grad::F16(grad),
-                (Store::F16(grad), true) => Grad::F16ToZero(grad),
+                (Store::F32(grad), false) => Grad::F32(grad.get()),
+                (Store::F32(grad), true) => Grad::F32ToZero(grad.get_mut()),
+                (Store::Bf16(grad), false) => Grad::Bf16(grad.get()),
+                (Store::Bf16(grad), true) => Grad::Bf16ToZero(grad.get_mut()),
+                (Store::F16(grad), false) => Grad::F16(grad.get()),
+                (Store::F16(grad), true) => Grad::F16ToZero(grad.get_mut()),
                 _ => unreachable!("no gradients"),
             },
             moments: R::Moments::from_fn(|_| match moments.next().expect("a moment") {
-                Store::F32(moment) => Moment::F32(moment),
-                Store::Bf16(moment) => Moment::Bf16(moment),
-                Store::Q8(codes, scales) => Moment::Q8(codes, scales),
+                Store::F32(moment) => Moment::F32(moment.get_mut()),
+                Store::Bf16(moment) => Moment::Bf16(moment.get_mut()),
+                Store::Q8(codes, scales) => Moment::Q8(codes.get_mut(), scales.get_mut()),
                 _ => unreachable!("no moment"),
             }),
             first: self.first,
         }
     }
 
+    fn stores(&self) -> impl Iterator<Item = &Store> {
+        [&self.param, &self.grad].into_iter().chain(&self.moments)
+    }
+
+    fn stores_mut(&mut self) -> impl Iterator<Item = &mut Store> {
+        [&mut self.param, &mut self.grad].into_iter().chain(&mut self.moments)
+    }
+
+    /// Cuts them at the given positions, in any order and modulo the length, each piece in memory of
+    /// its own. A moment of 8 bits is cut between blocks alone.
+    fn pieces(&self, way: &Way) -> Vec<Self> {
+        let len = self.param.len();
+        let has_blocks = self.moments.iter().any(|moment| matches!(moment, Store::Q8(..)));
+        let grain = if has_blocks { 256 } else { 1 };
+        let mut cuts: Vec<usize> =
+            way.cuts.iter().map(|cut| cut % (len + 1) / grain * grain).collect();
+        cuts.sort_unstable();
+        let starts = [0].into_iter().chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain([len]);
+        let piece = |(start, end): (usize, usize)| {
+            let part = |store: &Store| store.part(start..end, way.offset);
+            Self {
+                types: self.types,
+                param: part(&self.param),
+                grad: part(&self.grad),
+                moments: self.moments.iter().map(part).collect(),
+                first: self.first.wrapping_add(start as u64),
+            }
+        };
+        starts.zip(ends).map(piece).collect()
+    }
+
+    /// Makes one of the arrays, by a number that may be any, longer or shorter.
+    fn put(&mut self, misfit: &Misfit) {
+        let mut arrays: Vec<_> = self.stores_mut().flat_map(Store::arrays_mut).collect();
+        let count = arrays.len();
+        let array = &mut arrays[misfit.array % count];
+        let fitting = array.len();
+        array.resize(if misfit.len == fitting { fitting + 1 } else { misfit.len });
+    }
+
+    /// Gives every array other elements, of any bits: by the array, and the place in it.
+    pub fn overwrite(&mut self, mut bits: impl FnMut(usize, usize) -> u64) {
+        let mut array = 0;
+        for store in self.stores_mut() {
+            for elements in store.arrays_mut() {
+                elements.overwrite(&mut |place| bits(array, place));
+                array += 1;
+            }
+            store.make_valid();
+        }
+    }
+
     #[track_caller]
     fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
         let arrays = |columns: &Self| {
-            let mut arrays = vec![columns.param.bits(), columns.grad.bits()];
-            arrays.extend(columns.moments.iter().map(Store::bits));
-            arrays
+            columns.stores().flat_map(Store::arrays).map(|array| array.bits()).collect::<Vec<_>>()
         };
-        for (array, (found, expected)) in arrays(self).into_iter().zip(arrays(expected)).enumerate()
-        {
+        let (found, expected) = (arrays(self), arrays(expected));
+        assert_eq!(found.len(), expected.len());
+        for (array, (found, expected)) in found.into_iter().zip(expected).enumerate() {
             assert_eq!(found.len(), expected.len());
             if let Some(place) = (0..found.len()).find(|&place| found[place] != expected[place]) {
                 let (found, expected) = (found[place], expected[place]);
                 panic!("array {array}, {place}: {found:x}, expected {expected:x}: {}", context());
             }
         }
+    }
+
+    #[track_caller]
+    fn check_guards(&self) {
+        self.stores().flat_map(Store::arrays).for_each(|array| array.check_guards());
     }
 
     /// The values of the parameters and of the moments.
@@ -335,27 +267,85 @@ impl MixedColumns {
     }
 }
 
-/// Fails unless a call over some tensors, three steps of it, gives the bits of the reference.
+fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
+    tensors.iter().flat_map(|tensor| tensor.pieces(way)).collect()
+}
+
+/// Fails unless steps over some tensors, made this way, give the bits of the reference, or leave
+/// everything as it was where they are to be left out, and write nothing else; and unless the norm of
+/// the gradients is right and the same everywhere.
 #[track_caller]
 pub fn check_mixed<R: Specified + Debug>(
+    rule: &R,
+    steps: impl Iterator<Item = u64> + Clone,
+    pass: Pass,
+    before: &[MixedColumns],
+    way: &Way,
+) {
+    let outcome = if leaves_out(&pass) { Outcome::LeftOut } else { Outcome::Taken };
+    let mut expected = before.to_vec();
+    let mut found = pieces(before, way);
+    for t in steps {
+        if outcome == Outcome::Taken {
+            expected.iter_mut().for_each(|columns| columns.reference(rule, t, &pass));
+        }
+        let grads: Vec<f32> =
+            found.iter().flat_map(|columns| columns.grad.values(Q8::Signed)).collect();
+        let mut tensors: Vec<_> = found.iter_mut().map(MixedColumns::tensor::<R>).collect();
+        check_norm(way.exec, &tensors, &grads);
+        let in_a_call = if way.at_once { tensors.len().max(1) } else { 1 };
+        for call in tensors.chunks_mut(in_a_call) {
+            let taken = rule.step_mixed(way.exec, t, pass, call).expect("a valid step");
+            assert_eq!(taken, outcome);
+        }
+    }
+    for (found, expected) in found.iter().zip(&pieces(&expected, way)) {
+        let types = expected.types;
+        found.assert_same_bits(expected, || format!("{rule:?}, {types:?}, {way:?}, {pass:?}"));
+        found.check_guards();
+    }
+}
+
+#[track_caller]
+fn check_norm<R: Specified>(exec: Exec, tensors: &[MixedTensor<'_, R>], grads: &[f32]) {
+    let norm = |exec| MixedTensor::grad_norm(exec, tensors).expect("a norm");
+    let found = norm(exec);
+    let elsewhere = norm(Exec { isa: Isa::Scalar, parallel: false });
+    assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}: {exec:?}");
+    // None of f32 has a square that f64 has not; a plain sum of 2^20 of them is right to 1e-10.
+    let truth = grads.iter().map(|&grad| f64::from(grad).powi(2)).sum::<f64>().sqrt();
+    let is_near = (found - truth).abs() <= 1e-10 * truth;
+    assert!(is_near || !(found.is_finite() || truth.is_finite()), "norm {found}, truth {truth}");
+}
+
+/// Fails unless step `t` over all pieces at once, with the misfit among them, is refused and writes
+/// nothing; says why it was refused.
+#[track_caller]
+pub fn check_mixed_refused<R: Specified + Debug>(
     rule: &R,
     t: u64,
     pass: Pass,
     before: &[MixedColumns],
-    exec: Exec,
-) {
-    let mut expected = before.to_vec();
-    let mut found = before.to_vec();
-    for t in t..t + 3 {
-        expected.iter_mut().for_each(|columns| columns.reference(rule, t, &pass));
+    way: &Way,
+    misfit: Option<&Misfit>,
+) -> Error {
+    let mut found = pieces(before, way);
+    if let Some(misfit) = misfit {
+        let count = found.len();
+        found[misfit.tensor % count].put(misfit);
+    }
+    let expected = found.clone();
+    let result = {
         let mut tensors: Vec<_> = found.iter_mut().map(MixedColumns::tensor::<R>).collect();
-        let outcome = rule.step_mixed(exec, t, pass, &mut tensors).expect("a valid step");
-        assert_eq!(outcome, Outcome::Taken);
-    }
+        rule.step_mixed(way.exec, t, pass, &mut tensors)
+    };
+    let context = || format!("{rule:?}, step {t}, {pass:?}, {way:?}, {misfit:?}");
+    let error = result.err().unwrap_or_else(|| panic!("not refused: {}", context()));
     for (found, expected) in found.iter().zip(&expected) {
-        let types = expected.types;
-        found.assert_same_bits(expected, || format!("{rule:?}, {types:?}, {exec:?}, {pass:?}"));
+        found.assert_same_bits(expected, context);
+        found.check_guards();
     }
+    error
 }
 
 /// Whether two numbers have the same bits, or are both NaN.

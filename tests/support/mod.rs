@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 mod draw;
+mod guarded;
 pub mod mixed;
 pub mod rows;
 
@@ -11,6 +12,7 @@ use adamant::{
     Lion, Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference,
 };
 pub use draw::Draw;
+use guarded::Guarded;
 
 /// A rule, and the reference that its kernels answer to: the row of an optimizer in the tests.
 pub trait Specified: Rule {
@@ -186,45 +188,6 @@ pub fn for_each_rule(each: &mut impl ForEachRule) {
     let (alpha_warmup, beta3_warmup) = (5, 100);
     each.visit(AdEmaMix { alpha_warmup, beta3_warmup, weight_decay: 0.1, ..ademamix });
     each.visit(AdEmaMix { maximize: true, ..ademamix });
-}
-
-/// An array that begins a given number of elements after the start of a cache line, with guards
-/// around it that nobody may write.
-struct Guarded<F> {
-    buffer: Vec<F>,
-    start: usize,
-    len: usize,
-}
-
-impl<F: Float> Guarded<F> {
-    const GUARDS: usize = 64;
-
-    fn new(values: &[F], offset: usize) -> Self {
-        let len = values.len();
-        let buffer = vec![Self::guard(); len + offset + 2 * Self::GUARDS];
-        let start = buffer.as_ptr().align_offset(64) + offset;
-        let mut guarded = Self { buffer, start, len };
-        guarded.get_mut().copy_from_slice(values);
-        guarded
-    }
-
-    fn guard() -> F {
-        F::from_f64(1234.5)
-    }
-
-    fn get(&self) -> &[F] {
-        &self.buffer[self.start..][..self.len]
-    }
-
-    fn get_mut(&mut self) -> &mut [F] {
-        &mut self.buffer[self.start..][..self.len]
-    }
-
-    fn check_guards(&self, name: &str) {
-        let end = self.start + self.len;
-        let guards = self.buffer[..self.start].iter().chain(&self.buffer[end..]);
-        assert!(guards.into_iter().all(|&guard| guard == Self::guard()), "{name}: guard written");
-    }
 }
 
 /// The arrays of one tensor: parameters, gradients, moments.

@@ -238,7 +238,7 @@ impl<F: Float> Arrays<F> {
         let (arrays, rows) = (1 + self.moments.len(), self.param.len / self.width);
         let width = if let Some(Misfit::Width(width)) = misfit { width } else { self.width };
         let all = iter::once(&mut self.param).chain(&mut self.moments);
-        let mut slices = all.enumerate().map(|(position, Guarded { buffer, start, len })| {
+        let mut slices = all.enumerate().map(|(position, Guarded { buffer, start, len, .. })| {
             let len = match misfit {
                 Some(Misfit::Len { array, len }) if array % arrays == position => len,
                 Some(Misfit::Rows(other)) => other * len.checked_div(rows).unwrap_or(width),
