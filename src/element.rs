@@ -12,10 +12,7 @@ pub(crate) use q8::{BLOCK, Half};
 use half::{bf16, slice::HalfFloatSliceExt};
 use pulp::Simd;
 
-use crate::{
-    lanes::{Vector, VectorMask},
-    words::Words,
-};
+use crate::{lanes::Vector, words::Words};
 
 /// A type that steps in `f32` read and write.
 pub(crate) trait Element: Copy + Default + 'static {
@@ -62,13 +59,8 @@ impl Element for bf16 {
 pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, share: Words<S>) {
     let bits = Words::of(wide);
     // Of infinity the lower half is 0, so that it stays.
-    let rounded = Words::select(is_nan(bits), bits | 0x0040_0000, bits + share);
+    let rounded = Words::select(bits.are_numbers(), bits + share, bits | 0x0040_0000);
     (rounded >> 16).store_halves(narrow.reinterpret_cast_mut());
-}
-
-#[inline(always)]
-fn is_nan<S: Simd>(bits: Words<S>) -> VectorMask<S, f32> {
-    bits.all(0x7f80_0000).less_than(bits & 0x7fff_ffff)
 }
 
 /// A number as its nearest bf16, ties away from zero, and what is left: see
@@ -78,7 +70,7 @@ fn is_nan<S: Simd>(bits: Words<S>) -> VectorMask<S, f32> {
 pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S, f32>) {
     let bits = Words::of(wide);
     narrow_bf16(high, wide, bits.all(0x8000));
-    Words::select(is_nan(bits), bits.all(0), bits).store_halves(low);
+    Words::select(bits.are_numbers(), bits, bits.all(0)).store_halves(low);
 }
 
 /// The inverse of [`split`].

@@ -59,6 +59,12 @@ impl Default for Pass {
 /// first cache is widened, stepped and narrowed back, in one pass over memory. Every [`Param`] goes with
 /// every [`Grad`] and [`Moment`].
 ///
+/// # What rounding costs
+///
+/// The loss after 4,000 noisy steps of AdamW (`tests/mixed.rs`), over that with everything in `f32`: 0.1 %
+/// with moments in bf16, 1.3 % with moments of 8 bits, 0.1 % with parameters in two halves, 32 % with
+/// everything in bf16, since parameters of 8 bits of precision come no closer.
+///
 /// # The same bits
 ///
 /// As for [`Optimizer`](crate::Optimizer), on every instruction set and thread count; random bits too,

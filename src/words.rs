@@ -108,6 +108,13 @@ impl<S: Simd> Words<S> {
         VectorMask::new(self.simd, self.simd.less_than_u32s(self.register, other.register))
     }
 
+    /// Where the bits are not those of NaN.
+    #[inline(always)]
+    pub(crate) fn are_numbers(self) -> VectorMask<S, f32> {
+        let floats = self.floats().register();
+        VectorMask::new(self.simd, self.simd.equal_f32s(floats, floats))
+    }
+
     /// `yes` where the mask is true, `no` elsewhere.
     #[inline(always)]
     pub(crate) fn select(mask: VectorMask<S, f32>, yes: Self, no: Self) -> Self {

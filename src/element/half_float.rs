@@ -3,7 +3,7 @@
 use half::{f16, slice::HalfFloatSliceExt};
 use pulp::Simd;
 
-use super::{Element, is_nan};
+use super::Element;
 use crate::{lanes::Vector, words::Words};
 
 /// How much greater the exponents of `f32` are.
@@ -27,7 +27,7 @@ impl Element for f16 {
         let subnormal = Words::of((magnitude + one).floats() - one.floats());
         let is_subnormal = magnitude.less_than(bits.all(0x0400 << 13));
         let number = Words::select(is_subnormal, subnormal, number);
-        let number = Words::select(is_nan(number), number | 0x0040_0000, number);
+        let number = Words::select(number.are_numbers(), number, number | 0x0040_0000);
         (number | (bits & 0x8000) << 16).floats()
     }
 
@@ -49,7 +49,8 @@ impl Element for f16 {
         let number = Words::select(is_subnormal, subnormal + half.wrapping_neg(), normal);
         let is_large = bits.all(f32::to_bits(65536.0) - 1).less_than(magnitude);
         let number = Words::select(is_large, bits.all(0x7c00), number);
-        let number = Words::select(is_nan(bits), magnitude >> 13 & 0x03ff | 0x7e00, number);
+        let quiet = magnitude >> 13 & 0x03ff | 0x7e00;
+        let number = Words::select(bits.are_numbers(), number, quiet);
         (number | (bits >> 16 & 0x8000)).store_halves(narrow.reinterpret_cast_mut());
     }
 }

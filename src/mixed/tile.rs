@@ -120,8 +120,8 @@ struct Span<'a, S: Simd, R: Rule> {
     factor: Lot<S>,
     tensor: MixedTensor<'a, R>,
     len: usize,
-    /// Whether a moment or the one behind it takes random bits.
-    draws: Many<R::Moments, bool>,
+    /// Whether a moment or the one behind it takes random bits, and whether at the end of a block.
+    draws: Many<R::Moments, (bool, bool)>,
     blocks: &'a mut Blocks<R>,
     /// The run of elements in hand, a block if there are any: its first element, the number of its
     /// lots, and its random bits.
@@ -146,9 +146,11 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         tensor: MixedTensor<'a, R>,
         len: usize,
     ) -> Self {
-        let mut draws = R::Moments::from_fn(|_| false);
+        let mut draws = R::Moments::from_fn(|_| (false, false));
         for (position, moment) in tensor.moments.as_ref().iter().enumerate() {
-            draws.as_mut()[position / 2 * 2] |= !matches!(moment, Moment::F32(_));
+            let (draws, keeps) = &mut draws.as_mut()[position / 2 * 2];
+            *draws |= !matches!(moment, Moment::F32(_));
+            *keeps |= matches!(moment, Moment::Q8(..));
         }
         Self {
             simd,
@@ -397,10 +399,13 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
             #[inline(always)]
             |position| {
                 let (stream, half) = stream_of(position);
-                if half == Half::Lower && self.draws.as_ref()[position] {
+                let (draws, keeps) = self.draws.as_ref()[position];
+                if half == Half::Lower && draws {
                     drawn = self.draw.bits(simd, stream, from);
-                    let random = &mut self.blocks.random.as_mut()[position];
-                    lot::store(&mut random[in_block(&place)], drawn);
+                    if keeps {
+                        let random = &mut self.blocks.random.as_mut()[position];
+                        lot::store(&mut random[in_block(&place)], drawn);
+                    }
                 }
                 if self.rule.start(position).is_some() {
                     self.store_moment(position, place.clone(), moments.as_ref()[position], drawn);
