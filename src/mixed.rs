@@ -3,9 +3,10 @@
 mod arrays;
 mod lot;
 mod padding;
+mod span;
 mod state;
+mod sweep;
 mod tensor;
-mod tile;
 
 use crate::{
     Arity, Error, Exec, Many, Rule,
@@ -15,8 +16,8 @@ use crate::{
 };
 pub use arrays::{Grad, Moment, MomentRef, Param};
 pub use state::{MixedState, Storage};
+use sweep::{MixedStep, Sweep};
 pub use tensor::MixedTensor;
-use tile::{MixedStep, Sweep};
 
 /// What a step does on its way, besides the step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,9 +56,9 @@ impl Default for Pass {
 ///
 /// # The types
 ///
-/// Steps are computed in `f32`, from whatever the arrays hold and to it: a tile that fits into the
-/// first cache is widened, stepped and narrowed back, in one pass over memory. Every [`Param`] goes with
-/// every [`Grad`] and [`Moment`].
+/// Steps are computed in `f32`, from whatever the arrays hold and to it: registers are widened as they
+/// are read and narrowed as they are written, in one pass over memory. Every [`Param`] goes with every
+/// [`Grad`] and [`Moment`].
 ///
 /// # What rounding costs
 ///

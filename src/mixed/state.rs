@@ -4,7 +4,7 @@ use core::fmt;
 
 use half::bf16;
 
-use super::{Grad, MixedTensor, Moment, MomentRef, Param, tile::format_of};
+use super::{Grad, MixedTensor, Moment, MomentRef, Param, span::format_of};
 use crate::{Arity, Buffer, BufferElement, Many, Rule, element::Q8, state::apart};
 
 /// What a moment of a [`MixedState`] is kept in.

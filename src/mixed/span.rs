@@ -2,118 +2,46 @@
 
 use core::ops::Range;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
-use super::lot::{self, LOT, Lot, lanes};
-use super::padding::Padding;
-use super::{Grad, MixedTensor, Moment, Param, Pass};
+use super::{
+    Grad, MixedTensor, Moment, Param,
+    lot::{self, LOT, Lot, lanes},
+    sweep::MixedStep,
+};
 use crate::{
     Arity, Many, Rule,
-    element::{BLOCK, Draw, Half, Q8, Random},
-    kernel::{Arrays, At, Step, Values, sweep_arrays},
+    element::{BLOCK, Draw, Half, Q8},
+    kernel::{Arrays, At, Values, sweep_arrays},
     lanes::{Lanes, Vector, Wide},
     words::Words,
 };
-
-/// A step in mixed precision, that nothing can be wrong with any more.
-pub(super) struct MixedStep<R: Rule> {
-    pub step: Step<R>,
-    pub pass: Pass,
-    pub grad_factor: f32,
-    pub random: Random,
-    /// Whether to ask for memory ahead.
-    pub prefetch: bool,
-}
-
-pub(super) struct Sweep<'a, 'x, R: Rule> {
-    pub step: &'a MixedStep<R>,
-    pub tensors: &'a mut [MixedTensor<'x, R>],
-}
-
-impl<R: Rule> WithSimd for Sweep<'_, '_, R> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { step, tensors } = self;
-        let constants = step.step.constants.as_ref();
-        let k = R::Constants::from_fn(
-            #[inline(always)]
-            |i| lot::splat(simd, constants[i]),
-        );
-        let mut scratch = Scratch::new();
-        // The branches of a rule cost little, since a lot takes each once: it is not specialised.
-        for tensor in tensors.iter_mut() {
-            scratch.sweep(simd, step.step.rule, &k, step, tensor);
-        }
-    }
-}
 
 /// The random bits of the parameters; those of the moments are numbered from 0, and two moments share
 /// the same ones.
 const PARAM: u32 = u32::MAX;
 
-/// Memory beside that of the tensors.
-struct Scratch<R: Rule> {
-    blocks: Blocks<R>,
-    padding: Option<Padding<R>>,
-}
-
 /// Moments of 8 bits on their way from the formula to their codes, a block of each: the scale of a
 /// block is known at its end.
-struct Blocks<R: Rule> {
+pub(super) struct Blocks<R: Rule> {
     values: Many<R::Moments, [f32; BLOCK]>,
     /// For every second moment, its own and the next one's.
     random: Many<R::Moments, [u32; BLOCK]>,
     words: [u32; BLOCK],
 }
 
-impl<R: Rule> Scratch<R> {
-    fn new() -> Self {
-        let blocks = Blocks {
+impl<R: Rule> Blocks<R> {
+    pub(super) fn new() -> Self {
+        Self {
             values: R::Moments::from_fn(|_| [0.0; BLOCK]),
             random: R::Moments::from_fn(|_| [0; BLOCK]),
             words: [0; BLOCK],
-        };
-        Self { blocks, padding: None }
-    }
-
-    /// Takes the step of a tensor: what is whole, and then the end, followed by zeros, in the same
-    /// place of the code.
-    #[inline(always)]
-    fn sweep<S: Simd>(
-        &mut self,
-        simd: S,
-        rule: R,
-        k: &Many<R::Constants, Lot<S>>,
-        step: &MixedStep<R>,
-        tensor: &mut MixedTensor<'_, R>,
-    ) {
-        let is_blocked = |moment: &Moment<'_>| matches!(moment, Moment::Q8(..));
-        let has_blocks = tensor.moments.as_ref().iter().any(is_blocked);
-        let grain = if has_blocks { BLOCK } else { lanes::<S>() };
-        let rest = tensor.len() % grain;
-        let whole = tensor.len() - rest;
-        for (len, is_whole) in [(whole, true), (rest, false)] {
-            if len == 0 {
-                continue;
-            }
-            let part = match is_whole {
-                true => tensor.reborrow(),
-                false => self.padding.get_or_insert_with(Padding::new).pad(tensor, whole),
-            };
-            Span::new(simd, rule, step, &mut self.blocks, part, len).sweep(k, has_blocks);
-        }
-        if let Some(padding) = &self.padding
-            && rest > 0
-        {
-            padding.unpad(tensor, whole);
         }
     }
 }
 
 /// A tensor of whole blocks or lots, of which all elements or the first ones count.
-struct Span<'a, S: Simd, R: Rule> {
+pub(super) struct Span<'a, S: Simd, R: Rule> {
     simd: S,
     rule: R,
     step: &'a MixedStep<R>,
@@ -138,7 +66,7 @@ const RUN: usize = 1 << 30;
 
 impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
     #[inline(always)]
-    fn new(
+    pub(super) fn new(
         simd: S,
         rule: R,
         step: &'a MixedStep<R>,
@@ -175,8 +103,9 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         }
     }
 
+    /// Takes the step.
     #[inline(always)]
-    fn sweep(&mut self, k: &Many<R::Constants, Lot<S>>, has_blocks: bool) {
+    pub(super) fn sweep(&mut self, k: &Many<R::Constants, Lot<S>>, has_blocks: bool) {
         while self.start < self.len {
             let len = (self.len - self.start).min(if has_blocks { BLOCK } else { RUN });
             let first = self.tensor.first.wrapping_add(self.start as u64);
