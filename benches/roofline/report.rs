@@ -34,6 +34,9 @@ pub struct Row {
     /// Of steps in mixed precision that do more than a step in `f32`: their time in such steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_f32_step: Option<f64>,
+    /// Of calls that have next to nothing to do: the time of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_per_call: Option<f64>,
 }
 
 impl Row {
@@ -65,6 +68,7 @@ impl Row {
             times_lazy: None,
             speedup_over_dense: None,
             times_f32_step: None,
+            ns_per_call: None,
         }
     }
 
@@ -114,6 +118,9 @@ impl fmt::Display for Row {
         }
         if let Some(times) = self.times_f32_step {
             write!(f, "  {times:.2} x a step in f32")?;
+        }
+        if let Some(ns) = self.ns_per_call {
+            write!(f, "  {ns:.0} ns a call")?;
         }
         Ok(())
     }
