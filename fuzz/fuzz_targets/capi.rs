@@ -570,8 +570,8 @@ impl<'a> Session<'a> {
                     adamant_tensor_init(source.pointer(room.cast()), size)
                 }
                 4 => {
-                    // Few, or more than there is memory for.
-                    let rows = source.below(256) | usize::from(source.is_hostile()) << 60;
+                    // Few, or more than memory can be: less, and AddressSanitizer would end it.
+                    let rows = source.below(256) | usize::from(source.is_hostile()) << 62;
                     let (element, way) = (source.value(11), source.value(2));
                     let out = source.pointer(&mut handle);
                     let status = adamant_dense_equivalent_new(rows, element, way, out);
@@ -580,7 +580,7 @@ impl<'a> Session<'a> {
                 }
                 _ => {
                     let mut buffer = ptr::null_mut();
-                    let len = source.below(256) | usize::from(source.is_hostile()) << 60;
+                    let len = source.below(256) | usize::from(source.is_hostile()) << 62;
                     let element = source.value(11);
                     let status = adamant_buffer_new(len, element, source.pointer(&mut buffer));
                     adamant_buffer_free(buffer);
