@@ -65,7 +65,12 @@ impl Isa {
     /// or one that this CPU lacks.
     pub fn selected() -> Result<Self, Error> {
         static SELECTED: OnceLock<Result<Isa, Error>> = OnceLock::new();
-        SELECTED.get_or_init(|| Self::choose(std::env::var_os("ADAMANT_ISA"))).clone()
+        let selected = SELECTED.get_or_init(|| Self::choose(std::env::var_os("ADAMANT_ISA")));
+        // A clone of all of it costs each call some nanoseconds.
+        match selected {
+            Ok(isa) => Ok(*isa),
+            Err(error) => Err(error.clone()),
+        }
     }
 
     fn choose(variable: Option<std::ffi::OsString>) -> Result<Self, Error> {

@@ -130,6 +130,8 @@
 //!
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
+//! - `capi`: all of this for C and whatever speaks its ABI, in a shared and a static library with the
+//!   header `include/adamant.h`; see "From C" in the README.
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
@@ -137,6 +139,8 @@ mod buffer;
 mod dense;
 mod element;
 mod error;
+#[cfg(feature = "capi")]
+pub mod ffi;
 mod isa;
 mod kernel;
 mod lanes;

@@ -149,7 +149,7 @@ impl<'a, R: RowRule, F: Float> Table<'a, R, F> {
         Ok(())
     }
 
-    fn reborrow(&mut self) -> Table<'_, R, F> {
+    pub(crate) fn reborrow(&mut self) -> Table<'_, R, F> {
         let mut moments = self.moments.as_mut().iter_mut();
         Table {
             param: self.param,
@@ -341,12 +341,23 @@ pub trait RowOptimizer: RowRule {
         table.check(self)?;
         grads.check(table.width)?;
         let listed = scratch.sort(grads.rows, table.rows())?;
-        let (cpu, rule, update) = (step.cpu, *self, Some((&step, grads.into())));
-        let table = table.reborrow();
-        let span = Span { cpu, rule, update, table, first: 0, before: (), listed };
-        partition::run(exec.parallel, span);
+        step_listed(exec, *self, &step, table.reborrow(), grads.into(), listed);
         Ok(())
     }
+}
+
+/// Whatever does not depend on the type of the indices; compiled once for all of them.
+fn step_listed<'a, R: RowRule, F: Float>(
+    exec: Exec,
+    rule: R,
+    step: &'a Step<R>,
+    table: Table<'a, R, F>,
+    values: Values<'a, F>,
+    listed: Occurrences<'a>,
+) {
+    let (cpu, update) = (step.cpu, Some((step, values)));
+    let span = Span { cpu, rule, update, table, first: 0, before: (), listed };
+    partition::run(exec.parallel, span);
 }
 
 impl<R: RowRule> RowOptimizer for R {}

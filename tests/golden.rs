@@ -2,8 +2,12 @@
 //! what the papers of three more optimizers say (`paper.py`), on every
 //! instruction set, in `f64` and `f32`.
 //!
-//! `ADAMANT_GOLDEN_DIR` names another folder of such files.
+//! `ADAMANT_GOLDEN_DIR` names another folder of such files. `ADAMANT_GOLDEN_WORDS` names a folder to
+//! write the dense ones to, in the numbers that the programs of `tests/c` read (feature `capi`).
 
+#[cfg(feature = "capi")]
+#[path = "support/capi.rs"]
+mod hyper;
 mod support;
 
 use std::{collections::BTreeMap, env, fs, path::Path};
@@ -19,6 +23,10 @@ use support::Columns;
 /// One file: a run of an optimizer, in the names of the library that ran it.
 #[derive(Deserialize)]
 struct Golden {
+    /// The name of the file.
+    #[serde(skip)]
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
+    name: String,
     optimizer: String,
     hyper: BTreeMap<String, serde_json::Value>,
     param: serde_json::Value,
@@ -69,7 +77,10 @@ fn library_error(optimizer: &str) -> f64 {
 impl Golden {
     fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let read =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        Self { name, ..read }
     }
 
     /// Finds the optimizer and replays the run.
@@ -262,6 +273,11 @@ impl Golden {
             self.check_on::<R, f64>(&rule, exec, states.clone(), self.dense_step(&rule, exec));
             self.check_on::<R, f32>(&rule, exec, states.clone(), self.dense_step(&rule, exec));
         }
+        #[cfg(feature = "capi")]
+        if let Some(folder) = env::var_os("ADAMANT_GOLDEN_WORDS") {
+            let path = Path::new(&folder).join(&self.name);
+            fs::write(path, self.words(&rule, states)).expect("a folder that can be written");
+        }
     }
 
     /// The same for gradients of rows.
@@ -274,6 +290,38 @@ impl Golden {
                 self.check_on::<Adam, f32>(&adam, exec, states, step);
             }
         }
+    }
+
+    /// The run in words of 64 bits, in the order that `tests/c/cases.h` gives.
+    #[cfg(feature = "capi")]
+    #[allow(unsafe_code, reason = "the bytes of a struct of C")]
+    fn words<R: Rule>(&self, rule: &R, states: impl IntoIterator<Item = &'static str>) -> String {
+        use adamant::ffi::adamant_hyper;
+        const HYPER: usize = size_of::<adamant_hyper>() / 8;
+        let (param, grads) = (numbers(&self.param), self.grads.as_array().expect("arrays"));
+        let moments = R::MOMENT_NAMES.as_ref().len();
+        let mut words = vec![param.len() as u64, grads.len() as u64, moments as u64];
+        words.push(library_error(&self.optimizer).to_bits());
+        // SAFETY: integers and floats without padding.
+        words.extend(unsafe {
+            std::mem::transmute::<adamant_hyper, [u64; HYPER]>(hyper::hyper_of(rule))
+        });
+        let put = |words: &mut Vec<u64>, numbers: Vec<f64>| {
+            words.extend(numbers.into_iter().map(f64::to_bits));
+        };
+        put(&mut words, param);
+        for (t, grad) in (1..).zip(grads) {
+            put(&mut words, numbers(grad));
+            words.push(self.params.contains_key(&t).into());
+            put(&mut words, self.params.get(&t).map(numbers).unwrap_or_default());
+        }
+        let mut states = states.into_iter();
+        for _ in 0..moments {
+            let state = states.next().and_then(|name| self.state.get(name));
+            words.push(state.is_some().into());
+            put(&mut words, state.map(numbers).unwrap_or_default());
+        }
+        words.iter().map(|word| format!("{word:x}\n")).collect()
     }
 
     fn execs(&self) -> impl Iterator<Item = Exec> {

@@ -41,6 +41,9 @@ pub struct Row {
     /// Of steps that flush subnormal moments: how many fit into one that does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times_unflushed: Option<f64>,
+    /// Of calls that have next to nothing to do: the time of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_per_call: Option<f64>,
 }
 
 impl Row {
@@ -74,6 +77,7 @@ impl Row {
             times_f32_step: None,
             times_as_fast_as_f32_limit: None,
             times_unflushed: None,
+            ns_per_call: None,
         }
     }
 
@@ -129,6 +133,9 @@ impl fmt::Display for Row {
         }
         if let Some(times) = self.times_unflushed {
             write!(f, "  {times:.2} in one with subnormals")?;
+        }
+        if let Some(ns) = self.ns_per_call {
+            write!(f, "  {ns:.0} ns a call")?;
         }
         Ok(())
     }

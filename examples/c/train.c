@@ -1,0 +1,99 @@
+/*
+ * Trains a network of one hidden layer to tell the inside of a circle from the outside, with AdamW
+ * and gradients clipped by their norm, and prints a falling loss.
+ */
+#include <adamant.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { POINTS = 512, HIDDEN = 32, STEPS = 1000 };
+
+/* Parameters, gradients and both moments of one layer: memory is the caller's. */
+typedef struct {
+    float param[3 * HIDDEN], grad[3 * HIDDEN], exp_avg[3 * HIDDEN], exp_avg_sq[3 * HIDDEN];
+} layer;
+
+/* Ends the program with the library's own words. */
+static void check(adamant_status status) {
+    if (status != ADAMANT_OK) {
+        fprintf(stderr, "adamant: status %d: %s\n", (int)status, adamant_last_error());
+        exit(1);
+    }
+}
+
+/* Between -1 and 1: a linear congruential generator, the same everywhere. */
+static float uniform(void) {
+    static uint64_t state = 1;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(state >> 40) / (float)(1 << 23) - 1.0f;
+}
+
+static adamant_array floats(float *data, size_t len) {
+    adamant_array array = {data, len, ADAMANT_F32};
+    return array;
+}
+
+static adamant_tensor tensor_of(layer *it, size_t len) {
+    adamant_tensor tensor;
+    check(adamant_tensor_init(&tensor, sizeof tensor));
+    tensor.param = floats(it->param, len);
+    tensor.grad = floats(it->grad, len);
+    tensor.moments[0] = floats(it->exp_avg, len);
+    tensor.moments[1] = floats(it->exp_avg_sq, len);
+    tensor.zero_grad = 1; /* the step leaves gradients of zero */
+    return tensor;
+}
+
+/* Adds one point's part to the gradients, and returns its loss. */
+static float learn(layer *in, layer *out, const float point[2]) {
+    float inside = point[0] * point[0] + point[1] * point[1] < 0.5f ? 1.0f : 0.0f;
+    float hidden[HIDDEN], logit = out->param[HIDDEN];
+    for (int i = 0; i < HIDDEN; ++i) {
+        const float *w = &in->param[3 * i];
+        hidden[i] = tanhf(w[0] * point[0] + w[1] * point[1] + w[2]);
+        logit += out->param[i] * hidden[i];
+    }
+    float error = (1.0f / (1.0f + expf(-logit)) - inside) / POINTS;
+    out->grad[HIDDEN] += error;
+    for (int i = 0; i < HIDDEN; ++i) {
+        float back = error * out->param[i] * (1.0f - hidden[i] * hidden[i]);
+        out->grad[i] += error * hidden[i];
+        in->grad[3 * i] += back * point[0];
+        in->grad[3 * i + 1] += back * point[1];
+        in->grad[3 * i + 2] += back;
+    }
+    return (fmaxf(logit, 0.0f) - logit * inside + log1pf(expf(-fabsf(logit)))) / POINTS;
+}
+
+int main(void) {
+    static layer in, out;
+    static float points[POINTS][2];
+    for (int i = 0; i < 3 * HIDDEN; ++i) in.param[i] = uniform();
+    for (int i = 0; i < HIDDEN; ++i) out.param[i] = 0.2f * uniform();
+    for (int i = 0; i < POINTS; ++i) points[i][0] = uniform(), points[i][1] = uniform();
+
+    adamant_hyper hyper;
+    check(adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_ADAMW));
+    adamant_pass pass;
+    check(adamant_pass_init(&pass, sizeof pass));
+    adamant_tensor tensors[2] = {tensor_of(&in, 3 * HIDDEN), tensor_of(&out, HIDDEN + 1)};
+    adamant_array grads[2] = {tensors[0].grad, tensors[1].grad};
+
+    printf("adamant %s\n", adamant_version_string());
+    float first = 0.0f, loss = 0.0f;
+    for (int step = 1; step <= STEPS; ++step) {
+        loss = 0.0f;
+        for (int i = 0; i < POINTS; ++i) loss += learn(&in, &out, points[i]);
+        if (step == 1) first = loss;
+        if (step == 1 || step % 200 == 0) printf("step %4d: loss %.4f\n", step, loss);
+
+        double norm;
+        check(adamant_grad_norm(NULL, grads, 2, &norm));
+        pass.grad_factor = adamant_clip_factor(norm, 1.0);
+        hyper.lr = 0.02 * (1.0 - (double)(step - 1) / STEPS); /* a schedule sets the field */
+        check(adamant_step(&hyper, NULL, (uint64_t)step, &pass, tensors, 2));
+    }
+    return loss < 0.2f * first ? 0 : 1;
+}

@@ -1,0 +1,408 @@
+//! The caller's arrays: what they are checked for, and the one place that makes slices of them.
+
+use core::{
+    cell::RefCell,
+    convert::Infallible,
+    ffi::c_void,
+    fmt,
+    mem::{self, MaybeUninit},
+    slice,
+};
+
+use half::{bf16, f16};
+
+use super::status::{Failure, adamant_status, refuse};
+
+/// The types of arrays.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_type {
+    /// No array: its length is 0.
+    ADAMANT_NONE = 0,
+    /// `float`.
+    ADAMANT_F32 = 1,
+    /// `double`.
+    ADAMANT_F64 = 2,
+    /// The upper half of a float, as `uint16_t`.
+    ADAMANT_BF16 = 3,
+    /// IEEE 754 binary16, as `uint16_t`.
+    ADAMANT_F16 = 4,
+    /// Codes of 8 bits, as `uint8_t`, with a `float` for each 256 of them: see `adamant_q8`.
+    ADAMANT_Q8 = 5,
+    /// The lower half of parameters that are split in two, as `uint16_t`: see `adamant_tensor`.
+    ADAMANT_LOW16 = 6,
+    /// `uint32_t`, for indices, like all that follow.
+    ADAMANT_U32 = 7,
+    /// `uint64_t`.
+    ADAMANT_U64 = 8,
+    /// `int32_t`.
+    ADAMANT_I32 = 9,
+    /// `int64_t`.
+    ADAMANT_I64 = 10,
+}
+
+/// An array of the caller's: any length, and any address that suits its type. Null is an address for
+/// no elements. All zeros is no array.
+///
+/// `data` is not const, but only what a function says it writes is written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_array {
+    /// The first element.
+    pub data: *mut c_void,
+    /// The number of elements.
+    pub len: usize,
+    /// One of `adamant_type`.
+    pub r#type: u32,
+}
+
+impl adamant_array {
+    pub(super) const NONE: Self = Self { data: core::ptr::null_mut(), len: 0, r#type: 0 };
+
+    /// What is wrong with it, for [`Claims::claim`].
+    #[cold]
+    #[inline(never)]
+    fn refusal(&self, place: Place) -> Failure {
+        let Self { len, .. } = *self;
+        let start = self.data.addr();
+        let refusal = || {
+            let element = type_of(self.r#type, place)?;
+            let size = element.bytes();
+            if element == adamant_type::ADAMANT_NONE {
+                refuse!(
+                    ADAMANT_TYPE_MISMATCH,
+                    "{place} has {len} elements, but its type is ADAMANT_NONE"
+                );
+            }
+            if start == 0 {
+                refuse!(ADAMANT_NULL_POINTER, "{place} is null, but has {len} elements");
+            }
+            if !start.is_multiple_of(size) {
+                refuse!(
+                    ADAMANT_MISALIGNED,
+                    "{place} is at {start:#x}, which is no multiple of {size}"
+                );
+            }
+            refuse!(
+                ADAMANT_TOO_LARGE,
+                "{place} has {len} elements of {size} bytes, more than memory can be"
+            )
+        };
+        let refused: Result<Infallible, Failure> = refusal();
+        match refused {
+            Err(failure) => failure,
+            Ok(never) => match never {},
+        }
+    }
+
+    /// Checks that it is of a type.
+    pub(super) fn expect(&self, expected: adamant_type, place: Place) -> Result<(), Failure> {
+        let found = type_of(self.r#type, place)?;
+        if found != expected {
+            refuse!(ADAMANT_TYPE_MISMATCH, "{place} is {found:?}, but must be {expected:?}");
+        }
+        Ok(())
+    }
+
+    /// As a slice.
+    ///
+    /// # Safety
+    ///
+    /// The array was [claimed](Claims::claim) with a type of `T`'s size, the call's claims were found
+    /// [apart](Claims::check), and no slice of it is alive that may be written.
+    #[inline]
+    pub(super) unsafe fn slice<'a, T: Element>(&self) -> &'a [T] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: not null, aligned, at most `isize::MAX` bytes: `claim`. Initialised, and written by
+        // nobody else: the caller's promise, and `check` for the arrays of the call.
+        unsafe { slice::from_raw_parts(self.data.cast(), self.len) }
+    }
+
+    /// As a slice that may be written.
+    ///
+    /// # Safety
+    ///
+    /// As [`slice`](Self::slice), the array was claimed to be written, and no other slice of it is
+    /// alive.
+    #[inline]
+    pub(super) unsafe fn slice_mut<'a, T: Element>(&self) -> &'a mut [T] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: as in `slice`; read by nobody else, too.
+        unsafe { slice::from_raw_parts_mut(self.data.cast(), self.len) }
+    }
+}
+
+/// The types by their numbers.
+const TYPES: [adamant_type; 11] = {
+    use adamant_type::*;
+    [
+        ADAMANT_NONE,
+        ADAMANT_F32,
+        ADAMANT_F64,
+        ADAMANT_BF16,
+        ADAMANT_F16,
+        ADAMANT_Q8,
+        ADAMANT_LOW16,
+        ADAMANT_U32,
+        ADAMANT_U64,
+        ADAMANT_I32,
+        ADAMANT_I64,
+    ]
+};
+
+const _: () = {
+    let mut number = 0;
+    while number < TYPES.len() {
+        assert!(TYPES[number] as usize == number);
+        number += 1;
+    }
+};
+
+/// A type by its number.
+pub(super) fn type_of(number: u32, place: Place) -> Result<adamant_type, Failure> {
+    match TYPES.get(number as usize) {
+        Some(&found) => Ok(found),
+        None => {
+            refuse!(
+                ADAMANT_UNKNOWN_VALUE,
+                "the type of {place} is {number}, which is no adamant_type"
+            )
+        }
+    }
+}
+
+impl adamant_type {
+    /// The bytes of an element, which are its alignment, too.
+    #[inline]
+    pub(super) fn bytes(self) -> usize {
+        use adamant_type::*;
+        match self {
+            ADAMANT_F32 | ADAMANT_U32 | ADAMANT_I32 => 4,
+            ADAMANT_F64 | ADAMANT_U64 | ADAMANT_I64 => 8,
+            ADAMANT_BF16 | ADAMANT_F16 | ADAMANT_LOW16 => 2,
+            ADAMANT_NONE | ADAMANT_Q8 => 1,
+        }
+    }
+}
+
+/// What an array may be a slice of: plain numbers, for which all bits are valid.
+pub(super) trait Element: Copy {}
+
+macro_rules! elements {
+    ($($element:ty),+) => { $(impl Element for $element {})+ };
+}
+
+elements!(f32, f64, bf16, f16, u8, u16, u32, u64, i32, i64);
+
+/// What a message calls an array. Two registers, since every array of a call has one.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    name: &'static &'static str,
+    /// Which of the arrays of this name, and in the upper half of which tensor;
+    /// [`ONLY`](Self::ONLY) where there is one.
+    which: u64,
+}
+
+impl Place {
+    const ONLY: u64 = 0xffff_ffff;
+
+    pub(super) const fn of(name: &'static &'static str) -> Self {
+        Self { name, which: Self::ONLY << 32 | Self::ONLY }
+    }
+
+    pub(super) const fn number(self, number: usize) -> Self {
+        Self { which: self.which & Self::ONLY << 32 | number as u64 & Self::ONLY, ..self }
+    }
+
+    pub(super) const fn of_tensor(self, tensor: usize) -> Self {
+        Self { which: self.which & Self::ONLY | (tensor as u64) << 32, ..self }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, tensor) = (self.which & Self::ONLY, self.which >> 32);
+        f.write_str(self.name)?;
+        if number != Self::ONLY {
+            write!(f, "[{number}]")?;
+        }
+        if tensor != Self::ONLY {
+            write!(f, " of tensor {tensor}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The memory of an array.
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    end: usize,
+    written: bool,
+    place: Place,
+}
+
+/// So many spans are compared with each other, without more memory: those of one tensor, and the
+/// tensor itself.
+const FEW: usize = 10;
+
+/// The memory of all arrays of a call.
+pub(super) struct Claims {
+    few: [MaybeUninit<Span>; FEW],
+    /// How many of the few there are.
+    count: usize,
+    /// Those before, where they are more; the memory is kept for the thread's next call.
+    many: Vec<Span>,
+}
+
+thread_local! {
+    static MANY: RefCell<Vec<Span>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Claims {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Self { few: [const { MaybeUninit::uninit() }; FEW], count: 0, many: Vec::new() }
+    }
+
+    /// Checks the memory of an array by itself, and notes it down; returns its type.
+    ///
+    /// Inlined, as is all that it does for an array with nothing wrong: a call has up to ten.
+    #[inline(always)]
+    pub(super) fn claim(
+        &mut self,
+        array: &adamant_array,
+        written: bool,
+        place: Place,
+    ) -> Result<adamant_type, Failure> {
+        let Some(&element) = TYPES.get(array.r#type as usize) else {
+            return Err(array.refusal(place));
+        };
+        if array.len == 0 {
+            return Ok(element);
+        }
+        let (start, size) = (array.data.addr(), element.bytes());
+        let bytes = array.len.checked_mul(size).filter(|&bytes| bytes <= isize::MAX as usize);
+        let end = bytes.and_then(|bytes| start.checked_add(bytes));
+        // Sizes are powers of two.
+        let is_aligned = start != 0 && start & (size - 1) == 0;
+        match end {
+            Some(end) if is_aligned && element != adamant_type::ADAMANT_NONE => {
+                self.push(Span { start, end, written, place });
+                Ok(element)
+            }
+            _ => Err(array.refusal(place)),
+        }
+    }
+
+    /// Notes down memory that is read, and known to be memory.
+    #[inline(always)]
+    pub(super) fn note(&mut self, start: usize, bytes: usize, place: Place) {
+        self.push(Span { start, end: start + bytes, written: false, place });
+    }
+
+    #[inline(always)]
+    fn push(&mut self, span: Span) {
+        if self.count == FEW {
+            self.spill();
+        }
+        // Straight to its place: nothing else takes the address of a span.
+        self.few[self.count].write(span);
+        self.count += 1;
+    }
+
+    /// Puts the few to the many.
+    #[cold]
+    #[inline(never)]
+    fn spill(&mut self) {
+        if self.many.is_empty() {
+            self.many = MANY.take();
+            self.many.clear();
+        }
+        let mut many = mem::take(&mut self.many);
+        many.extend(self.few());
+        self.many = many;
+        self.count = 0;
+    }
+
+    /// Those that are not among the many.
+    #[inline(always)]
+    fn few(&self) -> &[Span] {
+        let few = &self.few[..self.count];
+        // SAFETY: `push` wrote the first `count`.
+        unsafe { slice::from_raw_parts(few.as_ptr().cast(), few.len()) }
+    }
+
+    /// Fails if an array that is to be written has memory in common with another.
+    #[inline]
+    pub(super) fn check(&mut self) -> Result<(), Failure> {
+        if !self.many.is_empty() {
+            return self.check_many();
+        }
+        let few = self.few();
+        for (i, one) in few.iter().enumerate() {
+            for other in &few[..i] {
+                let apart = one.end <= other.start || other.end <= one.start;
+                if !apart && (one.written || other.written) {
+                    return Err(overlap(one, other));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check_many(&mut self) -> Result<(), Failure> {
+        self.spill();
+        self.many.sort_unstable_by_key(|span| span.start);
+        // Of those that begin before, the one that ends last, and the one that is written and does.
+        let (mut last, mut last_written) = (None::<&Span>, None::<&Span>);
+        let mut found = Ok(());
+        for span in &self.many {
+            let before = if span.written { last } else { last_written };
+            if let Some(before) = before.filter(|before| span.start < before.end) {
+                found = Err(overlap(span, before));
+                break;
+            }
+            let ends_last = |last: Option<&Span>| last.is_none_or(|last| last.end < span.end);
+            if ends_last(last) {
+                last = Some(span);
+            }
+            if span.written && ends_last(last_written) {
+                last_written = Some(span);
+            }
+        }
+        MANY.set(mem::take(&mut self.many));
+        found
+    }
+}
+
+#[cold]
+fn overlap(one: &Span, other: &Span) -> Failure {
+    let bytes = |span: &Span| span.end - span.start;
+    Failure::new(
+        adamant_status::ADAMANT_OVERLAP,
+        format_args!(
+            "{} ({} bytes at {:#x}) overlaps {} ({} bytes at {:#x})",
+            one.place,
+            bytes(one),
+            one.start,
+            other.place,
+            bytes(other),
+            other.start
+        ),
+    )
+}
+
+/// Fails unless there is memory for so many bytes: Rust's own allocations abort.
+pub(super) fn check_memory(bytes: Option<usize>, what: fmt::Arguments<'_>) -> Result<(), Failure> {
+    let mut probe = Vec::<u8>::new();
+    match bytes.map(|bytes| probe.try_reserve_exact(bytes)) {
+        Some(Ok(())) => Ok(()),
+        _ => refuse!(ADAMANT_OUT_OF_MEMORY, "there is no memory for {what}"),
+    }
+}
