@@ -682,14 +682,14 @@ adamant_status adamant_step(const struct adamant_hyper *hyper,
 // # The norm of gradients
 //
 // Writes to `*norm` the Euclidean norm of all gradients of a model, taken as one vector: `count`
-// arrays, all in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
+// arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
 // default.
 //
 // Squares are summed in double. The norm is infinite or NaN if any gradient is; the order of the sum
 // depends on the lengths of the arrays alone, so that its bits are the same everywhere.
 //
-// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays, ADAMANT_UNKNOWN_ISA and
-// ADAMANT_ISA_UNAVAILABLE.
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
+// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 adamant_status adamant_grad_norm(const struct adamant_exec *exec,
                                  const struct adamant_array *grads,
                                  size_t count,

@@ -224,7 +224,7 @@ impl Sum {
         }
     }
 
-    fn of_blocks<E: GradElement>(self, values: &[E]) -> f64 {
+    pub(crate) fn of_blocks<E: GradElement>(self, values: &[E]) -> f64 {
         let blocks = values.len().div_ceil(BLOCK);
         if blocks <= 1 {
             return self.cpu.run(OfBlock { values, scale: self.scale });

@@ -12,7 +12,7 @@ use std::{ffi::CStr, fmt::Debug, mem, ptr, slice};
 use adamant::{
     Adam, Arity, CatchUp, DenseEquivalent, Exec, Float, Grad, Isa, MixedOptimizer, MixedTensor,
     Moment, Optimizer, Outcome, Param, Pass, Q8, RowGrads, RowIndex, RowOptimizer, RowRule,
-    RowScratch, RowWiseAdam, Rule, Table, Tensor, clip_factor,
+    RowScratch, RowWiseAdam, Rule, Sgd, Table, Tensor, clip_factor,
     ffi::{adamant_status::*, adamant_type::*, *},
     grad_norm_on,
 };
@@ -624,6 +624,33 @@ fn norms_have_the_bits_of_rust() {
     check_norm::<f64>(ADAMANT_F64);
     check_norm::<bf16>(ADAMANT_BF16);
     check_norm::<f16>(ADAMANT_F16);
+}
+
+#[test]
+fn norms_of_arrays_of_different_types_have_the_bits_of_rust() {
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut random = |element, len| Memory::random(&mut rng, element, len, false);
+    let mut single = random(ADAMANT_F32, 10_000);
+    let mut brain = random(ADAMANT_BF16, 5_000);
+    let mut half = random(ADAMANT_F16, 77);
+    let tensor = |grad| MixedTensor::<Sgd> {
+        param: Param::F32(&mut []),
+        grad,
+        moments: [Moment::F32(&mut [])],
+        first: 0,
+    };
+    let tensors = [
+        tensor(Grad::F32(single.slice())),
+        tensor(Grad::Bf16(brain.slice())),
+        tensor(Grad::F16(half.slice())),
+    ];
+    let exec = Exec { isa: Isa::detect(), parallel: false };
+    let expected = MixedTensor::grad_norm(exec, &tensors).expect("a norm");
+    let arrays = [single.array(), brain.array(), half.array()];
+    let (exec, mut norm) = (serial(exec.isa), -1.0);
+    // SAFETY: structs of this version, and memory that is alive.
+    ok(unsafe { adamant_grad_norm(&exec, arrays.as_ptr(), arrays.len(), &mut norm) });
+    assert_eq!(norm.to_bits(), expected.to_bits());
 }
 
 #[test]

@@ -5,23 +5,26 @@ use half::{bf16, f16};
 use super::{
     dense::with_all,
     exec::{Runner, adamant_exec, put},
-    memory::{Claims, Element, Place, adamant_array, adamant_type},
+    memory::{Claims, Place, adamant_array, adamant_type},
     status::{Failure, adamant_status, guarded, refuse},
     versioned::check_pointer,
 };
-use crate::{GradElement, clip_factor, grad_norm_on};
+use crate::{
+    clip_factor,
+    norm::{Gradients, Sum, norm},
+};
 
 /// # The norm of gradients
 ///
 /// Writes to `*norm` the Euclidean norm of all gradients of a model, taken as one vector: `count`
-/// arrays, all in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
+/// arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
 /// default.
 ///
 /// Squares are summed in double. The norm is infinite or NaN if any gradient is; the order of the sum
 /// depends on the lengths of the arrays alone, so that its bits are the same everywhere.
 ///
-/// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays, ADAMANT_UNKNOWN_ISA and
-/// ADAMANT_ISA_UNAVAILABLE.
+/// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
+/// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_grad_norm(
     exec: *const adamant_exec,
@@ -37,32 +40,18 @@ pub unsafe extern "C" fn adamant_grad_norm(
         // SAFETY: the caller's promise.
         let grads = unsafe { Grads::new(grads, count)? };
         let mut claims = Claims::new();
-        let mut common = ADAMANT_NONE;
         for index in 0..count {
             let place = Place::of(&"grads").number(index);
             match claims.claim(&grads.get(index), false, place)? {
-                ADAMANT_NONE => {}
-                found @ (ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16) => {
-                    if common == ADAMANT_NONE {
-                        common = found;
-                    }
-                    grads.get(index).expect(common, place)?;
-                }
+                ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16 => {}
                 other => {
                     refuse!(ADAMANT_TYPE_MISMATCH, "{place} is {other:?}, which is no gradient")
                 }
             }
         }
         claims.check()?;
-        // SAFETY: claimed with this type.
-        let found = unsafe {
-            match common {
-                ADAMANT_F64 => grads.norm::<f64>(&runner)?,
-                ADAMANT_BF16 => grads.norm::<bf16>(&runner)?,
-                ADAMANT_F16 => grads.norm::<f16>(&runner)?,
-                _ => grads.norm::<f32>(&runner)?,
-            }
-        };
+        // SAFETY: all were claimed as what they are.
+        let found = unsafe { grads.norm(&runner)? };
         // SAFETY: the caller's promise.
         unsafe { put(norm, "norm", found) }
     })
@@ -98,23 +87,75 @@ impl Grads {
 
     /// # Safety
     ///
-    /// All arrays were claimed as `E`, or are none.
-    unsafe fn norm<E: GradElement + Element>(&self, runner: &Runner<'_>) -> Result<f64, Failure> {
+    /// All arrays were claimed.
+    unsafe fn norm(&self, runner: &Runner<'_>) -> Result<f64, Failure> {
         let len = (0..self.count).map(|index| self.get(index).len).fold(0, usize::saturating_add);
-        let mut norm = 0.0;
+        let mut found = 0.0;
         with_all(
             self.count,
             // SAFETY: the caller's promise.
-            |index| unsafe { self.get(index).slice::<E>() },
-            || &[][..],
+            |index| unsafe { AnyGrads::new(&self.get(index)) },
+            || AnyGrads::F32(&[]),
             |grads| {
                 runner.run(len, &mut |exec| {
-                    norm = grad_norm_on(exec, grads)?;
+                    found = norm(exec, grads)?;
                     Ok(())
                 })
             },
         )?;
-        Ok(norm)
+        Ok(found)
+    }
+}
+
+/// Gradients of whatever type.
+enum AnyGrads<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+impl AnyGrads<'_> {
+    /// # Safety
+    ///
+    /// The array was claimed, and its type is one of these or none.
+    unsafe fn new(array: &adamant_array) -> Self {
+        use adamant_type::*;
+        let is = |element: adamant_type| array.r#type == element as u32;
+        // SAFETY: claimed as what it is: the caller's promise.
+        unsafe {
+            if is(ADAMANT_F64) {
+                Self::F64(array.slice())
+            } else if is(ADAMANT_BF16) {
+                Self::Bf16(array.slice())
+            } else if is(ADAMANT_F16) {
+                Self::F16(array.slice())
+            } else {
+                Self::F32(array.slice())
+            }
+        }
+    }
+}
+
+impl Gradients for AnyGrads<'_> {
+    const ARE_F64: bool = true;
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(grads) => grads.len(),
+            Self::F64(grads) => grads.len(),
+            Self::Bf16(grads) => grads.len(),
+            Self::F16(grads) => grads.len(),
+        }
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        match self {
+            Self::F32(grads) => sum.of_blocks(grads),
+            Self::F64(grads) => sum.of_blocks(grads),
+            Self::Bf16(grads) => sum.of_blocks(grads),
+            Self::F16(grads) => sum.of_blocks(grads),
+        }
     }
 }
 
