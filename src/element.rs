@@ -1,7 +1,7 @@
 //! Numbers of 16 bits: how registers of them are widened to `f32` and narrowed back, and where the
 //! random bits of rounding come from.
 //!
-//! What is not inlined with debug assertions would otherwise, unoptimized, need a megabyte of stack.
+//! What need not be inlined with debug assertions would otherwise, unoptimized, take a megabyte of stack.
 
 mod half_float;
 mod q8;
@@ -24,13 +24,13 @@ pub(crate) trait Element: Copy + Default + 'static {
 }
 
 impl Element for f32 {
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, same: &[Self]) -> Vector<S, f32> {
         Vector::read(simd, same)
     }
 
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow<S: Simd>(same: &mut [Self], wide: Vector<S, f32>) {
         wide.write(same);
@@ -38,13 +38,13 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
         (Words::widen(simd, narrow.reinterpret_cast()) << 16).floats()
     }
 
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
         let is_odd = Words::of(wide) >> 16 & 1;
@@ -54,7 +54,7 @@ impl Element for bf16 {
 
 /// Goes up to the next bf16 where the lower half of a number and `share`, of 16 bits, have a carry. If
 /// that is 16 random bits, the probability is the part of the way from the lower neighbour.
-#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, share: Words<S>) {
     let bits = Words::of(wide);
@@ -65,7 +65,7 @@ pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, sh
 
 /// A number as its nearest bf16, ties away from zero, and what is left: see
 /// [`Param::Split`](crate::Param::Split).
-#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S, f32>) {
     let bits = Words::of(wide);
@@ -74,7 +74,7 @@ pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S,
 }
 
 /// The inverse of [`split`].
-#[cfg_attr(debug_assertions, inline(never))]
+#[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16]) -> Vector<S, f32> {
     let high = Words::widen(simd, high.reinterpret_cast()) << 16;
@@ -130,7 +130,7 @@ pub(crate) struct Draw {
 
 impl Draw {
     /// 32 bits for each element of some registers, from a place in the run on.
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn bits<S: Simd, const N: usize>(
         &self,

@@ -10,7 +10,7 @@ use crate::{lanes::Vector, words::Words};
 const SHIFT: u32 = (127 - 15) << 23;
 
 impl Element for f16 {
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
         #[cfg(target_arch = "x86_64")]
@@ -31,7 +31,7 @@ impl Element for f16 {
         (number | (bits & 0x8000) << 16).floats()
     }
 
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
         #[cfg(target_arch = "x86_64")]

@@ -98,7 +98,7 @@ impl Q8 {
     }
 
     /// A register of numbers out of a block, or fewer and zeros.
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn widen<S: Simd>(
         self,
@@ -117,7 +117,7 @@ impl Q8 {
 
     /// The largest element of registers and those before, as bits: those of numbers that are not
     /// negative are in the order of the numbers, those of NaN and of negative numbers behind them.
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn largest<S: Simd, const N: usize>(
         self,
@@ -145,7 +145,7 @@ impl Q8 {
     }
 
     /// What makes codes of a block, of which the largest element is known.
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn encoder<S: Simd>(self, largest: Words<S>, half: Half) -> Encoder {
         let largest = f32::from_bits(largest.fold(u32::max));
@@ -172,7 +172,7 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// The codes, each rounded to either neighbour at random.
-    #[cfg_attr(debug_assertions, inline(never))]
+    #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn narrow<S: Simd>(
         &self,

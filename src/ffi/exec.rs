@@ -79,12 +79,24 @@ impl Runner<'_> {
     ///
     /// As [`versioned::size_of_struct`], and `pool` is null or from `adamant_pool_new` and not freed
     /// before the call ends.
+    ///
+    /// Inlined: what it returns would go through memory, byte by byte, and be read back whole.
+    #[inline(always)]
     pub(super) unsafe fn read(exec: *const adamant_exec) -> Result<Self, Failure> {
         if exec.is_null() {
             return Ok(Self { exec: Exec::selected()?, pool: None });
         }
         // SAFETY: the same promise.
-        let found = unsafe { versioned::read(exec, "exec", adamant_exec::DEFAULT)? };
+        let size = unsafe { versioned::size_of_struct(exec, "exec")? };
+        let room;
+        let found = if size >= size_of::<adamant_exec>() {
+            // SAFETY: aligned, whole, and written by nobody: the same promise.
+            unsafe { &*exec }
+        } else {
+            // SAFETY: `size` bytes are there, by the same promise.
+            room = unsafe { versioned::read_sized(exec, size, adamant_exec::DEFAULT) };
+            &room
+        };
         let isa = match isa(found.isa)? {
             Some(isa) => isa,
             None => Isa::selected()?,
@@ -132,6 +144,7 @@ impl Runner<'_> {
 }
 
 /// An instruction set by number; `None` is the selected one.
+#[inline]
 fn isa(number: u32) -> Result<Option<Isa>, Failure> {
     const SELECTED: u32 = adamant_isa::ADAMANT_ISA_SELECTED as u32;
     const SCALAR: u32 = adamant_isa::ADAMANT_ISA_SCALAR as u32;

@@ -58,6 +58,7 @@ fn check_size<S: Versioned>(size: usize, name: &str) -> Result<(), Failure> {
 /// # Safety
 ///
 /// A pointer that is neither null nor misaligned is to a struct that is as large as its first field says.
+#[inline]
 pub(super) unsafe fn size_of_struct<S: Versioned>(
     pointer: *const S,
     name: &str,
@@ -86,6 +87,7 @@ pub(super) unsafe fn size_of_struct<S: Versioned>(
 /// # Safety
 ///
 /// As [`size_of_struct`].
+#[inline]
 pub(super) unsafe fn read<S: Versioned>(
     pointer: *const S,
     name: &str,

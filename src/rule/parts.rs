@@ -141,13 +141,18 @@ pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
         if doubling == [1.0; N] {
             return doubling;
         }
-        // The bits of `t` are hard to predict: they mask, where a branch would be slower.
-        let mask = (rest & 1).wrapping_neg();
+        // The bits of `t` are hard to predict: they mask, where a branch would be slower. Two of them
+        // are joined apart from the others, which wait for each other.
+        let masks = [rest & 1, rest >> 1 & 1].map(u64::wrapping_neg);
         for (gathered, doubling) in gathered.iter_mut().zip(&mut doubling) {
-            *gathered += f64::from_bits(doubling.to_bits() & mask) * (1.0 - *gathered);
-            *doubling *= 2.0 - *doubling;
+            let [one, two] = masks.map(|mask| {
+                let weight = f64::from_bits(doubling.to_bits() & mask);
+                *doubling *= 2.0 - *doubling;
+                weight
+            });
+            *gathered += (one + two * (1.0 - one)) * (1.0 - *gathered);
         }
-        rest >>= 1;
+        rest >>= 2;
     }
     gathered
 }
