@@ -496,16 +496,15 @@ pub unsafe extern "C" fn adamant_step(
     count: usize,
 ) -> adamant_status {
     guarded(|| {
-        let mut room = None;
+        let (mut claims, mut room) = (Claims::new(), None);
         // SAFETY: the structs are what the caller promises, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room)? };
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut claims)? };
         // SAFETY: the caller's promise.
         let runner = unsafe { Runner::read(exec)? };
         // SAFETY: the caller's promise.
         let pass = unsafe { adamant_pass::read(pass)? };
         // SAFETY: the caller's promise.
         let listed = unsafe { Listed::new(tensors, count)? };
-        let mut claims = Claims::new();
         claims.note(tensors.addr(), listed.size * count, Place::of(&"tensors"));
         let (mut common, mut len) = (None, 0_usize);
         for index in 0..count {

@@ -359,7 +359,7 @@ pub unsafe extern "C" fn adamant_step_rows_dense_equivalent(
         let (mut claims, mut room) = (Claims::new(), None);
         // SAFETY: structs and handles are what the caller promises, here and below.
         let (hyper, runner) =
-            unsafe { (adamant_hyper::read(hyper, &mut room)?, Runner::read(exec)?) };
+            unsafe { (adamant_hyper::read(hyper, &mut room, &mut claims)?, Runner::read(exec)?) };
         let adam = hyper::adam(hyper)?;
         // SAFETY: as above.
         let (table, element) = unsafe { adamant_table::read(table, &mut claims)? };

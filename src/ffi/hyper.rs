@@ -1,6 +1,7 @@
 //! Optimizers by number, and the hyper-parameters of all of them.
 
 use super::{
+    memory::{Claims, Place},
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, versioned},
 };
@@ -161,18 +162,21 @@ impl adamant_hyper {
         self.optimizer == adamant_optimizer::ADAMANT_ROW_WISE_ADAM as u32
     }
 
-    /// The caller's; copied into `room` only if it is of an earlier version.
+    /// The caller's, which no array of the call may overlap; copied into `room` only if it is of an
+    /// earlier version.
     ///
     /// # Safety
     ///
     /// As [`versioned::size_of_struct`], for as long as it is used.
     #[inline]
-    pub(super) unsafe fn read(
+    pub(super) unsafe fn read<'a>(
         pointer: *const Self,
-        room: &mut Option<Self>,
-    ) -> Result<&Self, Failure> {
+        room: &'a mut Option<Self>,
+        claims: &mut Claims,
+    ) -> Result<&'a Self, Failure> {
         // SAFETY: the same promise.
         let size = unsafe { versioned::size_of_struct(pointer, "hyper")? };
+        claims.note(pointer.addr(), size, Place::of(&"hyper"));
         if size >= size_of::<Self>() {
             // SAFETY: aligned, whole, and written by nobody: the same promise.
             return Ok(unsafe { &*pointer });

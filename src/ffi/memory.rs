@@ -246,9 +246,9 @@ struct Span {
     place: Place,
 }
 
-/// So many spans are compared with each other, without more memory: those of one tensor, and the
-/// tensor itself.
-const FEW: usize = 10;
+/// So many spans are compared with each other, without more memory: those of one tensor, the tensor
+/// itself, and the hyper-parameters.
+const FEW: usize = 11;
 
 /// The memory of all arrays of a call.
 pub(super) struct Claims {

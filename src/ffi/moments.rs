@@ -171,7 +171,7 @@ pub unsafe extern "C" fn adamant_moment_count(
     guarded(|| {
         let mut room = None;
         // SAFETY: the caller's promise, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room)? };
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut Claims::new())? };
         let found = with_row_rule(hyper, CountMoments)?;
         // SAFETY: the caller's promise.
         unsafe { put(count, "count", found) }
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn adamant_describe_moment(
     guarded(|| {
         let mut room = None;
         // SAFETY: the caller's promise, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room)? };
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut Claims::new())? };
         let element = type_of(r#type, Place::of(&"the moment"))?;
         let (found, _) = describe(hyper, number, element, rows, width)?;
         // SAFETY: the caller's promise.
@@ -222,9 +222,9 @@ pub unsafe extern "C" fn adamant_fill_moment(
 ) -> adamant_status {
     guarded(|| {
         use adamant_type::*;
-        let mut room = None;
+        let (mut claims, mut room) = (Claims::new(), None);
         // SAFETY: the structs are what the caller promises, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room)? };
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut claims)? };
         check_pointer(moment, "moment")?;
         // SAFETY: the caller's promise.
         let moment = unsafe { moment.read() };
@@ -236,7 +236,6 @@ pub unsafe extern "C" fn adamant_fill_moment(
                 unsafe { scales.read() }
             }
         };
-        let mut claims = Claims::new();
         let element = claims.claim(&moment, true, Place::of(&"moment"))?;
         if claims.claim(&scales, true, Place::of(&"scales"))? != ADAMANT_NONE {
             scales.expect(ADAMANT_F32, Place::of(&"scales"))?;

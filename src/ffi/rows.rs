@@ -322,7 +322,7 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
     guarded(|| {
         let (mut claims, mut room) = (Claims::new(), None);
         // SAFETY: the structs and handles are what the caller promises, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room)? };
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut claims)? };
         // SAFETY: the caller's promise.
         let runner = unsafe { Runner::read(exec)? };
         // SAFETY: the caller's promise.

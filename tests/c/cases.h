@@ -177,6 +177,11 @@ static void arrays_that_overlap_are_refused(void) {
     it.tensors[0].param.len = it.tensors[0].grad.len = 2;
     it.tensors[0].moments[0].len = it.tensors[0].moments[1].len = 2;
     call_refused(&it, 1, ADAMANT_OVERLAP, "overlaps tensors");
+    call_init(&it);
+    it.tensors[0].param.data = &it.hyper.lr;
+    it.tensors[0].param.len = it.tensors[0].grad.len = 2;
+    it.tensors[0].moments[0].len = it.tensors[0].moments[1].len = 2;
+    call_refused(&it, 1, ADAMANT_OVERLAP, "overlaps hyper");
     /* Gradients are read, and may be shared. */
     call_init(&it);
     it.tensors[1].grad = it.tensors[0].grad;
