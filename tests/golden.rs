@@ -25,7 +25,7 @@ use support::Columns;
 struct Golden {
     /// The name of the file.
     #[serde(skip)]
-    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
+    #[cfg_attr(not(feature = "capi"), allow(dead_code, reason = "the programs in C are told"))]
     name: String,
     optimizer: String,
     hyper: BTreeMap<String, serde_json::Value>,

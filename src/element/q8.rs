@@ -22,7 +22,7 @@ pub(crate) const BLOCK: usize = 256;
 ///
 /// A floating-point format, moved so that code 0 is 0: neighbours are 1/16 to 1/8 apart, down to 2^-18
 /// of the largest element of the block in a signed code, 2^-34 among squares. The scale makes the
-/// largest code the largest element. A block with an element that is not finite has a scale of NaN, and
+/// largest code the largest element, to a rounding or two. A block with an element that is not finite has a scale of NaN, and
 /// so it is all NaN. One whose largest element is below 1e-37 is 0.
 ///
 /// Averages of squares have the range and the resolution of their roots with a bit less of exponent and
