@@ -1,28 +1,29 @@
 //! The one loop: a rule over spans of memory, on one instruction set.
 
-use core::mem;
+use core::{marker::PhantomData, mem};
 
 use pulp::{Simd, WithSimd};
 
 use crate::{
-    Arity, Error, Exec, Float, Many, RowRule, Rule, Tensor,
+    Arity, Error, Float, Many, RowRule, Rule, Tensor,
     isa::Cpu,
     lanes::{Lanes, Register, Vector},
+    mixed,
+    optimizer::{Constants, of_rule},
     prefetch::{self, AHEAD},
+    tensor::{Precision, Run, Slices},
 };
 
 /// A step whose hyper-parameters nothing can be wrong with any more.
 pub(crate) struct Step<R: RowRule> {
     pub cpu: Cpu,
-    pub rule: R,
     pub constants: Many<R::RowConstants, f64>,
 }
 
 impl<R: RowRule> Step<R> {
     /// Step `t`, to be computed in `F`.
     #[inline]
-    pub(crate) fn new<F: Float>(rule: &R, exec: Exec, t: u64) -> Result<Self, Error> {
-        let cpu = exec.isa.cpu()?;
+    pub(crate) fn new<F: Float>(rule: &R, cpu: Cpu, t: u64) -> Result<Self, Error> {
         rule.check_rule()?;
         if t == 0 {
             return Err(Error::ZeroStep);
@@ -33,44 +34,129 @@ impl<R: RowRule> Step<R> {
                 return Err(Error::ConstantOverflow { value, float: F::NAME });
             }
         }
-        Ok(Self { cpu, rule: *rule, constants })
+        Ok(Self { cpu, constants })
     }
 }
 
-impl<R: Rule> Step<R> {
-    /// Takes the step of some tensors, on the calling thread. `prefetch` says whether to ask for
-    /// memory ahead: where it comes from beyond the second cache.
+/// What all elements of a call share, besides the rule.
+pub struct Pass {
+    /// What gradients are multiplied by.
+    pub grad_factor: f64,
+    pub flush_subnormals: bool,
+    pub seed: u64,
+    /// Whether to ask for memory ahead, in steps whose arrays are all of one type, and in others.
+    pub prefetch_plain: bool,
+    pub prefetch_mixed: bool,
+}
+
+impl Pass {
+    /// What a step of a tensor goes through.
     #[inline]
-    pub(crate) fn run<F: Float>(&self, tensors: &mut [Tensor<'_, R, F>], prefetch: bool) {
-        self.cpu.run(Sweep { step: self, tensors, prefetch });
+    fn precision(&self, tensor: &Tensor<'_>) -> Precision {
+        match tensor.precision() {
+            // The plain loop over f32 multiplies no gradients.
+            Precision::F32 if self.grad_factor != 1.0 || self.flush_subnormals => Precision::Mixed,
+            precision => precision,
+        }
     }
 }
 
-struct Sweep<'a, 'x, R: Rule, F: Float> {
-    step: &'a Step<R>,
-    tensors: &'a mut [Tensor<'x, R, F>],
-    prefetch: bool,
+/// Takes a step of some elements. `known` are the constants of a step, which may be that of the
+/// elements.
+#[inline]
+pub(crate) fn run<R: Rule>(
+    rule: R,
+    cpu: Cpu,
+    pass: &Pass,
+    known: (u64, &Constants),
+    mut elements: Run<'_, '_>,
+) {
+    while let Some(tensor) = elements.peek() {
+        let t = tensor.steps() + 1;
+        let precision = pass.precision(tensor);
+        let constants = match known {
+            (known, constants) if known == t => of_rule::<R>(constants),
+            _ => rule.constants(t),
+        };
+        let alike =
+            |tensor: &Tensor<'_>| tensor.steps() + 1 == t && pass.precision(tensor) == precision;
+        let elements = &mut elements;
+        match precision {
+            Precision::F32 => cpu.run(Sweep::<R, f32, _> {
+                rule,
+                constants: &constants,
+                pass,
+                elements,
+                alike,
+                float: PhantomData,
+            }),
+            Precision::F64 => cpu.run(Sweep::<R, f64, _> {
+                rule,
+                constants: &constants,
+                pass,
+                elements,
+                alike,
+                float: PhantomData,
+            }),
+            Precision::Mixed => mixed::run(rule, cpu, &constants, t, pass, elements, alike),
+        }
+    }
 }
 
-impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, R, F> {
+/// A step of elements whose arrays are all of one type.
+struct Sweep<'a, 'b, 'x, R: Rule, F, A> {
+    rule: R,
+    constants: &'a Many<R::Constants, f64>,
+    pass: &'a Pass,
+    elements: &'a mut Run<'b, 'x>,
+    /// Whether a tensor takes the same step.
+    alike: A,
+    float: PhantomData<F>,
+}
+
+impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, F, A> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { step, tensors, prefetch } = self;
-        let constants = step.constants.as_ref();
+        let Self { rule, constants, pass, elements, alike, .. } = self;
+        let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
             |i| Vector::<S, F>::constant(simd, constants[i]),
         );
-        step.rule.specialise(
+        let factor = Vector::<S, F>::constant(simd, pass.grad_factor);
+        rule.specialise(
             #[inline(always)]
             |rule| {
-                for tensor in tensors.iter_mut() {
-                    sweep(simd, rule, &k, tensor.reborrow(), prefetch);
+                while let Some(part) = elements.next_if(&alike) {
+                    let mut slices = part.slices::<R, F>();
+                    let prefetch = pass.prefetch_plain;
+                    if F::SCALES {
+                        let registers = Registers::new(simd, rule, slices.reborrow());
+                        sweep_arrays(rule, &k, &mut Scaled { registers, factor }, prefetch);
+                        part.zero_grad();
+                    } else {
+                        sweep(simd, rule, &k, slices.reborrow(), prefetch);
+                    }
+                    if F::SCALES && pass.flush_subnormals {
+                        flush(slices);
+                    }
                 }
             },
         );
+    }
+}
+
+/// Makes subnormal moments zero, and -0 with them.
+#[inline(always)]
+fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
+    for moment in slices.moments.as_mut() {
+        for value in moment.iter_mut() {
+            if value.abs() < F::from_f64(F::SMALLEST_NORMAL) {
+                *value = F::default();
+            }
+        }
     }
 }
 
@@ -108,7 +194,7 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,
-    tensor: Tensor<'_, R, F>,
+    tensor: Slices<'_, R, F>,
     prefetch: bool,
 ) {
     sweep_arrays(rule, k, &mut Registers::new(simd, rule, tensor), prefetch);
@@ -154,8 +240,8 @@ struct Registers<'a, S: Simd, R: Rule, F: Float> {
 
 impl<'a, S: Simd, R: Rule, F: Float> Registers<'a, S, R, F> {
     #[inline(always)]
-    fn new(simd: S, rule: R, tensor: Tensor<'a, R, F>) -> Self {
-        let Tensor { param, grad, moments } = tensor;
+    fn new(simd: S, rule: R, slices: Slices<'a, R, F>) -> Self {
+        let Slices { param, grad, moments } = slices;
         let param = F::split_mut::<S>(param);
         let mut grad = F::split::<S>(grad);
         let mut moments = R::Moments::map(
@@ -240,5 +326,36 @@ impl<S: Simd, R: Rule, F: Float> Arrays<R, Vector<S, F>> for Registers<'_, S, R,
                 }
             }
         }
+    }
+}
+
+/// Arrays whose gradients are multiplied as they are read.
+struct Scaled<'a, S: Simd, R: Rule, F: Float> {
+    registers: Registers<'a, S, R, F>,
+    factor: Vector<S, F>,
+}
+
+impl<S: Simd, R: Rule, F: Float> Arrays<R, Vector<S, F>> for Scaled<'_, S, R, F> {
+    const HAS_TAILS: bool = true;
+
+    #[inline(always)]
+    fn registers(&self) -> (usize, bool) {
+        self.registers.registers()
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, register: usize) {
+        self.registers.prefetch(register);
+    }
+
+    #[inline(always)]
+    fn load(&self, at: At) -> Values<R, Vector<S, F>> {
+        let (param, grad, moments) = self.registers.load(at);
+        (param, grad * self.factor, moments)
+    }
+
+    #[inline(always)]
+    fn store(&mut self, at: At, param: Vector<S, F>, moments: Many<R::Moments, Vector<S, F>>) {
+        self.registers.store(at, param, moments);
     }
 }

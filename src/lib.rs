@@ -135,36 +135,37 @@
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
+mod array;
 mod buffer;
-mod dense;
 mod element;
 mod error;
-#[cfg(feature = "capi")]
-pub mod ffi;
+mod exec;
 mod isa;
 mod kernel;
 mod lanes;
 mod mixed;
 mod norm;
+mod optimizer;
 mod partition;
+mod pieces;
 mod prefetch;
 pub mod reference;
 mod rows;
 mod rule;
 mod state;
+mod step;
 mod tensor;
 mod words;
 
+pub use array::{Element, Grad, HalfElement, Moment, MomentRef, Param, Storage};
 pub use buffer::{Buffer, BufferElement};
-pub use dense::{Exec, Optimizer};
 pub use element::Q8;
 pub use error::Error;
+pub use exec::{Exec, Threads};
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
-pub use mixed::{
-    Grad, MixedOptimizer, MixedState, MixedTensor, Moment, MomentRef, Outcome, Param, Pass, Storage,
-};
 pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
+pub use optimizer::{DynOptimizer, Optimizer};
 pub use rows::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
     Table,
@@ -174,4 +175,5 @@ pub use rule::{
     NAdam, RAdam, RmsProp, Rule, Sgd, bias_corrections, check,
 };
 pub use state::State;
-pub use tensor::Tensor;
+pub use step::{Outcome, Report, StepOptions, step};
+pub use tensor::{Group, MOMENTS, Tensor};

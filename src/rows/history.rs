@@ -9,9 +9,10 @@ use super::{
     series::{self, Decay, Series},
 };
 use crate::{
-    Adam, Count, Error, Float, Lanes, Rule, Tensor,
+    Adam, Count, Error, Float, Lanes, Rule,
     kernel::sweep,
     lanes::{TILE, Vector},
+    tensor::Slices,
 };
 
 /// The latest steps of a table, and the rule that took them.
@@ -135,7 +136,7 @@ impl<F: Float> History<F> {
                 );
                 let grad = &F::ZEROS[..param.len()];
                 let moments = [&mut *exp_avg, &mut *exp_avg_sq];
-                sweep(simd, rule, &k, Tensor { param, grad, moments }, false);
+                sweep(simd, rule, &k, Slices { param, grad, moments }, false);
             }
         }
     }
@@ -153,7 +154,7 @@ impl<F: Float> History<F> {
         let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
         for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
             let grad = &F::ZEROS[..param.len()];
-            let tensor = Tensor { param, grad, moments: [exp_avg, exp_avg_sq] };
+            let tensor = Slices { param, grad, moments: [exp_avg, exp_avg_sq] };
             if jump.serves_all() {
                 sweep(simd, Jump::<N>(jump.decay), &k, tensor, false);
             } else {
@@ -170,9 +171,9 @@ impl<F: Float> History<F> {
         lag: usize,
         jump: &series::Jump<F, N>,
         k: &[Vector<S, F>; N],
-        tensor: Tensor<'_, Jump<N>, F>,
+        tensor: Slices<'_, Jump<N>, F>,
     ) {
-        let Tensor { param, grad, moments: [exp_avg, exp_avg_sq] } = tensor;
+        let Slices { param, grad, moments: [exp_avg, exp_avg_sq] } = tensor;
         let len = param.len();
         let mut left_out = [false; TILE];
         let moments = exp_avg.iter().zip(&*exp_avg_sq);
@@ -195,7 +196,7 @@ impl<F: Float> History<F> {
             }
         }
         let moments = [exp_avg, exp_avg_sq];
-        sweep(simd, Jump::<N>(jump.decay), k, Tensor { param: &mut *param, grad, moments }, false);
+        sweep(simd, Jump::<N>(jump.decay), k, Slices { param: &mut *param, grad, moments }, false);
         if let Some(left_out) = left_out {
             for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
                 *param = if left_out { replayed } else { *param };
