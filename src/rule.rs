@@ -185,7 +185,10 @@ impl<const N: usize> Arity for Count<N> {
         if N > 2 {
             f(2);
         }
-        for i in 3..N {
+        if N > 3 {
+            f(3);
+        }
+        for i in 4..N {
             f(i);
         }
     }

@@ -136,7 +136,7 @@ impl<F: Float> History<F> {
                 );
                 let grad = &F::ZEROS[..param.len()];
                 let moments = [&mut *exp_avg, &mut *exp_avg_sq];
-                sweep(simd, rule, &k, Slices { param, grad, moments }, false);
+                sweep(simd, rule, &k, Slices { param, grad, moments });
             }
         }
     }
@@ -156,7 +156,7 @@ impl<F: Float> History<F> {
             let grad = &F::ZEROS[..param.len()];
             let tensor = Slices { param, grad, moments: [exp_avg, exp_avg_sq] };
             if jump.serves_all() {
-                sweep(simd, Jump::<N>(jump.decay), &k, tensor, false);
+                sweep(simd, Jump::<N>(jump.decay), &k, tensor);
             } else {
                 self.jump_or_replay(simd, lag, &jump, &k, tensor);
             }
@@ -196,7 +196,7 @@ impl<F: Float> History<F> {
             }
         }
         let moments = [exp_avg, exp_avg_sq];
-        sweep(simd, Jump::<N>(jump.decay), k, Slices { param: &mut *param, grad, moments }, false);
+        sweep(simd, Jump::<N>(jump.decay), k, Slices { param: &mut *param, grad, moments });
         if let Some(left_out) = left_out {
             for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
                 *param = if left_out { replayed } else { *param };

@@ -97,7 +97,7 @@ impl RowUpdate for RowWiseAdam {
             start = columns.end;
             let (param, exp_avg) = (&mut param[columns.clone()], &mut exp_avg[columns]);
             let tensor = Slices { param, grad, moments: [exp_avg] };
-            sweep(simd, Columns(self.0), &k, tensor, false);
+            sweep(simd, Columns(self.0), &k, tensor);
         }
     }
 }

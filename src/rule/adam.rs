@@ -109,6 +109,22 @@ impl Rule for Adam {
         moment == 1
     }
 
+    /// Settings that `update` asks for nothing but the way it goes; their values are in the constants.
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.cautious || self.beta1 < 0.5 || self.beta2 < 0.5 {
+            return run(self);
+        }
+        let usual = Self { cautious: false, beta1: 0.5, beta2: 0.5, ..self };
+        if self.weight_decay == 0.0 {
+            run(Self { weight_decay: 0.0, ..usual });
+        } else if self.decoupled_weight_decay {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..usual });
+        } else {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..usual });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
     }
