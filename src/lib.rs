@@ -139,6 +139,8 @@ mod buffer;
 mod dense;
 mod element;
 mod error;
+#[allow(dead_code, reason = "the step does not use it yet")]
+mod exec;
 #[cfg(feature = "capi")]
 pub mod ffi;
 mod isa;
@@ -147,6 +149,8 @@ mod lanes;
 mod mixed;
 mod norm;
 mod partition;
+#[allow(dead_code, reason = "the step does not use all of it yet")]
+mod pieces;
 mod prefetch;
 pub mod reference;
 mod rows;
