@@ -243,6 +243,33 @@ pub enum Error {
         /// What this CPU has.
         available: Vec<Isa>,
     },
+
+    /// A pool was asked for with no threads, or with too many.
+    #[error("a pool of {threads} threads was asked for, but it must have 1 to {most}")]
+    ThreadCount {
+        /// The number that was asked for.
+        threads: usize,
+        /// The largest number.
+        most: usize,
+    },
+
+    /// The system refused to start the threads of a pool.
+    #[error("a pool of {threads} threads cannot be started: {reason}")]
+    NoThreads {
+        /// The number of threads that was asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+
+    /// The slice for the norms of tensors is not as long as there are tensors.
+    #[error("there are {len} places for the norms of {tensors} tensors")]
+    NormsMismatch {
+        /// The length that was passed.
+        len: usize,
+        /// The number of tensors.
+        tensors: usize,
+    },
 }
 
 fn names(sets: &[Isa]) -> String {

@@ -161,11 +161,12 @@ pub use array::{Element, Grad, HalfElement, Moment, MomentRef, Param, Storage};
 pub use buffer::{Buffer, BufferElement};
 pub use element::Q8;
 pub use error::Error;
-pub use exec::{Exec, Threads};
+pub use exec::{Exec, RunTasks, Threads};
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
 pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
 pub use optimizer::{DynOptimizer, Optimizer};
+pub use pieces::Pool;
 pub use rows::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
     Table,

@@ -140,6 +140,9 @@ impl From<Error> for Failure {
             Error::StepOverflow => ADAMANT_STEP_OVERFLOW,
             Error::UnknownIsa { .. } => ADAMANT_UNKNOWN_ISA,
             Error::IsaUnavailable { .. } => ADAMANT_ISA_UNAVAILABLE,
+            Error::ThreadCount { .. } => ADAMANT_OUT_OF_RANGE,
+            Error::NoThreads { .. } => ADAMANT_NO_THREADS,
+            Error::NormsMismatch { .. } => ADAMANT_LENGTH_MISMATCH,
         };
         Self::new(status, format_args!("{error}"))
     }
