@@ -130,8 +130,8 @@
 //!
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
-//! - `capi`: all of this for C and whatever speaks its ABI, in a shared and a static library with the
-//!   header `include/adamant.h`; see "From C" in the README.
+//!
+//! C and whatever speaks its ABI have all of this through the crate `adamant-capi`, in `bindings/c`.
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
