@@ -1,16 +1,15 @@
-//! The kernels give the bits of `reference.rs`: on every instruction set, at every offset, length
+//! The kernels give the bits of `reference`: on every instruction set, at every offset, length
 //! and cut, on any number of threads.
 
 mod support;
 
 use std::{fmt::Debug, marker::PhantomData};
 
-use adamant::{Adam, Exec, Float, Isa, Lanes, Rule};
+use adamant::{Adam, Exec, Float, Isa, Lanes, Rule, reference::Reference};
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Columns, Draw, Drawn, ForEachRule, Specified, Way, WithRule, check, columns, for_each_rule,
-    with_rule,
+    Columns, Draw, Drawn, ForEachRule, Way, WithRule, check, columns, for_each_rule, with_rule,
 };
 
 /// Lengths at which a kernel may go wrong.
@@ -36,7 +35,7 @@ fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
 struct EveryIsaLengthAndOffset<F>(PhantomData<F>);
 
 impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: Reference + Debug>(&mut self, rule: R) {
         for exec in execs(false) {
             for (seed, len) in LENGTHS.into_iter().enumerate() {
                 let before = columns::<R, F>(&rule, seed as u64, len, true);
@@ -210,7 +209,7 @@ impl Rule for EveryOperation {
     }
 }
 
-impl Specified for EveryOperation {
+impl Reference for EveryOperation {
     fn reference<F: Float>(&self, _t: u64, param: &mut [F], grad: &[F], [m]: [&mut [F]; 1]) {
         for ((param, &grad), m) in param.iter_mut().zip(grad).zip(m) {
             (*param, *m) = Self::formula(*param, grad, *m);

@@ -8,14 +8,13 @@ use std::{fmt::Debug, marker::PhantomData};
 use adamant::{
     Adam, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads, RowOptimizer,
     RowScratch, RowWiseAdam, Table,
+    reference::{Reference, RowReference},
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Draw, Drawn, ForEachRule, Specified, WithRule, for_each_rule, number, ordinary,
-    rows::{
-        Event, IndexType, Listed, RowColumns, SpecifiedRows, check_dense_equivalent, check_lazy,
-    },
+    Draw, Drawn, ForEachRule, WithRule, for_each_rule, number, ordinary,
+    rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy},
     with_rule,
 };
 
@@ -47,7 +46,7 @@ impl Random {
         if self.special { number(bits) } else { ordinary(column, bits) }
     }
 
-    fn table<R: SpecifiedRows, F: Float>(
+    fn table<R: RowReference + Debug, F: Float>(
         &mut self,
         rule: &R,
         rows: usize,
@@ -67,7 +66,7 @@ impl Random {
 struct EveryWidth<F>(PhantomData<F>);
 
 impl<F: Float> EveryWidth<F> {
-    fn check<R: SpecifiedRows>(rule: R) {
+    fn check<R: RowReference + Debug>(rule: R) {
         for exec in execs(false) {
             for (seed, width) in WIDTHS.into_iter().enumerate() {
                 let mut random = Random::new(seed as u64, seed % 2 == 0);
@@ -80,7 +79,7 @@ impl<F: Float> EveryWidth<F> {
 }
 
 impl<F: Float> ForEachRule for EveryWidth<F> {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: Reference + Debug>(&mut self, rule: R) {
         Self::check(rule);
     }
 }

@@ -9,24 +9,13 @@ pub mod rows;
 
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Epsilon, Error, Exec, Float,
-    Lion, Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference,
+    Lion, Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference::Reference,
 };
 pub use draw::Draw;
 use guarded::Guarded;
 
-/// A rule, and the reference that its kernels answer to: the row of an optimizer in the tests.
-pub trait Specified: Rule {
-    fn reference<F: Float>(
-        &self,
-        t: u64,
-        param: &mut [F],
-        grad: &[F],
-        moments: Many<Self::Moments, &mut [F]>,
-    );
-}
-
 /// An optimizer of the crate, which may have any hyper-parameters.
-pub trait Drawn: Specified + std::fmt::Debug {
+pub trait Drawn: Reference + std::fmt::Debug {
     fn draw(draw: &mut Draw) -> Self;
 }
 
@@ -35,26 +24,13 @@ pub trait WithRule {
     fn run<R: Drawn>(self);
 }
 
-/// Rows of [`Specified`] and [`Drawn`]: the optimizer; the reference function, and as many names as
-/// it has moments; the fields, each with the values it may have, a method of [`Draw`]; what they must
-/// be to each other.
-macro_rules! specified {
-    ($($rule:ident: $reference:ident($($moment:ident),*) {
+/// Rows of [`Drawn`]: the optimizer; the fields, each with the values it may have, a method of [`Draw`];
+/// what they must be to each other.
+macro_rules! drawn {
+    ($($rule:ident {
         $($field:tt: $values:ident),*
     } $(where $fits:expr)?;)+) => {
-        $(impl Specified for $rule {
-            fn reference<F: Float>(
-                &self,
-                t: u64,
-                param: &mut [F],
-                grad: &[F],
-                [$($moment),*]: Many<Self::Moments, &mut [F]>,
-            ) {
-                reference::$reference(self, t, param, grad, $($moment),*);
-            }
-        }
-
-        impl Drawn for $rule {
+        $(impl Drawn for $rule {
             fn draw(draw: &mut Draw) -> Self {
                 let rule = Self { $($field: draw.$values()),* };
                 $(
@@ -73,45 +49,45 @@ macro_rules! specified {
     };
 }
 
-specified! {
-    Sgd: sgd(momentum_buffer) {
+drawn! {
+    Sgd {
         lr: size, momentum: size, dampening: finite, weight_decay: size, nesterov: flag, maximize: flag
     } where |sgd| !sgd.nesterov || (sgd.dampening == 0.0 && sgd.momentum > 0.0);
-    AdaGrad: adagrad(sum) {
+    AdaGrad {
         lr: size, lr_decay: size, weight_decay: size, initial_accumulator_value: size, eps: size,
         maximize: flag
     };
-    Adadelta: adadelta(square_avg, acc_delta) {
+    Adadelta {
         lr: size, rho: share, eps: size, weight_decay: size, maximize: flag
     };
-    RmsProp: rmsprop(square_avg, grad_avg, momentum_buffer) {
+    RmsProp {
         lr: size, alpha: decay, eps: size, weight_decay: size, momentum: size, centered: flag,
         maximize: flag
     };
-    Adam: adam(exp_avg, exp_avg_sq) {
+    Adam {
         lr: size, beta1: decay, beta2: decay, eps: size, epsilon: epsilon, weight_decay: size,
         decoupled_weight_decay: flag, maximize: flag, cautious: flag
     };
-    AmsGrad: amsgrad(exp_avg, exp_avg_sq, max_exp_avg_sq) { 0: rule };
-    AdaMax: adamax(exp_avg, exp_inf) {
+    AmsGrad { 0: rule };
+    AdaMax {
         lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size, maximize: flag
     };
-    NAdam: nadam(exp_avg, exp_avg_sq) {
+    NAdam {
         lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size, momentum_decay: size,
         decoupled_weight_decay: flag, maximize: flag
     };
-    RAdam: radam(exp_avg, exp_avg_sq) {
+    RAdam {
         lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size,
         decoupled_weight_decay: flag, maximize: flag
     };
-    Lion: lion(exp_avg) {
+    Lion {
         lr: size, beta1: decay, beta2: decay, weight_decay: size, maximize: flag
     };
-    Adopt: adopt(exp_avg, exp_avg_sq) {
+    Adopt {
         lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size,
         decoupled_weight_decay: flag, maximize: flag
     };
-    AdEmaMix: ademamix(exp_avg_fast, exp_avg_slow, exp_avg_sq) {
+    AdEmaMix {
         lr: size, beta1: decay, beta2: decay, beta3: decay, alpha: size, beta3_warmup: count,
         alpha_warmup: count, eps: size, weight_decay: size, maximize: flag
     } where |mix| mix.beta3_warmup == 0 || (mix.beta1 > 0.0 && mix.beta3 >= mix.beta1);
@@ -119,7 +95,7 @@ specified! {
 
 /// Something to do with every optimizer.
 pub trait ForEachRule {
-    fn visit<R: Specified + std::fmt::Debug>(&mut self, rule: R);
+    fn visit<R: Reference + std::fmt::Debug>(&mut self, rule: R);
 }
 
 /// Visits every optimizer of the crate in every choice that changes its formula, the defaults first.
@@ -225,7 +201,7 @@ impl<F: Float> Columns<F> {
     }
 
     /// What the reference makes of them.
-    pub fn reference<R: Specified>(&mut self, rule: &R, t: u64) {
+    pub fn reference<R: Reference>(&mut self, rule: &R, t: u64) {
         let Tensor { param, grad, moments } = self.tensor::<R>();
         rule.reference(t, param, grad, moments);
     }
@@ -324,7 +300,7 @@ impl<F: Float> Arrays<F> {
 
 /// Fails unless steps `t`, made this way, give the bits of the reference and write nothing else.
 #[track_caller]
-pub fn check<R: Specified + std::fmt::Debug, F: Float>(
+pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
     steps: impl Iterator<Item = u64> + Clone,
     before: &Columns<F>,
@@ -373,7 +349,7 @@ impl Misfit {
 /// Fails unless step `t` of all pieces at once, with the misfit among them, is refused and writes
 /// nothing; says why it was refused.
 #[track_caller]
-pub fn check_refused<R: Specified + std::fmt::Debug, F: Float>(
+pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
     t: u64,
     before: &Columns<F>,
