@@ -7,6 +7,7 @@ mod adamax;
 mod ademamix;
 mod adopt;
 mod amsgrad;
+mod constants;
 mod lion;
 mod nadam;
 mod parts;
@@ -16,6 +17,7 @@ mod sgd;
 
 pub use adadelta::Adadelta;
 pub use adagrad::AdaGrad;
+pub(crate) use adam::K as AdamConstants;
 pub use adam::{Adam, Epsilon};
 pub use adamax::AdaMax;
 pub use ademamix::AdEmaMix;
@@ -31,7 +33,8 @@ pub use rmsprop::RmsProp;
 pub use sgd::Sgd;
 
 use parts::{
-    Decay, POSITIVE, check_adam_like, check_decay, check_not_negative, decay, descent, l2, shrink,
+    MovingAverage, POSITIVE, check_adam_like, check_decay, check_not_negative, decay, descent, l2,
+    shrink,
 };
 
 use crate::{Error, Lanes};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Reference, average, decay};
-use crate::{Adam, Float, Many, RowRule, RowWiseAdam, Rule};
+use crate::{Adam, Float, Many, RowRule, RowWiseAdam, Rule, rule::AdamConstants};
 
 /// The gradient of each listed row: the sum of its values, in the order in which they are listed.
 ///
@@ -75,8 +75,8 @@ fn row_wise_adam<F: Float>(
     exp_avg_sq: &mut F,
 ) {
     assert_eq!([grad.len(), exp_avg.len()], [param.len(); 2]);
-    let [beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share] =
-        adam.constants(t).map(F::from_f64);
+    let k = AdamConstants::from(adam.constants(t).map(F::from_f64));
+    let AdamConstants { beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share } = k;
     // Column j belongs to sum j modulo 16.
     let mut sums = [F::default(); 16];
     let mut grad = grad.to_vec();

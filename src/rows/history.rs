@@ -12,6 +12,7 @@ use crate::{
     Adam, Count, Error, Float, Lanes, Rule, Tensor,
     kernel::sweep,
     lanes::{TILE, Vector},
+    rule::AdamConstants,
 };
 
 /// The latest steps of a table, and the rule that took them.
@@ -23,7 +24,7 @@ pub(super) struct History<F: Float> {
     /// All steps that are kept were of this rule, but for what [`is_like`] leaves open.
     rule: Option<Adam>,
     /// The constants of each step, the latest last.
-    steps: VecDeque<[F; 8]>,
+    steps: VecDeque<[F; AdamConstants::COUNT]>,
     series: Series,
 }
 
@@ -75,7 +76,7 @@ impl<F: Float> History<F> {
     }
 
     /// Adds a step; it goes on with those that are kept.
-    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; 8]) {
+    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; AdamConstants::COUNT]) {
         let is_first = self.rule.is_none();
         self.rule = Some(*rule);
         if self.steps.len() == self.reach {

@@ -1,5 +1,5 @@
-use super::{Decay, check, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, check, check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule, named_constants};
 
 /// Adadelta (Zeiler, 2012).
 ///
@@ -48,9 +48,11 @@ impl Default for Adadelta {
     }
 }
 
+named_constants!(struct K { lr, rho, keep, eps, weight_decay });
+
 impl Rule for Adadelta {
     type Moments = Count<2>;
-    type Constants = Count<5>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["square_avg", "acc_delta"];
 
     #[inline(always)]
@@ -65,19 +67,32 @@ impl Rule for Adadelta {
         check_not_negative("weight_decay", self.weight_decay)
     }
 
-    fn constants(&self, _t: u64) -> [f64; 5] {
-        [self.lr, self.rho, 1.0 - self.rho, self.eps, self.weight_decay]
+    fn constants(&self, _t: u64) -> [f64; K::COUNT] {
+        K {
+            lr: self.lr,
+            rho: self.rho,
+            keep: 1.0 - self.rho,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 5], param: L, grad: L, [s, a]: [L; 2]) -> (L, [L; 2]) {
-        let &[lr, rho, keep, eps, weight_decay] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [s, a]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let decay = Decay::new(self.rho, rho, keep);
-        let s = decay.average_square(s, grad);
-        let delta = ((a + eps) / (s + eps)).sqrt() * grad;
-        let a = decay.average_square(a, delta);
-        ((-lr).mul_add(delta, param), [s, a])
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let decay = MovingAverage::new(self.rho, k.rho, k.keep);
+        let s = decay.next_square(s, grad);
+        let delta = ((a + k.eps) / (s + k.eps)).sqrt() * grad;
+        let a = decay.next_square(a, delta);
+        ((-k.lr).mul_add(delta, param), [s, a])
     }
 }

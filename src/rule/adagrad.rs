@@ -1,5 +1,5 @@
 use super::{check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use crate::{Count, Error, Lanes, Rule, named_constants};
 
 /// AdaGrad (Duchi, Hazan and Singer, 2011).
 ///
@@ -57,9 +57,11 @@ impl Default for AdaGrad {
     }
 }
 
+named_constants!(struct K { step_size, eps, weight_decay });
+
 impl Rule for AdaGrad {
     type Moments = Count<1>;
-    type Constants = Count<3>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["sum"];
 
     fn start(&self, _moment: usize) -> Option<f64> {
@@ -79,18 +81,18 @@ impl Rule for AdaGrad {
         check_not_negative("eps", self.eps)
     }
 
-    fn constants(&self, t: u64) -> [f64; 3] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let step_size = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
-        [step_size, self.eps, self.weight_decay]
+        K { step_size, eps: self.eps, weight_decay: self.weight_decay }.into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 3], param: L, grad: L, [sum]: [L; 1]) -> (L, [L; 1]) {
-        let &[step_size, eps, weight_decay] = k;
+    fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [sum]: [L; 1]) -> (L, [L; 1]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
         let sum = grad.mul_add(grad, sum);
-        let param = (-step_size).mul_add(grad / (sum.sqrt() + eps), param);
+        let param = (-k.step_size).mul_add(grad / (sum.sqrt() + k.eps), param);
         (param, [sum])
     }
 }

@@ -1,5 +1,5 @@
-use super::{Decay, check_decay, check_not_negative, descent, shrink};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, check_decay, check_not_negative, descent, shrink};
+use crate::{Count, Error, Lanes, Rule, named_constants};
 
 /// Lion (Chen et al., 2023): the sign of a momentum.
 ///
@@ -48,9 +48,11 @@ impl Default for Lion {
     }
 }
 
+named_constants!(struct K { beta1, keep1, beta2, keep2, lr, share });
+
 impl Rule for Lion {
     type Moments = Count<1>;
-    type Constants = Count<6>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["exp_avg"];
 
     #[inline(always)]
@@ -71,18 +73,29 @@ impl Rule for Lion {
         check_not_negative("weight_decay", self.weight_decay)
     }
 
-    fn constants(&self, _t: u64) -> [f64; 6] {
+    fn constants(&self, _t: u64) -> [f64; K::COUNT] {
         let share = self.lr * self.weight_decay;
-        [self.beta1, 1.0 - self.beta1, self.beta2, 1.0 - self.beta2, self.lr, share]
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
+            lr: self.lr,
+            share,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
-        let &[beta1, keep1, beta2, keep2, lr, share] = k;
+    fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let param = shrink(self.weight_decay != 0.0, share, param);
-        let direction = sign(Decay::new(self.beta1, beta1, keep1).average(m, grad));
-        ((-lr).mul_add(direction, param), [Decay::new(self.beta2, beta2, keep2).average(m, grad)])
+        let param = shrink(self.weight_decay != 0.0, k.share, param);
+        let direction = sign(MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad));
+        (
+            (-k.lr).mul_add(direction, param),
+            [MovingAverage::new(self.beta2, k.beta2, k.keep2).next(m, grad)],
+        )
     }
 }
 

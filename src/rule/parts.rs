@@ -80,16 +80,16 @@ pub(super) fn decay<L: Lanes>(
     (shrink(decays && decoupled, share, param), grad)
 }
 
-/// A decay of an average, which is `beta`, and the lanes that its next value takes: `beta` and
+/// An exponential moving average with the decay `beta`, and its two weights as lanes: `beta` and
 /// `1 - beta`.
 #[derive(Clone, Copy)]
-pub(super) struct Decay<L> {
+pub(super) struct MovingAverage<L> {
     beta: f64,
     decay: L,
     keep: L,
 }
 
-impl<L: Lanes> Decay<L> {
+impl<L: Lanes> MovingAverage<L> {
     #[inline(always)]
     pub(super) fn new(beta: f64, decay: L, keep: L) -> Self {
         Self { beta, decay, keep }
@@ -97,13 +97,13 @@ impl<L: Lanes> Decay<L> {
 
     /// The average's next value: `beta * average + (1 - beta) * value`.
     #[inline(always)]
-    pub(super) fn average(self, average: L, value: L) -> L {
+    pub(super) fn next(self, average: L, value: L) -> L {
         self.towards(average, value, value - average)
     }
 
     /// The next value of an average of squares: `beta * average + (1 - beta) * value^2`.
     #[inline(always)]
-    pub(super) fn average_square(self, average: L, value: L) -> L {
+    pub(super) fn next_square(self, average: L, value: L) -> L {
         self.towards(average, value * value, value.mul_add(value, -average))
     }
 

@@ -1,5 +1,5 @@
-use super::{Decay, check_decay, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, check_decay, check_not_negative, descent, l2};
+use crate::{Count, Error, Lanes, Rule, named_constants};
 
 /// RMSProp (Tieleman and Hinton, 2012), also centered (Graves, 2013) and with momentum.
 ///
@@ -64,9 +64,11 @@ impl Default for RmsProp {
     }
 }
 
+named_constants!(struct K { lr, alpha, keep, eps, weight_decay, momentum });
+
 impl Rule for RmsProp {
     type Moments = Count<3>;
-    type Constants = Count<6>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 3] = ["square_avg", "grad_avg", "momentum_buffer"];
 
     fn start(&self, moment: usize) -> Option<f64> {
@@ -96,30 +98,44 @@ impl Rule for RmsProp {
         check_not_negative("momentum", self.momentum)
     }
 
-    fn constants(&self, _t: u64) -> [f64; 6] {
-        [self.lr, self.alpha, 1.0 - self.alpha, self.eps, self.weight_decay, self.momentum]
+    fn constants(&self, _t: u64) -> [f64; K::COUNT] {
+        K {
+            lr: self.lr,
+            alpha: self.alpha,
+            keep: 1.0 - self.alpha,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            momentum: self.momentum,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [s, a, b]: [L; 3]) -> (L, [L; 3]) {
-        let &[lr, alpha, keep, eps, weight_decay, momentum] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [s, a, b]: [L; 3],
+    ) -> (L, [L; 3]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let decay = Decay::new(self.alpha, alpha, keep);
-        let s = decay.average_square(s, grad);
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let decay = MovingAverage::new(self.alpha, k.alpha, k.keep);
+        let s = decay.next_square(s, grad);
         let (square, a) = if self.centered {
-            let a = decay.average(a, grad);
+            let a = decay.next(a, grad);
             ((-a).mul_add(a, s).max(a.splat(0.0)), a)
         } else {
             (s, a)
         };
-        let direction = grad / (square.sqrt() + eps);
+        let direction = grad / (square.sqrt() + k.eps);
         let (direction, b) = if self.momentum == 0.0 {
             (direction, b)
         } else {
-            let b = momentum.mul_add(b, direction);
+            let b = k.momentum.mul_add(b, direction);
             (b, b)
         };
-        ((-lr).mul_add(direction, param), [s, a, b])
+        ((-k.lr).mul_add(direction, param), [s, a, b])
     }
 }

@@ -1,5 +1,5 @@
 use super::{POSITIVE, check, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use crate::{Count, Error, Lanes, Rule, named_constants};
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
 ///
@@ -59,9 +59,11 @@ impl Default for Sgd {
     }
 }
 
+named_constants!(struct K { lr, momentum, keep, weight_decay });
+
 impl Rule for Sgd {
     type Moments = Count<1>;
-    type Constants = Count<4>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["momentum_buffer"];
 
     fn start(&self, _moment: usize) -> Option<f64> {
@@ -103,22 +105,28 @@ impl Rule for Sgd {
         Ok(())
     }
 
-    fn constants(&self, t: u64) -> [f64; 4] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let keep = if t == 1 { 1.0 } else { 1.0 - self.dampening };
-        [self.lr, self.momentum, keep, self.weight_decay]
+        K { lr: self.lr, momentum: self.momentum, keep, weight_decay: self.weight_decay }.into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 4], param: L, grad: L, [buffer]: [L; 1]) -> (L, [L; 1]) {
-        let &[lr, momentum, keep, weight_decay] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [buffer]: [L; 1],
+    ) -> (L, [L; 1]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
         let (direction, buffer) = if self.momentum == 0.0 {
             (grad, buffer)
         } else {
-            let buffer = momentum.mul_add(buffer, keep * grad);
-            (if self.nesterov { momentum.mul_add(buffer, grad) } else { buffer }, buffer)
+            let buffer = k.momentum.mul_add(buffer, k.keep * grad);
+            (if self.nesterov { k.momentum.mul_add(buffer, grad) } else { buffer }, buffer)
         };
-        ((-lr).mul_add(direction, param), [buffer])
+        ((-k.lr).mul_add(direction, param), [buffer])
     }
 }
