@@ -171,7 +171,8 @@ pub use rows::{
 };
 pub use rule::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Count, Epsilon, Lion, Many,
-    NAdam, RAdam, RmsProp, Rule, Sgd, bias_corrections, check,
+    NAdam, NumberRange, RAdam, RmsProp, Rule, Setting, SettingKind, SettingValue, Settings, Sgd,
+    bias_corrections, check,
 };
 pub use state::State;
 pub use tensor::Tensor;

@@ -13,6 +13,7 @@ mod nadam;
 mod parts;
 mod radam;
 mod rmsprop;
+mod settings;
 mod sgd;
 
 pub use adadelta::Adadelta;
@@ -30,12 +31,10 @@ pub use parts::{bias_corrections, check};
 pub use radam::RAdam;
 pub(crate) use radam::rectification as radam_rectification;
 pub use rmsprop::RmsProp;
+pub use settings::{NumberRange, Setting, SettingKind, SettingValue, Settings};
 pub use sgd::Sgd;
 
-use parts::{
-    MovingAverage, POSITIVE, check_adam_like, check_decay, check_not_negative, decay, descent, l2,
-    shrink,
-};
+use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink};
 
 use crate::{Error, Lanes};
 

@@ -1,5 +1,5 @@
-use super::{MovingAverage, check, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Adadelta (Zeiler, 2012).
 ///
@@ -42,9 +42,13 @@ pub struct Adadelta {
     pub maximize: bool,
 }
 
-impl Default for Adadelta {
-    fn default() -> Self {
-        Self { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0, maximize: false }
+settings! {
+    Adadelta {
+        number lr: NOT_NEGATIVE = 1.0;
+        number rho: SHARE = 0.9;
+        number eps: NOT_NEGATIVE = 1e-6;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
@@ -61,10 +65,7 @@ impl Rule for Adadelta {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check("rho", self.rho, 0.0..=1.0, "at least 0 and at most 1")?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        self.check_ranges()
     }
 
     fn constants(&self, _t: u64) -> [f64; K::COUNT] {

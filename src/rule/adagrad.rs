@@ -1,5 +1,5 @@
-use super::{check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaGrad (Duchi, Hazan and Singer, 2011).
 ///
@@ -44,16 +44,14 @@ pub struct AdaGrad {
     pub maximize: bool,
 }
 
-impl Default for AdaGrad {
-    fn default() -> Self {
-        Self {
-            lr: 1e-2,
-            lr_decay: 0.0,
-            weight_decay: 0.0,
-            initial_accumulator_value: 0.0,
-            eps: 1e-10,
-            maximize: false,
-        }
+settings! {
+    AdaGrad {
+        number lr: NOT_NEGATIVE = 1e-2;
+        number lr_decay: NOT_NEGATIVE = 0.0;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        number initial_accumulator_value: NOT_NEGATIVE = 0.0;
+        number eps: NOT_NEGATIVE = 1e-10;
+        flag maximize = false;
     }
 }
 
@@ -74,11 +72,7 @@ impl Rule for AdaGrad {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_not_negative("lr_decay", self.lr_decay)?;
-        check_not_negative("weight_decay", self.weight_decay)?;
-        check_not_negative("initial_accumulator_value", self.initial_accumulator_value)?;
-        check_not_negative("eps", self.eps)
+        self.check_ranges()
     }
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {

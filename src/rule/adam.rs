@@ -1,5 +1,8 @@
-use super::{MovingAverage, bias_corrections, check_adam_like, decay, descent};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{
+    MovingAverage, bias_corrections, decay, descent,
+    settings::{Field, settings},
+};
+use crate::{Count, Error, Lanes, Rule, SettingValue, Settings, named_constants};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
 /// [`decoupled_weight_decay`](Self::decoupled_weight_decay).
@@ -76,6 +79,26 @@ pub enum Epsilon {
     Hat,
 }
 
+impl Epsilon {
+    /// The names that [`Settings`] have for both.
+    pub(super) const NAMES: &[&str] = &["standard", "hat"];
+
+    pub(super) const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+impl Field for Epsilon {
+    fn value(self) -> SettingValue<'static> {
+        SettingValue::Choice(self.name())
+    }
+
+    fn read(value: SettingValue<'_>) -> Option<Self> {
+        let both = [Self::Standard, Self::Hat];
+        both.into_iter().find(|epsilon| epsilon.value() == value)
+    }
+}
+
 impl Adam {
     /// AdamW with PyTorch's defaults: those of Adam, and a decoupled weight decay of 0.01.
     pub fn adamw() -> Self {
@@ -83,19 +106,17 @@ impl Adam {
     }
 }
 
-impl Default for Adam {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            epsilon: Epsilon::Standard,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            maximize: false,
-            cautious: false,
-        }
+settings! {
+    Adam {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        choice epsilon: Epsilon = Epsilon::Standard;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
+        flag cautious = false;
     }
 }
 
@@ -112,7 +133,7 @@ impl Rule for Adam {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),

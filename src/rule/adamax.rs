@@ -1,5 +1,5 @@
-use super::{MovingAverage, bias_corrections, check_adam_like, descent, l2};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, bias_corrections, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaMax (Kingma and Ba, 2015, section 7): Adam with the infinity norm.
 ///
@@ -43,9 +43,14 @@ pub struct AdaMax {
     pub maximize: bool,
 }
 
-impl Default for AdaMax {
-    fn default() -> Self {
-        Self { lr: 2e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, maximize: false }
+settings! {
+    AdaMax {
+        number lr: NOT_NEGATIVE = 2e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
@@ -57,7 +62,7 @@ impl Rule for AdaMax {
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_inf"];
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {

@@ -1,7 +1,5 @@
-use super::{
-    MovingAverage, POSITIVE, bias_corrections, check_decay, check_not_negative, descent, shrink,
-};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, POSITIVE, bias_corrections, descent, settings::settings, shrink};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
 ///
@@ -63,20 +61,18 @@ pub struct AdEmaMix {
     pub maximize: bool,
 }
 
-impl Default for AdEmaMix {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            beta3: 0.9999,
-            alpha: 2.0,
-            beta3_warmup: 0,
-            alpha_warmup: 0,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            maximize: false,
-        }
+settings! {
+    AdEmaMix {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number beta3: DECAY = 0.9999;
+        number alpha: NOT_NEGATIVE = 2.0;
+        count beta3_warmup = 0;
+        count alpha_warmup = 0;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
@@ -110,13 +106,7 @@ impl Rule for AdEmaMix {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_decay("beta3", self.beta3)?;
-        check_not_negative("alpha", self.alpha)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)?;
+        self.check_ranges()?;
         if self.beta3_warmup > 0 {
             super::check("beta1", self.beta1, POSITIVE, "over 0 with beta3_warmup")?;
             super::check("beta3", self.beta3, self.beta1.., "at least beta1 with beta3_warmup")?;

@@ -1,5 +1,5 @@
-use super::{MovingAverage, check_adam_like, decay, descent};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, decay, descent, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// ADOPT (Taniguchi et al., 2024, Algorithm 2): Adam that converges for every beta2.
 ///
@@ -54,17 +54,15 @@ pub struct Adopt {
     pub maximize: bool,
 }
 
-impl Default for Adopt {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.9999,
-            eps: 1e-6,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            maximize: false,
-        }
+settings! {
+    Adopt {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.9999;
+        number eps: NOT_NEGATIVE = 1e-6;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
     }
 }
 
@@ -81,7 +79,7 @@ impl Rule for Adopt {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {

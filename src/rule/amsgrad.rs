@@ -1,5 +1,5 @@
 use super::adam::K;
-use crate::{Adam, Count, Error, Lanes, Rule};
+use crate::{Adam, Count, Error, Lanes, Rule, Setting, SettingValue, Settings};
 
 /// AMSGrad (Reddi, Kale and Kumar, 2018): [`Adam`] or AdamW that divides by the largest second
 /// moment so far.
@@ -32,6 +32,23 @@ pub struct AmsGrad(
     /// The hyper-parameters.
     pub Adam,
 );
+
+impl Settings for AmsGrad {
+    const SETTINGS: &'static [Setting] = Adam::SETTINGS;
+
+    fn get(&self, name: &str) -> Result<SettingValue<'static>, Error> {
+        self.0.get(name)
+    }
+
+    fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error> {
+        self.0.set(name, value)
+    }
+
+    #[inline]
+    fn check_ranges(&self) -> Result<(), Error> {
+        self.0.check_ranges()
+    }
+}
 
 impl Rule for AmsGrad {
     type Moments = Count<3>;

@@ -1,5 +1,5 @@
-use super::{MovingAverage, check_decay, check_not_negative, descent, shrink};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, descent, settings::settings, shrink};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Lion (Chen et al., 2023): the sign of a momentum.
 ///
@@ -42,9 +42,13 @@ pub struct Lion {
     pub maximize: bool,
 }
 
-impl Default for Lion {
-    fn default() -> Self {
-        Self { lr: 1e-3, beta1: 0.9, beta2: 0.99, weight_decay: 0.0, maximize: false }
+settings! {
+    Lion {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.99;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
@@ -67,10 +71,7 @@ impl Rule for Lion {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        self.check_ranges()
     }
 
     fn constants(&self, _t: u64) -> [f64; K::COUNT] {

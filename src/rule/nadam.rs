@@ -1,5 +1,5 @@
-use super::{MovingAverage, bias_corrections, check_adam_like, check_not_negative, decay, descent};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// NAdam (Dozat, 2016): Adam with Nesterov's momentum.
 ///
@@ -52,18 +52,16 @@ pub struct NAdam {
     pub maximize: bool,
 }
 
-impl Default for NAdam {
-    fn default() -> Self {
-        Self {
-            lr: 2e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum_decay: 4e-3,
-            decoupled_weight_decay: false,
-            maximize: false,
-        }
+settings! {
+    NAdam {
+        number lr: NOT_NEGATIVE = 2e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        number momentum_decay: NOT_NEGATIVE = 4e-3;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
     }
 }
 
@@ -113,8 +111,7 @@ impl Rule for NAdam {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)?;
-        check_not_negative("momentum_decay", self.momentum_decay)
+        self.check_ranges()
     }
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {

@@ -25,28 +25,6 @@ pub fn check(
 /// The range of numbers over 0, the smallest included.
 pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
 
-pub(super) fn check_not_negative(name: &'static str, value: f64) -> Result<(), Error> {
-    check(name, value, 0.0..=f64::MAX, "finite and at least 0")
-}
-
-pub(super) fn check_decay(name: &'static str, value: f64) -> Result<(), Error> {
-    check(name, value, 0.0..1.0, "at least 0 and less than 1")
-}
-
-/// The hyper-parameters that Adam's descendants share.
-pub(super) fn check_adam_like(
-    lr: f64,
-    [beta1, beta2]: [f64; 2],
-    eps: f64,
-    weight_decay: f64,
-) -> Result<(), Error> {
-    check_not_negative("lr", lr)?;
-    check_decay("beta1", beta1)?;
-    check_decay("beta2", beta2)?;
-    check_not_negative("eps", eps)?;
-    check_not_negative("weight_decay", weight_decay)
-}
-
 /// The gradient of what is to be made smaller.
 #[inline(always)]
 pub(super) fn descent<L: Lanes>(maximize: bool, grad: L) -> L {

@@ -1,5 +1,5 @@
-use super::{MovingAverage, bias_corrections, check_adam_like, decay, descent};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// RAdam (Liu et al., 2020): Adam that waits for the variance of its second moment to settle.
 ///
@@ -51,17 +51,15 @@ pub struct RAdam {
     pub maximize: bool,
 }
 
-impl Default for RAdam {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            maximize: false,
-        }
+settings! {
+    RAdam {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
     }
 }
 
@@ -89,7 +87,7 @@ impl Rule for RAdam {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {

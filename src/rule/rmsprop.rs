@@ -1,5 +1,5 @@
-use super::{MovingAverage, check_decay, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{MovingAverage, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// RMSProp (Tieleman and Hinton, 2012), also centered (Graves, 2013) and with momentum.
 ///
@@ -50,17 +50,15 @@ pub struct RmsProp {
     pub maximize: bool,
 }
 
-impl Default for RmsProp {
-    fn default() -> Self {
-        Self {
-            lr: 1e-2,
-            alpha: 0.99,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum: 0.0,
-            centered: false,
-            maximize: false,
-        }
+settings! {
+    RmsProp {
+        number lr: NOT_NEGATIVE = 1e-2;
+        number alpha: DECAY = 0.99;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        number momentum: NOT_NEGATIVE = 0.0;
+        flag centered = false;
+        flag maximize = false;
     }
 }
 
@@ -91,11 +89,7 @@ impl Rule for RmsProp {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("alpha", self.alpha)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)?;
-        check_not_negative("momentum", self.momentum)
+        self.check_ranges()
     }
 
     fn constants(&self, _t: u64) -> [f64; K::COUNT] {

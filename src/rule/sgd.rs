@@ -1,5 +1,5 @@
-use super::{POSITIVE, check, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule, named_constants};
+use super::{POSITIVE, check, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
 ///
@@ -46,16 +46,14 @@ pub struct Sgd {
     pub maximize: bool,
 }
 
-impl Default for Sgd {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            momentum: 0.0,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-            maximize: false,
-        }
+settings! {
+    Sgd {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number momentum: NOT_NEGATIVE = 0.0;
+        number dampening: FINITE = 0.0;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag nesterov = false;
+        flag maximize = false;
     }
 }
 
@@ -94,10 +92,7 @@ impl Rule for Sgd {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_not_negative("momentum", self.momentum)?;
-        check("dampening", self.dampening, f64::MIN..=f64::MAX, "finite")?;
-        check_not_negative("weight_decay", self.weight_decay)?;
+        self.check_ranges()?;
         if self.nesterov {
             check("dampening", self.dampening, 0.0..=0.0, "0 with nesterov")?;
             check("momentum", self.momentum, POSITIVE, "over 0 with nesterov")?;
