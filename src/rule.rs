@@ -7,8 +7,10 @@ mod adamax;
 mod ademamix;
 mod adopt;
 mod amsgrad;
+mod any;
 mod constants;
 mod lion;
+mod list;
 mod nadam;
 mod parts;
 mod radam;
@@ -24,7 +26,9 @@ pub use adamax::AdaMax;
 pub use ademamix::AdEmaMix;
 pub use adopt::Adopt;
 pub use amsgrad::AmsGrad;
+pub use any::WithOptimizer;
 pub use lion::Lion;
+pub use list::{AnyOptimizer, BuiltIn};
 pub use nadam::NAdam;
 pub(crate) use nadam::momenta as nadam_momenta;
 pub use parts::{bias_corrections, check};
@@ -34,7 +38,7 @@ pub use rmsprop::RmsProp;
 pub use settings::{NumberRange, Setting, SettingKind, SettingValue, Settings};
 pub use sgd::Sgd;
 
-use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink};
+use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink, sign};
 
 use crate::{Error, Lanes};
 

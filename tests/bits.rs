@@ -3,13 +3,14 @@
 
 mod support;
 
-use std::{fmt::Debug, marker::PhantomData};
+use std::marker::PhantomData;
 
-use adamant::{Adam, Exec, Float, Isa, Lanes, Rule, reference::Reference};
+use adamant::{Adam, BuiltIn, Exec, Float, Isa, Lanes, Rule, reference::Reference};
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Columns, Draw, Drawn, ForEachRule, Way, WithRule, check, columns, for_each_rule, with_rule,
+    Columns, Draw, ForEachRule, Way, WithRule, check, columns, for_each_pair, for_each_rule,
+    with_rule,
 };
 
 /// Lengths at which a kernel may go wrong.
@@ -35,7 +36,7 @@ fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
 struct EveryIsaLengthAndOffset<F>(PhantomData<F>);
 
 impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
-    fn visit<R: Reference + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         for exec in execs(false) {
             for (seed, len) in LENGTHS.into_iter().enumerate() {
                 let before = columns::<R, F>(&rule, seed as u64, len, true);
@@ -57,6 +58,22 @@ fn every_isa_length_and_offset_gives_the_reference_bits_f32() {
 #[test]
 fn every_isa_length_and_offset_gives_the_reference_bits_f64() {
     for_each_rule(&mut EveryIsaLengthAndOffset::<f64>(PhantomData));
+}
+
+struct EveryIsa<F>(PhantomData<F>);
+
+impl<F: Float> ForEachRule for EveryIsa<F> {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        for exec in execs(false) {
+            check(&rule, 1..4, &columns::<R, F>(&rule, 3, 100, true), &Way::whole(exec));
+        }
+    }
+}
+
+#[test]
+fn every_pair_of_choices_gives_the_reference_bits() {
+    for_each_pair(&mut EveryIsa::<f32>(PhantomData));
+    for_each_pair(&mut EveryIsa::<f64>(PhantomData));
 }
 
 #[cfg(feature = "rayon")]
@@ -121,14 +138,14 @@ struct AnyStep {
 }
 
 impl WithRule for &AnyStep {
-    fn run<R: Drawn>(self) {
+    fn run<R: BuiltIn>(self) {
         self.check::<R, f32>();
         self.check::<R, f64>();
     }
 }
 
 impl AnyStep {
-    fn check<R: Drawn, F: Float>(&self) {
+    fn check<R: BuiltIn, F: Float>(&self) {
         let Self { seed, t, len, .. } = *self;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut bits = || random.next_u64();

@@ -10,12 +10,11 @@ mod support;
 use std::{ffi::CStr, fmt::Debug, mem, ptr, slice};
 
 use adamant::{
-    Adam, Arity, CatchUp, DenseEquivalent, Exec, Float, Grad, Isa, MixedOptimizer, MixedTensor,
-    Moment, Optimizer, Outcome, Param, Pass, Q8, RowGrads, RowIndex, RowOptimizer, RowRule,
-    RowScratch, RowWiseAdam, Rule, Sgd, Table, Tensor, clip_factor,
+    Adam, Arity, BuiltIn, CatchUp, DenseEquivalent, Exec, Float, Grad, Isa, MixedOptimizer,
+    MixedTensor, Moment, Optimizer, Outcome, Param, Pass, Q8, RowGrads, RowIndex, RowOptimizer,
+    RowRule, RowScratch, RowWiseAdam, Rule, Sgd, Table, Tensor, clip_factor,
     ffi::{adamant_status::*, adamant_type::*, *},
     grad_norm_on,
-    reference::Reference,
 };
 use half::{bf16, f16};
 use hyper::{defaults, hyper_of};
@@ -269,7 +268,7 @@ struct Dense;
 
 impl Dense {
     /// Three steps on two tensors at once, and on as many as need memory for their checks.
-    fn check<R: Reference, F: Float>(rule: &R, element: adamant_type) {
+    fn check<R: BuiltIn, F: Float>(rule: &R, element: adamant_type) {
         let hyper = hyper_of(rule);
         for (isa, lens) in Isa::available().into_iter().flat_map(|isa| {
             [vec![], vec![1], vec![17, 1000], vec![3; 9], vec![1; 300]].map(|lens| (isa, lens))
@@ -292,7 +291,7 @@ impl Dense {
 }
 
 impl ForEachRule for Dense {
-    fn visit<R: Reference + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check::<R, f32>(&rule, ADAMANT_F32);
         Self::check::<R, f64>(&rule, ADAMANT_F64);
     }
@@ -306,7 +305,7 @@ fn dense_steps_of_every_optimizer_give_the_bits_of_rust() {
 struct Mixed;
 
 impl ForEachRule for Mixed {
-    fn visit<R: Reference + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         let hyper = hyper_of(&rule);
         let isa = Isa::detect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -526,7 +525,7 @@ impl Lazy {
 }
 
 impl ForEachRule for Lazy {
-    fn visit<R: Reference + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check::<R, f32>(&rule, ADAMANT_F32);
         Self::check::<R, f64>(&rule, ADAMANT_F64);
     }
@@ -711,7 +710,7 @@ impl Moments {
 }
 
 impl ForEachRule for Moments {
-    fn visit<R: Reference + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check(&rule, |moment| Some(rule.holds_squares(moment)));
     }
 }
@@ -748,7 +747,7 @@ fn a_moment_of_any_type_is_filled_with_its_start() {
 fn defaults_are_those_of_rust() {
     struct Defaults;
     impl ForEachRule for Defaults {
-        fn visit<R: Reference + Debug>(&mut self, rule: R) {
+        fn visit<R: BuiltIn>(&mut self, rule: R) {
             let hyper = hyper_of(&rule);
             assert_eq!(hyper.size, size_of::<adamant_hyper>());
         }

@@ -6,14 +6,13 @@ mod support;
 use std::{fmt::Debug, marker::PhantomData};
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads, RowOptimizer,
-    RowScratch, RowWiseAdam, Table,
-    reference::{Reference, RowReference},
+    Adam, BuiltIn, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads,
+    RowOptimizer, RowScratch, RowWiseAdam, Table, reference::RowReference,
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Draw, Drawn, ForEachRule, WithRule, for_each_rule, number, ordinary,
+    Draw, ForEachRule, WithRule, for_each_rule, number, ordinary,
     rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy},
     with_rule,
 };
@@ -79,7 +78,7 @@ impl<F: Float> EveryWidth<F> {
 }
 
 impl<F: Float> ForEachRule for EveryWidth<F> {
-    fn visit<R: Reference + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check(rule);
     }
 }
@@ -235,14 +234,14 @@ struct AnySteps {
 }
 
 impl WithRule for &AnySteps {
-    fn run<R: Drawn>(self) {
+    fn run<R: BuiltIn>(self) {
         self.check::<R, f32>();
         self.check::<R, f64>();
     }
 }
 
 impl AnySteps {
-    fn check<R: Drawn, F: Float>(&self) {
+    fn check<R: BuiltIn, F: Float>(&self) {
         let Self { seed, rows, width, exec, .. } = *self;
         let mut random = Random::new(seed, seed % 2 == 0);
         let t = 1 + seed % 1000;

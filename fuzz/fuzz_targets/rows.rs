@@ -7,14 +7,14 @@ mod support;
 
 mod decode;
 
-use adamant::{Adam, CatchUp, Exec, Float, Isa, RowWiseAdam, reference::RowReference};
+use adamant::{Adam, BuiltIn, CatchUp, Exec, Float, Isa, RowWiseAdam, reference::RowReference};
 use decode::{Bits, FloatName, Numbers, StepCount, any_isa, build_global_pool, in_pool, repeated};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
     fuzz_target,
 };
 use support::{
-    Draw, Drawn, WithRule,
+    Draw, WithRule,
     rows::{
         Event, IndexType, Listed, Misfit, RowColumns, check_dense_equivalent_or_refused,
         check_lazy_or_refused,
@@ -146,8 +146,8 @@ fn any_mistake(bytes: &mut Unstructured<'_>) -> Result<Option<Mistake>> {
 }
 
 impl WithRule for &Case<'_> {
-    fn run<R: Drawn>(self) {
-        self.lazy(R::draw);
+    fn run<R: BuiltIn>(self) {
+        self.lazy(|draw| draw.rule::<R>());
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{MovingAverage, descent, settings::settings, shrink};
+use super::{MovingAverage, descent, settings::settings, shrink, sign};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Lion (Chen et al., 2023): the sign of a momentum.
@@ -98,12 +98,4 @@ impl Rule for Lion {
             [MovingAverage::new(self.beta2, k.beta2, k.keep2).next(m, grad)],
         )
     }
-}
-
-/// 1, -1, or the number itself if it is a zero or NaN.
-#[inline(always)]
-fn sign<L: Lanes>(x: L) -> L {
-    let zero = x.splat(0.0);
-    let negative = L::select(x.less_than(zero), x.splat(-1.0), x);
-    L::select(zero.less_than(x), x.splat(1.0), negative)
 }

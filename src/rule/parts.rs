@@ -98,6 +98,14 @@ impl<L: Lanes> MovingAverage<L> {
     }
 }
 
+/// 1, -1, or the number itself if it is a zero or NaN.
+#[inline(always)]
+pub(super) fn sign<L: Lanes>(x: L) -> L {
+    let zero = x.splat(0.0);
+    let negative = L::select(x.less_than(zero), x.splat(-1.0), x);
+    L::select(zero.less_than(x), x.splat(1.0), negative)
+}
+
 /// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has
 /// gathered after `t` steps.
 ///
