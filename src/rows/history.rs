@@ -12,6 +12,7 @@ use crate::{
     Adam, Count, Error, Float, Lanes, Rule,
     kernel::sweep,
     lanes::{TILE, Vector},
+    rule::AdamConstants,
     tensor::Slices,
 };
 
@@ -24,7 +25,7 @@ pub(super) struct History<F: Float> {
     /// All steps that are kept were of this rule, but for what [`is_like`] leaves open.
     rule: Option<Adam>,
     /// The constants of each step, the latest last.
-    steps: VecDeque<[F; 8]>,
+    steps: VecDeque<[F; AdamConstants::COUNT]>,
     series: Series,
 }
 
@@ -76,7 +77,7 @@ impl<F: Float> History<F> {
     }
 
     /// Adds a step; it goes on with those that are kept.
-    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; 8]) {
+    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; AdamConstants::COUNT]) {
         let is_first = self.rule.is_none();
         self.rule = Some(*rule);
         if self.steps.len() == self.reach {
