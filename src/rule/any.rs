@@ -3,7 +3,9 @@
 use core::str::FromStr;
 
 use super::settings::{Setting, SettingValue};
-use crate::{BuiltIn, Error};
+use crate::{
+    BuiltIn, DynOptimizer, Error, isa::Cpu, kernel::Pass, optimizer::Constants, tensor::Run,
+};
 
 /// Something to do with an optimizer that is chosen when the program runs, whatever its type.
 pub trait WithOptimizer {
@@ -52,6 +54,10 @@ macro_rules! any_optimizer {
         /// let mut optimizer = AnyOptimizer::new("adamw")?;
         /// optimizer.set("lr", 1e-4)?;
         /// assert_eq!(optimizer, Adam { lr: 1e-4, ..Adam::adamw() }.into());
+        ///
+        /// use adamant::Optimizer;
+        /// let mut state = optimizer.state(2);
+        /// optimizer.step(&mut [1.0_f32, 2.0], &[0.5, -0.5], &mut state)?;
         /// # Ok::<(), adamant::Error>(())
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +84,13 @@ macro_rules! any_optimizer {
             pub fn with<W: $crate::WithOptimizer>(self, with: W) -> W::Output {
                 match self {
                     $(Self::$rule(rule) => with.run(rule),)+
+                }
+            }
+
+            /// The optimizer that it is.
+            pub(super) fn inner(&self) -> &dyn $crate::DynOptimizer {
+                match self {
+                    $(Self::$rule(rule) => rule,)+
                 }
             }
 
@@ -188,6 +201,40 @@ impl AnyOptimizer {
             }
         }
         self.with(Check)
+    }
+}
+
+impl DynOptimizer for AnyOptimizer {
+    fn moment_count(&self) -> usize {
+        self.inner().moment_count()
+    }
+
+    fn moment_name(&self, moment: usize) -> &'static str {
+        self.inner().moment_name(moment)
+    }
+
+    fn moment_start(&self, moment: usize) -> Option<f64> {
+        self.inner().moment_start(moment)
+    }
+
+    fn moment_is_square(&self, moment: usize) -> bool {
+        self.inner().moment_is_square(moment)
+    }
+
+    fn check_settings(&self) -> Result<(), Error> {
+        self.inner().check_settings()
+    }
+
+    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
+        self.inner().step_constants(t, constants)
+    }
+
+    fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
+        self.inner().run(cpu, pass, known, run);
+    }
+
+    fn as_dyn(&self) -> &dyn DynOptimizer {
+        self.inner()
     }
 }
 
