@@ -135,6 +135,12 @@ pub struct Report {
 /// range. Errors count the tensors of a call through all groups, from 0.
 #[inline]
 pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
+    // Constants and norms, too, depend on the modes.
+    pieces::with_default_float_modes(|| step_in_modes(groups, options))
+}
+
+#[inline]
+fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
     let cpu = options.exec.cpu()?;
     let mut constants = [0.0; CONSTANTS];
     let mut known = None;
