@@ -130,8 +130,8 @@
 //!
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
-//! - `capi`: all of this for C and whatever speaks its ABI, in a shared and a static library with the
-//!   header `include/adamant.h`; see "From C" in the README.
+//!
+//! C and whatever speaks its ABI have all of this through the crate `adamant-capi`, in `bindings/c`.
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
@@ -139,8 +139,6 @@ mod buffer;
 mod dense;
 mod element;
 mod error;
-#[cfg(feature = "capi")]
-pub mod ffi;
 mod isa;
 mod kernel;
 mod lanes;
@@ -175,3 +173,11 @@ pub use rule::{
 };
 pub use state::State;
 pub use tensor::Tensor;
+
+/// For the crate `adamant-capi`, which changes with this one. Not part of the interface.
+#[doc(hidden)]
+pub mod bindings {
+    pub use crate::norm::{AnyGrads, any_grad_norm};
+    #[cfg(feature = "rayon")]
+    pub use crate::partition::is_worth_moving;
+}

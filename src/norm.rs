@@ -263,3 +263,42 @@ impl<E: GradElement> WithSimd for OfBlock<'_, E> {
         sums[0]
     }
 }
+
+/// Gradients of any type.
+pub enum AnyGrads<'a> {
+    /// In `f32`.
+    F32(&'a [f32]),
+    /// In `f64`.
+    F64(&'a [f64]),
+    /// In bf16.
+    Bf16(&'a [bf16]),
+    /// In f16.
+    F16(&'a [f16]),
+}
+
+impl Gradients for AnyGrads<'_> {
+    const ARE_F64: bool = true;
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(grads) => grads.len(),
+            Self::F64(grads) => grads.len(),
+            Self::Bf16(grads) => grads.len(),
+            Self::F16(grads) => grads.len(),
+        }
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        match self {
+            Self::F32(grads) => sum.of_blocks(grads),
+            Self::F64(grads) => sum.of_blocks(grads),
+            Self::Bf16(grads) => sum.of_blocks(grads),
+            Self::F16(grads) => sum.of_blocks(grads),
+        }
+    }
+}
+
+/// [`grad_norm_on`] of gradients of different types.
+pub fn any_grad_norm(exec: Exec, grads: &[AnyGrads<'_>]) -> Result<f64, Error> {
+    norm(exec, grads)
+}

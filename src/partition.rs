@@ -43,8 +43,8 @@ pub(crate) fn is_worth_entering(len: usize) -> bool {
 
 /// Whether work of a length, in elements of a dense step, is worth moving into a pool that the calling
 /// thread is not in, and waiting for: two wake-ups.
-#[cfg(feature = "capi")]
-pub(crate) fn is_worth_moving(len: usize) -> bool {
+#[cfg(feature = "rayon")]
+pub fn is_worth_moving(len: usize) -> bool {
     len >= 2 * threads::WAKING
 }
 

@@ -3,14 +3,11 @@
 //! instruction set, in `f64` and `f32`.
 //!
 //! `ADAMANT_GOLDEN_DIR` names another folder of such files. `ADAMANT_GOLDEN_WORDS` names a folder to
-//! write the dense ones to, in the numbers that the programs of `tests/c` read (feature `capi`).
+//! write the dense ones to, as the programs of `bindings/c/tests` read them.
 
-#[cfg(feature = "capi")]
-#[path = "support/capi.rs"]
-mod hyper;
 mod support;
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{collections::BTreeMap, env, fmt::Debug, fs, path::Path};
 
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, CatchUp, DenseEquivalent, Epsilon,
@@ -25,7 +22,6 @@ use support::Columns;
 struct Golden {
     /// The name of the file.
     #[serde(skip)]
-    #[cfg_attr(not(feature = "capi"), allow(dead_code, reason = "the programs in C are told"))]
     name: String,
     optimizer: String,
     hyper: BTreeMap<String, serde_json::Value>,
@@ -267,13 +263,16 @@ impl Golden {
 
     /// Replays the run on every instruction set and in both types. `states` are the library's names
     /// of the moments.
-    fn check<R: Rule>(self, rule: R, states: impl IntoIterator<Item = &'static str> + Clone) {
+    fn check<R: Rule + Debug>(
+        self,
+        rule: R,
+        states: impl IntoIterator<Item = &'static str> + Clone,
+    ) {
         assert!(self.rows.is_none(), "row-indexed gradients for {:?}", self.optimizer);
         for exec in self.execs() {
             self.check_on::<R, f64>(&rule, exec, states.clone(), self.dense_step(&rule, exec));
             self.check_on::<R, f32>(&rule, exec, states.clone(), self.dense_step(&rule, exec));
         }
-        #[cfg(feature = "capi")]
         if let Some(folder) = env::var_os("ADAMANT_GOLDEN_WORDS") {
             let path = Path::new(&folder).join(&self.name);
             fs::write(path, self.words(&rule, states)).expect("a folder that can be written");
@@ -292,20 +291,17 @@ impl Golden {
         }
     }
 
-    /// The run in words of 64 bits, in the order that `tests/c/cases.h` gives.
-    #[cfg(feature = "capi")]
-    #[allow(unsafe_code, reason = "the bytes of a struct of C")]
-    fn words<R: Rule>(&self, rule: &R, states: impl IntoIterator<Item = &'static str>) -> String {
-        use adamant::ffi::adamant_hyper;
-        const HYPER: usize = size_of::<adamant_hyper>() / 8;
+    /// The run as text, in the order that `bindings/c/tests/cases.h` gives: the rule as Rust writes it, then
+    /// words of 64 bits in hexadecimal.
+    fn words<R: Rule + Debug>(
+        &self,
+        rule: &R,
+        states: impl IntoIterator<Item = &'static str>,
+    ) -> String {
         let (param, grads) = (numbers(&self.param), self.grads.as_array().expect("arrays"));
         let moments = R::MOMENT_NAMES.as_ref().len();
         let mut words = vec![param.len() as u64, grads.len() as u64, moments as u64];
         words.push(library_error(&self.optimizer).to_bits());
-        // SAFETY: integers and floats without padding.
-        words.extend(unsafe {
-            std::mem::transmute::<adamant_hyper, [u64; HYPER]>(hyper::hyper_of(rule))
-        });
         let put = |words: &mut Vec<u64>, numbers: Vec<f64>| {
             words.extend(numbers.into_iter().map(f64::to_bits));
         };
@@ -321,7 +317,8 @@ impl Golden {
             words.push(state.is_some().into());
             put(&mut words, state.map(numbers).unwrap_or_default());
         }
-        words.iter().map(|word| format!("{word:x}\n")).collect()
+        let words: String = words.iter().map(|word| format!("{word:x}\n")).collect();
+        format!("{rule:?}\n{words}")
     }
 
     fn execs(&self) -> impl Iterator<Item = Exec> {

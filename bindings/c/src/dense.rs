@@ -9,7 +9,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, versioned},
 };
-use crate::{
+use adamant::{
     Arity, Float, Grad, MixedOptimizer, MixedTensor, Moment, Optimizer, Outcome, Param, Pass, Rule,
     Tensor,
 };

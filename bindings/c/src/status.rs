@@ -8,7 +8,7 @@ use core::{
 };
 use std::panic::catch_unwind;
 
-use crate::{Error, Outcome};
+use adamant::{Error, Outcome};
 
 /// What a call returns. Whatever is not `ADAMANT_OK` or `ADAMANT_LEFT_OUT` is a mistake: nothing was
 /// written, and `adamant_last_error` tells what to mend.
@@ -50,6 +50,8 @@ pub enum adamant_status {
     /// A defect of this library: please report the message. What the call was to write may be
     /// written in part.
     ADAMANT_PANICKED = 14,
+    /// A mistake that has no status of its own: the message tells which.
+    ADAMANT_OTHER = 15,
 
     /// An array is not as long as its tensor's parameters.
     ADAMANT_LENGTH_MISMATCH = 32,
@@ -140,18 +142,17 @@ impl From<Error> for Failure {
             Error::StepOverflow => ADAMANT_STEP_OVERFLOW,
             Error::UnknownIsa { .. } => ADAMANT_UNKNOWN_ISA,
             Error::IsaUnavailable { .. } => ADAMANT_ISA_UNAVAILABLE,
+            _ => ADAMANT_OTHER,
         };
         Self::new(status, format_args!("{error}"))
     }
 }
 
-/// Refuses the call: a status, and the message as in `format!`.
+/// Refuses the call: a status, and the message as in `format!`. `Failure` and `adamant_status` must be in
+/// scope: a test or a fuzz target has this crate as a module, so that no path to them is the same everywhere.
 macro_rules! refuse {
     ($status:ident, $($message:tt)+) => {
-        return Err($crate::ffi::status::Failure::new(
-            $crate::ffi::status::adamant_status::$status,
-            format_args!($($message)+),
-        ))
+        return Err(Failure::new(adamant_status::$status, format_args!($($message)+)))
     };
 }
 pub(super) use refuse;

@@ -1,4 +1,4 @@
-//! The C ABI, of which `include/adamant.h` is generated.
+//! The C ABI of adamant, of which `include/adamant.h` is generated.
 //!
 //! The comments of everything here that has a name in C are those of the header, in its terms; the
 //! header begins with what holds for all functions. What they have in common in Rust:
@@ -7,7 +7,6 @@
 //! - structs of the caller are copied, by the size that they say they have (`versioned.rs`);
 //! - arrays of the caller become slices in `memory.rs` alone, after all checks of the call.
 
-#![allow(unsafe_code, reason = "pointers of C; each block names who promised what")]
 #![allow(non_camel_case_types, reason = "the names are C's")]
 #![allow(clippy::missing_safety_doc, reason = "the header begins with what a caller promises")]
 
@@ -43,6 +42,17 @@ pub use moments::*;
 pub use norm::*;
 pub use rows::*;
 pub use status::{adamant_last_error, adamant_status};
+
+#[cfg(test)]
+#[path = "../tests/allocations.rs"]
+mod allocations;
+#[cfg(test)]
+#[path = "../tests/bits.rs"]
+mod bits;
+// What the tests have in common with those of the core.
+#[cfg(test)]
+#[path = "../../../tests/support/mod.rs"]
+mod support;
 
 use core::ffi::c_char;
 

@@ -1,6 +1,6 @@
 //! Instruction sets and threads.
 
-use core::ffi::c_char;
+use core::ffi::{CStr, c_char};
 use std::{mem, ptr};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -9,7 +9,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
-use crate::{Error, Exec, Isa, partition};
+use adamant::{Error, Exec, Isa, bindings};
 
 /// The instruction sets. All of them give the same bits.
 #[repr(u32)]
@@ -134,7 +134,7 @@ impl Runner<'_> {
         call: &mut (dyn FnMut(Exec) -> Result<(), Error> + Send),
     ) -> Result<(), Failure> {
         let done = match self.pool {
-            Some(pool) if partition::is_worth_moving(len) => pool.install(|| call(self.exec)),
+            Some(pool) if bindings::is_worth_moving(len) => pool.install(|| call(self.exec)),
             // Moving to a thread of the pool and back would take longer.
             Some(_) => call(Exec { parallel: false, ..self.exec }),
             None => call(self.exec),
@@ -161,13 +161,18 @@ fn isa(number: u32) -> Result<Option<Isa>, Failure> {
     }
 }
 
-fn number(isa: Isa) -> adamant_isa {
-    match isa {
-        Isa::Scalar => adamant_isa::ADAMANT_ISA_SCALAR,
-        Isa::Avx2 => adamant_isa::ADAMANT_ISA_AVX2,
-        Isa::Avx512 => adamant_isa::ADAMANT_ISA_AVX512,
-        Isa::Neon => adamant_isa::ADAMANT_ISA_NEON,
-    }
+/// The instruction sets of Rust, with their numbers and names.
+const ISAS: [(Isa, adamant_isa, &CStr); 4] = [
+    (Isa::Scalar, adamant_isa::ADAMANT_ISA_SCALAR, c"scalar"),
+    (Isa::Avx2, adamant_isa::ADAMANT_ISA_AVX2, c"avx2"),
+    (Isa::Avx512, adamant_isa::ADAMANT_ISA_AVX512, c"avx512"),
+    (Isa::Neon, adamant_isa::ADAMANT_ISA_NEON, c"neon"),
+];
+
+/// The number of an instruction set. All have one, as `tests/bits.rs` holds.
+fn number(isa: Isa) -> u32 {
+    let found = ISAS.iter().find(|(known, ..)| *known == isa);
+    found.map_or(0, |&(_, number, _)| number as u32)
 }
 
 /// Writes the result of a call to where the caller wants it.
@@ -203,34 +208,27 @@ pub unsafe extern "C" fn adamant_isa_selected(isa: *mut u32) -> adamant_status {
     guarded(|| {
         check_pointer(isa, "isa")?;
         // SAFETY: the caller's promise.
-        unsafe { put(isa, "isa", number(Isa::selected()?) as u32) }
+        unsafe { put(isa, "isa", number(Isa::selected()?)) }
     })
 }
 
 /// The best instruction set of this CPU, one of `adamant_isa`.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_isa_detect() -> u32 {
-    number(Isa::detect()) as u32
+    number(Isa::detect())
 }
 
 /// 1 if this CPU has the instruction set, 0 if it lacks it or there is none by that number.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_isa_is_available(isa: u32) -> u32 {
-    let found = Isa::ALL.into_iter().find(|&known| number(known) as u32 == isa);
-    found.is_some_and(Isa::is_available).into()
+    ISAS.iter().any(|&(known, number, _)| number as u32 == isa && known.is_available()).into()
 }
 
 /// The name of an instruction set, as ADAMANT_ISA takes it; null if there is none by that number.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_isa_name(isa: u32) -> *const c_char {
-    let found = Isa::ALL.into_iter().find(|&known| number(known) as u32 == isa);
-    let name = found.map(|isa| match isa {
-        Isa::Scalar => c"scalar",
-        Isa::Avx2 => c"avx2",
-        Isa::Avx512 => c"avx512",
-        Isa::Neon => c"neon",
-    });
-    name.map_or(ptr::null(), core::ffi::CStr::as_ptr)
+    let found = ISAS.iter().find(|&&(_, number, _)| number as u32 == isa);
+    found.map_or(ptr::null(), |(.., name)| name.as_ptr())
 }
 
 /// The most threads of a pool.

@@ -1,25 +1,26 @@
 //! The functions of C give the bits of Rust's: every optimizer, every combination of types, rows, norms
 //! and conversions.
 
-#![allow(unsafe_code, reason = "functions of C, and memory of any type")]
-
-#[path = "support/capi.rs"]
+#[path = "hyper.rs"]
 mod hyper;
-mod support;
 
 use std::{ffi::CStr, fmt::Debug, mem, ptr, slice};
 
 use adamant::{
     Adam, Arity, CatchUp, DenseEquivalent, Exec, Float, Grad, Isa, MixedOptimizer, MixedTensor,
     Moment, Optimizer, Outcome, Param, Pass, Q8, RowGrads, RowIndex, RowOptimizer, RowRule,
-    RowScratch, RowWiseAdam, Rule, Sgd, Table, Tensor, clip_factor,
-    ffi::{adamant_status::*, adamant_type::*, *},
-    grad_norm_on,
+    RowScratch, RowWiseAdam, Rule, Sgd, Table, Tensor, clip_factor, grad_norm_on,
 };
 use half::{bf16, f16};
 use hyper::{defaults, hyper_of};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use support::{ForEachRule, Specified, for_each_rule};
+
+use super::{
+    adamant_status::*,
+    adamant_type::*,
+    support::{ForEachRule, Specified, for_each_rule},
+    *,
+};
 
 /// An array of any type, which C and Rust see alike.
 #[derive(Clone, Debug, PartialEq)]

@@ -53,7 +53,7 @@
 #ifndef ADAMANT_H
 #define ADAMANT_H
 
-/* Made by cbindgen of src/ffi: do not edit. */
+/* Made by cbindgen of bindings/c/src: do not edit. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -109,6 +109,8 @@ enum adamant_status
     // A defect of this library: please report the message. What the call was to write may be
     // written in part.
     ADAMANT_PANICKED = 14,
+    // A mistake that has no status of its own: the message tells which.
+    ADAMANT_OTHER = 15,
     // An array is not as long as its tensor's parameters.
     ADAMANT_LENGTH_MISMATCH = 32,
     // A moment was passed that the hyper-parameters do without.
@@ -578,8 +580,6 @@ typedef struct adamant_row_grads {
     // for width.
     size_t stride;
 } adamant_row_grads;
-
-
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,16 +2,17 @@
 # Installs the library into a folder of its own, and tests it from C and C++ as its users have it: by
 # pkg-config, shared and static, with sanitizers, on the golden vectors; and the example.
 #
-#     bash tests/c/run.sh        # needs cargo-c, pkg-config, cc, c++, make, cmake
+#     bash bindings/c/tests/run.sh        # needs cargo-c, pkg-config, cc, c++, make, cmake
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
-    echo "tests/c/run.sh: $*" >&2
+    echo "bindings/c/tests/run.sh: $*" >&2
     exit 1
 }
 
-target=${CARGO_TARGET_DIR:-target}
+root=$PWD/../..
+target=${CARGO_TARGET_DIR:-$root/target}
 mkdir -p "$target/c"
 work=$(cd "$target/c" && pwd)
 prefix=$work/prefix
@@ -37,7 +38,7 @@ bytes=$(stat -c %s "$work/stripped.so")
 echo "libadamant.so, stripped: $bytes bytes"
 [ "$bytes" -lt 4000000 ] || fail "the stripped library has 4 MB or more"
 
-ADAMANT_GOLDEN_WORDS=$work/golden cargo test --features capi --test golden
+(cd "$root" && ADAMANT_GOLDEN_WORDS=$work/golden cargo test --test golden)
 golden=("$work"/golden/*)
 [ ${#golden[@]} -gt 20 ] || fail "there are only ${#golden[@]} golden vectors"
 
@@ -60,8 +61,8 @@ check() {
     LD_LIBRARY_PATH=$prefix/lib ADAMANT_ISA=sse9 "$work/$1" unknown-isa
 }
 
-c=("${CC:-cc}" -std=c99 "${warnings[@]}" "${cflags[@]}" tests/c/check.c)
-cc=("${CXX:-c++}" -std=c++17 "${warnings[@]}" "${cflags[@]}" tests/c/check.cc)
+c=("${CC:-cc}" -std=c99 "${warnings[@]}" "${cflags[@]}" tests/check.c)
+cc=("${CXX:-c++}" -std=c++17 "${warnings[@]}" "${cflags[@]}" tests/check.cc)
 check c-shared "${c[@]}" "${shared[@]}" -pthread -lm
 check c-static "${c[@]}" "${static[@]}" -pthread -lm
 check c-sanitized "${c[@]}" "${sanitizers[@]}" "${static[@]}" -pthread -lm
@@ -74,9 +75,9 @@ if "${CC:-cc}" -std=c2x -E - </dev/null >/dev/null 2>&1; then
 fi
 
 # The example, by both of its build files.
-make -C examples/c BUILD="$work/example-make"
+make -C examples BUILD="$work/example-make"
 LD_LIBRARY_PATH=$prefix/lib "$work/example-make/train"
-cmake -S examples/c -B "$work/example-cmake" >/dev/null
+cmake -S examples -B "$work/example-cmake" >/dev/null
 cmake --build "$work/example-cmake"
 LD_LIBRARY_PATH=$prefix/lib "$work/example-cmake/train"
-echo "tests/c/run.sh: passed"
+echo "bindings/c/tests/run.sh: passed"

@@ -9,7 +9,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
-use crate::{Arity, Float, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, Table};
+use adamant::{Arity, Float, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, Table};
 
 /// A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
 /// in ADAMANT_F32, or all in ADAMANT_F64.

@@ -11,7 +11,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
-use crate::{Q8, RowRule, Rule};
+use adamant::{Q8, RowRule, Rule};
 
 /// A moment of an optimizer, as `adamant_describe_moment` finds it.
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Structs that begin with their size, and may be of another version than the library.
 
-use super::status::{Failure, refuse};
+use super::status::{Failure, adamant_status, refuse};
 
 /// A `repr(C)` struct for which every bit pattern is valid, and whose first field is its size as a
 /// `usize`. Its fields fill whole 8 bytes: one that is added later must not lie in what was padding.
@@ -15,7 +15,7 @@ pub(super) unsafe trait Versioned: Copy {
 macro_rules! versioned {
     ($name:ident: $($later:ident),*) => {
         // SAFETY: integers, floats, raw pointers and structs of them; `size` is the first field.
-        unsafe impl $crate::ffi::versioned::Versioned for $name {
+        unsafe impl versioned::Versioned for $name {
             const NAME: &'static str = stringify!($name);
             const EARLIER: &'static [usize] = &[$(core::mem::offset_of!($name, $later)),*];
         }

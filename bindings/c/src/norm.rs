@@ -1,7 +1,5 @@
 //! The norm of gradients.
 
-use half::{bf16, f16};
-
 use super::{
     dense::with_all,
     exec::{Runner, adamant_exec, put},
@@ -9,9 +7,9 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::check_pointer,
 };
-use crate::{
+use adamant::{
+    bindings::{AnyGrads, any_grad_norm},
     clip_factor,
-    norm::{Gradients, Sum, norm},
 };
 
 /// # The norm of gradients
@@ -94,11 +92,11 @@ impl Grads {
         with_all(
             self.count,
             // SAFETY: the caller's promise.
-            |index| unsafe { AnyGrads::new(&self.get(index)) },
+            |index| unsafe { grads_of(&self.get(index)) },
             || AnyGrads::F32(&[]),
             |grads| {
                 runner.run(len, &mut |exec| {
-                    found = norm(exec, grads)?;
+                    found = any_grad_norm(exec, grads)?;
                     Ok(())
                 })
             },
@@ -107,54 +105,24 @@ impl Grads {
     }
 }
 
-/// Gradients of whatever type.
-enum AnyGrads<'a> {
-    F32(&'a [f32]),
-    F64(&'a [f64]),
-    Bf16(&'a [bf16]),
-    F16(&'a [f16]),
-}
-
-impl AnyGrads<'_> {
-    /// # Safety
-    ///
-    /// The array was claimed, and its type is one of these or none.
-    unsafe fn new(array: &adamant_array) -> Self {
-        use adamant_type::*;
-        let is = |element: adamant_type| array.r#type == element as u32;
-        // SAFETY: claimed as what it is: the caller's promise.
-        unsafe {
-            if is(ADAMANT_F64) {
-                Self::F64(array.slice())
-            } else if is(ADAMANT_BF16) {
-                Self::Bf16(array.slice())
-            } else if is(ADAMANT_F16) {
-                Self::F16(array.slice())
-            } else {
-                Self::F32(array.slice())
-            }
-        }
-    }
-}
-
-impl Gradients for AnyGrads<'_> {
-    const ARE_F64: bool = true;
-
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(grads) => grads.len(),
-            Self::F64(grads) => grads.len(),
-            Self::Bf16(grads) => grads.len(),
-            Self::F16(grads) => grads.len(),
-        }
-    }
-
-    fn sum_squares(&self, sum: Sum) -> f64 {
-        match self {
-            Self::F32(grads) => sum.of_blocks(grads),
-            Self::F64(grads) => sum.of_blocks(grads),
-            Self::Bf16(grads) => sum.of_blocks(grads),
-            Self::F16(grads) => sum.of_blocks(grads),
+/// As a slice of its type.
+///
+/// # Safety
+///
+/// The array was claimed, and its type is one of these or none.
+unsafe fn grads_of<'a>(array: &adamant_array) -> AnyGrads<'a> {
+    use adamant_type::*;
+    let is = |element: adamant_type| array.r#type == element as u32;
+    // SAFETY: claimed as what it is: the caller's promise.
+    unsafe {
+        if is(ADAMANT_F64) {
+            AnyGrads::F64(array.slice())
+        } else if is(ADAMANT_BF16) {
+            AnyGrads::Bf16(array.slice())
+        } else if is(ADAMANT_F16) {
+            AnyGrads::F16(array.slice())
+        } else {
+            AnyGrads::F32(array.slice())
         }
     }
 }

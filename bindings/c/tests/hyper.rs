@@ -5,8 +5,9 @@ use std::any::Any;
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Epsilon, Lion, NAdam, RAdam,
     RmsProp, RowWiseAdam, Sgd,
-    ffi::{adamant_hyper, adamant_hyper_init, adamant_optimizer, adamant_status},
 };
+
+use super::{adamant_hyper, adamant_hyper_init, adamant_optimizer, adamant_status};
 
 /// A field as C has it.
 trait Raw {
@@ -47,7 +48,6 @@ impl Raw for Epsilon {
 }
 
 /// The defaults of an optimizer, from C.
-#[allow(unsafe_code, reason = "a function of C")]
 pub fn defaults(optimizer: adamant_optimizer) -> adamant_hyper {
     let mut hyper = std::mem::MaybeUninit::<adamant_hyper>::uninit();
     // SAFETY: as much memory as it says, all of which is written where it succeeds.

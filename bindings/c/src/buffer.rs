@@ -5,10 +5,10 @@ use core::{ffi::c_void, ptr};
 use super::{
     exec::{free, put},
     memory::{Place, adamant_type, check_memory, type_of},
-    status::{adamant_status, guarded, refuse},
+    status::{Failure, adamant_status, guarded, refuse},
     versioned::check_pointer,
 };
-use crate::{Buffer, Float};
+use adamant::{Buffer, Float};
 
 /// An array of zeros that begins on a cache line, and lies on huge pages where it is large and Linux
 /// grants them: for tables of which a step touches a few rows. Any other memory will do, too.
@@ -33,7 +33,7 @@ pub unsafe extern "C" fn adamant_buffer_new(
 ) -> adamant_status {
     /// What alignment and rounding may add.
     const MORE: usize = 4 << 20;
-    fn zeros<F: Float>(len: usize) -> Result<Buffer<F>, super::status::Failure> {
+    fn zeros<F: Float>(len: usize) -> Result<Buffer<F>, Failure> {
         let bytes = len.checked_mul(size_of::<F>()).and_then(|bytes| bytes.checked_add(MORE));
         check_memory(bytes, format_args!("{len} elements of {}", F::NAME))?;
         Ok(Buffer::zeros(len))

@@ -10,7 +10,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::check_pointer,
 };
-use crate::{Adam, CatchUp, DenseEquivalent, Error, Float, RowIndex, Table};
+use adamant::{Adam, CatchUp, DenseEquivalent, Error, Float, RowIndex, Table};
 
 /// How a row catches up with the steps in which it was not listed.
 #[repr(u32)]

@@ -5,7 +5,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, versioned},
 };
-use crate::{
+use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Epsilon, Lion, NAdam, RAdam,
     RmsProp, RowRule, RowWiseAdam, Rule, Sgd,
 };
