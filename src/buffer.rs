@@ -15,8 +15,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// grants them; a slice in all else.
 ///
 /// Steps on a few rows of a large table wait for the CPU to find the page of each; on huge pages
-/// there are so few that it knows them. Moments of a [`State`](crate::State) or a
-/// [`MixedState`](crate::MixedState) lie on huge pages anyway. This is for the table itself, and for
+/// there are so few that it knows them. Moments of a [`State`](crate::State) lie on huge pages anyway. This is for the table itself, and for
 /// moments of one's own, of any type that a step takes: [`BufferElement`].
 ///
 /// # Examples
@@ -37,6 +36,12 @@ impl<E: BufferElement> Buffer<E> {
     ///
     /// If they take more than `isize::MAX` bytes, as `Vec` does.
     pub fn zeros(len: usize) -> Self {
+        // An allocator may take more bytes for less.
+        assert!(
+            len <= isize::MAX as usize / size_of::<E>(),
+            "{len} elements of {} bytes are more than isize::MAX bytes",
+            size_of::<E>()
+        );
         let huge = len.saturating_mul(size_of::<E>()) >= HUGE_PAGE;
         let mut buffer = AVec::with_capacity(if huge { HUGE_PAGE } else { CACHE_LINE }, len);
         if huge {
@@ -77,7 +82,7 @@ impl<E: BufferElement> fmt::Debug for Buffer<E> {
 }
 
 /// What arrays are made of: `f32`, `f64`, `bf16`, `f16`, `u16` (the lower halves of
-/// [`Param::Split`](crate::Param::Split)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
+/// [`Param::from_halves`](crate::Param::from_halves)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
 pub trait BufferElement:
     sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static
 {

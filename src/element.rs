@@ -15,7 +15,7 @@ use pulp::Simd;
 use crate::{lanes::Vector, words::Words};
 
 /// A type that steps in `f32` read and write.
-pub(crate) trait Element: Copy + Default + 'static {
+pub(crate) trait Narrow: Copy + Default + 'static {
     /// A register of numbers, or of fewer and zeros.
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32>;
 
@@ -23,7 +23,7 @@ pub(crate) trait Element: Copy + Default + 'static {
     fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>);
 }
 
-impl Element for f32 {
+impl Narrow for f32 {
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, same: &[Self]) -> Vector<S, f32> {
@@ -37,7 +37,7 @@ impl Element for f32 {
     }
 }
 
-impl Element for bf16 {
+impl Narrow for bf16 {
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
@@ -64,7 +64,7 @@ pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, sh
 }
 
 /// A number as its nearest bf16, ties away from zero, and what is left: see
-/// [`Param::Split`](crate::Param::Split).
+/// [`Param::from_halves`](crate::Param::from_halves).
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S, f32>) {

@@ -1,6 +1,6 @@
-use crate::Isa;
+use crate::{Isa, Storage};
 
-/// What a call can be told off for; whenever one is returned, every buffer is as it was.
+/// The errors that a call can return; whenever one is returned, every buffer is as it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,6 +28,50 @@ pub enum Error {
         moment: &'static str,
         /// The length that was passed, where 0 is expected.
         len: usize,
+    },
+
+    /// A tensor has more moments than its optimizer.
+    #[error("tensor {tensor} has {passed} moments, but the optimizer has {optimizer}")]
+    TooManyMoments {
+        /// The position of the tensor in the call; 0 where there is one only.
+        tensor: usize,
+        /// The number of moments that were passed.
+        passed: usize,
+        /// The number of moments that the optimizer has.
+        optimizer: usize,
+    },
+
+    /// An array is of a type that does not go with that of the parameters.
+    #[error("{argument} of tensor {tensor} is {found}, which does not go with {expected}")]
+    TypeMismatch {
+        /// The position of the tensor in the call; 0 where there is one only.
+        tensor: usize,
+        /// `"grad"`, or the name of a moment such as `"exp_avg"`.
+        argument: &'static str,
+        /// What the array is kept in.
+        found: Storage,
+        /// What the parameters are kept in, or what was expected.
+        expected: Storage,
+    },
+
+    /// A state has the moments of another optimizer.
+    #[error("the state of tensor {tensor} has {found:?} where the optimizer has {expected:?}")]
+    StateMismatch {
+        /// The position of the tensor in the call; 0 where there is one only.
+        tensor: usize,
+        /// The name of the state's moment; empty if it has none in this place.
+        found: &'static str,
+        /// The name of the optimizer's moment.
+        expected: &'static str,
+    },
+
+    /// A state has no moment of this name.
+    #[error("the state has no moment {name:?}; known: {}", known.join(", "))]
+    UnknownMoment {
+        /// The name.
+        name: String,
+        /// The names that it has.
+        known: Vec<&'static str>,
     },
 
     /// A moment of 8 bits has not one scale for each 256 elements.
@@ -154,6 +198,48 @@ pub enum Error {
         allowed: &'static str,
     },
 
+    /// An option of the step is outside its range.
+    #[error("{name} is {value:e}, but must be {allowed}")]
+    Option {
+        /// The name of the field of [`StepOptions`](crate::StepOptions).
+        name: &'static str,
+        /// Its value, after clipping.
+        value: f64,
+        /// The values allowed, in words.
+        allowed: &'static str,
+    },
+
+    /// An optimizer has no setting of a name.
+    #[error("{optimizer} has no setting {name:?}; known: {}", known.join(", "))]
+    UnknownSetting {
+        /// The optimizer.
+        optimizer: &'static str,
+        /// The name.
+        name: String,
+        /// The names that it has.
+        known: Vec<&'static str>,
+    },
+
+    /// A setting was given a value of another kind.
+    #[error("{name} is {value}, but must be {allowed}")]
+    WrongSetting {
+        /// The name of the setting.
+        name: &'static str,
+        /// The value, as text.
+        value: String,
+        /// The values allowed, in words.
+        allowed: String,
+    },
+
+    /// A name is no optimizer's.
+    #[error("{name:?} is no optimizer; known: {}", known.join(", "))]
+    UnknownOptimizer {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<&'static str>,
+    },
+
     /// A constant of the step is too large for the type of the step.
     #[error(
         "the hyper-parameters make {value:e} a constant of the step, which {float} cannot hold"
@@ -187,6 +273,33 @@ pub enum Error {
         isa: Isa,
         /// What this CPU has.
         available: Vec<Isa>,
+    },
+
+    /// A pool was asked for with no threads, or with too many.
+    #[error("a pool of {threads} threads was asked for, but it must have 1 to {most}")]
+    ThreadCount {
+        /// The number that was asked for.
+        threads: usize,
+        /// The largest number.
+        most: usize,
+    },
+
+    /// The system refused to start the threads of a pool.
+    #[error("a pool of {threads} threads cannot be started: {reason}")]
+    NoThreads {
+        /// The number of threads that was asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+
+    /// The slice for the norms of tensors is not as long as there are tensors.
+    #[error("there are {len} places for the norms of {tensors} tensors")]
+    NormsMismatch {
+        /// The length that was passed.
+        len: usize,
+        /// The number of tensors.
+        tensors: usize,
     },
 }
 

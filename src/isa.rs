@@ -131,7 +131,7 @@ impl FromStr for Isa {
 
 /// An instruction set that this CPU was found to have.
 #[derive(Clone, Copy)]
-pub(crate) struct Cpu(Arch);
+pub struct Cpu(Arch);
 
 impl Cpu {
     #[inline(always)]

@@ -6,7 +6,7 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
-use crate::BufferElement;
+use crate::{Element, tensor::Typed};
 pub(crate) use wide::Wide;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
@@ -55,7 +55,7 @@ pub trait Lanes:
 /// A floating-point type that steps are computed in: `f32` or `f64`.
 ///
 /// A number is a register of one lane: [`reference`](crate::reference) is written in these.
-pub trait Float: Lanes<Mask = bool> + Register + BufferElement + PartialOrd {
+pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + PartialOrd {
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 
@@ -79,6 +79,10 @@ pub trait Register: Copy + 'static {
     /// The outcome of a comparison.
     type Mask<S: Simd>: Copy;
 
+    /// Whether the plain loop multiplies gradients; in `f32` the loop of mixed precision does.
+    const SCALES: bool;
+    /// The smallest number that is not subnormal.
+    const SMALLEST_NORMAL: f64;
     /// Half the distance from 1 to the next number.
     const ROUNDING: f64;
     /// The largest finite number.
@@ -184,6 +188,8 @@ macro_rules! float {
             type Of<S: Simd> = S::$register;
             type Mask<S: Simd> = S::$mask;
 
+            const SCALES: bool = size_of::<Self>() == 8;
+            const SMALLEST_NORMAL: f64 = <$float>::MIN_POSITIVE as f64;
             const ROUNDING: f64 = <$float>::EPSILON as f64 / 2.0;
             const LARGEST: f64 = <$float>::MAX as f64;
             const ZEROS: &'static [Self; TILE] = &[0.0; TILE];

@@ -4,8 +4,8 @@ use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
 use crate::{
-    Error, Exec, Grad, MixedTensor, Rule, element::Element, isa::Cpu, lanes::TILE, partition,
-    words::Words,
+    Error, Exec, Group, Tensor, Threads, array::GradArray, element::Narrow, isa::Cpu, lanes::TILE,
+    partition, words::Words,
 };
 
 /// The Euclidean norm of all gradients of a model, taken as one vector.
@@ -15,7 +15,8 @@ use crate::{
 /// ```
 ///
 /// It is infinite or NaN if any gradient is, or if the norm itself is beyond `f64`: what a loss scaler
-/// asks for is `norm.is_finite()`, see [`Pass::grad_norm`](crate::Pass::grad_norm). Squares are summed
+/// asks for is `norm.is_finite()`, see
+/// [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite). Squares are summed
 /// in `f64`, so that none overflows or is lost. The relative error is below 1e-12 for as many as 2^40
 /// gradients.
 ///
@@ -23,7 +24,8 @@ use crate::{
 /// instruction set and thread count. Nothing is allocated. It reads the gradients once; as in
 /// [`Optimizer`](crate::Optimizer), the threads of the caller's pool share the work.
 ///
-/// Where the gradients of a model are of several types, [`MixedTensor::grad_norm`] has their norm.
+/// A step that clips computes the norm itself, of gradients of any types: see
+/// [`StepOptions::max_norm`](crate::StepOptions::max_norm).
 ///
 /// # Examples
 ///
@@ -43,7 +45,7 @@ use crate::{
 ///
 /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 pub fn grad_norm<E: GradElement>(grads: &[&[E]]) -> Result<f64, Error> {
-    grad_norm_on(Exec::selected()?, grads)
+    grad_norm_on(Exec::default(), grads)
 }
 
 /// [`grad_norm`], run as told.
@@ -51,14 +53,22 @@ pub fn grad_norm<E: GradElement>(grads: &[&[E]]) -> Result<f64, Error> {
 /// # Errors
 ///
 /// As [`grad_norm`].
-pub fn grad_norm_on<E: GradElement>(exec: Exec, grads: &[&[E]]) -> Result<f64, Error> {
-    norm(exec, grads)
+pub fn grad_norm_on<E: GradElement>(exec: Exec<'_>, grads: &[&[E]]) -> Result<f64, Error> {
+    Ok(norm(exec, exec.cpu()?, grads))
+}
+
+/// The norm of the gradients of all groups.
+pub(crate) fn of_groups(exec: Exec<'_>, cpu: Cpu, groups: &[Group<'_, '_>]) -> f64 {
+    match groups {
+        [group] => norm(exec, cpu, group.tensors),
+        groups => norm(exec, cpu, groups),
+    }
 }
 
 /// The norm of the gradients of some tensors.
-pub(crate) fn norm<T: Gradients>(exec: Exec, tensors: &[T]) -> Result<f64, Error> {
-    let cpu = exec.isa.cpu()?;
-    let parallel = exec.parallel && partition::is_worth_entering(len(tensors));
+fn norm<T: Gradients>(exec: Exec<'_>, cpu: Cpu, tensors: &[T]) -> f64 {
+    let parallel = !matches!(exec.threads, Threads::Serial);
+    let parallel = parallel && partition::is_worth_entering(len(tensors));
     let norm = |scale: f64| {
         let sum = Sum { cpu, parallel, scale };
         sum.of_tensors(tensors).sqrt() / scale
@@ -67,9 +77,9 @@ pub(crate) fn norm<T: Gradients>(exec: Exec, tensors: &[T]) -> Result<f64, Error
     // The squares of f32 and less fit into f64 with room to spare. Those of f64 may have to be taken of
     // smaller or larger numbers.
     if !T::ARE_F64 || (FAR.recip()..FAR).contains(&plain) {
-        return Ok(plain);
+        return plain;
     }
-    Ok(norm(if plain < 1.0 { 1.0 / SCALE } else { SCALE }))
+    norm(if plain < 1.0 { 1.0 / SCALE } else { SCALE })
 }
 
 fn len<T: Gradients>(tensors: &[T]) -> usize {
@@ -181,22 +191,37 @@ impl<E: GradElement> Gradients for &[E] {
     }
 }
 
-impl<R: Rule> Gradients for MixedTensor<'_, R> {
-    const ARE_F64: bool = false;
+impl Gradients for Tensor<'_> {
+    /// Some may be.
+    const ARE_F64: bool = true;
 
     fn len(&self) -> usize {
         self.grad.len()
     }
 
     fn sum_squares(&self, sum: Sum) -> f64 {
-        match &self.grad {
-            Grad::F32(grad) => sum.of_blocks(grad),
-            Grad::Bf16(grad) => sum.of_blocks(grad),
-            Grad::F16(grad) => sum.of_blocks(grad),
-            Grad::F32ToZero(grad) => sum.of_blocks(grad),
-            Grad::Bf16ToZero(grad) => sum.of_blocks(grad),
-            Grad::F16ToZero(grad) => sum.of_blocks(grad),
+        match &self.grad.0 {
+            GradArray::F32(grad) => sum.of_blocks(grad),
+            GradArray::F64(grad) => sum.of_blocks(grad),
+            GradArray::Bf16(grad) => sum.of_blocks(grad),
+            GradArray::F16(grad) => sum.of_blocks(grad),
+            GradArray::F32ToZero(grad) => sum.of_blocks(grad),
+            GradArray::F64ToZero(grad) => sum.of_blocks(grad),
+            GradArray::Bf16ToZero(grad) => sum.of_blocks(grad),
+            GradArray::F16ToZero(grad) => sum.of_blocks(grad),
         }
+    }
+}
+
+impl Gradients for Group<'_, '_> {
+    const ARE_F64: bool = true;
+
+    fn len(&self) -> usize {
+        Group::len(self)
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        sum.of_tensors(self.tensors)
     }
 }
 
@@ -262,43 +287,4 @@ impl<E: GradElement> WithSimd for OfBlock<'_, E> {
         }
         sums[0]
     }
-}
-
-/// Gradients of any type.
-pub enum AnyGrads<'a> {
-    /// In `f32`.
-    F32(&'a [f32]),
-    /// In `f64`.
-    F64(&'a [f64]),
-    /// In bf16.
-    Bf16(&'a [bf16]),
-    /// In f16.
-    F16(&'a [f16]),
-}
-
-impl Gradients for AnyGrads<'_> {
-    const ARE_F64: bool = true;
-
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(grads) => grads.len(),
-            Self::F64(grads) => grads.len(),
-            Self::Bf16(grads) => grads.len(),
-            Self::F16(grads) => grads.len(),
-        }
-    }
-
-    fn sum_squares(&self, sum: Sum) -> f64 {
-        match self {
-            Self::F32(grads) => sum.of_blocks(grads),
-            Self::F64(grads) => sum.of_blocks(grads),
-            Self::Bf16(grads) => sum.of_blocks(grads),
-            Self::F16(grads) => sum.of_blocks(grads),
-        }
-    }
-}
-
-/// [`grad_norm_on`] of gradients of different types.
-pub fn any_grad_norm(exec: Exec, grads: &[AnyGrads<'_>]) -> Result<f64, Error> {
-    norm(exec, grads)
 }

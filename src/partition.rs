@@ -2,7 +2,7 @@
 //!
 //! Each thread enters the instruction set by itself: it would not inherit it.
 
-use core::slice;
+use crate::Threads;
 
 /// Something to be done that can be cut in two.
 pub(crate) trait Work: Send + Sized {
@@ -19,12 +19,12 @@ pub(crate) trait Work: Send + Sized {
 
 /// Does the work, on the calling thread and those that are worth waking.
 #[inline]
-pub(crate) fn run<W: Work>(parallel: bool, work: W) {
+pub(crate) fn run<W: Work>(threads: Threads<'_>, work: W) {
     #[cfg(feature = "rayon")]
-    if parallel {
+    if !matches!(threads, Threads::Serial) {
         return threads::run(work);
     }
-    let _ = parallel;
+    let _ = threads;
     work.run();
 }
 
@@ -39,13 +39,6 @@ pub(crate) fn is_worth_entering(len: usize) -> bool {
         let _ = len;
         false
     }
-}
-
-/// Whether work of a length, in elements of a dense step, is worth moving into a pool that the calling
-/// thread is not in, and waiting for: two wake-ups.
-#[cfg(feature = "rayon")]
-pub fn is_worth_moving(len: usize) -> bool {
-    len >= 2 * threads::WAKING
 }
 
 /// Does two things, by two threads if that is worth it.
@@ -119,95 +112,5 @@ mod threads {
         } else {
             rayon::join(|| halve(left, piece), || halve(right, piece));
         }
-    }
-}
-
-/// A step, and the kind of tensors that it steps.
-pub(crate) trait TensorStep: Sync + 'static {
-    type Tensor<'x>: Send;
-
-    /// Cuts fall on multiples of this many elements from the start of a tensor or of a piece.
-    const GRAIN: usize;
-
-    fn len(tensor: &Self::Tensor<'_>) -> usize;
-
-    fn empty<'x>() -> Self::Tensor<'x>;
-
-    fn reborrow<'b>(tensor: &'b mut Self::Tensor<'_>) -> Self::Tensor<'b>;
-
-    fn split_at<'x>(tensor: Self::Tensor<'x>, mid: usize) -> (Self::Tensor<'x>, Self::Tensor<'x>);
-
-    /// Takes the step of some tensors, on the calling thread.
-    fn run(&self, tensors: &mut [Self::Tensor<'_>]);
-}
-
-/// A step over a run of elements out of the tensors of a call: the end of one, some whole ones, the
-/// beginning of another.
-pub(crate) struct Tensors<'a, 'x, S: TensorStep> {
-    step: &'a S,
-    head: S::Tensor<'a>,
-    middle: &'a mut [S::Tensor<'x>],
-    tail: S::Tensor<'a>,
-    len: usize,
-}
-
-impl<'a, 'x, S: TensorStep> Tensors<'a, 'x, S> {
-    #[inline]
-    pub(crate) fn new(step: &'a S, tensors: &'a mut [S::Tensor<'x>], len: usize) -> Self {
-        Self { step, head: S::empty(), middle: tensors, tail: S::empty(), len }
-    }
-
-    fn cut(tensor: S::Tensor<'a>, at: usize) -> (S::Tensor<'a>, S::Tensor<'a>) {
-        let at = at.next_multiple_of(S::GRAIN).min(S::len(&tensor));
-        S::split_at(tensor, at)
-    }
-}
-
-impl<S: TensorStep> Work for Tensors<'_, '_, S> {
-    #[inline]
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn split_at(self, first: usize) -> (Self, Self) {
-        let Self { step, head, middle, tail, len } = self;
-        let of = |head, middle, tail, len| Self { step, head, middle, tail, len };
-        let mut before = S::len(&head);
-        if first <= before {
-            let (left, right) = Self::cut(head, first);
-            let first = S::len(&left);
-            let left = of(left, &mut [], S::empty(), first);
-            return (left, of(right, middle, tail, len - first));
-        }
-        let mut whole = 0;
-        while let Some(tensor) = middle.get(whole)
-            && before + S::len(tensor) <= first
-        {
-            before += S::len(tensor);
-            whole += 1;
-        }
-        let (left_middle, middle) = middle.split_at_mut(whole);
-        let (left_tail, right_head, middle, tail) = match middle.split_first_mut() {
-            Some((tensor, middle)) => {
-                let (left, right) = Self::cut(S::reborrow(tensor), first - before);
-                (left, right, middle, tail)
-            }
-            None => {
-                let (left, right) = Self::cut(tail, first - before);
-                (left, right, &mut [][..], S::empty())
-            }
-        };
-        let first = before + S::len(&left_tail);
-        (of(head, left_middle, left_tail, first), of(right_head, middle, tail, len - first))
-    }
-
-    #[inline]
-    fn run(mut self) {
-        for tensor in [&mut self.head, &mut self.tail] {
-            if S::len(tensor) > 0 {
-                self.step.run(slice::from_mut(tensor));
-            }
-        }
-        self.step.run(self.middle);
     }
 }

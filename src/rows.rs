@@ -14,7 +14,8 @@ pub use row_wise::RowWiseAdam;
 use core::fmt;
 
 use crate::{
-    Arity, Error, Exec, Float, Many, State, kernel::Step, partition, prefetch::prefetch_row,
+    Arity, Error, Exec, Float, MOMENTS, Many, State, Storage, kernel::Step, partition,
+    prefetch::prefetch_row, state::Plan,
 };
 
 use order::Occurrences;
@@ -265,8 +266,25 @@ pub trait RowOptimizer: RowRule {
     /// # Panics
     ///
     /// If the moments take more than `isize::MAX` bytes, as `Vec` does.
-    fn row_state<F: Float>(&self, rows: usize, width: usize) -> State<Self, F> {
-        State::new(self, rows, width)
+    fn row_state(&self, rows: usize, width: usize) -> State {
+        self.row_state_in(Storage::F32, rows, width)
+    }
+
+    /// [`row_state`](Self::row_state) in a storage: `f32` for tables in `f32`, `f64` for those in `f64`.
+    ///
+    /// # Panics
+    ///
+    /// As [`row_state`](Self::row_state).
+    fn row_state_in(&self, storage: Storage, rows: usize, width: usize) -> State {
+        let names = Self::ROW_MOMENT_NAMES;
+        let plans = names.as_ref().iter().enumerate().map(|(moment, &name)| Plan {
+            name,
+            squares: self.moment_squares(moment),
+            len: rows.saturating_mul(self.moment_width(moment, width)),
+            start: self.moment_start(moment),
+            storage,
+        });
+        State::new(rows.saturating_mul(width), plans)
     }
 
     /// Takes the next step of `state`, on the listed rows of a table only ([lazy](Self#lazy)), and
@@ -297,14 +315,12 @@ pub trait RowOptimizer: RowRule {
         &self,
         param: &mut [F],
         grads: RowGrads<'_, I, F>,
-        state: &mut State<Self, F>,
+        state: &mut State,
     ) -> Result<(), Error> {
-        let exec = Exec::selected()?;
-        let t = state.step().checked_add(1).ok_or(Error::StepOverflow)?;
-        let (moments, scratch) = state.parts_mut();
-        let table = Table { param, moments, width: grads.width };
-        self.step_rows_lazy_on(exec, t, table, grads, scratch)?;
-        state.set_step(t);
+        let (table, steps, scratch) = table_of(param, grads.width, state)?;
+        let t = steps.checked_add(1).ok_or(Error::StepOverflow)?;
+        self.step_rows_lazy_on(Exec::default(), t, table, grads, scratch)?;
+        *steps = t;
         Ok(())
     }
 
@@ -321,7 +337,7 @@ pub trait RowOptimizer: RowRule {
     /// for t in 1..=3 {
     ///     let table = Table { param: &mut param, moments: [&mut exp_avg[..]], width: 2 };
     ///     let grads = RowGrads::new(&[7_i64, 2], &[0.1, 0.1, -0.2, -0.2], 2);
-    ///     Lion::default().step_rows_lazy_on(Exec::selected()?, t, table, grads, &mut scratch)?;
+    ///     Lion::default().step_rows_lazy_on(Exec::default(), t, table, grads, &mut scratch)?;
     /// }
     /// assert!(param[14] < 1.0 && param[4] > 1.0);
     /// # Ok::<(), adamant::Error>(())
@@ -332,13 +348,13 @@ pub trait RowOptimizer: RowRule {
     /// [As above](Self#errors).
     fn step_rows_lazy_on<I: RowIndex, F: Float>(
         &self,
-        exec: Exec,
+        exec: Exec<'_>,
         t: u64,
         mut table: Table<'_, Self, F>,
         grads: RowGrads<'_, I, F>,
         scratch: &mut RowScratch,
     ) -> Result<(), Error> {
-        let step = Step::new::<F>(self, exec, t)?;
+        let step = Step::new::<F>(self, exec.cpu()?, t)?;
         table.check(self)?;
         grads.check(table.width)?;
         let listed = scratch.sort(grads.rows, table.rows())?;
@@ -349,7 +365,7 @@ pub trait RowOptimizer: RowRule {
 
 /// Whatever does not depend on the type of the indices; compiled once for all of them.
 fn step_listed<'a, R: RowRule, F: Float>(
-    exec: Exec,
+    exec: Exec<'_>,
     rule: R,
     step: &'a Step<R>,
     table: Table<'a, R, F>,
@@ -358,10 +374,55 @@ fn step_listed<'a, R: RowRule, F: Float>(
 ) {
     let (cpu, update) = (step.cpu, Some((step, values)));
     let span = Span { cpu, rule, update, table, first: 0, before: (), listed };
-    partition::run(exec.parallel, span);
+    partition::run(exec.threads, span);
 }
 
 impl<R: RowRule> RowOptimizer for R {}
+
+/// A table of parameters and the moments of a state, with its step count and what sorts rows.
+fn table_of<'a, R: RowRule, F: Float>(
+    param: &'a mut [F],
+    width: usize,
+    state: &'a mut State,
+) -> Result<(Table<'a, R, F>, &'a mut u64, &'a mut RowScratch), Error> {
+    let names = R::ROW_MOMENT_NAMES;
+    let (found, steps, scratch) = state.typed_parts_mut::<F>();
+    let mut slices: [&mut [F]; MOMENTS] = Default::default();
+    for (position, (name, storage, moment)) in found.into_iter().enumerate() {
+        let Some(&expected) = names.as_ref().get(position) else { continue };
+        if name != expected {
+            return Err(Error::StateMismatch { tensor: 0, found: name, expected });
+        }
+        match moment {
+            Some(moment) => slices[position] = moment,
+            // One that the settings do without.
+            None if storage == Storage::F32 && width == 0 => {}
+            None => {
+                let (argument, expected) = (name, F::STORAGE);
+                return Err(Error::TypeMismatch { tensor: 0, argument, found: storage, expected });
+            }
+        }
+    }
+    let mut slices = slices.into_iter();
+    let moments = R::RowMoments::from_fn(|_| slices.next().unwrap_or_default());
+    Ok((Table { param, moments, width }, steps, scratch))
+}
+
+impl State {
+    /// A table of these moments and the given parameters, in rows of `width`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateMismatch`] if the moments are those of another optimizer,
+    /// [`Error::TypeMismatch`] if they are not kept in the type of the parameters.
+    pub fn table<'a, R: RowRule, F: Float>(
+        &'a mut self,
+        param: &'a mut [F],
+        width: usize,
+    ) -> Result<Table<'a, R, F>, Error> {
+        table_of(param, width, self).map(|(table, ..)| table)
+    }
+}
 
 /// The values of a gradient, whatever the type of its indices.
 #[derive(Clone, Copy)]

@@ -1,86 +1,121 @@
 //! Moments that adamant owns.
 
-use core::{fmt, mem, ops::Range};
+use core::fmt;
 
-use crate::{Arity, Buffer, BufferElement, Float, Many, RowRule, RowScratch, Table};
+use half::bf16;
+
+use crate::{
+    Buffer, BufferElement, DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param,
+    RowScratch, Storage, Tensor, element::Q8, tensor::Typed,
+};
 
 const CACHE_LINE: usize = 64;
 const PAGE: usize = 4 << 10;
 
-/// How many elements further into its page than the one before each of `kept` large moments begins.
-/// Parameters and gradients mostly begin at the start of a page or just after it; the moments share out
-/// the rest of it.
-pub(crate) fn apart<E: BufferElement>(len: usize, kept: usize) -> usize {
-    let (line, page) = (CACHE_LINE / size_of::<E>(), PAGE / size_of::<E>());
-    if len < page { 0 } else { (page / (kept + 1)).next_multiple_of(line) }
-}
-
-/// The moments of one tensor or table and the number of steps they have seen, owned by adamant.
+/// The moments of one tensor or table, each in a [`Storage`] of its own, and the number of steps that
+/// they have seen, owned by adamant.
 ///
 /// Moments begin on cache lines. Large ones lie on huge pages where Linux grants them, and begin at
 /// different offsets of a page: a CPU takes a load for dependent on a store at the same offset of
 /// another page, and waits.
 ///
-/// [`Optimizer::state`](crate::Optimizer::state) makes one for a tensor,
-/// [`RowOptimizer::row_state`](crate::RowOptimizer::row_state) one for a table.
+/// [`Optimizer::state`](crate::Optimizer::state) makes one for a tensor, [`RowOptimizer::row_state`](crate::RowOptimizer::row_state)
+/// one for a table.
 ///
 /// # Examples
 ///
 /// Save and restore:
 ///
 /// ```
-/// use adamant::{Adam, Optimizer};
+/// use adamant::{Adam, Optimizer, Storage};
 ///
 /// let adam = Adam::default();
-/// let mut state = adam.state(2);
+/// let mut state = adam.state_in(Storage::Bf16, 2);
 /// adam.step(&mut [1.0_f32, 2.0], &[0.5, -0.5], &mut state)?;
-/// let saved = (state.step(), state.moments().map(<[f32]>::to_vec));
 ///
-/// let mut restored = adam.state(2);
-/// restored.set_step(saved.0);
-/// for (moment, saved) in restored.moments_mut().into_iter().zip(&saved.1) {
-///     moment.copy_from_slice(saved);
+/// let mut restored = adam.state_in(Storage::Bf16, 2);
+/// restored.set_steps(state.steps());
+/// for (name, saved) in state.moments() {
+///     restored.moment_mut(name).expect("the same moments").copy_from(saved)?;
 /// }
-/// assert_eq!(restored.moments(), state.moments());
+/// assert!(restored.moments().eq(state.moments()));
 /// # Ok::<(), adamant::Error>(())
 /// ```
-pub struct State<R: RowRule, F: Float> {
-    /// All moments in one allocation.
-    buffer: Buffer<F>,
-    /// Where each moment lies, in ascending order; empty if the rule does without it.
-    places: Many<R::RowMoments, Range<usize>>,
+#[derive(Clone)]
+pub struct State {
+    names: [&'static str; MOMENTS],
+    squares: [bool; MOMENTS],
+    moments: [Owned; MOMENTS],
+    /// The number of moments.
+    count: usize,
     /// The number of parameters.
     len: usize,
-    step: u64,
+    steps: u64,
+    first: u64,
     scratch: RowScratch,
 }
 
-impl<R: RowRule, F: Float> State<R, F> {
-    pub(crate) fn new(rule: &R, rows: usize, width: usize) -> Self {
-        let len = rows.saturating_mul(width);
-        let moment_len = |moment| rows.saturating_mul(rule.moment_width(moment, width));
-        let names = R::ROW_MOMENT_NAMES;
-        let kept = (0..names.as_ref().len()).filter(|&moment| moment_len(moment) != 0).count();
-        let apart = apart::<F>(len, kept);
-        let unit = if apart == 0 { CACHE_LINE } else { PAGE } / size_of::<F>();
-        let (mut end, mut offset) = (0_usize, 0);
-        let places = R::RowMoments::from_fn(|moment| match moment_len(moment) {
-            0 => end..end,
-            len => {
-                offset += apart;
-                let start =
-                    end.checked_next_multiple_of(unit).unwrap_or(end).saturating_add(offset);
-                end = start.saturating_add(len);
-                start..end
+/// For each moment its name, its storage, and its elements if they are of `F`.
+pub(crate) type TypedMoments<'a, F> = [(&'static str, Storage, Option<&'a mut [F]>); MOMENTS];
+
+/// What a moment of a new state is like.
+pub(crate) struct Plan {
+    pub name: &'static str,
+    pub squares: bool,
+    /// The number of elements; 0 if the settings do without the moment.
+    pub len: usize,
+    /// What each starts from.
+    pub start: f64,
+    pub storage: Storage,
+}
+
+impl State {
+    /// For a tensor.
+    pub(crate) fn of_tensor(
+        optimizer: &dyn DynOptimizer,
+        storages: &[Storage],
+        len: usize,
+    ) -> Self {
+        let plans = (0..optimizer.moment_count()).map(|moment| {
+            let start = optimizer.moment_start(moment);
+            Plan {
+                name: optimizer.moment_name(moment),
+                squares: optimizer.moment_is_square(moment),
+                len: if start.is_some() { len } else { 0 },
+                start: start.unwrap_or(0.0),
+                storage: storages.get(moment).copied().unwrap_or_default(),
             }
         });
-        let buffer = Buffer::zeros(end);
-        let mut state = Self { buffer, places, len, step: 0, scratch: RowScratch::default() };
-        for (moment, position) in state.moments_mut().into_iter().zip(0..) {
-            let start = rule.moment_start(position);
-            if start != 0.0 {
-                moment.fill(F::from_f64(start));
+        Self::new(len, plans)
+    }
+
+    /// `len` parameters, and moments as planned.
+    pub(crate) fn new(len: usize, plans: impl Iterator<Item = Plan> + Clone) -> Self {
+        let kept = plans.clone().filter(|plan| plan.len > 0).count();
+        let mut state = Self {
+            names: [""; MOMENTS],
+            squares: [false; MOMENTS],
+            moments: [const { Owned::NONE }; MOMENTS],
+            count: 0,
+            len,
+            steps: 0,
+            first: 0,
+            scratch: RowScratch::default(),
+        };
+        let mut place = 0;
+        for (position, plan) in plans.enumerate().take(MOMENTS) {
+            if plan.len > 0 {
+                place += 1;
             }
+            let stagger = Stagger { place: if plan.len > 0 { place } else { 0 }, kept };
+            let mut moment = Owned::zeros(plan.storage, plan.len, stagger);
+            if plan.start != 0.0 {
+                moment.fill(plan.start, Q8::of(plan.squares));
+            }
+            state.names[position] = plan.name;
+            state.squares[position] = plan.squares;
+            state.moments[position] = moment;
+            state.count = position + 1;
         }
         state
     }
@@ -95,64 +130,222 @@ impl<R: RowRule, F: Float> State<R, F> {
         self.len == 0
     }
 
-    /// The number of steps taken.
-    pub fn step(&self) -> u64 {
-        self.step
+    /// The number of steps taken; those that were left out do not count.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Sets the number of steps taken, as when a checkpoint is restored.
-    pub fn set_step(&mut self, step: u64) {
-        self.step = step;
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
     }
 
-    /// The moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES) (`exp_avg` and
-    /// `exp_avg_sq` for [`RowWiseAdam`](crate::RowWiseAdam)); one that the rule does without is empty.
-    pub fn moments(&self) -> Many<R::RowMoments, &[F]> {
-        R::RowMoments::from_fn(|moment| &self.buffer[self.places.as_ref()[moment].clone()])
+    /// The number of the tensor's first element among all elements of the model; 0 unless
+    /// [set](Self::set_first).
+    pub fn first(&self) -> u64 {
+        self.first
     }
 
-    /// The moments, to be written.
-    pub fn moments_mut(&mut self) -> Many<R::RowMoments, &mut [F]> {
-        self.parts_mut().0
+    /// Sets the number of the tensor's first element, so that the tensors of a model are rounded by
+    /// random bits of their own: see [`Tensor::with_first`].
+    pub fn set_first(&mut self, first: u64) {
+        self.first = first;
     }
 
-    /// A table of these moments and the given parameters, in rows of `width`.
-    pub fn table<'a>(&'a mut self, param: &'a mut [F], width: usize) -> Table<'a, R, F> {
-        Table { param, moments: self.moments_mut(), width }
+    /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES);
+    /// those that the settings do without are left out.
+    pub fn moments(&self) -> impl Iterator<Item = (&'static str, MomentRef<'_>)> {
+        let moments = self.names.iter().zip(&self.moments).take(self.count);
+        moments.map(|(&name, moment)| (name, moment.get())).filter(|(_, moment)| !moment.is_empty())
     }
 
-    pub(crate) fn parts_mut(&mut self) -> (Many<R::RowMoments, &mut [F]>, &mut RowScratch) {
-        let (mut rest, mut done) = (&mut *self.buffer, 0);
-        let moments = R::RowMoments::from_fn(|moment| {
-            let Range { start, end } = self.places.as_ref()[moment];
-            let (before, others) = mem::take(&mut rest).split_at_mut(end - done);
-            (rest, done) = (others, end);
-            let len = before.len();
-            &mut before[len - (end - start)..]
+    /// The moment of a name, if there is one.
+    pub fn moment(&self, name: &str) -> Option<MomentRef<'_>> {
+        let position = self.position(name)?;
+        Some(self.moments[position].get())
+    }
+
+    /// The moment of a name, to be written.
+    pub fn moment_mut(&mut self, name: &str) -> Option<Moment<'_>> {
+        let position = self.position(name)?;
+        Some(self.moments[position].get_mut())
+    }
+
+    /// The moment of a name as `f32`, whatever it is kept in; `None` if there is no such moment.
+    pub fn moment_to_f32(&self, name: &str) -> Option<Vec<f32>> {
+        let position = self.position(name)?;
+        // Lengths are right: the arrays are our own.
+        self.moments[position].get().to_f32(self.squares[position]).ok()
+    }
+
+    /// Sets the moment of a name from `f32`, rounded to nearest in the storage that it is kept in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownMoment`] for the name, [`Error::LengthMismatch`] for the number of values.
+    pub fn set_moment_from_f32(&mut self, name: &str, values: &[f32]) -> Result<(), Error> {
+        let Some(position) = self.position(name) else {
+            let known = self.moments().map(|(name, _)| name).collect();
+            return Err(Error::UnknownMoment { name: String::from(name), known });
+        };
+        let squares = self.squares[position];
+        self.moments[position].get_mut().set_f32(values, squares)
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let position = self.names[..self.count].iter().position(|&known| known == name)?;
+        (!self.moments[position].get().is_empty() || self.len == 0).then_some(position)
+    }
+
+    /// A tensor of these moments and the given parameters and gradients; a call that takes a step with
+    /// it counts the step here.
+    #[inline]
+    pub fn tensor<'a>(
+        &'a mut self,
+        param: impl Into<Param<'a>>,
+        grad: impl Into<Grad<'a>>,
+    ) -> Tensor<'a> {
+        let mut tensor = Tensor::new(param, grad, &mut self.steps)
+            .with_moments(self.moments[..self.count].iter_mut().map(Owned::get_mut))
+            .with_first(self.first);
+        tensor.names = Some(self.names);
+        tensor
+    }
+
+    /// The names of the moments, the moments where they are of `F`, and what sorts rows.
+    pub(crate) fn typed_parts_mut<F: Typed>(
+        &mut self,
+    ) -> (TypedMoments<'_, F>, &mut u64, &mut RowScratch) {
+        let mut names = self.names.iter();
+        let moments = self.moments.each_mut().map(|moment| {
+            let moment = moment.get_mut();
+            let name = names.next().copied().unwrap_or_default();
+            (name, moment.storage(), F::moment_mut_of(moment.0))
         });
-        (moments, &mut self.scratch)
+        (moments, &mut self.steps, &mut self.scratch)
     }
 }
 
-impl<R: RowRule, F: Float> Clone for State<R, F> {
-    fn clone(&self) -> Self {
-        Self {
-            buffer: self.buffer.clone(),
-            places: R::RowMoments::from_fn(|moment| self.places.as_ref()[moment].clone()),
-            len: self.len,
-            step: self.step,
-            scratch: RowScratch::default(),
-        }
-    }
-}
-
-impl<R: RowRule, F: Float> fmt::Debug for State<R, F> {
+impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut fields = f.debug_struct("State");
-        fields.field("step", &self.step);
-        for (name, moment) in R::ROW_MOMENT_NAMES.into_iter().zip(self.moments()) {
+        fields.field("steps", &self.steps).field("first", &self.first);
+        for (name, moment) in self.moments() {
             fields.field(name, &moment);
         }
         fields.finish()
+    }
+}
+
+/// A moment.
+#[derive(Clone)]
+enum Owned {
+    F32(Array<f32>),
+    F64(Array<f64>),
+    Bf16(Array<bf16>),
+    /// Codes and scales.
+    Q8(Array<u8>, Array<f32>),
+    /// One that the settings do without.
+    None,
+}
+
+impl Owned {
+    const NONE: Self = Self::None;
+
+    fn zeros(storage: Storage, len: usize, stagger: Stagger) -> Self {
+        if len == 0 {
+            return Self::None;
+        }
+        match storage {
+            Storage::F64 => Self::F64(Array::zeros(len, stagger)),
+            Storage::Bf16 => Self::Bf16(Array::zeros(len, stagger)),
+            Storage::Q8 => {
+                let scales = Array::zeros(Q8::scales(len), stagger);
+                Self::Q8(Array::zeros(len, stagger), scales)
+            }
+            // Moments in f16 are not there yet.
+            Storage::F32 | Storage::F16 => Self::F32(Array::zeros(len, stagger)),
+        }
+    }
+
+    fn fill(&mut self, value: f64, format: Q8) {
+        let single = value as f32;
+        match self {
+            Self::None => {}
+            Self::F32(moment) => moment.get_mut().fill(single),
+            Self::F64(moment) => moment.get_mut().fill(value),
+            Self::Bf16(moment) => moment.get_mut().fill(bf16::from_f32(single)),
+            Self::Q8(codes, scales) => {
+                let (mut code, mut scale) = ([0], [0.0]);
+                if format.encode(&[single], &mut code, &mut scale).is_ok() {
+                    codes.get_mut().fill(code[0]);
+                    scales.get_mut().fill(scale[0]);
+                }
+            }
+        }
+    }
+
+    fn get(&self) -> MomentRef<'_> {
+        match self {
+            Self::None => MomentRef::F32(&[]),
+            Self::F32(moment) => MomentRef::F32(moment.get()),
+            Self::F64(moment) => MomentRef::F64(moment.get()),
+            Self::Bf16(moment) => MomentRef::Bf16(moment.get()),
+            Self::Q8(codes, scales) => MomentRef::Q8(codes.get(), scales.get()),
+        }
+    }
+
+    #[inline]
+    fn get_mut(&mut self) -> Moment<'_> {
+        match self {
+            Self::None => Moment::none(),
+            Self::F32(moment) => moment.get_mut().into(),
+            Self::F64(moment) => moment.get_mut().into(),
+            Self::Bf16(moment) => moment.get_mut().into(),
+            Self::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
+        }
+    }
+}
+
+/// The place of a moment among those that are kept, counted from 1.
+#[derive(Clone, Copy)]
+struct Stagger {
+    place: usize,
+    kept: usize,
+}
+
+impl Stagger {
+    /// Where a large moment begins, in elements after the start of a page, so that moments do not compete
+    /// for the same cache sets. Parameters and gradients mostly begin at the start of a page or just after
+    /// it; the moments share the rest of it.
+    fn offset<E: BufferElement>(self, len: usize) -> usize {
+        let (line, page) = (CACHE_LINE / size_of::<E>(), PAGE / size_of::<E>());
+        if len < page {
+            return 0;
+        }
+        self.place * (page / (self.kept + 1)).next_multiple_of(line)
+    }
+}
+
+/// An array that begins some elements after the start of a cache line or page.
+#[derive(Clone)]
+struct Array<E: BufferElement> {
+    buffer: Buffer<E>,
+    start: usize,
+}
+
+impl<E: BufferElement> Array<E> {
+    fn zeros(len: usize, stagger: Stagger) -> Self {
+        let start = stagger.offset::<E>(len);
+        Self { buffer: Buffer::zeros(len.saturating_add(start)), start }
+    }
+
+    fn get(&self) -> &[E] {
+        &self.buffer[self.start..]
+    }
+
+    #[inline]
+    fn get_mut(&mut self) -> &mut [E] {
+        &mut self.buffer[self.start..]
     }
 }

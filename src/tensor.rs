@@ -1,58 +1,399 @@
-//! A tensor of a call.
+//! One tensor of a call, and the groups that tensors come in.
 
-use core::fmt;
+use core::{fmt, ops::Range};
 
-use crate::{Arity, Error, Float, Many, Rule};
+use crate::{
+    Arity, DynOptimizer, Error, Float, Grad, Many, Moment, Param, Rule, Storage,
+    array::{GradArray, MomentArray, ParamArray, elements_mut},
+    element::{BLOCK, Q8},
+};
 
-/// One tensor of a call: parameters, gradients and moments, all borrowed, all of one length.
+/// The most moments that an optimizer has.
+pub const MOMENTS: usize = 4;
+
+/// One tensor of a call: parameters, gradients and moments, all borrowed, all of one length, and the
+/// number of steps that they have seen.
 ///
-/// Any length and any alignment that the type has will do.
+/// Each array has a type of its own: every [`Param`] in `f32`, bf16 or f16 goes with every [`Grad`] and
+/// [`Moment`] that is not `f64`; with parameters in `f64`, all arrays are `f64`. Any length and any
+/// alignment that the type has will do.
+///
+/// [`State::tensor`](crate::State::tensor) makes a tensor whose moments adamant owns.
 ///
 /// # Examples
 ///
+/// Two tensors in memory of the caller's, the second one in half precision, in one call:
+///
 /// ```
-/// use adamant::{Adam, Optimizer, Tensor};
+/// use adamant::{Adam, Grad, Moment, Optimizer, Param, StepOptions, Tensor};
+/// use half::bf16;
 ///
-/// let (mut weight, weight_grad) = (vec![1.0_f32; 300], vec![0.1; 300]);
-/// let (mut bias, bias_grad) = (vec![0.0_f32; 10], vec![-0.1; 10]);
-/// let (mut weight_m, mut weight_v) = (vec![0.0; 300], vec![0.0; 300]);
-/// let (mut bias_m, mut bias_v) = (vec![0.0; 10], vec![0.0; 10]);
+/// let (mut weight, weight_grad) = (vec![1.0_f32; 300], vec![0.1_f32; 300]);
+/// let (mut weight_m, mut weight_v) = (vec![0.0_f32; 300], vec![0.0_f32; 300]);
+/// let (mut bias, mut bias_grad) = (vec![bf16::ONE; 10], vec![bf16::ONE; 10]);
+/// let (mut bias_m, mut bias_v) = (vec![bf16::ZERO; 10], vec![0.0_f32; 10]);
+/// let (mut weight_steps, mut bias_steps) = (0, 0);
 ///
-/// for t in 1..=3 {
-///     let weight = Tensor::<Adam, f32> {
-///         param: &mut weight,
-///         grad: &weight_grad,
-///         moments: [&mut weight_m, &mut weight_v],
-///     };
-///     let bias = Tensor::<Adam, f32> {
-///         param: &mut bias,
-///         grad: &bias_grad,
-///         moments: [&mut bias_m, &mut bias_v],
-///     };
-///     Adam::default().step_many(t, &mut [weight, bias])?;
+/// for _ in 0..3 {
+///     let weight = Tensor::new(&mut weight, &weight_grad, &mut weight_steps)
+///         .with_moments([Moment::from(&mut weight_m), Moment::from(&mut weight_v)]);
+///     let bias = Tensor::new(
+///         Param::stochastic(&mut bias),
+///         Grad::zeroed(&mut bias_grad),
+///         &mut bias_steps,
+///     )
+///     .with_moments([Moment::from(&mut bias_m), Moment::from(&mut bias_v)])
+///     .with_first(300);
+///     let _ = Adam::default().step_tensors(&mut [weight, bias], &StepOptions::default())?;
 /// }
-/// assert!(weight[0] < 1.0 && bias[0] > 0.0);
+/// assert!(weight[0] < 1.0 && bias_grad[0] == bf16::ZERO);
+/// assert_eq!((weight_steps, bias_steps), (3, 3));
 /// # Ok::<(), adamant::Error>(())
 /// ```
-pub struct Tensor<'a, R: Rule, F: Float> {
-    /// The parameters.
-    pub param: &'a mut [F],
-    /// The gradient of the loss for each parameter.
-    pub grad: &'a [F],
-    /// The rule's moments, in the order of [`Rule::MOMENT_NAMES`]. Before the first step each holds
-    /// [`Rule::start`]: zeros mostly. One that the rule does without is empty.
-    pub moments: Many<R::Moments, &'a mut [F]>,
+pub struct Tensor<'a> {
+    pub(crate) param: Param<'a>,
+    pub(crate) grad: Grad<'a>,
+    pub(crate) moments: [Moment<'a>; MOMENTS],
+    /// The number of moments that were passed.
+    pub(crate) passed: usize,
+    /// The names of the moments, where a state knows them.
+    pub(crate) names: Option<[&'static str; MOMENTS]>,
+    pub(crate) steps: &'a mut u64,
+    pub(crate) first: u64,
 }
 
-impl<'a, R: Rule, F: Float> Tensor<'a, R, F> {
-    pub(crate) fn len(&self) -> usize {
+impl<'a> Tensor<'a> {
+    /// A tensor without moments. `steps` is the number of steps that it has taken so far; a call that
+    /// takes a step adds one to it.
+    #[inline]
+    pub fn new(param: impl Into<Param<'a>>, grad: impl Into<Grad<'a>>, steps: &'a mut u64) -> Self {
+        Self {
+            param: param.into(),
+            grad: grad.into(),
+            moments: [Moment::none(), Moment::none(), Moment::none(), Moment::none()],
+            passed: 0,
+            names: None,
+            steps,
+            first: 0,
+        }
+    }
+
+    /// With moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES); one that the
+    /// settings do without is [`Moment::none`].
+    ///
+    /// A call refuses a tensor that has more moments than its optimizer.
+    #[inline]
+    pub fn with_moments(mut self, moments: impl IntoIterator<Item = Moment<'a>>) -> Self {
+        for moment in moments {
+            if let Some(place) = self.moments.get_mut(self.passed) {
+                *place = moment;
+            }
+            self.passed += 1;
+        }
+        self
+    }
+
+    /// With the number of the tensor's first element among all elements of the model; 0 without. Random
+    /// bits go by it: a tensor of which a part is passed gets the same ones, and two tensors get
+    /// different ones.
+    #[inline]
+    pub fn with_first(mut self, first: u64) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// The number of parameters.
+    #[inline]
+    pub fn len(&self) -> usize {
         self.param.len()
     }
 
+    /// Whether there are no parameters.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of steps taken so far.
+    pub fn steps(&self) -> u64 {
+        *self.steps
+    }
+
+    /// The memory of all arrays.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        let moments = self.moments.iter().map(Moment::bytes);
+        self.param.bytes() + self.grad.bytes() + moments.sum::<usize>()
+    }
+
+    /// What its steps go through; all arrays were found to go together.
+    #[inline]
+    pub(crate) fn precision(&self) -> Precision {
+        match (&self.param.0, &self.grad.0) {
+            (ParamArray::F64(_), _) => Precision::F64,
+            (ParamArray::F32(_), GradArray::F32(_))
+                if (self.moments.iter())
+                    .all(|moment| matches!(moment.0, MomentArray::F32(_)) || moment.is_empty()) =>
+            {
+                Precision::F32
+            }
+            _ => Precision::Mixed,
+        }
+    }
+
+    /// Finds what is wrong with the arrays.
+    #[inline]
+    pub(crate) fn check(&self, optimizer: &dyn DynOptimizer, tensor: usize) -> Result<(), Error> {
+        let expected = self.len();
+        let same = |argument, len| match len == expected {
+            true => Ok(()),
+            false => Err(Error::LengthMismatch { tensor, argument, len, expected }),
+        };
+        let is_f64 = match &self.param.0 {
+            ParamArray::F64(_) => true,
+            ParamArray::F32AndBf16(_, copy) => same("copy of param", copy.len()).map(|()| false)?,
+            ParamArray::F32AndF16(_, copy) => same("copy of param", copy.len()).map(|()| false)?,
+            ParamArray::Halves(_, low) => same("low half of param", low.len()).map(|()| false)?,
+            _ => false,
+        };
+        let goes_with = |argument, found| match (found == Storage::F64) == is_f64 {
+            true => Ok(()),
+            false => {
+                let expected = self.param.storage();
+                Err(Error::TypeMismatch { tensor, argument, found, expected })
+            }
+        };
+        same("grad", self.grad.len())?;
+        goes_with("grad", self.grad.storage())?;
+        let count = optimizer.moment_count();
+        if self.passed > count {
+            return Err(Error::TooManyMoments { tensor, passed: self.passed, optimizer: count });
+        }
+        for (position, moment) in self.moments.iter().enumerate().take(count) {
+            let name = optimizer.moment_name(position);
+            if let Some(names) = &self.names
+                && names[position] != name
+            {
+                let (found, expected) = (names[position], name);
+                return Err(Error::StateMismatch { tensor, found, expected });
+            }
+            match (optimizer.moment_start(position), moment.len()) {
+                (Some(_), len) => same(name, len)?,
+                (None, 0) => continue,
+                (None, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
+            }
+            if expected > 0 {
+                goes_with(name, moment.storage())?;
+            }
+            if let MomentArray::Q8(codes, scales) = &moment.0 {
+                let (len, expected) = (scales.len(), Q8::scales(codes.len()));
+                if len != expected {
+                    return Err(Error::ScalesMismatch { tensor, moment: name, len, expected });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tensor")
+            .field("steps", &self.steps)
+            .field("first", &self.first)
+            .field("param", &self.param)
+            .field("grad", &self.grad)
+            .field("moments", &self.moments)
+            .finish()
+    }
+}
+
+/// What a step of a tensor goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// Everything is `f32`.
+    F32,
+    /// Everything is `f64`.
+    F64,
+    /// Registers of `f32`, that other types are widened to.
+    Mixed,
+}
+
+/// Tensors that are stepped by one optimizer with the same settings: PyTorch's `param_groups`.
+pub struct Group<'a, 'x> {
+    pub(crate) optimizer: &'a dyn DynOptimizer,
+    pub(crate) tensors: &'a mut [Tensor<'x>],
+}
+
+impl<'a, 'x> Group<'a, 'x> {
+    /// A group of any number of tensors.
+    pub fn new(optimizer: &'a dyn DynOptimizer, tensors: &'a mut [Tensor<'x>]) -> Self {
+        Self { optimizer, tensors }
+    }
+
+    /// The number of parameters of all tensors.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.tensors.iter().map(Tensor::len).sum()
+    }
+}
+
+impl fmt::Debug for Group<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("tensors", &self.tensors).finish_non_exhaustive()
+    }
+}
+
+/// A place in a row of tensors: a tensor, and how many elements of it come before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub tensor: usize,
+    pub element: usize,
+}
+
+/// Elements in a row: the end of one tensor, some whole ones, the beginning of another.
+#[derive(Clone)]
+pub struct Run<'a, 'x> {
+    tensors: &'a [Tensor<'x>],
+    start: Place,
+    end: Place,
+}
+
+impl<'a, 'x> Run<'a, 'x> {
+    /// The tensor of the next elements.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<&'a Tensor<'x>> {
+        let Place { tensor: mut index, mut element } = self.start;
+        loop {
+            let tensor = self.tensors.get(index).filter(|_| index <= self.end.tensor)?;
+            let end = if index == self.end.tensor { self.end.element } else { tensor.len() };
+            if element < end {
+                return Some(tensor);
+            }
+            (index, element) = (index + 1, 0);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Until the run and what comes of it is dropped, nobody else uses these elements.
+    #[inline]
+    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+    pub(crate) unsafe fn new(tensors: &'a [Tensor<'x>], start: Place, end: Place) -> Self {
+        Self { tensors, start, end }
+    }
+
+    /// The next elements, all of one tensor, if that is wanted; `None` if it is not or there are no more.
     #[inline(always)]
-    pub(crate) fn reborrow(&mut self) -> Tensor<'_, R, F> {
+    pub(crate) fn next_if(&mut self, wanted: impl Fn(&Tensor<'_>) -> bool) -> Option<Part<'a, 'x>> {
+        loop {
+            let Place { tensor: index, element } = self.start;
+            if index > self.end.tensor {
+                return None;
+            }
+            // None if the run ends before the first element of a tensor that does not exist.
+            let tensor = self.tensors.get(index)?;
+            let end = if index == self.end.tensor { self.end.element } else { tensor.len() };
+            if element < end && !wanted(tensor) {
+                return None;
+            }
+            self.start = Place { tensor: index + 1, element: 0 };
+            if element < end {
+                return Some(Part { tensor, range: element..end });
+            }
+        }
+    }
+}
+
+/// Some elements of a tensor, for one thread.
+pub(crate) struct Part<'a, 'x> {
+    tensor: &'a Tensor<'x>,
+    range: Range<usize>,
+}
+
+impl<'a, 'x> Part<'a, 'x> {
+    /// The elements, where all arrays are of `F`; an array that is not is empty.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+    pub(crate) fn slices<R: Rule, F: Float>(&self) -> Slices<'a, R, F> {
+        let Self { tensor, range } = self;
+        let param = F::param_of(&tensor.param.0);
+        let grad = F::grad_of(&tensor.grad.0);
+        // SAFETY: by `Run::new` nobody else uses these elements; all arrays are as long as the
+        // parameters, or empty: `Tensor::check`.
+        unsafe {
+            Slices {
+                param: elements_of(param, range),
+                grad: grad.map_or(&[], |grad| &grad[range.clone()]),
+                moments: R::Moments::from_fn(
+                    #[inline(always)]
+                    |moment| elements_of(F::moment_of(&tensor.moments[moment].0), range),
+                ),
+            }
+        }
+    }
+
+    /// The elements, in whatever types the arrays have.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+    pub(crate) fn arrays<R: Rule>(&self) -> TensorArrays<'a, R> {
+        let Self { tensor, range } = self;
+        // SAFETY: by `Run::new` nobody else uses these elements, and runs begin with a block.
+        unsafe {
+            TensorArrays {
+                param: tensor.param.0.part(range.clone()),
+                grad: tensor.grad.0.part(range.clone()),
+                moments: R::Moments::from_fn(
+                    #[inline(always)]
+                    |moment| match tensor.moments[moment].is_empty() {
+                        true => MomentArray::F32(&mut []),
+                        false => tensor.moments[moment].0.part(range.clone()),
+                    },
+                ),
+                first: tensor.first.wrapping_add(range.start as u64),
+            }
+        }
+    }
+
+    /// Sets gradients in `f64` to zero that are to be.
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+    pub(crate) fn zero_grad(&self) {
+        if let GradArray::F64ToZero(grad) = &self.tensor.grad.0 {
+            // SAFETY: by `Run::new` nobody else uses these elements.
+            unsafe { elements_mut(grad, self.range.clone()) }.fill(0.0);
+        }
+    }
+}
+
+/// Some elements of an array; none of one that is empty, which the rule does without.
+///
+/// # Safety
+///
+/// As [`elements_mut`], if there are any.
+#[inline(always)]
+#[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+#[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
+unsafe fn elements_of<'s, F>(array: Option<&'s &mut [F]>, range: &Range<usize>) -> &'s mut [F] {
+    match array {
+        // SAFETY: the caller's promise.
+        Some(array) if !array.is_empty() => unsafe { elements_mut(array, range.clone()) },
+        _ => &mut [],
+    }
+}
+
+/// Parameters, gradients and moments of one type and one length; a moment that the rule does without is
+/// empty.
+pub(crate) struct Slices<'a, R: Rule, F: Float> {
+    pub param: &'a mut [F],
+    pub grad: &'a [F],
+    pub moments: Many<R::Moments, &'a mut [F]>,
+}
+
+impl<R: Rule, F: Float> Slices<'_, R, F> {
+    #[inline(always)]
+    pub(crate) fn reborrow(&mut self) -> Slices<'_, R, F> {
         let mut moments = self.moments.as_mut().iter_mut();
-        Tensor {
+        Slices {
             param: self.param,
             grad: self.grad,
             moments: R::Moments::from_fn(
@@ -61,55 +402,90 @@ impl<'a, R: Rule, F: Float> Tensor<'a, R, F> {
             ),
         }
     }
+}
 
-    /// Cuts the tensor in two: the first `mid` elements, and the others.
-    ///
-    /// # Panics
-    ///
-    /// If `mid` is beyond the end of the parameters or gradients, as for slices.
-    pub fn split_at(self, mid: usize) -> (Self, Self) {
-        let (param, param_rest) = self.param.split_at_mut(mid);
-        let (grad, grad_rest) = self.grad.split_at(mid);
-        let mut rests = R::Moments::from_fn(|_| -> &mut [F] { &mut [] });
-        let mut slots = rests.as_mut().iter_mut();
-        let moments = R::Moments::map(self.moments, |moment| {
-            // One that the rule does without is empty.
-            let (moment, rest) = moment.split_at_mut(mid.min(moment.len()));
-            if let Some(slot) = slots.next() {
-                *slot = rest;
-            }
-            moment
-        });
-        (Self { param, grad, moments }, Self { param: param_rest, grad: grad_rest, moments: rests })
+/// Parameters, gradients and moments of one length, each of its own type.
+pub(crate) struct TensorArrays<'a, R: Rule> {
+    pub param: ParamArray<'a>,
+    pub grad: GradArray<'a>,
+    pub moments: Many<R::Moments, MomentArray<'a>>,
+    pub first: u64,
+}
+
+impl<R: Rule> TensorArrays<'_, R> {
+    pub(crate) fn len(&self) -> usize {
+        self.param.len()
     }
 
-    pub(crate) fn check_lengths(&self, rule: &R, tensor: usize) -> Result<(), Error> {
-        let expected = self.len();
-        let same = |argument, len| match len == expected {
-            true => Ok(()),
-            false => Err(Error::LengthMismatch { tensor, argument, len, expected }),
-        };
-        same("grad", self.grad.len())?;
-        let names = R::MOMENT_NAMES;
-        for (moment, (array, &name)) in self.moments.as_ref().iter().zip(names.as_ref()).enumerate()
-        {
-            match rule.start(moment) {
-                Some(_) => same(name, array.len())?,
-                None if array.is_empty() => {}
-                None => return Err(Error::UnusedMoment { tensor, moment: name, len: array.len() }),
-            }
+    #[inline(always)]
+    pub(crate) fn reborrow(&mut self) -> TensorArrays<'_, R> {
+        let mut moments = self.moments.as_mut().iter_mut();
+        TensorArrays {
+            param: self.param.reborrow(),
+            grad: self.grad.reborrow(),
+            moments: R::Moments::from_fn(
+                #[inline(always)]
+                |_| match moments.next() {
+                    Some(moment) => moment.reborrow(),
+                    None => MomentArray::F32(&mut []),
+                },
+            ),
+            first: self.first,
         }
-        Ok(())
     }
 }
 
-impl<R: Rule, F: Float> fmt::Debug for Tensor<'_, R, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Tensor");
-        fields.field("param", &self.param).field("grad", &self.grad);
-        for (name, moment) in R::MOMENT_NAMES.into_iter().zip(self.moments.as_ref()) {
-            fields.field(name, moment);
-        }
-        fields.finish()
-    }
+/// The arrays of a type out of those of any.
+pub trait Typed: Sized {
+    #[doc(hidden)]
+    fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]>;
+    #[doc(hidden)]
+    fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]>;
+    #[doc(hidden)]
+    fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]>;
+    #[doc(hidden)]
+    fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]>;
 }
+
+macro_rules! typed {
+    ($($float:ty: $variant:ident, $to_zero:ident);+) => {$(
+        impl Typed for $float {
+            #[inline(always)]
+            fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]> {
+                match array {
+                    ParamArray::$variant(param) => Some(param),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]> {
+                match array {
+                    GradArray::$variant(grad) => Some(grad),
+                    GradArray::$to_zero(grad) => Some(grad),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]> {
+                match array {
+                    MomentArray::$variant(moment) => Some(moment),
+                    _ => None,
+                }
+            }
+
+            fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]> {
+                match array {
+                    MomentArray::$variant(moment) => Some(moment),
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+typed!(f32: F32, F32ToZero; f64: F64, F64ToZero);
+
+/// Cuts fall on multiples of this many elements of a tensor: whole blocks of 8-bit moments.
+pub(crate) const GRAIN: usize = BLOCK;

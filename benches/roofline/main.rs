@@ -41,7 +41,7 @@ mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{Exec, Float, Isa, Rule};
+use adamant::{BuiltIn, Exec, Float, Isa, Rule};
 use clap::Parser;
 
 use cases::{Arrays, Case, ceilings};
@@ -160,7 +160,7 @@ struct Measured<'a> {
 }
 
 impl ForEachOptimizer for Measured<'_> {
-    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, division: Division) {
+    fn visit<R: BuiltIn>(&mut self, name: &'static str, rule: R, division: Division) {
         self.measure::<R, f32>(name, rule, division);
         // In a hurry, the other optimizers are like Adam.
         if name == "dense" || !self.options.quick {

@@ -3,13 +3,13 @@
 use half::{f16, slice::HalfFloatSliceExt};
 use pulp::Simd;
 
-use super::Element;
+use super::Narrow;
 use crate::{lanes::Vector, words::Words};
 
 /// How much greater the exponents of `f32` are.
 const SHIFT: u32 = (127 - 15) << 23;
 
-impl Element for f16 {
+impl Narrow for f16 {
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {

@@ -60,6 +60,11 @@ const SMALLEST: f32 = 1e-37;
 const SHIFT: u32 = 20;
 
 impl Q8 {
+    /// The format of a moment; `squares` says whether it is an average or sum of squares.
+    pub(crate) fn of(squares: bool) -> Self {
+        if squares { Self::Squares } else { Self::Signed }
+    }
+
     /// The number of scales for `len` elements.
     pub fn scales(len: usize) -> usize {
         len.div_ceil(BLOCK)

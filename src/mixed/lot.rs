@@ -6,7 +6,7 @@ use half::bf16;
 use pulp::Simd;
 
 use crate::{
-    element::{self, Element, Half, Q8},
+    element::{self, Half, Narrow, Q8},
     lanes::{Vector, Wide},
     prefetch::{self, AHEAD, CACHE_LINE},
     words::Words,
@@ -36,7 +36,7 @@ pub(super) fn splat<S: Simd>(simd: S, value: f64) -> Lot<S> {
 }
 
 #[inline(always)]
-pub(super) fn read<S: Simd, T: Element>(simd: S, lot: &[T]) -> Lot<S> {
+pub(super) fn read<S: Simd, T: Narrow>(simd: S, lot: &[T]) -> Lot<S> {
     let mut values = splat(simd, 0.0);
     for (register, value) in values.0.iter_mut().enumerate() {
         *value = T::widen(simd, &lot[part::<S>(register)]);
@@ -45,7 +45,7 @@ pub(super) fn read<S: Simd, T: Element>(simd: S, lot: &[T]) -> Lot<S> {
 }
 
 #[inline(always)]
-pub(super) fn write<S: Simd, T: Element>(lot: &mut [T], values: Lot<S>) {
+pub(super) fn write<S: Simd, T: Narrow>(lot: &mut [T], values: Lot<S>) {
     for (register, value) in values.0.into_iter().enumerate() {
         T::narrow(&mut lot[part::<S>(register)], value);
     }

@@ -2,8 +2,12 @@
 
 use half::{bf16, f16};
 
-use super::{Grad, MixedTensor, Moment, Param};
-use crate::{Arity, Many, Rule, element::BLOCK};
+use crate::{
+    Arity, Many, Rule,
+    array::{GradArray, MomentArray, ParamArray},
+    element::BLOCK,
+    tensor::TensorArrays,
+};
 
 /// Room for an end of any types: of the parameters, what stands beside them, gradients and moments.
 pub(super) struct Padding<R: Rule> {
@@ -38,90 +42,104 @@ impl<R: Rule> Padding<R> {
     }
 
     /// The elements of a tensor from one on, which are less than a block, followed by zeros.
-    pub(super) fn pad(&mut self, tensor: &MixedTensor<'_, R>, from: usize) -> MixedTensor<'_, R> {
+    pub(super) fn pad(&mut self, tensor: &TensorArrays<'_, R>, from: usize) -> TensorArrays<'_, R> {
         let Self { param, beside, rest, grad, moments } = self;
         let mut buffers = moments.as_mut().iter_mut();
         let mut arrays = tensor.moments.as_ref().iter();
-        MixedTensor {
+        TensorArrays {
             param: match &tensor.param {
-                Param::F32(array) => Param::F32(fill(&mut param.single, array, from)),
-                Param::F32AndBf16(array, copy) => Param::F32AndBf16(
+                ParamArray::F32(array) => ParamArray::F32(fill(&mut param.single, array, from)),
+                ParamArray::F32AndBf16(array, copy) => ParamArray::F32AndBf16(
                     fill(&mut param.single, array, from),
                     fill(&mut beside.brain, copy, from),
                 ),
-                Param::F32AndF16(array, copy) => Param::F32AndF16(
+                ParamArray::F32AndF16(array, copy) => ParamArray::F32AndF16(
                     fill(&mut param.single, array, from),
                     fill(&mut beside.half, copy, from),
                 ),
-                Param::Split(high, low) => {
-                    Param::Split(fill(&mut param.brain, high, from), fill(rest, low, from))
+                ParamArray::Halves(high, low) => {
+                    ParamArray::Halves(fill(&mut param.brain, high, from), fill(rest, low, from))
                 }
-                Param::Bf16(array) => Param::Bf16(fill(&mut param.brain, array, from)),
-                Param::Bf16Stochastic(array) => {
-                    Param::Bf16Stochastic(fill(&mut param.brain, array, from))
+                ParamArray::Bf16(array) => ParamArray::Bf16(fill(&mut param.brain, array, from)),
+                ParamArray::Bf16Stochastic(array) => {
+                    ParamArray::Bf16Stochastic(fill(&mut param.brain, array, from))
                 }
-                Param::F16(array) => Param::F16(fill(&mut param.half, array, from)),
+                ParamArray::F16(array) => ParamArray::F16(fill(&mut param.half, array, from)),
+                // Steps in f64 go another way.
+                ParamArray::F64(_) => ParamArray::F64(&mut []),
             },
             grad: match &tensor.grad {
-                Grad::F32(array) => Grad::F32(fill(&mut grad.single, array, from)),
-                Grad::Bf16(array) => Grad::Bf16(fill(&mut grad.brain, array, from)),
-                Grad::F16(array) => Grad::F16(fill(&mut grad.half, array, from)),
-                Grad::F32ToZero(array) => Grad::F32ToZero(fill(&mut grad.single, array, from)),
-                Grad::Bf16ToZero(array) => Grad::Bf16ToZero(fill(&mut grad.brain, array, from)),
-                Grad::F16ToZero(array) => Grad::F16ToZero(fill(&mut grad.half, array, from)),
+                GradArray::F32(array) => GradArray::F32(fill(&mut grad.single, array, from)),
+                GradArray::Bf16(array) => GradArray::Bf16(fill(&mut grad.brain, array, from)),
+                GradArray::F16(array) => GradArray::F16(fill(&mut grad.half, array, from)),
+                GradArray::F32ToZero(array) => {
+                    GradArray::F32ToZero(fill(&mut grad.single, array, from))
+                }
+                GradArray::Bf16ToZero(array) => {
+                    GradArray::Bf16ToZero(fill(&mut grad.brain, array, from))
+                }
+                GradArray::F16ToZero(array) => {
+                    GradArray::F16ToZero(fill(&mut grad.half, array, from))
+                }
+                GradArray::F64(_) | GradArray::F64ToZero(_) => GradArray::F64(&[]),
             },
             moments: R::Moments::from_fn(|_| match (arrays.next(), buffers.next()) {
-                (Some(Moment::F32(array)), Some((numbers, ..))) => {
-                    Moment::F32(fill(&mut numbers.single, array, from))
+                (Some(MomentArray::F32(array)), Some((numbers, ..))) => {
+                    MomentArray::F32(fill(&mut numbers.single, array, from))
                 }
-                (Some(Moment::Bf16(array)), Some((numbers, ..))) => {
-                    Moment::Bf16(fill(&mut numbers.brain, array, from))
+                (Some(MomentArray::Bf16(array)), Some((numbers, ..))) => {
+                    MomentArray::Bf16(fill(&mut numbers.brain, array, from))
                 }
-                (Some(Moment::Q8(array, scales)), Some((_, codes, scale))) => {
+                (Some(MomentArray::Q8(array, scales)), Some((_, codes, scale))) => {
                     *scale = [scales.get(from / BLOCK).copied().unwrap_or(0.0)];
-                    Moment::Q8(fill(codes, array, from), scale)
+                    MomentArray::Q8(fill(codes, array, from), scale)
                 }
-                (None, _) | (_, None) => Moment::F32(&mut []),
+                (Some(MomentArray::F64(_)) | None, _) | (_, None) => MomentArray::F32(&mut []),
             }),
             first: tensor.first.wrapping_add(from as u64),
         }
     }
 
     /// Gives the elements back, as a step has left them.
-    pub(super) fn unpad(&self, tensor: &mut MixedTensor<'_, R>, from: usize) {
+    pub(super) fn unpad(&self, tensor: &mut TensorArrays<'_, R>, from: usize) {
         let Self { param, beside, rest, grad, moments } = self;
         match &mut tensor.param {
-            Param::F32(array) => take(array, &param.single, from),
-            Param::F32AndBf16(array, copy) => {
+            ParamArray::F32(array) => take(array, &param.single, from),
+            ParamArray::F32AndBf16(array, copy) => {
                 take(array, &param.single, from);
                 take(copy, &beside.brain, from);
             }
-            Param::F32AndF16(array, copy) => {
+            ParamArray::F32AndF16(array, copy) => {
                 take(array, &param.single, from);
                 take(copy, &beside.half, from);
             }
-            Param::Split(high, low) => {
+            ParamArray::Halves(high, low) => {
                 take(high, &param.brain, from);
                 take(low, rest, from);
             }
-            Param::Bf16(array) | Param::Bf16Stochastic(array) => take(array, &param.brain, from),
-            Param::F16(array) => take(array, &param.half, from),
+            ParamArray::Bf16(array) | ParamArray::Bf16Stochastic(array) => {
+                take(array, &param.brain, from)
+            }
+            ParamArray::F16(array) => take(array, &param.half, from),
+            ParamArray::F64(_) => {}
         }
         match &mut tensor.grad {
-            Grad::F32(_) | Grad::Bf16(_) | Grad::F16(_) => {}
-            Grad::F32ToZero(array) => take(array, &grad.single, from),
-            Grad::Bf16ToZero(array) => take(array, &grad.brain, from),
-            Grad::F16ToZero(array) => take(array, &grad.half, from),
+            GradArray::F32(_) | GradArray::F64(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
+            GradArray::F64ToZero(_) => {}
+            GradArray::F32ToZero(array) => take(array, &grad.single, from),
+            GradArray::Bf16ToZero(array) => take(array, &grad.brain, from),
+            GradArray::F16ToZero(array) => take(array, &grad.half, from),
         }
         let moments = tensor.moments.as_mut().iter_mut().zip(moments.as_ref());
         for (moment, (numbers, codes, scale)) in moments {
             match moment {
-                Moment::F32(array) => take(array, &numbers.single, from),
-                Moment::Bf16(array) => take(array, &numbers.brain, from),
-                Moment::Q8(array, scales) => {
+                MomentArray::F32(array) => take(array, &numbers.single, from),
+                MomentArray::Bf16(array) => take(array, &numbers.brain, from),
+                MomentArray::Q8(array, scales) => {
                     take(array, codes, from);
                     take(scales, scale, from / BLOCK);
                 }
+                MomentArray::F64(_) => {}
             }
         }
     }

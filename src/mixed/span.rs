@@ -5,15 +5,16 @@ use core::ops::Range;
 use pulp::Simd;
 
 use super::{
-    Grad, MixedTensor, Moment, Param,
     lot::{self, LOT, Lot, lanes},
     sweep::MixedStep,
 };
 use crate::{
     Arity, Many, Rule,
+    array::{GradArray, MomentArray, ParamArray},
     element::{BLOCK, Draw, Half, Q8},
-    kernel::{Arrays, At, Values, sweep_arrays},
+    kernel::{Arrays, Values, sweep_arrays},
     lanes::{Lanes, Vector, Wide},
+    tensor::TensorArrays,
     words::Words,
 };
 
@@ -44,9 +45,9 @@ impl<R: Rule> Blocks<R> {
 pub(super) struct Span<'a, S: Simd, R: Rule> {
     simd: S,
     rule: R,
-    step: &'a MixedStep<R>,
+    step: &'a MixedStep<'a, R>,
     factor: Lot<S>,
-    tensor: MixedTensor<'a, R>,
+    tensor: TensorArrays<'a, R>,
     len: usize,
     /// Whether a moment or the one behind it takes random bits, and whether at the end of a block.
     draws: Many<R::Moments, (bool, bool)>,
@@ -69,16 +70,16 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
     pub(super) fn new(
         simd: S,
         rule: R,
-        step: &'a MixedStep<R>,
+        step: &'a MixedStep<'a, R>,
         blocks: &'a mut Blocks<R>,
-        tensor: MixedTensor<'a, R>,
+        tensor: TensorArrays<'a, R>,
         len: usize,
     ) -> Self {
         let mut draws = R::Moments::from_fn(|_| (false, false));
         for (position, moment) in tensor.moments.as_ref().iter().enumerate() {
             let (draws, keeps) = &mut draws.as_mut()[position / 2 * 2];
-            *draws |= !matches!(moment, Moment::F32(_));
-            *keeps |= matches!(moment, Moment::Q8(..));
+            *draws |= !matches!(moment, MomentArray::F32(_));
+            *keeps |= matches!(moment, MomentArray::Q8(..));
         }
         Self {
             simd,
@@ -114,7 +115,8 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
             if has_blocks {
                 self.begin_blocks();
             }
-            sweep_arrays(self.rule, k, self, self.step.prefetch);
+            // The loop is large, and so it is there once: `prefetch` finds out whether to ask.
+            sweep_arrays::<R, _, _, true>(self.rule, k, self);
             if has_blocks {
                 self.end_blocks(len);
             }
@@ -127,7 +129,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         R::Moments::unrolled(
             #[inline(always)]
             |position| {
-                if let Moment::Q8(_, scales) = &self.tensor.moments.as_ref()[position]
+                if let MomentArray::Q8(_, scales) = &self.tensor.moments.as_ref()[position]
                     && let Some(&scale) = scales.get(self.start / BLOCK)
                 {
                     self.scales.as_mut()[position] = Vector::splat(self.simd, scale);
@@ -145,7 +147,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         R::Moments::unrolled(
             #[inline(always)]
             |position| {
-                if let Moment::Q8(_, scales) = &mut self.tensor.moments.as_mut()[position]
+                if let MomentArray::Q8(_, scales) = &mut self.tensor.moments.as_mut()[position]
                     && let Some(scale) = scales.get_mut(self.start / BLOCK)
                 {
                     let format = format_of(&self.rule, position);
@@ -164,7 +166,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
             #[inline(always)]
             |position| {
                 if let Some(encoder) = encoders.as_ref()[position]
-                    && let Moment::Q8(codes, _) = &mut self.tensor.moments.as_mut()[position]
+                    && let MomentArray::Q8(codes, _) = &mut self.tensor.moments.as_mut()[position]
                     && let Some(codes) = codes.get_mut(self.start..)
                     && let Some(codes) = codes.first_chunk_mut()
                 {
@@ -178,11 +180,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
 
     /// The elements of a lot.
     #[inline(always)]
-    fn place(&self, at: At) -> Range<usize> {
-        let lot = match at {
-            At::Whole(lot) => lot,
-            At::Tail => self.lots,
-        };
+    fn place(&self, lot: usize) -> Range<usize> {
         let start = self.start + lot * lanes::<S>();
         start..start + lanes::<S>()
     }
@@ -191,12 +189,13 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
     fn load_moment(&self, position: usize, place: Range<usize>) -> Lot<S> {
         let simd = self.simd;
         match &self.tensor.moments.as_ref()[position] {
-            Moment::F32(moment) => lot::read(simd, &moment[place]),
-            Moment::Bf16(moment) => lot::read(simd, &moment[place]),
-            Moment::Q8(codes, _) => {
+            MomentArray::F32(moment) => lot::read(simd, &moment[place]),
+            MomentArray::Bf16(moment) => lot::read(simd, &moment[place]),
+            MomentArray::Q8(codes, _) => {
                 let format = format_of(&self.rule, position);
                 lot::decode(simd, format, &codes[place], self.scales.as_ref()[position])
             }
+            MomentArray::F64(_) => lot::splat(simd, 0.0),
         }
     }
 
@@ -208,21 +207,22 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         mut value: Lot<S>,
         drawn: [Words<S>; LOT],
     ) {
-        if self.step.pass.flush_subnormals {
+        if self.step.flush_subnormals {
             let smallest = value.splat(f32::MIN_POSITIVE.into());
             value = Wide::select(value.abs().less_than(smallest), value.splat(0.0), value);
         }
         match &mut self.tensor.moments.as_mut()[position] {
-            Moment::F32(moment) => lot::write(&mut moment[place], value),
-            Moment::Bf16(moment) => {
+            MomentArray::F32(moment) => lot::write(&mut moment[place], value),
+            MomentArray::Bf16(moment) => {
                 let (_, half) = stream_of(position);
                 lot::write_stochastic(&mut moment[place], value, drawn, half);
             }
-            Moment::Q8(..) => {
+            MomentArray::Q8(..) => {
                 lot::write(&mut self.blocks.values.as_mut()[position][in_block(&place)], value);
                 let largest = &mut self.largest.as_mut()[position];
                 *largest = format_of(&self.rule, position).largest(*largest, value.0);
             }
+            MomentArray::F64(_) => {}
         }
     }
 }
@@ -235,72 +235,79 @@ fn in_block(place: &Range<usize>) -> Range<usize> {
 }
 
 impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
-    const HAS_TAILS: bool = false;
-
-    #[inline(always)]
-    fn registers(&self) -> (usize, bool) {
-        (self.lots, false)
-    }
-
     #[inline(always)]
     fn prefetch(&self, register: usize) {
-        let start = self.place(At::Whole(register)).start;
+        if !self.step.prefetch {
+            return;
+        }
+        let start = self.place(register).start;
         match &self.tensor.param {
-            Param::F32(param) => lot::prefetch::<S, _>(param, start),
-            Param::F32AndBf16(param, copy) => {
+            ParamArray::F32(param) => lot::prefetch::<S, _>(param, start),
+            ParamArray::F32AndBf16(param, copy) => {
                 lot::prefetch::<S, _>(param, start);
                 lot::prefetch::<S, _>(copy, start);
             }
-            Param::F32AndF16(param, copy) => {
+            ParamArray::F32AndF16(param, copy) => {
                 lot::prefetch::<S, _>(param, start);
                 lot::prefetch::<S, _>(copy, start);
             }
-            Param::Split(high, low) => {
+            ParamArray::Halves(high, low) => {
                 lot::prefetch::<S, _>(high, start);
                 lot::prefetch::<S, _>(low, start);
             }
-            Param::Bf16(param) | Param::Bf16Stochastic(param) => {
+            ParamArray::Bf16(param) | ParamArray::Bf16Stochastic(param) => {
                 lot::prefetch::<S, _>(param, start);
             }
-            Param::F16(param) => lot::prefetch::<S, _>(param, start),
+            ParamArray::F16(param) => lot::prefetch::<S, _>(param, start),
+            ParamArray::F64(_) => {}
         }
         match &self.tensor.grad {
-            Grad::F32(grad) => lot::prefetch::<S, _>(grad, start),
-            Grad::F32ToZero(grad) => lot::prefetch::<S, _>(grad, start),
-            Grad::Bf16(grad) => lot::prefetch::<S, _>(grad, start),
-            Grad::Bf16ToZero(grad) => lot::prefetch::<S, _>(grad, start),
-            Grad::F16(grad) => lot::prefetch::<S, _>(grad, start),
-            Grad::F16ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::F32(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::F32ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::Bf16(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::Bf16ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::F16(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::F16ToZero(grad) => lot::prefetch::<S, _>(grad, start),
+            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
         }
         for moment in self.tensor.moments.as_ref() {
             match moment {
-                Moment::F32(moment) => lot::prefetch::<S, _>(moment, start),
-                Moment::Bf16(moment) => lot::prefetch::<S, _>(moment, start),
-                Moment::Q8(codes, _) => lot::prefetch::<S, _>(codes, start),
+                MomentArray::F32(moment) => lot::prefetch::<S, _>(moment, start),
+                MomentArray::Bf16(moment) => lot::prefetch::<S, _>(moment, start),
+                MomentArray::Q8(codes, _) => lot::prefetch::<S, _>(codes, start),
+                MomentArray::F64(_) => {}
             }
         }
     }
 
     #[inline(always)]
-    fn load(&self, at: At) -> Values<R, Lot<S>> {
-        let (simd, place) = (self.simd, self.place(at));
+    fn load(&self, register: usize) -> Option<Values<R, Lot<S>>> {
+        if register >= self.lots {
+            return None;
+        }
+        let (simd, place) = (self.simd, self.place(register));
         let param = match &self.tensor.param {
-            Param::F32(param) | Param::F32AndBf16(param, _) | Param::F32AndF16(param, _) => {
+            ParamArray::F32(param)
+            | ParamArray::F32AndBf16(param, _)
+            | ParamArray::F32AndF16(param, _) => lot::read(simd, &param[place.clone()]),
+            ParamArray::Halves(high, low) => {
+                lot::join(simd, &high[place.clone()], &low[place.clone()])
+            }
+            ParamArray::Bf16(param) | ParamArray::Bf16Stochastic(param) => {
                 lot::read(simd, &param[place.clone()])
             }
-            Param::Split(high, low) => lot::join(simd, &high[place.clone()], &low[place.clone()]),
-            Param::Bf16(param) | Param::Bf16Stochastic(param) => {
-                lot::read(simd, &param[place.clone()])
-            }
-            Param::F16(param) => lot::read(simd, &param[place.clone()]),
+            ParamArray::F16(param) => lot::read(simd, &param[place.clone()]),
+            // Steps in f64 go another way.
+            ParamArray::F64(_) => lot::splat(simd, 0.0),
         };
         let grad = match &self.tensor.grad {
-            Grad::F32(grad) => lot::read(simd, &grad[place.clone()]),
-            Grad::F32ToZero(grad) => lot::read(simd, &grad[place.clone()]),
-            Grad::Bf16(grad) => lot::read(simd, &grad[place.clone()]),
-            Grad::Bf16ToZero(grad) => lot::read(simd, &grad[place.clone()]),
-            Grad::F16(grad) => lot::read(simd, &grad[place.clone()]),
-            Grad::F16ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::F32(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::F32ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::Bf16(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::Bf16ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::F16(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::F16ToZero(grad) => lot::read(simd, &grad[place.clone()]),
+            GradArray::F64(_) | GradArray::F64ToZero(_) => lot::splat(simd, 0.0),
         };
         let mut moments = R::Moments::from_fn(
             #[inline(always)]
@@ -316,12 +323,12 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
                 }
             },
         );
-        (param, grad * self.factor, moments)
+        Some((param, grad * self.factor, moments))
     }
 
     #[inline(always)]
-    fn store(&mut self, at: At, param: Lot<S>, moments: Many<R::Moments, Lot<S>>) {
-        let (simd, place) = (self.simd, self.place(at));
+    fn store(&mut self, register: usize, param: Lot<S>, moments: Many<R::Moments, Lot<S>>) {
+        let (simd, place) = (self.simd, self.place(register));
         let from = place.start - self.start;
         let mut drawn = [Words::splat(simd, 0); LOT];
         R::Moments::unrolled(
@@ -342,31 +349,33 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
             },
         );
         match &mut self.tensor.param {
-            Param::F32(array) => lot::write(&mut array[place.clone()], param),
-            Param::F32AndBf16(array, copy) => {
+            ParamArray::F32(array) => lot::write(&mut array[place.clone()], param),
+            ParamArray::F32AndBf16(array, copy) => {
                 lot::write(&mut array[place.clone()], param);
                 lot::write(&mut copy[place.clone()], param);
             }
-            Param::F32AndF16(array, copy) => {
+            ParamArray::F32AndF16(array, copy) => {
                 lot::write(&mut array[place.clone()], param);
                 lot::write(&mut copy[place.clone()], param);
             }
-            Param::Split(high, low) => {
+            ParamArray::Halves(high, low) => {
                 lot::split(&mut high[place.clone()], &mut low[place.clone()], param);
             }
-            Param::Bf16(array) => lot::write(&mut array[place.clone()], param),
-            Param::Bf16Stochastic(array) => {
+            ParamArray::Bf16(array) => lot::write(&mut array[place.clone()], param),
+            ParamArray::Bf16Stochastic(array) => {
                 let drawn = self.draw.bits(simd, PARAM, from);
                 lot::write_stochastic(&mut array[place.clone()], param, drawn, Half::Lower);
             }
-            Param::F16(array) => lot::write(&mut array[place.clone()], param),
+            ParamArray::F16(array) => lot::write(&mut array[place.clone()], param),
+            ParamArray::F64(_) => {}
         }
         let zero = lot::splat(simd, 0.0);
         match &mut self.tensor.grad {
-            Grad::F32(_) | Grad::Bf16(_) | Grad::F16(_) => {}
-            Grad::F32ToZero(grad) => lot::write(&mut grad[place], zero),
-            Grad::Bf16ToZero(grad) => lot::write(&mut grad[place], zero),
-            Grad::F16ToZero(grad) => lot::write(&mut grad[place], zero),
+            GradArray::F32(_) | GradArray::F64(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
+            GradArray::F64ToZero(_) => {}
+            GradArray::F32ToZero(grad) => lot::write(&mut grad[place], zero),
+            GradArray::Bf16ToZero(grad) => lot::write(&mut grad[place], zero),
+            GradArray::F16ToZero(grad) => lot::write(&mut grad[place], zero),
         }
     }
 }
@@ -380,5 +389,5 @@ fn stream_of(position: usize) -> (u32, Half) {
 
 #[inline(always)]
 pub(super) fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
-    if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
+    Q8::of(rule.holds_squares(moment))
 }

@@ -3,47 +3,50 @@
 use pulp::{Simd, WithSimd};
 
 use super::{
-    MixedTensor, Moment, Pass,
     lot::{self, Lot, lanes},
     padding::Padding,
     span::{Blocks, Span},
 };
 use crate::{
-    Arity, Many, Rule,
+    Arity, Many, Rule, Tensor,
+    array::MomentArray,
     element::{BLOCK, Random},
-    kernel::Step,
+    tensor::{Run, TensorArrays},
 };
 
-/// A step in mixed precision, that nothing can be wrong with any more.
-pub(super) struct MixedStep<R: Rule> {
-    pub step: Step<R>,
-    pub pass: Pass,
+/// A step in mixed precision.
+pub(super) struct MixedStep<'a, R: Rule> {
+    pub rule: R,
+    pub constants: &'a Many<R::Constants, f64>,
     pub grad_factor: f32,
+    pub flush_subnormals: bool,
     pub random: Random,
     /// Whether to ask for memory ahead.
     pub prefetch: bool,
 }
 
-pub(super) struct Sweep<'a, 'x, R: Rule> {
-    pub step: &'a MixedStep<R>,
-    pub tensors: &'a mut [MixedTensor<'x, R>],
+pub(super) struct Sweep<'a, 'b, 'x, R: Rule, A> {
+    pub step: &'a MixedStep<'a, R>,
+    pub elements: &'a mut Run<'b, 'x>,
+    /// Whether a tensor takes the same step.
+    pub alike: A,
 }
 
-impl<R: Rule> WithSimd for Sweep<'_, '_, R> {
+impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { step, tensors } = self;
-        let constants = step.step.constants.as_ref();
+        let Self { step, elements, alike } = self;
+        let constants = step.constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
             |i| lot::splat(simd, constants[i]),
         );
         let mut scratch = Scratch::new();
-        // The branches of a rule cost little, since a lot takes each once: it is not specialised.
-        for tensor in tensors.iter_mut() {
-            scratch.sweep(simd, step.step.rule, &k, step, tensor);
+        // Four registers share one branch here, so specialising the rule gains nothing.
+        while let Some(part) = elements.next_if(&alike) {
+            scratch.sweep(simd, step.rule, &k, step, part.arrays());
         }
     }
 }
@@ -67,10 +70,10 @@ impl<R: Rule> Scratch<R> {
         simd: S,
         rule: R,
         k: &Many<R::Constants, Lot<S>>,
-        step: &MixedStep<R>,
-        tensor: &mut MixedTensor<'_, R>,
+        step: &MixedStep<'_, R>,
+        mut tensor: TensorArrays<'_, R>,
     ) {
-        let is_blocked = |moment: &Moment<'_>| matches!(moment, Moment::Q8(..));
+        let is_blocked = |moment: &MomentArray<'_>| matches!(moment, MomentArray::Q8(..));
         let has_blocks = tensor.moments.as_ref().iter().any(is_blocked);
         let grain = if has_blocks { BLOCK } else { lanes::<S>() };
         let rest = tensor.len() % grain;
@@ -81,14 +84,14 @@ impl<R: Rule> Scratch<R> {
             }
             let part = match is_whole {
                 true => tensor.reborrow(),
-                false => self.padding.get_or_insert_with(Padding::new).pad(tensor, whole),
+                false => self.padding.get_or_insert_with(Padding::new).pad(&tensor, whole),
             };
             Span::new(simd, rule, step, &mut self.blocks, part, len).sweep(k, has_blocks);
         }
         if let Some(padding) = &self.padding
             && rest > 0
         {
-            padding.unpad(tensor, whole);
+            padding.unpad(&mut tensor, whole);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     RowGrads, RowIndex, RowScratch, Table, Values,
     history::History,
     sweep::{Before, Span},
+    table_of,
 };
 use crate::{
     Adam, Error, Exec, Float, State,
@@ -54,7 +55,7 @@ pub enum CatchUp {
 /// # The ways to catch up
 ///
 /// [`CatchUp::Replay`] takes the skipped steps one by one. The results have the bits of the dense
-/// steps ([`reference::adam`](crate::reference::adam)); each skipped step costs a square root and a
+/// steps ([`Reference`](crate::reference::Reference)); each skipped step costs a square root and a
 /// division for each parameter.
 ///
 /// [`CatchUp::Series`] takes them all at once, for one square root and one division. With no gradient
@@ -120,11 +121,11 @@ pub enum CatchUp {
 /// for step in 0..10 {
 ///     let ids = [step, step + 1];
 ///     // The forward pass reads current rows.
-///     waiting.catch_up(state.table(&mut param, width), &ids)?;
+///     waiting.catch_up(state.table(&mut param, width)?, &ids)?;
 ///     let grads = RowGrads::new(&ids, &[0.1, 0.1, 0.2, 0.2], width);
 ///     adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting)?;
 /// }
-/// waiting.catch_up_all(state.table(&mut param, width))?;
+/// waiting.catch_up_all(state.table(&mut param, width)?)?;
 /// // A dense step moves a row on after its last gradient.
 /// assert!(param[0] < 0.996);
 /// # Ok::<(), adamant::Error>(())
@@ -195,7 +196,7 @@ impl<F: Float> DenseEquivalent<F> {
         table: Table<'_, Adam, F>,
         rows: &[I],
     ) -> Result<(), Error> {
-        self.catch_up_on(Exec::selected()?, table, rows)
+        self.catch_up_on(Exec::default(), table, rows)
     }
 
     /// [`catch_up`](Self::catch_up), run as told.
@@ -205,18 +206,18 @@ impl<F: Float> DenseEquivalent<F> {
     /// As [`catch_up`](Self::catch_up).
     pub fn catch_up_on<I: RowIndex>(
         &mut self,
-        exec: Exec,
+        exec: Exec<'_>,
         mut table: Table<'_, Adam, F>,
         rows: &[I],
     ) -> Result<(), Error> {
-        let cpu = exec.isa.cpu()?;
+        let cpu = exec.cpu()?;
         let rule = Adam::default();
         self.check_table(&table)?;
         let listed = self.scratch.sort(rows, self.at.len())?;
         let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
         let table = table.reborrow();
         let span = Span { cpu, rule, update: None, table, first: 0, before, listed };
-        partition::run(exec.parallel, span);
+        partition::run(exec.threads, span);
         Ok(())
     }
 
@@ -226,7 +227,7 @@ impl<F: Float> DenseEquivalent<F> {
     ///
     /// As [`catch_up`](Self::catch_up).
     pub fn catch_up_all(&mut self, table: Table<'_, Adam, F>) -> Result<(), Error> {
-        self.catch_up_all_on(Exec::selected()?, table)
+        self.catch_up_all_on(Exec::default(), table)
     }
 
     /// [`catch_up_all`](Self::catch_up_all), run as told.
@@ -236,13 +237,13 @@ impl<F: Float> DenseEquivalent<F> {
     /// As [`catch_up`](Self::catch_up).
     pub fn catch_up_all_on(
         &mut self,
-        exec: Exec,
+        exec: Exec<'_>,
         mut table: Table<'_, Adam, F>,
     ) -> Result<(), Error> {
-        let cpu = exec.isa.cpu()?;
+        let cpu = exec.cpu()?;
         self.check_table(&table)?;
         let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
-        partition::run(exec.parallel, EveryRow { cpu, table: table.reborrow(), before });
+        partition::run(exec.threads, EveryRow { cpu, table: table.reborrow(), before });
         // What comes is the same as after a restart from here.
         self.history.clear();
         Ok(())
@@ -258,14 +259,14 @@ impl<F: Float> DenseEquivalent<F> {
 
     fn step_rows<I: RowIndex>(
         &mut self,
-        exec: Exec,
+        exec: Exec<'_>,
         adam: &Adam,
         mut table: Table<'_, Adam, F>,
         grads: RowGrads<'_, I, F>,
     ) -> Result<(), Error> {
         let now = self.step;
         let t = now.checked_add(1).ok_or(Error::StepOverflow)?;
-        let step = Step::new::<F>(adam, exec, t)?;
+        let step = Step::new::<F>(adam, exec.cpu()?, t)?;
         self.history.check(adam)?;
         self.check_table(&table)?;
         grads.check(table.width)?;
@@ -274,20 +275,20 @@ impl<F: Float> DenseEquivalent<F> {
 
         if !self.history.goes_on_with(adam) {
             let before = Behind::new(&self.history, &mut self.at, now, now);
-            partition::run(exec.parallel, EveryRow { cpu, table: table.reborrow(), before });
+            partition::run(exec.threads, EveryRow { cpu, table: table.reborrow(), before });
             self.history.clear();
         }
         let before = Behind::new(&self.history, &mut self.at, now, t);
         let update = Some((&step, Values::from(grads)));
         let span =
             Span { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
-        partition::run(exec.parallel, span);
+        partition::run(exec.threads, span);
 
         self.history.push(adam, step.constants);
         self.step = t;
         let due = self.due();
         let before = Behind::new(&self.history, &mut self.at[due.clone()], t, t);
-        partition::run(exec.parallel, EveryRow { cpu, table: table.rows_mut(adam, due), before });
+        partition::run(exec.threads, EveryRow { cpu, table: table.rows_mut(adam, due), before });
         Ok(())
     }
 
@@ -319,16 +320,16 @@ impl Adam {
         &self,
         param: &mut [F],
         grads: RowGrads<'_, I, F>,
-        state: &mut State<Self, F>,
+        state: &mut State,
         waiting: &mut DenseEquivalent<F>,
     ) -> Result<(), Error> {
-        let [of_state, of_rows] = [state.step(), waiting.step];
+        let (table, steps, _) = table_of(param, grads.width, state)?;
+        let [of_state, of_rows] = [*steps, waiting.step];
         if of_state != of_rows {
             return Err(Error::StepMismatch { state: of_state, rows: of_rows });
         }
-        let table = state.table(param, grads.width);
-        waiting.step_rows(Exec::selected()?, self, table, grads)?;
-        state.set_step(waiting.step);
+        waiting.step_rows(Exec::default(), self, table, grads)?;
+        *steps = waiting.step;
         Ok(())
     }
 
@@ -340,7 +341,7 @@ impl Adam {
     /// As [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent).
     pub fn step_rows_dense_equivalent_on<I: RowIndex, F: Float>(
         &self,
-        exec: Exec,
+        exec: Exec<'_>,
         table: Table<'_, Self, F>,
         grads: RowGrads<'_, I, F>,
         waiting: &mut DenseEquivalent<F>,

@@ -4,11 +4,12 @@ use pulp::{Simd, WithSimd};
 
 use super::{Occurrences, Table, Values};
 use crate::{
-    Arity, Error, Float, Many, RowRule, Rule, Tensor,
+    Arity, Error, Float, Many, RowRule, Rule,
     isa::Cpu,
     kernel::{Step, sweep},
     lanes::{TILE, Vector},
     partition::Work,
+    tensor::Slices,
 };
 
 /// What a [`RowRule`] knows; a rule of the crate's users is one by being a [`Rule`].
@@ -21,6 +22,8 @@ pub trait RowUpdate: Copy + Send + Sync {
     fn moment_width(&self, moment: usize, width: usize) -> usize;
 
     fn moment_start(&self, moment: usize) -> f64;
+
+    fn moment_squares(&self, moment: usize) -> bool;
 
     fn check_rule(&self) -> Result<(), Error>;
 
@@ -49,6 +52,10 @@ impl<R: Rule> RowUpdate for R {
 
     fn moment_start(&self, moment: usize) -> f64 {
         self.start(moment).unwrap_or(0.0)
+    }
+
+    fn moment_squares(&self, moment: usize) -> bool {
+        self.holds_squares(moment)
     }
 
     #[inline]
@@ -98,7 +105,7 @@ impl<R: Rule> RowUpdate for R {
                     moment
                 },
             );
-            sweep(simd, self, k, Tensor { param, grad, moments }, false);
+            sweep(simd, self, k, Slices { param, grad, moments });
             rest = Table { param: param_rest, moments: rests, width };
         }
     }

@@ -136,12 +136,19 @@ impl From<Error> for Failure {
             Error::ValuesMismatch { .. } => ADAMANT_VALUES_MISMATCH,
             Error::RowOutOfRange { .. } => ADAMANT_ROW_OUT_OF_RANGE,
             Error::TooManyRows { .. } => ADAMANT_TOO_MANY_ROWS,
-            Error::HyperParameter { .. } => ADAMANT_HYPER_PARAMETER,
+            // Names come from Rust's callers only.
+            Error::HyperParameter { .. }
+            | Error::UnknownSetting { .. }
+            | Error::WrongSetting { .. }
+            | Error::UnknownOptimizer { .. } => ADAMANT_HYPER_PARAMETER,
             Error::ConstantOverflow { .. } => ADAMANT_CONSTANT_OVERFLOW,
             Error::ZeroStep => ADAMANT_ZERO_STEP,
             Error::StepOverflow => ADAMANT_STEP_OVERFLOW,
             Error::UnknownIsa { .. } => ADAMANT_UNKNOWN_ISA,
             Error::IsaUnavailable { .. } => ADAMANT_ISA_UNAVAILABLE,
+            Error::ThreadCount { .. } => ADAMANT_OUT_OF_RANGE,
+            Error::NoThreads { .. } => ADAMANT_NO_THREADS,
+            Error::NormsMismatch { .. } => ADAMANT_LENGTH_MISMATCH,
             _ => ADAMANT_OTHER,
         };
         Self::new(status, format_args!("{error}"))

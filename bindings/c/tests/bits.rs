@@ -269,7 +269,7 @@ struct Dense;
 
 impl Dense {
     /// Three steps on two tensors at once, and on as many as need memory for their checks.
-    fn check<R: Specified, F: Float>(rule: &R, element: adamant_type) {
+    fn check<R: BuiltIn, F: Float>(rule: &R, element: adamant_type) {
         let hyper = hyper_of(rule);
         for (isa, lens) in Isa::available().into_iter().flat_map(|isa| {
             [vec![], vec![1], vec![17, 1000], vec![3; 9], vec![1; 300]].map(|lens| (isa, lens))
@@ -292,7 +292,7 @@ impl Dense {
 }
 
 impl ForEachRule for Dense {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check::<R, f32>(&rule, ADAMANT_F32);
         Self::check::<R, f64>(&rule, ADAMANT_F64);
     }
@@ -306,7 +306,7 @@ fn dense_steps_of_every_optimizer_give_the_bits_of_rust() {
 struct Mixed;
 
 impl ForEachRule for Mixed {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         let hyper = hyper_of(&rule);
         let isa = Isa::detect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -526,7 +526,7 @@ impl Lazy {
 }
 
 impl ForEachRule for Lazy {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check::<R, f32>(&rule, ADAMANT_F32);
         Self::check::<R, f64>(&rule, ADAMANT_F64);
     }
@@ -711,7 +711,7 @@ impl Moments {
 }
 
 impl ForEachRule for Moments {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check(&rule, |moment| Some(rule.holds_squares(moment)));
     }
 }
@@ -748,7 +748,7 @@ fn a_moment_of_any_type_is_filled_with_its_start() {
 fn defaults_are_those_of_rust() {
     struct Defaults;
     impl ForEachRule for Defaults {
-        fn visit<R: Specified + Debug>(&mut self, rule: R) {
+        fn visit<R: BuiltIn>(&mut self, rule: R) {
             let hyper = hyper_of(&rule);
             assert_eq!(hyper.size, size_of::<adamant_hyper>());
         }

@@ -1,0 +1,337 @@
+//! The one call that steps tensors: what it may be told, what it checks, and how its work is shared.
+
+use core::ops::Range;
+
+use crate::{
+    Error, Exec, Tensor, clip_factor,
+    kernel::Pass,
+    norm,
+    optimizer::CONSTANTS,
+    pieces,
+    tensor::{GRAIN, Group, Place, Precision, Run},
+};
+
+/// What a step does besides the step, and how it runs; the same for all tensors of a call.
+///
+/// # Examples
+///
+/// Gradients of a scaled loss, clipped, and zeroed for the next batch:
+///
+/// ```
+/// use adamant::{Adam, Grad, Optimizer, Outcome, StepOptions};
+///
+/// let adam = Adam::adamw();
+/// let (mut params, mut grads) = (vec![1.0_f32; 10], vec![1024.0_f32; 10]);
+/// let mut state = adam.state(10);
+/// let options =
+///     StepOptions { grad_factor: 1.0 / 1024.0, max_norm: Some(1.0), ..StepOptions::default() };
+/// let (param, grad) = ((&mut params).into(), Grad::zeroed(&mut grads));
+/// let report = adam.step_with(param, grad, &mut state, &options)?;
+/// assert_eq!(report.grad_norm, Some(10_f64.sqrt()));
+/// assert_eq!((report.outcome, grads[0]), (Outcome::Taken, 0.0));
+/// # Ok::<(), adamant::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct StepOptions<'a> {
+    /// The instruction set, and who does the work. Default: [`Exec::default`].
+    pub exec: Exec<'a>,
+    /// What gradients are multiplied by as they are read: to undo the scale of a loss, to average.
+    /// A normal number over 0, in `f32` unless all tensors are `f64`. Default 1.
+    pub grad_factor: f64,
+    /// The largest norm of all gradients, times `grad_factor`, that is taken as it is; longer ones are
+    /// multiplied by [`clip_factor`]. Over 0. The step is left out where the norm is not finite.
+    /// Default `None`: no clipping.
+    pub max_norm: Option<f64>,
+    /// Whether the step is left out where a gradient is not finite: what a loss scaler asks for. With
+    /// [`max_norm`](Self::max_norm) it always is. Default false.
+    pub skip_nonfinite: bool,
+    /// The norm of all gradients, without `grad_factor`, if the caller knows it: where a model is
+    /// shared among processes, the norm of all shares. At least 0, infinite or NaN. The step is left
+    /// out where it is not finite. Default `None`: the norm is computed if it is needed, in a pass over
+    /// the gradients before the step.
+    pub grad_norm: Option<f64>,
+    /// Whether a step that is left out keeps gradients that are [to be zeroed](crate::Grad::zeroed).
+    /// Default false: they are zeroed, since a NaN that stays in a buffer to which gradients are added
+    /// would have every later step left out, too.
+    pub keep_grads: bool,
+    /// Whether moments that are subnormal (below 1.2e-38 in `f32`, 2.2e-308 in `f64`) become 0, and -0
+    /// with them. Default false.
+    pub flush_subnormals: bool,
+    /// What random bits begin with. Default 0.
+    pub seed: u64,
+}
+
+impl Default for StepOptions<'_> {
+    fn default() -> Self {
+        Self {
+            exec: Exec::default(),
+            grad_factor: 1.0,
+            max_norm: None,
+            skip_nonfinite: false,
+            grad_norm: None,
+            keep_grads: false,
+            flush_subnormals: false,
+            seed: 0,
+        }
+    }
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was taken, and every tensor has counted it.
+    Taken,
+    /// It was left out, since the norm of the gradients is not finite. No parameter, moment or step count
+    /// has changed.
+    LeftOut,
+}
+
+/// What a call tells of its step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[must_use = "a step may have been left out"]
+#[non_exhaustive]
+pub struct Report {
+    /// Whether the step was taken.
+    pub outcome: Outcome,
+    /// The norm of all gradients, times [`StepOptions::grad_factor`], if the options needed it.
+    pub grad_norm: Option<f64>,
+}
+
+/// Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
+///
+/// All groups share one parallel region: large tensors are cut, small ones put together. What the options
+/// say of gradients (norm, clipping, leaving out) holds for all of them together.
+///
+/// # Examples
+///
+/// Weights decay and biases do not, gradients are clipped by their common norm:
+///
+/// ```
+/// use adamant::{Adam, Group, Optimizer, StepOptions};
+///
+/// let decay = Adam { lr: 1e-2, ..Adam::adamw() };
+/// let no_decay = Adam { weight_decay: 0.0, ..decay };
+/// let (mut weight, mut bias) = (vec![1.0_f32; 300], vec![1.0_f32; 10]);
+/// let mut states = [decay.state(weight.len()), no_decay.state(bias.len())];
+/// let (weight_grad, bias_grad) = (vec![3.0_f32; 300], vec![4.0_f32; 10]);
+///
+/// let [weight_state, bias_state] = &mut states;
+/// let options = StepOptions { max_norm: Some(1.0), ..StepOptions::default() };
+/// let report = adamant::step(
+///     &mut [
+///         Group::new(&decay, &mut [weight_state.tensor(&mut weight, &weight_grad)]),
+///         Group::new(&no_decay, &mut [bias_state.tensor(&mut bias, &bias_grad)]),
+///     ],
+///     &options,
+/// )?;
+/// assert_eq!(report.grad_norm, Some((300.0 * 9.0 + 10.0 * 16.0_f64).sqrt()));
+/// assert!(weight[0] < bias[0]);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [Those of every step](crate::Optimizer#errors), and [`Error::Option`] for an option that is out of its
+/// range. Errors count the tensors of a call through all groups, from 0.
+#[inline]
+pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
+    let cpu = options.exec.cpu()?;
+    let mut constants = [0.0; CONSTANTS];
+    let mut known = None;
+    let (mut index, mut sizes) = (0, Sizes::default());
+    for (number, group) in groups.iter().enumerate() {
+        group.optimizer.check_settings()?;
+        for tensor in &*group.tensors {
+            tensor.check(group.optimizer, index)?;
+            let precision = tensor.precision();
+            let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
+            let float = (number, t, precision == Precision::F64);
+            if known != Some(float) {
+                let count = group.optimizer.step_constants(t, &mut constants);
+                check_constants(&constants[..count], precision)?;
+                known = Some(float);
+            }
+            sizes.add(tensor, precision)?;
+            index += 1;
+        }
+    }
+    check_options(options)?;
+    let grad_norm = match options.grad_norm {
+        Some(norm) => Some(norm),
+        None if options.max_norm.is_some() || options.skip_nonfinite => {
+            Some(norm::of_groups(options.exec, cpu, groups))
+        }
+        None => None,
+    }
+    .map(|norm| norm * options.grad_factor);
+    let leaves_out = grad_norm.is_some_and(|norm| !norm.is_finite());
+    let factor = match (grad_norm, options.max_norm) {
+        (Some(norm), Some(max_norm)) if !leaves_out => {
+            options.grad_factor * clip_factor(norm, max_norm)
+        }
+        _ => options.grad_factor,
+    };
+    sizes.check_factor(factor)?;
+    if leaves_out {
+        if !options.keep_grads {
+            for tensor in groups.iter_mut().flat_map(|group| &mut *group.tensors) {
+                tensor.grad.zero();
+            }
+        }
+        return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
+    }
+
+    let pass = Pass {
+        grad_factor: factor,
+        flush_subnormals: options.flush_subnormals,
+        seed: options.seed,
+        prefetch_plain: sizes.bytes > SECOND_CACHE,
+        // With fewer bytes an element, the CPU computes for longer than it waits.
+        prefetch_mixed: sizes.bytes > LAST_CACHE && sizes.bytes > 8 * sizes.len,
+    };
+    let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
+    let all = &*groups;
+    pieces::run(options.exec.threads, sizes.len, &|ranges| {
+        let mut cursor = Cursor { groups: all, group: 0, tensor: 0, before: 0 };
+        for range in ranges {
+            cursor.run(range, |number, run| {
+                // Constants of another group have step 0, which no tensor takes.
+                let ((group, t), constants) = known;
+                let t = if group == number { t } else { 0 };
+                all[number].optimizer.run(cpu, &pass, (t, constants), run);
+            });
+        }
+    });
+    for tensor in groups.iter_mut().flat_map(|group| &mut *group.tensors) {
+        *tensor.steps += 1;
+    }
+    Ok(Report { outcome: Outcome::Taken, grad_norm })
+}
+
+/// What most CPUs have room for close to a core, in bytes: from beyond, the kernel asks ahead.
+const SECOND_CACHE: usize = 1 << 20;
+/// What many CPUs have room for in all caches, in bytes.
+const LAST_CACHE: usize = 32 << 20;
+
+/// What all tensors of a call come to.
+#[derive(Default)]
+struct Sizes {
+    len: usize,
+    bytes: usize,
+    any_f32: bool,
+    any_f64: bool,
+}
+
+impl Sizes {
+    #[inline]
+    fn add(&mut self, tensor: &Tensor<'_>, precision: Precision) -> Result<(), Error> {
+        // Tensors of zero bytes cannot be, and so the sum of lengths is within memory, unless arrays
+        // of the same memory are passed twice, which borrowing rules out.
+        self.len += tensor.len();
+        self.bytes = self.bytes.saturating_add(tensor.bytes());
+        self.any_f64 |= precision == Precision::F64;
+        self.any_f32 |= precision != Precision::F64;
+        Ok(())
+    }
+
+    /// The factor is rounded to the type of each step.
+    #[inline]
+    fn check_factor(&self, factor: f64) -> Result<(), Error> {
+        let allowed = "a normal number over 0 in the type of the step, with clipping, too";
+        let fits =
+            (!self.any_f64 || factor.is_normal()) && (!self.any_f32 || (factor as f32).is_normal());
+        match fits {
+            true => Ok(()),
+            false => Err(Error::Option { name: "grad_factor", value: factor, allowed }),
+        }
+    }
+}
+
+#[inline]
+fn check_options(options: &StepOptions<'_>) -> Result<(), Error> {
+    let StepOptions { grad_factor, max_norm, grad_norm, .. } = *options;
+    let refuse = |name, value, allowed| Err(Error::Option { name, value, allowed });
+    if !(grad_factor.is_normal() && grad_factor > 0.0) {
+        return refuse("grad_factor", grad_factor, "a normal number over 0");
+    }
+    if let Some(max_norm) = max_norm
+        && (max_norm.is_nan() || max_norm <= 0.0)
+    {
+        return refuse("max_norm", max_norm, "over 0");
+    }
+    if let Some(grad_norm) = grad_norm
+        && grad_norm < 0.0
+    {
+        return refuse("grad_norm", grad_norm, "at least 0, infinite or NaN");
+    }
+    Ok(())
+}
+
+#[inline]
+fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
+    for &value in constants {
+        // A number a little over the largest one is rounded to it.
+        let (fits, float) = match precision {
+            Precision::F64 => (value.is_finite(), "f64"),
+            Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
+        };
+        if !fits {
+            return Err(Error::ConstantOverflow { value, float });
+        }
+    }
+    Ok(())
+}
+
+/// A place in the tensors of all groups; it only goes forward.
+struct Cursor<'a, 'g, 'x> {
+    groups: &'a [Group<'g, 'x>],
+    group: usize,
+    tensor: usize,
+    /// The elements before the tensor.
+    before: usize,
+}
+
+impl<'a, 'x> Cursor<'a, '_, 'x> {
+    /// Runs with the elements of a range, a run of each group.
+    #[inline]
+    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+    fn run(&mut self, range: Range<usize>, mut run: impl FnMut(usize, Run<'a, 'x>)) {
+        let mut start = self.seek(range.start);
+        let mut group = self.group;
+        let end = self.seek(range.end);
+        while group <= self.group {
+            let tensors = match self.groups.get(group) {
+                Some(group) => &*group.tensors,
+                None => return,
+            };
+            let end =
+                if group == self.group { end } else { Place { tensor: tensors.len(), element: 0 } };
+            if start != end {
+                // SAFETY: threads have ranges of their own, `pieces::run` promises, and a place depends
+                // on its element's number alone. So no two runs share an element.
+                run(group, unsafe { Run::new(tensors, start, end) });
+            }
+            (group, start) = (group + 1, Place { tensor: 0, element: 0 });
+        }
+    }
+
+    /// The place of an element, by its number among all; or of the start of its block.
+    #[inline]
+    fn seek(&mut self, element: usize) -> Place {
+        while let Some(group) = self.groups.get(self.group) {
+            while let Some(tensor) = group.tensors.get(self.tensor) {
+                let inside = element - self.before;
+                if inside < tensor.len() {
+                    return Place { tensor: self.tensor, element: inside / GRAIN * GRAIN };
+                }
+                self.before += tensor.len();
+                self.tensor += 1;
+            }
+            if self.group + 1 == self.groups.len() {
+                break;
+            }
+            (self.group, self.tensor) = (self.group + 1, 0);
+        }
+        Place { tensor: self.tensor, element: 0 }
+    }
+}
