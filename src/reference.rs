@@ -13,6 +13,7 @@
 //! All functions panic if the slices differ in length; a moment that the hyper-parameters do without
 //! may be empty.
 
+mod adabelief;
 mod adadelta;
 mod adagrad;
 mod adam;

@@ -1,5 +1,6 @@
 //! What an optimizer is: a formula for one parameter, and the constants of a step.
 
+mod adabelief;
 mod adadelta;
 mod adagrad;
 mod adam;
@@ -18,6 +19,7 @@ mod rmsprop;
 mod settings;
 mod sgd;
 
+pub use adabelief::AdaBelief;
 pub use adadelta::Adadelta;
 pub use adagrad::AdaGrad;
 pub(crate) use adam::K as AdamConstants;

@@ -45,4 +45,6 @@ optimizers! {
         { "adopt": Adopt::default() }, 1, 1;
     AdEmaMix, "Pagliardini et al. 2024",
         { "ademamix": AdEmaMix::default() }, 1, 1;
+    AdaBelief, "Zhuang et al. 2020",
+        { "adabelief": AdaBelief::default() }, 1, 1;
 }

@@ -22,11 +22,11 @@ def inputs(seed):
     return param, grads
 
 
-def run(out, name, seed, optimizer, step, state, **hyper):
-    """step(t, p, g, s, h) is one element's new (p, s)."""
+def run(out, name, seed, optimizer, step, state, start=None, **hyper):
+    """step(t, p, g, s, h) is one element's new (p, s); start(h) is the first s, if it is not 0."""
     param, grads = inputs(seed)
     h = {k: v if isinstance(v, bool) else D(v) for k, v in hyper.items()}
-    ps, ss, params = [D(p) for p in param], [[D(0)] * len(state) for _ in param], {}
+    ps, ss, params = [D(p) for p in param], [start(h) if start else [D(0)] * len(state) for _ in param], {}
     for t, grad in enumerate(grads, 1):
         moved = [step(t, p, D(g), s, h) for p, g, s in zip(ps, grad, ss)]
         ps, ss = [p for p, _ in moved], [s for _, s in moved]
@@ -59,6 +59,15 @@ def ademamix(t, p, g, s, h):
     return p - h["lr"] * ((mh + alpha * m2) / (vh.sqrt() + h["eps"]) + h["weight_decay"] * p), [m1, m2, v]
 
 
+def adabelief(t, p, g, s, h):
+    """Zhuang et al. 2020, Algorithm 2, with decoupled weight decay."""
+    m, v = s
+    p -= h["lr"] * h["weight_decay"] * p
+    m = h["beta1"] * m + (1 - h["beta1"]) * g
+    v = h["beta2"] * v + (1 - h["beta2"]) * (g - m) ** 2 + h["eps"]
+    return p - h["lr"] * m / (1 - h["beta1"] ** t) / ((v / (1 - h["beta2"] ** t)).sqrt() + h["eps"]), [m, v]
+
+
 def cautious(t, p, g, s, h):
     """Liang et al. 2024, Algorithm 2 without its factor alpha: the mask 1(u g >= 0) on AdamW's step u."""
     m, v = s
@@ -74,3 +83,4 @@ if __name__ == "__main__":
     run(out, "ademamix", 2, "AdEMAMix", ademamix, ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"],
         beta2=0.999, beta3=0.9999, alpha=5.0, alpha_warmup=20, beta3_warmup=30, eps=1e-8, **usual)
     run(out, "adamw_cautious", 3, "C-AdamW", cautious, ["exp_avg", "exp_avg_sq"], beta2=0.999, eps=1e-8, **usual)
+    run(out, "adabelief", 4, "AdaBelief", adabelief, ["exp_avg", "exp_avg_var"], beta2=0.999, eps=1e-16, **usual)
