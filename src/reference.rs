@@ -28,6 +28,7 @@ mod radam;
 mod rmsprop;
 mod rows;
 mod sgd;
+mod yogi;
 
 pub use mixed::{flush_subnormal, join, q8_block, q8_number, random, split, stochastic_bf16};
 pub use rows::{RowReference, series, sum_rows};

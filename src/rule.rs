@@ -18,6 +18,7 @@ mod radam;
 mod rmsprop;
 mod settings;
 mod sgd;
+mod yogi;
 
 pub use adabelief::AdaBelief;
 pub use adadelta::Adadelta;
@@ -39,6 +40,7 @@ pub(crate) use radam::rectification as radam_rectification;
 pub use rmsprop::RmsProp;
 pub use settings::{NumberRange, Setting, SettingKind, SettingValue, Settings};
 pub use sgd::Sgd;
+pub use yogi::Yogi;
 
 use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink, sign};
 

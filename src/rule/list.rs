@@ -47,4 +47,6 @@ optimizers! {
         { "ademamix": AdEmaMix::default() }, 1, 1;
     AdaBelief, "Zhuang et al. 2020",
         { "adabelief": AdaBelief::default() }, 1, 1;
+    Yogi, "Zaheer et al. 2018",
+        { "yogi": Yogi::default() }, 1, 1;
 }

@@ -68,6 +68,14 @@ def adabelief(t, p, g, s, h):
     return p - h["lr"] * m / (1 - h["beta1"] ** t) / ((v / (1 - h["beta2"] ** t)).sqrt() + h["eps"]), [m, v]
 
 
+def yogi(t, p, g, s, h):
+    """Zaheer et al. 2018, Algorithm 2, with Adam's bias corrections."""
+    m, v = s
+    m = h["beta1"] * m + (1 - h["beta1"]) * g
+    v -= (1 - h["beta2"]) * ((v > g * g) - (v < g * g)) * g * g
+    return p - h["lr"] * m / (1 - h["beta1"] ** t) / ((v / (1 - h["beta2"] ** t)).sqrt() + h["eps"]), [m, v]
+
+
 def cautious(t, p, g, s, h):
     """Liang et al. 2024, Algorithm 2 without its factor alpha: the mask 1(u g >= 0) on AdamW's step u."""
     m, v = s
@@ -84,3 +92,5 @@ if __name__ == "__main__":
         beta2=0.999, beta3=0.9999, alpha=5.0, alpha_warmup=20, beta3_warmup=30, eps=1e-8, **usual)
     run(out, "adamw_cautious", 3, "C-AdamW", cautious, ["exp_avg", "exp_avg_sq"], beta2=0.999, eps=1e-8, **usual)
     run(out, "adabelief", 4, "AdaBelief", adabelief, ["exp_avg", "exp_avg_var"], beta2=0.999, eps=1e-16, **usual)
+    run(out, "yogi", 5, "Yogi", yogi, ["exp_avg", "exp_avg_sq"], start=lambda h: [D(0), h["initial_accumulator_value"]],
+        lr=1e-2, beta1=0.9, beta2=0.999, eps=1e-3, initial_accumulator_value=1e-6)
