@@ -18,6 +18,7 @@ mod adadelta;
 mod adagrad;
 mod adam;
 mod adamax;
+mod adan;
 mod ademamix;
 mod adopt;
 mod amsgrad;

@@ -49,4 +49,6 @@ optimizers! {
         { "adabelief": AdaBelief::default() }, 1, 1;
     Yogi, "Zaheer et al. 2018",
         { "yogi": Yogi::default() }, 1, 1;
+    Adan, "Xie et al. 2022",
+        { "adan": Adan::default() }, 1, 1;
 }

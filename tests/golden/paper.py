@@ -76,6 +76,16 @@ def yogi(t, p, g, s, h):
     return p - h["lr"] * m / (1 - h["beta1"] ** t) / ((v / (1 - h["beta2"] ** t)).sqrt() + h["eps"]), [m, v]
 
 
+def adan(t, p, g, s, h):
+    """Xie et al. 2022, Algorithm 1, with 1 - beta for the paper's beta and the bias corrections of its code."""
+    m, v, n, neg = s
+    b1, b2, b3 = h["beta1"], h["beta2"], h["beta3"]
+    d = g + neg if t > 1 else D(0)
+    m, v, n = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * d, b3 * n + (1 - b3) * (g + b2 * d) ** 2
+    u = (m / (1 - b1 ** t) + b2 * v / (1 - b2 ** t)) / ((n / (1 - b3 ** t)).sqrt() + h["eps"])
+    return (p - h["lr"] * u) / (1 + h["lr"] * h["weight_decay"]), [m, v, n, -g]
+
+
 def cautious(t, p, g, s, h):
     """Liang et al. 2024, Algorithm 2 without its factor alpha: the mask 1(u g >= 0) on AdamW's step u."""
     m, v = s
@@ -94,3 +104,5 @@ if __name__ == "__main__":
     run(out, "adabelief", 4, "AdaBelief", adabelief, ["exp_avg", "exp_avg_var"], beta2=0.999, eps=1e-16, **usual)
     run(out, "yogi", 5, "Yogi", yogi, ["exp_avg", "exp_avg_sq"], start=lambda h: [D(0), h["initial_accumulator_value"]],
         lr=1e-2, beta1=0.9, beta2=0.999, eps=1e-3, initial_accumulator_value=1e-6)
+    run(out, "adan", 6, "Adan", adan, ["exp_avg", "exp_avg_diff", "exp_avg_sq", "neg_pre_grad"],
+        lr=1e-3, beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.02)
