@@ -28,6 +28,7 @@ mod nadam;
 mod radam;
 mod rmsprop;
 mod rows;
+mod rprop;
 mod sgd;
 mod yogi;
 

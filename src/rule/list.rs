@@ -51,4 +51,6 @@ optimizers! {
         { "yogi": Yogi::default() }, 1, 1;
     Adan, "Xie et al. 2022",
         { "adan": Adan::default() }, 1, 1;
+    Rprop, "Riedmiller and Braun 1993",
+        { "rprop": Rprop::default() }, 0, 0;
 }
