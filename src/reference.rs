@@ -22,6 +22,7 @@ mod adan;
 mod ademamix;
 mod adopt;
 mod amsgrad;
+mod asgd;
 mod lion;
 mod mixed;
 mod nadam;

@@ -53,4 +53,6 @@ optimizers! {
         { "adan": Adan::default() }, 1, 1;
     Rprop, "Riedmiller and Braun 1993",
         { "rprop": Rprop::default() }, 0, 0;
+    Asgd, "Polyak and Juditsky 1992",
+        { "asgd": Asgd::default() }, 0, 0;
 }
