@@ -23,6 +23,7 @@ mod ademamix;
 mod adopt;
 mod amsgrad;
 mod asgd;
+mod ftrl;
 mod lion;
 mod mixed;
 mod nadam;

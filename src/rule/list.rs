@@ -55,4 +55,6 @@ optimizers! {
         { "rprop": Rprop::default() }, 0, 0;
     Asgd, "Polyak and Juditsky 1992",
         { "asgd": Asgd::default() }, 0, 0;
+    Ftrl, "FTRL-Proximal: McMahan et al. 2013",
+        { "ftrl": Ftrl::default() }, 2, 1;
 }
