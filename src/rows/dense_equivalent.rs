@@ -11,7 +11,11 @@ use super::{
     table_of,
 };
 use crate::{
-    Adam, Error, Exec, Float, State, Threads, array::elements_mut, isa::Cpu, kernel::Step, pieces,
+    Adam, Error, Exec, Float, State, Threads,
+    array::elements_mut,
+    isa::Cpu,
+    kernel::Step,
+    pieces::{self, with_default_float_modes},
     prefetch::prefetch,
 };
 
