@@ -168,7 +168,9 @@ pub use lanes::{Float, Lanes};
 pub use mixed::{
     Grad, MixedOptimizer, MixedState, MixedTensor, Moment, MomentRef, Outcome, Param, Pass, Storage,
 };
-pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
+pub use norm::{
+    GradElement, NormOrder, clip_factor, first_nonfinite, grad_norm, grad_norm_on, grad_norms,
+};
 pub use rows::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
     Table,

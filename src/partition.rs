@@ -28,39 +28,11 @@ pub(crate) fn run<W: Work>(parallel: bool, work: W) {
     work.run();
 }
 
-/// Whether work of a length, in elements of a dense step, is worth entering a pool that the calling
-/// thread is not in: it goes to sleep, and wakes up late.
-pub(crate) fn is_worth_entering(len: usize) -> bool {
-    #[cfg(feature = "rayon")]
-    return rayon::current_thread_index().is_some() || len >= 8 * threads::WAKING;
-    #[cfg(not(feature = "rayon"))]
-    {
-        // There is no pool.
-        let _ = len;
-        false
-    }
-}
-
 /// Whether work of a length, in elements of a dense step, is worth moving into a pool that the calling
 /// thread is not in, and waiting for: two wake-ups.
 #[cfg(feature = "capi")]
 pub(crate) fn is_worth_moving(len: usize) -> bool {
     len >= 2 * threads::WAKING
-}
-
-/// Does two things, by two threads if that is worth it.
-pub(crate) fn join<T: Send>(
-    parallel: bool,
-    left: impl FnOnce() -> T + Send,
-    right: impl FnOnce() -> T + Send,
-) -> [T; 2] {
-    #[cfg(feature = "rayon")]
-    if parallel {
-        let (left, right) = rayon::join(left, right);
-        return [left, right];
-    }
-    let _ = parallel;
-    [left(), right()]
 }
 
 #[cfg(feature = "rayon")]
