@@ -134,7 +134,6 @@ mod loss_scale;
 mod mixed;
 mod norm;
 mod optimizer;
-mod partition;
 mod pieces;
 mod prefetch;
 pub mod reference;
@@ -154,7 +153,7 @@ pub use exec::{Exec, RunTasks, Threads};
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
 pub use loss_scale::LossScaler;
-pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
+pub use norm::{NormOrder, clip_factor, first_nonfinite, grad_norm, grad_norms};
 pub use optimizer::{DynOptimizer, Optimizer};
 pub use pieces::Pool;
 pub use rows::{

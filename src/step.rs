@@ -165,7 +165,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     let grad_norm = match options.grad_norm {
         Some(norm) => Some(norm),
         None if options.max_norm.is_some() || options.skip_nonfinite => {
-            Some(norm::of_groups(options.exec, cpu, groups))
+            Some(norm::of_groups(options.exec.threads, cpu, groups))
         }
         None => None,
     }
