@@ -167,8 +167,7 @@ impl<'a> Tensor<'a> {
         let count = optimizer.moment_count();
         if let Some(names) = &self.names {
             for (position, &found) in names.iter().enumerate().take(count.max(self.passed)) {
-                let expected =
-                    if position < count { optimizer.moment_name(position) } else { "" };
+                let expected = if position < count { optimizer.moment_name(position) } else { "" };
                 if found != expected {
                     return Err(Error::StateMismatch { tensor, found, expected });
                 }
