@@ -5,6 +5,7 @@
 mod draw;
 mod guarded;
 pub mod mixed;
+pub mod model;
 pub mod rows;
 
 use adamant::{
