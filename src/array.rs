@@ -60,10 +60,13 @@ pub trait Element: BufferElement + Summed {
 
     /// Borrows an array as gradients.
     fn grad(array: &[Self]) -> Grad<'_>;
+
+    /// Borrows an array as gradients that a step sets to zero: see [`Grad::zeroed`].
+    fn zeroed_grad(array: &mut [Self]) -> Grad<'_>;
 }
 
 macro_rules! elements {
-    ($($element:ident: $storage:ident),+) => {$(
+    ($($element:ident: $storage:ident, $to_zero:ident);+) => {$(
         impl Element for $element {
             const STORAGE: Storage = Storage::$storage;
 
@@ -76,11 +79,16 @@ macro_rules! elements {
             fn grad(array: &[Self]) -> Grad<'_> {
                 Grad(GradArray::$storage(array))
             }
+
+            #[inline]
+            fn zeroed_grad(array: &mut [Self]) -> Grad<'_> {
+                Grad(GradArray::$to_zero(array))
+            }
         }
     )+};
 }
 
-elements!(f32: F32, f64: F64, bf16: Bf16, f16: F16);
+elements!(f32: F32, F32ToZero; f64: F64, F64ToZero; bf16: Bf16, Bf16ToZero; f16: F16, F16ToZero);
 
 /// The parameters of a [`Tensor`](crate::Tensor): a borrowed array of `f32`, `f64`, bf16 or f16, made
 /// from a slice by `into()`; or one of the forms below.
@@ -270,11 +278,8 @@ impl<'a> Grad<'a> {
     ///
     /// A step that is [left out](crate::Outcome::LeftOut) sets them to zero, too, unless
     /// [`StepOptions::keep_grads`](crate::StepOptions::keep_grads) says otherwise.
-    pub fn zeroed<F: Element>(grad: &'a mut [F]) -> Self
-    where
-        Self: From<ToZero<'a, F>>,
-    {
-        Self::from(ToZero(grad))
+    pub fn zeroed<F: Element>(grad: &'a mut [F]) -> Self {
+        F::zeroed_grad(grad)
     }
 
     /// The number of gradients.
@@ -325,22 +330,6 @@ impl fmt::Debug for Grad<'_> {
         self.0.fmt(f)
     }
 }
-
-/// Gradients to be zeroed; what [`Grad::zeroed`] takes.
-#[doc(hidden)]
-pub struct ToZero<'a, F>(&'a mut [F]);
-
-macro_rules! to_zero {
-    ($($element:ident: $variant:ident),+) => {$(
-        impl<'a> From<ToZero<'a, $element>> for Grad<'a> {
-            fn from(ToZero(grad): ToZero<'a, $element>) -> Self {
-                Self(GradArray::$variant(grad))
-            }
-        }
-    )+};
-}
-
-to_zero!(f32: F32ToZero, f64: F64ToZero, bf16: Bf16ToZero, f16: F16ToZero);
 
 impl<'a, F: Element> From<&'a mut [F]> for Param<'a> {
     fn from(param: &'a mut [F]) -> Self {

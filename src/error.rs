@@ -61,7 +61,7 @@ pub enum Error {
         tensor: usize,
         /// The name of the state's moment; empty if it has none in this place.
         found: &'static str,
-        /// The name of the optimizer's moment.
+        /// The name of the optimizer's moment; empty if it has none in this place.
         expected: &'static str,
     },
 

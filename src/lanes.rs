@@ -6,7 +6,7 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
-use crate::{Element, tensor::Typed};
+use crate::{Element, Moment, tensor::Typed};
 pub(crate) use wide::Wide;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
@@ -67,6 +67,9 @@ pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + PartialOrd {
 
     /// Whether it is neither infinite nor NaN.
     fn is_finite(self) -> bool;
+
+    /// Borrows an array as a moment.
+    fn moment(array: &mut [Self]) -> Moment<'_>;
 }
 
 /// Elements that a loop takes at a time where it needs them in memory close by.
@@ -137,6 +140,11 @@ macro_rules! float {
             #[inline(always)]
             fn is_finite(self) -> bool {
                 self.is_finite()
+            }
+
+            #[inline]
+            fn moment(array: &mut [Self]) -> Moment<'_> {
+                array.into()
             }
         }
 

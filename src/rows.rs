@@ -396,14 +396,12 @@ fn table_of<'a, R: RowRule, F: Float>(
     let (found, steps, scratch) = state.typed_parts_mut::<F>();
     let mut slices: [&mut [F]; MOMENTS] = Default::default();
     for (position, (name, storage, moment)) in found.into_iter().enumerate() {
-        let Some(&expected) = names.as_ref().get(position) else { continue };
+        let expected = names.as_ref().get(position).copied().unwrap_or_default();
         if name != expected {
             return Err(Error::StateMismatch { tensor: 0, found: name, expected });
         }
         match moment {
             Some(moment) => slices[position] = moment,
-            // One that the settings do without.
-            None if storage == Storage::F32 && width == 0 => {}
             None => {
                 let (argument, expected) = (name, F::STORAGE);
                 return Err(Error::TypeMismatch { tensor: 0, argument, found: storage, expected });

@@ -220,6 +220,9 @@ impl State {
         let moments = self.moments.each_mut().map(|moment| {
             let moment = moment.get_mut();
             let name = names.next().copied().unwrap_or_default();
+            if moment.is_empty() {
+                return (name, moment.storage(), Some(&mut [][..]));
+            }
             (name, moment.storage(), F::moment_mut_of(moment.0))
         });
         (moments, &mut self.steps, &mut self.scratch)

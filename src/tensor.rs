@@ -165,17 +165,19 @@ impl<'a> Tensor<'a> {
         same("grad", self.grad.len())?;
         goes_with("grad", self.grad.storage())?;
         let count = optimizer.moment_count();
+        if let Some(names) = &self.names {
+            for (position, &found) in names.iter().enumerate().take(count.max(self.passed)) {
+                let expected = if position < count { optimizer.moment_name(position) } else { "" };
+                if found != expected {
+                    return Err(Error::StateMismatch { tensor, found, expected });
+                }
+            }
+        }
         if self.passed > count {
             return Err(Error::TooManyMoments { tensor, passed: self.passed, optimizer: count });
         }
         for (position, moment) in self.moments.iter().enumerate().take(count) {
             let name = optimizer.moment_name(position);
-            if let Some(names) = &self.names
-                && names[position] != name
-            {
-                let (found, expected) = (names[position], name);
-                return Err(Error::StateMismatch { tensor, found, expected });
-            }
             match (optimizer.moment_start(position), moment.len()) {
                 (Some(_), len) => same(name, len)?,
                 (None, 0) => continue,
@@ -228,12 +230,6 @@ impl<'a, 'x> Group<'a, 'x> {
     /// A group of any number of tensors.
     pub fn new(optimizer: &'a dyn DynOptimizer, tensors: &'a mut [Tensor<'x>]) -> Self {
         Self { optimizer, tensors }
-    }
-
-    /// The number of parameters of all tensors.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.tensors.iter().map(Tensor::len).sum()
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 };
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Optimizer,
-    Outcome, Param, Pass, RowGrads, RowOptimizer, RowScratch, Storage,
+    Adam, Adopt, CatchUp, DenseEquivalent, Exec, Grad, Group, Isa, Lion, Optimizer, Outcome, Param,
+    RowGrads, RowOptimizer, RowScratch, StepOptions, Storage, Threads,
 };
 use half::bf16;
 
@@ -46,11 +46,19 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+fn options(exec: Exec<'_>) -> StepOptions<'_> {
+    StepOptions { exec, ..StepOptions::default() }
+}
+
 /// How many allocations ten steps of `len` parameters make, after one that warms up.
-fn allocations(count: impl Fn() -> usize, exec: Exec, len: usize) -> usize {
+fn allocations(count: impl Fn() -> usize, exec: Exec<'_>, len: usize) -> usize {
     let adam = Adam::adamw();
-    let (mut param, grad, mut state) = (vec![1.0_f32; len], vec![0.5; len], adam.state(len));
-    let mut step = || adam.step_on(exec, &mut param, &grad, &mut state).expect("a valid step");
+    let (mut param, grad, mut state) = (vec![1.0_f32; len], vec![0.5_f32; len], adam.state(len));
+    let mut step = || {
+        let tensor = state.tensor(&mut param, &grad);
+        let report = adam.step_tensors(&mut [tensor], &options(exec)).expect("a valid step");
+        assert_eq!(report.outcome, Outcome::Taken);
+    };
     step();
     let before = count();
     (0..10).for_each(|_| step());
@@ -58,7 +66,7 @@ fn allocations(count: impl Fn() -> usize, exec: Exec, len: usize) -> usize {
 }
 
 /// The same for steps on rows of a table, lazy and dense-equivalent.
-fn row_allocations(count: impl Fn() -> usize, exec: Exec, rows: usize) -> usize {
+fn row_allocations(count: impl Fn() -> usize, exec: Exec<'_>, rows: usize) -> usize {
     let (adam, width) = (Adam::adamw(), 64);
     let ids: Vec<u32> = (0..rows as u32).rev().chain(0..rows as u32 / 4).collect();
     let values = vec![0.5; ids.len() * width];
@@ -69,9 +77,9 @@ fn row_allocations(count: impl Fn() -> usize, exec: Exec, rows: usize) -> usize 
         let (ids, values) = (&ids[..count], &values[..count * width]);
         let grads = RowGrads::new(ids, values, width);
         t += 1;
-        adam.step_rows_lazy_on(exec, t, state.table(&mut param, width), grads, &mut scratch)
-            .expect("a valid step");
-        let table = state.table(&mut param, width);
+        let table = state.table(&mut param, width).expect("the state of this table");
+        adam.step_rows_lazy_on(exec, t, table, grads, &mut scratch).expect("a valid step");
+        let table = state.table(&mut param, width).expect("the state of this table");
         adam.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting).expect("a valid step");
     };
     step(ids.len());
@@ -81,23 +89,42 @@ fn row_allocations(count: impl Fn() -> usize, exec: Exec, rows: usize) -> usize 
     count() - before
 }
 
-/// The same for steps in mixed precision, and the norms before them.
-fn mixed_allocations(count: impl Fn() -> usize, exec: Exec, len: usize) -> usize {
-    let adam = Adam::adamw();
+/// The same for steps of several groups in several types, and the norms before them.
+fn group_allocations(count: impl Fn() -> usize, exec: Exec<'_>, len: usize) -> usize {
+    let (adam, lion, adopt) = (Adam::adamw(), Lion::default(), Adopt::default());
     let (mut high, mut low) = (vec![bf16::ONE; len], vec![0; len]);
+    let (mut double, double_grad) = (vec![1.0_f64; len], vec![1.0_f64; len]);
     let grads = vec![bf16::ONE; len];
-    let mut state = adam.mixed_state_of(len, [Storage::Bf16, Storage::Q8]);
+    let mut state = adam.state_of(&[Storage::Bf16, Storage::Q8], len);
+    let mut lion_states = [(); 9].map(|()| lion.state(len / 9));
+    let mut lion_params = [(); 9].map(|()| vec![1.0_f32; len / 9]);
+    let lion_grad = vec![0.5_f32; len / 9];
+    let mut adopt_state = adopt.state_in(Storage::F64, len);
+    let options = StepOptions { max_norm: Some(1.0), ..options(exec) };
     let mut step = || {
-        let tensor = state.tensor(Param::Split(&mut high, &mut low), Grad::Bf16(&grads));
-        let norm = MixedTensor::grad_norm(exec, &[tensor]).expect("a norm");
-        let pass = Pass { grad_norm: Some(norm), ..Pass::default() };
-        let (param, grad) = (Param::Split(&mut high, &mut low), Grad::Bf16(&grads));
-        assert_eq!(adam.step_with_on(exec, param, grad, pass, &mut state), Ok(Outcome::Taken));
+        let mut halves =
+            [state.tensor(Param::from_halves(&mut high, &mut low), Grad::from(&grads))];
+        let mut params = lion_params.iter_mut();
+        let mut singles = lion_states
+            .each_mut()
+            .map(|state| state.tensor(params.next().expect("a tensor of each state"), &lion_grad));
+        let mut doubles = [adopt_state.tensor(&mut double, &double_grad)];
+        let mut groups = [
+            Group::new(&adam, &mut halves),
+            Group::new(&lion, &mut singles),
+            Group::new(&adopt, &mut doubles),
+        ];
+        let report = adamant::step(&mut groups, &options).expect("a valid step");
+        assert_eq!(report.outcome, Outcome::Taken);
     };
     step();
     let before = count();
     (0..10).for_each(|_| step());
     count() - before
+}
+
+fn exec(isa: Isa, threads: Threads<'_>) -> Exec<'_> {
+    Exec { isa: Some(isa), threads }
 }
 
 fn here() -> usize {
@@ -114,10 +141,11 @@ fn allocations_are_counted() {
 #[test]
 fn a_step_on_the_calling_thread_allocates_nothing() {
     for isa in Isa::available() {
-        assert_eq!(allocations(here, Exec { isa, parallel: false }, 100_000), 0);
-        assert_eq!(allocations(here, Exec { isa, parallel: true }, 1_000), 0);
-        assert_eq!(row_allocations(here, Exec { isa, parallel: false }, 3_000), 0);
-        assert_eq!(mixed_allocations(here, Exec { isa, parallel: false }, 10_000), 0);
+        let [serial, parallel] = [exec(isa, Threads::Serial), exec(isa, Threads::Rayon)];
+        assert_eq!(allocations(here, serial, 100_000), 0);
+        assert_eq!(allocations(here, parallel, 1_000), 0);
+        assert_eq!(row_allocations(here, serial, 3_000), 0);
+        assert_eq!(group_allocations(here, serial, 10_000), 0);
     }
 }
 
@@ -128,14 +156,14 @@ fn a_step_inside_a_pool_allocates_nothing() {
     let pool = pool.start_handler(|_| IS_IN_POOL.set(true)).build().expect("a pool");
     let in_pool = || IN_POOL.load(Relaxed);
     for isa in Isa::available() {
-        let exec = Exec { isa, parallel: true };
+        let exec = exec(isa, Threads::Rayon);
         // Rayon sets up a thread's queue when it first steals or is stolen from. A step that
         // allocates would do so in all of its tens.
         let none = |_| pool.install(|| allocations(in_pool, exec, 1_000_000)) == 0;
         assert!((0..20).any(none), "{isa}");
         let none = |_| pool.install(|| row_allocations(in_pool, exec, 3_000)) == 0;
         assert!((0..20).any(none), "{isa}");
-        let none = |_| pool.install(|| mixed_allocations(in_pool, exec, 40_000)) == 0;
+        let none = |_| pool.install(|| group_allocations(in_pool, exec, 40_000)) == 0;
         assert!((0..20).any(none), "{isa}");
     }
 }
@@ -144,6 +172,6 @@ fn a_step_inside_a_pool_allocates_nothing() {
 #[test]
 fn a_step_from_outside_a_pool_allocates_a_job_at_most() {
     for isa in Isa::available() {
-        assert!(allocations(here, Exec { isa, parallel: true }, 1_000_000) <= 20);
+        assert!(allocations(here, exec(isa, Threads::Rayon), 1_000_000) <= 20);
     }
 }

@@ -5,12 +5,14 @@ mod support;
 
 use std::marker::PhantomData;
 
-use adamant::{Adam, BuiltIn, Exec, Float, Isa, Lanes, Rule, reference::Reference};
+use adamant::{
+    Adam, BuiltIn, Float, Isa, Lanes, Optimizer, Outcome, Rule, StepOptions, reference::Reference,
+};
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Columns, Draw, ForEachRule, Way, WithRule, check, columns, for_each_pair, for_each_rule,
-    with_rule,
+    Columns, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs, for_each_pair,
+    for_each_rule, with_rule,
 };
 
 /// Lengths at which a kernel may go wrong.
@@ -28,10 +30,6 @@ const LENGTHS: [usize; 24] = [
 /// Long enough to be cut for threads: around twice the smallest piece, and well above.
 #[cfg(feature = "rayon")]
 const THREADED: [usize; 5] = [16_383, 16_384, 16_385, 50_001, 130_003];
-
-fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
-    Isa::available().into_iter().map(move |isa| Exec { isa, parallel })
-}
 
 struct EveryIsaLengthAndOffset<F>(PhantomData<F>);
 
@@ -177,7 +175,7 @@ proptest! {
         at_once: bool,
         isa in prop::sample::select(Isa::available()),
     ) {
-        let way = Way { exec: Exec { isa, parallel: true }, offset, cuts, at_once };
+        let way = Way { exec: exec(isa, true), offset, cuts, at_once };
         with_rule(row, &AnyStep { seed, t, len, way });
     }
 }
@@ -250,9 +248,10 @@ fn infinities_and_nan_stay_in_their_element() {
         for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
             let mut columns = Columns::<f32>::new(&Adam::default(), 40, |_, _| 0.5);
             columns.grad[20] = bad;
-            let mut tensor = [columns.tensor()];
-            adamant::Optimizer::step_many_on(&Adam::default(), exec, 1, &mut tensor)
-                .expect("a valid step");
+            let (mut steps, options) = (0, StepOptions { exec, ..StepOptions::default() });
+            let tensor = columns.tensor(&mut steps);
+            let report = Adam::default().step_tensors(&mut [tensor], &options);
+            assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
             for column in [&columns.param, &columns.moments[0], &columns.moments[1]] {
                 let finite = column.iter().enumerate().filter(|(_, x)| x.is_finite());
                 assert_eq!(finite.count(), 39 + usize::from(column[20].is_finite()));

@@ -1,10 +1,43 @@
 //! Arrays that adamant owns: what they hold and where they lie.
 
+mod support;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
 use adamant::{
-    Adam, Buffer, BufferElement, Exec, Float, Grad, Isa, MixedOptimizer, MixedTensor, Moment,
-    Outcome, Param, Pass, Q8,
+    Adam, Buffer, BufferElement, Float, Grad, Moment, Optimizer, Outcome, Param, Q8, StepOptions,
+    Tensor,
 };
 use half::{bf16, f16};
+use support::serial;
+
+/// The system's allocator, which notes the largest memory that a thread asks it for.
+struct Noting;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+#[allow(unsafe_code, reason = "a global allocator can't be had without")]
+// SAFETY: every call is passed on as it came.
+unsafe impl GlobalAlloc for Noting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.set(LARGEST.get().max(layout.size()));
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static NOTING: Noting = Noting;
 
 fn check<E: BufferElement + PartialEq>(zero: E, one: E) {
     // Small ones, and around the size from which they lie on huge pages.
@@ -47,18 +80,43 @@ fn code_that_is_generic_over_floats_has_buffers() {
 fn a_step_takes_arrays_of_buffers() {
     const LEN: usize = 1000;
     let (mut high, mut low) = (Buffer::zeros(LEN), Buffer::zeros(LEN));
-    let (mut grad, mut m) = (Buffer::zeros(LEN), Buffer::zeros(LEN));
+    let (mut grad, mut m) = (Buffer::zeros(LEN), Buffer::<bf16>::zeros(LEN));
     let (mut codes, mut scales) = (Buffer::zeros(LEN), Buffer::zeros(Q8::scales(LEN)));
     grad.fill(f16::ONE);
-    let tensor = MixedTensor::<Adam> {
-        param: Param::Split(&mut high, &mut low),
-        grad: Grad::F16ToZero(&mut grad),
-        moments: [Moment::Bf16(&mut m), Moment::Q8(&mut codes, &mut scales)],
-        first: 0,
-    };
-    let exec = Exec { isa: Isa::detect(), parallel: false };
-    let outcome = Adam::default().step_mixed(exec, 1, Pass::default(), &mut [tensor]);
-    assert_eq!(outcome, Ok(Outcome::Taken));
+    let mut steps = 0;
+    let (param, zeroed) = (Param::from_halves(&mut high, &mut low), Grad::zeroed(&mut grad));
+    let tensor = Tensor::new(param, zeroed, &mut steps)
+        .with_moments([Moment::from(&mut m), Moment::q8(&mut codes, &mut scales)]);
+    let options = StepOptions { exec: serial(), ..StepOptions::default() };
+    let report = Adam::default().step_tensors(&mut [tensor], &options).expect("a valid step");
+    assert_eq!((report.outcome, steps), (Outcome::Taken, 1));
     assert!(high.iter().all(|&high| high < bf16::ZERO));
     assert!(codes.iter().all(|&code| code > 200) && grad.iter().all(|&grad| grad == f16::ZERO));
+}
+
+#[test]
+fn a_buffer_of_more_bytes_than_there_can_be_panics_and_asks_for_no_memory() {
+    fn check<E: BufferElement>() {
+        // One too many; more than usize::MAX bytes; and as many, modulo that, as an allocator has.
+        let most = isize::MAX as usize / size_of::<E>();
+        for len in [most + 1, usize::MAX, (usize::MAX / size_of::<E>()).saturating_add(17)] {
+            LARGEST.set(0);
+            let panic = std::panic::catch_unwind(|| drop(Buffer::<E>::zeros(len)));
+            // A panic's backtrace takes some itself.
+            assert!(LARGEST.get() < 1 << 30, "asked for {} bytes", LARGEST.get());
+            let message = panic.expect_err("too large").downcast::<String>().expect("a message");
+            let bytes = size_of::<E>();
+            let expected =
+                format!("{len} elements of {bytes} bytes are more than isize::MAX bytes");
+            assert_eq!(*message, expected);
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+    check::<bf16>();
+    check::<u8>();
+    LARGEST.set(0);
+    assert!(std::panic::catch_unwind(|| drop(Buffer::<f32>::zeros(1 << 61))).is_err());
+    assert!(std::panic::catch_unwind(|| drop(Adam::default().state(usize::MAX))).is_err());
+    assert!(LARGEST.get() < 1 << 30, "asked for {} bytes", LARGEST.get());
 }

@@ -1,19 +1,18 @@
 //! The norm of gradients: right, and the same bits everywhere.
 
+mod support;
+
 use adamant::{
-    Error, Exec, Grad, GradElement, Isa, MixedTensor, Moment, NormOrder, Param, Sgd,
-    first_nonfinite, grad_norm, grad_norm_on, grad_norms,
+    Element, Error, Exec, Grad, Group, Isa, NormOrder, Outcome, Sgd, StepOptions, Tensor, Threads,
+    first_nonfinite, grad_norm, grad_norms,
 };
 use half::{bf16, f16};
+use support::{exec, execs};
 
-fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
-    Isa::available().into_iter().map(move |isa| Exec { isa, parallel })
-}
-
-const SERIAL: Exec = Exec { isa: Isa::Scalar, parallel: false };
+const SERIAL: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
 
 /// In one thread after the other, from outside of pools and in some.
-fn everywhere(check: impl Fn(Exec) + Sync) {
+fn everywhere(check: impl Fn(Exec<'static>) + Sync) {
     execs(false).chain(execs(true)).for_each(&check);
     #[cfg(feature = "rayon")]
     for threads in [1, 2, 7] {
@@ -34,7 +33,7 @@ fn the_norm_has_the_same_bits_everywhere_and_is_right() {
     let near =
         |found: f64, truth: f64| assert!((found / truth - 1.0).abs() < 1e-12, "{found} {truth}");
     let parts: Vec<&[f32]> = grads.chunks(70_003).collect();
-    let serial = Exec { isa: Isa::Scalar, parallel: false };
+    let serial = SERIAL;
     let expected = grad_norm_on(serial, &[&grads]).expect("a norm");
     near(expected, truth(&mut grads.iter().map(|&grad| grad.into())));
     near(grad_norm(&parts).expect("a norm"), expected);
@@ -106,16 +105,16 @@ impl Model {
         }
     }
 
-    fn norm(&mut self, exec: Exec) -> Result<f64, Error> {
+    fn norm(&mut self, exec: Exec<'_>) -> Result<f64, Error> {
         let grads = [
-            Grad::F32(&self.single),
-            Grad::Bf16(&self.brain),
-            Grad::F16(&self.half),
-            Grad::F32ToZero(&mut self.single_to_zero),
-            Grad::Bf16ToZero(&mut self.brain_to_zero),
-            Grad::F16ToZero(&mut self.half_to_zero),
+            Grad::from(&self.single),
+            Grad::from(&self.brain),
+            Grad::from(&self.half),
+            Grad::zeroed(&mut self.single_to_zero),
+            Grad::zeroed(&mut self.brain_to_zero),
+            Grad::zeroed(&mut self.half_to_zero),
         ];
-        MixedTensor::grad_norm(exec, &grads.map(tensor))
+        norm_of_step(exec, grads)
     }
 
     fn widened(&self) -> [Vec<f32>; 6] {
@@ -132,9 +131,22 @@ impl Model {
     }
 }
 
-/// A tensor of which nothing but the gradients counts.
-fn tensor(grad: Grad<'_>) -> MixedTensor<'_, Sgd> {
-    MixedTensor { param: Param::F32(&mut []), grad, moments: [Moment::F32(&mut [])], first: 0 }
+/// The norm that a step reports, whose parameters, all zero, stay so unless it is not left out.
+fn norm_of_step<const N: usize>(exec: Exec<'_>, grads: [Grad<'_>; N]) -> Result<f64, Error> {
+    let sgd = Sgd { lr: 1.0, ..Sgd::default() };
+    let mut params = grads.each_ref().map(|grad| vec![bf16::ZERO; grad.len()]);
+    let mut steps = [0; N];
+    let mut tensors: Vec<_> = (grads.into_iter().zip(&mut params).zip(&mut steps))
+        .map(|((grad, param), steps)| Tensor::new(param, grad, steps))
+        .collect();
+    let options = StepOptions { exec, skip_nonfinite: true, ..StepOptions::default() };
+    let report = adamant::step(&mut [Group::new(&sgd, &mut tensors)], &options)?;
+    drop(tensors);
+    let norm = report.grad_norm.expect("a norm that was asked for");
+    let outcome = if norm.is_finite() { Outcome::Taken } else { Outcome::LeftOut };
+    assert_eq!((report.outcome, steps), (outcome, [u64::from(norm.is_finite()); N]));
+    assert!(norm.is_finite() || params.iter().flatten().all(|&param| param == bf16::ZERO));
+    Ok(norm)
 }
 
 #[test]
@@ -161,20 +173,19 @@ fn the_norm_of_tensors_whose_types_are_equal_has_the_bits_of_that_of_slices() {
     for lens in [[0, 0, 0], [1, 4096, 4097], [10_000, 30_000, 12_345]] {
         let model = lens.map(|len| Model::new([len; 6], 1.0));
         let mut copy = lens.map(|len| Model::new([len; 6], 1.0));
-        let mut of_tensors = |pick: fn(&mut Model) -> Grad<'_>| {
-            MixedTensor::grad_norm(SERIAL, &copy.each_mut().map(|model| tensor(pick(model))))
-        };
+        let mut of_tensors =
+            |pick: fn(&mut Model) -> Grad<'_>| norm_of_step(SERIAL, copy.each_mut().map(pick));
         let single = grad_norm_on(SERIAL, &model.each_ref().map(|model| &model.single[..]));
-        assert_eq!(of_tensors(|model| Grad::F32(&model.single)), single);
-        assert_eq!(of_tensors(|model| Grad::F32ToZero(&mut model.single)), single);
+        assert_eq!(of_tensors(|model| Grad::from(&model.single)), single);
+        assert_eq!(of_tensors(|model| Grad::zeroed(&mut model.single)), single);
         let brain = grad_norm_on(SERIAL, &model.each_ref().map(|model| &model.brain[..]));
-        assert_eq!(of_tensors(|model| Grad::Bf16(&model.brain)), brain);
-        assert_eq!(of_tensors(|model| Grad::Bf16ToZero(&mut model.brain)), brain);
+        assert_eq!(of_tensors(|model| Grad::from(&model.brain)), brain);
+        assert_eq!(of_tensors(|model| Grad::zeroed(&mut model.brain)), brain);
         let half = grad_norm_on(SERIAL, &model.each_ref().map(|model| &model.half[..]));
-        assert_eq!(of_tensors(|model| Grad::F16(&model.half)), half);
-        assert_eq!(of_tensors(|model| Grad::F16ToZero(&mut model.half)), half);
+        assert_eq!(of_tensors(|model| Grad::from(&model.half)), half);
+        assert_eq!(of_tensors(|model| Grad::zeroed(&mut model.half)), half);
     }
-    assert_eq!(MixedTensor::<Sgd>::grad_norm(SERIAL, &[]), Ok(0.0));
+    assert_eq!(norm_of_step(SERIAL, []), Ok(0.0));
 }
 
 #[test]
@@ -199,7 +210,7 @@ fn the_norm_of_several_types_is_not_finite_where_one_gradient_is_not() {
 #[test]
 fn a_norm_on_an_instruction_set_that_is_lacking_is_refused() {
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
-        let exec = Exec { isa, parallel: true };
+        let exec = exec(isa, true);
         let available = Isa::available();
         let expected = Error::IsaUnavailable { isa, available };
         assert_eq!(Model::new([3; 6], 1.0).norm(exec), Err(expected.clone()));

@@ -2,17 +2,17 @@
 
 use adamant::{
     Adam, CatchUp, DenseEquivalent, Error, Exec, Isa, RowGrads, RowIndex, RowOptimizer, RowScratch,
-    RowWiseAdam, Sgd, State, Table,
+    RowWiseAdam, Sgd, Table, Threads,
 };
 
-const EXEC: Exec = Exec { isa: Isa::Scalar, parallel: false };
+const EXEC: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
 const WAYS: [CatchUp; 2] = [CatchUp::Series, CatchUp::Replay];
 
 /// A step on rows of a table: what it is passed, in numbers.
 #[derive(Clone, Debug)]
 struct Call {
     adam: Adam,
-    exec: Exec,
+    exec: Exec<'static>,
     t: u64,
     width: usize,
     param: usize,
@@ -258,7 +258,7 @@ fn hyper_parameters_out_of_range_are_refused() {
     let row_wise = RowWiseAdam(adam);
     let (mut param, mut state) = ([1.0_f32; 40], row_wise.row_state(10, 4));
     let found = row_wise.step_rows_lazy(&mut param, RowGrads::new(&[7], &[0.1; 4], 4), &mut state);
-    assert_eq!((found, param, state.step()), (Err(error), [1.0; 40], 0));
+    assert_eq!((found, param, state.steps()), (Err(error), [1.0; 40], 0));
 }
 
 #[test]
@@ -315,7 +315,8 @@ fn an_instruction_set_that_this_cpu_lacks_is_refused() {
     let error = Error::IsaUnavailable { isa, available };
     let message = error.to_string();
     assert!(message.starts_with(&format!("the instruction set {isa} is not available")));
-    Call { exec: Exec { isa, parallel: true }, ..ok() }.refused_by_all(error, &message);
+    Call { exec: Exec { isa: Some(isa), threads: Threads::Rayon }, ..ok() }
+        .refused_by_all(error, &message);
 }
 
 #[test]
@@ -333,18 +334,18 @@ fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
     let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
     let narrow = RowGrads { values: &[0.1; 3], ..GRADS };
     assert!(adam.step_rows_lazy(&mut param, narrow, &mut state).is_err());
-    assert_eq!((param, state.step()), ([1.0; 40], 0));
+    assert_eq!((param, state.steps()), ([1.0; 40], 0));
 
-    let mut other: State<Adam, f32> = adam.row_state(9, 4);
+    let mut other = adam.row_state(9, 4);
     let mismatch =
         Error::MomentMismatch { moment: "exp_avg", len: 36, rows: 10, width: 4, expected: 40 };
     assert_eq!(adam.step_rows_lazy(&mut param, GRADS, &mut other), Err(mismatch));
 
-    state.set_step(u64::MAX - 1);
+    state.set_steps(u64::MAX - 1);
     assert_eq!(adam.step_rows_lazy(&mut param, GRADS, &mut state), Ok(()));
     let before = param;
     let found = adam.step_rows_lazy(&mut param, GRADS, &mut state);
-    assert_eq!((found, param, state.step()), (Err(Error::StepOverflow), before, u64::MAX));
+    assert_eq!((found, param, state.steps()), (Err(Error::StepOverflow), before, u64::MAX));
     let message = "the state has taken 18446744073709551615 steps and cannot count another";
     assert_eq!(Error::StepOverflow.to_string(), message);
 }
@@ -360,7 +361,7 @@ fn a_refused_step_is_none_that_rows_catch_up_with() {
             let mut step = |adam: Adam, grads: RowGrads<'_, u32, f32>| {
                 let found =
                     adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting);
-                assert_eq!(state.step(), waiting.step());
+                assert_eq!(state.steps(), waiting.step());
                 found
             };
             assert_eq!(step(adam, GRADS), Ok(()));
@@ -369,7 +370,10 @@ fn a_refused_step_is_none_that_rows_catch_up_with() {
                 assert_eq!(step(adam, RowGrads { rows: &[row], ..GRADS }), Ok(()));
             }
             assert_eq!((waiting.step(), waiting.skipped(7)), (7, Some(6)));
-            assert_eq!(waiting.catch_up_all(state.table(&mut param, 4)), Ok(()));
+            assert_eq!(
+                waiting.catch_up_all(state.table(&mut param, 4).expect("its state")),
+                Ok(())
+            );
             param.map(f32::to_bits)
         };
         let refused = [
@@ -386,12 +390,12 @@ fn a_state_that_took_other_steps_than_its_rows_is_refused() {
     let adam = Adam::default();
     let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
     let mut waiting = DenseEquivalent::new(10, CatchUp::Replay);
-    state.set_step(1000);
+    state.set_steps(1000);
     let found = adam.step_rows_dense_equivalent(&mut param, GRADS, &mut state, &mut waiting);
     let error = Error::StepMismatch { state: 1000, rows: 0 };
     assert_eq!(error.to_string(), "the state has taken 1000 steps, but its rows 0");
     assert_eq!((found, param), (Err(error), [1.0; 40]));
-    assert_eq!((state.step(), waiting.step()), (1000, 0));
+    assert_eq!((state.steps(), waiting.step()), (1000, 0));
 }
 
 #[test]
@@ -401,9 +405,9 @@ fn a_dense_equivalent_refuses_to_overflow() {
         let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
         let mut waiting = DenseEquivalent::new(10, way);
         waiting.set_step(u64::MAX);
-        state.set_step(u64::MAX);
+        state.set_steps(u64::MAX);
         let found = adam.step_rows_dense_equivalent(&mut param, GRADS, &mut state, &mut waiting);
         assert_eq!((found, param), (Err(Error::StepOverflow), [1.0; 40]));
-        assert_eq!((waiting.step(), state.step()), (u64::MAX, u64::MAX));
+        assert_eq!((waiting.step(), state.steps()), (u64::MAX, u64::MAX));
     }
 }

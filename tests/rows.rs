@@ -12,9 +12,9 @@ use adamant::{
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Draw, ForEachRule, WithRule, for_each_rule, number, ordinary,
+    Draw, ForEachRule, WithRule, exec, execs, for_each_rule, number, ordinary,
     rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy},
-    with_rule,
+    serial, with_rule,
 };
 
 /// Widths at which a kernel may go wrong.
@@ -24,10 +24,6 @@ const WIDTHS: [usize; 14] = [
     64, 100, // usual ones
     1023, 1025, 2050, // around the tile in which duplicates are added up
 ];
-
-fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
-    Isa::available().into_iter().map(move |isa| Exec { isa, parallel })
-}
 
 /// Tables and gradients from a seed.
 struct Random {
@@ -230,7 +226,7 @@ struct AnySteps {
     rows: usize,
     width: usize,
     counts: Vec<usize>,
-    exec: Exec,
+    exec: Exec<'static>,
 }
 
 impl WithRule for &AnySteps {
@@ -276,7 +272,7 @@ proptest! {
         isa in prop::sample::select(Isa::available()),
         parallel: bool,
     ) {
-        with_rule(row, &AnySteps { seed, rows, width, counts, exec: Exec { isa, parallel } });
+        with_rule(row, &AnySteps { seed, rows, width, counts, exec: exec(isa, parallel) });
     }
 
     #[test]
@@ -290,7 +286,7 @@ proptest! {
         isa in prop::sample::select(Isa::available()),
         parallel: bool,
     ) {
-        let exec = Exec { isa, parallel };
+        let exec = exec(isa, parallel);
         let mut random = Random::new(seed, seed % 2 == 0);
         let before = random.table::<_, f32>(&adam, rows, width);
         let events = events(&mut random, adam, &before, count);
@@ -313,8 +309,7 @@ fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
         let nothing = Event::Step(adam, random.listed(3, 0, 4));
         let mut events = vec![Event::Step(adam, first)];
         events.extend(std::iter::repeat_n(nothing, 9000));
-        let exec = Exec { isa: Isa::detect(), parallel: false };
-        check_dense_equivalent(way, 0, &before, &events, exec, 0);
+        check_dense_equivalent(way, 0, &before, &events, serial(), 0);
     }
 }
 
@@ -364,12 +359,12 @@ fn no_row_of_a_large_table_waits_for_longer_than_the_history() {
     let (rows, adam) = (300_000, Adam::default());
     let (mut param, mut state) = (vec![1.0_f32; rows], adam.row_state(rows, 1));
     let mut waiting = DenseEquivalent::new(rows, CatchUp::Series);
-    let exec = Exec { isa: Isa::detect(), parallel: true };
+    let exec = exec(Isa::detect(), true);
     for step in 0..10_000 {
         let (row, grad) = ([step * 7 % rows], [0.5]);
         let grads = RowGrads::new(if step % 3 == 0 { &row[..] } else { &[] }, &grad, 1);
         let grads = RowGrads { values: &grad[..grads.rows.len()], ..grads };
-        let table = state.table(&mut param, 1);
+        let table = state.table(&mut param, 1).expect("the state of this table");
         adam.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting).expect("a valid step");
     }
     let longest = (0..rows).filter_map(|row| waiting.skipped(row)).max();
@@ -385,7 +380,7 @@ fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
         let mut random = Random::new(1, false);
         let mut columns = random.table::<_, F>(&adam, rows, width);
         let mut waiting = DenseEquivalent::new(rows, way);
-        let exec = Exec { isa: Isa::detect(), parallel: false };
+        let exec = serial();
         let train = |columns: &mut RowColumns<F>, waiting: &mut DenseEquivalent<F>, from: usize| {
             for step in from..from + 300 {
                 let (row, values) = ([step * 7 % rows], vec![F::from_f64(0.25); width]);
@@ -414,7 +409,7 @@ fn an_empty_table_of_any_width_is_stepped() {
     let adam = Adam::default();
     for isa in Isa::available() {
         for parallel in [false, true] {
-            let exec = Exec { isa, parallel };
+            let exec = exec(isa, parallel);
             for width in [1, 1 << 60, 1 << 62, 3 << 61, usize::MAX] {
                 let table = || Table { param: &mut [], moments: [&mut [][..], &mut []], width };
                 let grads = RowGrads::<u32, f32>::new(&[], &[], width);
@@ -434,9 +429,9 @@ fn a_state_and_rows_that_took_other_steps_are_refused() {
     let adam = Adam::default();
     let (mut param, mut state) = (vec![1.0_f32; 8], adam.row_state(4, 2));
     let mut waiting = DenseEquivalent::new(4, CatchUp::Series);
-    state.set_step(1000);
+    state.set_steps(1000);
     let grads = RowGrads::new(&[1_u32], &[0.5, 0.5], 2);
     let error = adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting);
     assert_eq!(error, Err(Error::StepMismatch { state: 1000, rows: 0 }));
-    assert_eq!((param, state.step(), waiting.step()), (vec![1.0; 8], 1000, 0));
+    assert_eq!((param, state.steps(), waiting.step()), (vec![1.0; 8], 1000, 0));
 }

@@ -4,9 +4,11 @@
 mod support;
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Epsilon, Exec, Float, Isa, Optimizer, RowGrads, Table, Tensor,
+    Adam, CatchUp, DenseEquivalent, Epsilon, Float, Optimizer, Outcome, RowGrads, StepOptions,
+    Table, Tensor,
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+use support::serial;
 
 /// How many steps are skipped.
 const GAPS: [u64; 14] = [1, 2, 3, 4, 5, 8, 15, 40, 100, 300, 1000, 3000, 10_000, 100_000];
@@ -55,16 +57,16 @@ struct Case {
 }
 
 impl Case {
-    fn exec() -> Exec {
-        Exec { isa: Isa::detect(), parallel: false }
-    }
-
     /// Dense steps of all rows but the first ones.
     fn dense<F: Float>(adam: &Adam, t: u64, columns: &mut [Vec<F>; 3], first: usize) {
         let [param, m, v] = columns.each_mut().map(|column| &mut column[first * WIDTH..]);
         let grad = vec![F::default(); param.len()];
-        let tensor = Tensor { param, grad: &grad, moments: [m, v] };
-        adam.step_many_on(Self::exec(), t, &mut [tensor]).expect("a valid step");
+        let mut steps = t - 1;
+        let tensor =
+            Tensor::new(param, &grad, &mut steps).with_moments([F::moment(m), F::moment(v)]);
+        let options = StepOptions { exec: serial(), ..StepOptions::default() };
+        let report = adam.step_tensors(&mut [tensor], &options).expect("a valid step");
+        assert_eq!(report.outcome, Outcome::Taken);
     }
 
     fn check(&self) {
@@ -86,11 +88,11 @@ impl Case {
                 Self::dense(&adam, t, &mut double, row);
                 let nothing = RowGrads::new(&[0_u32; 0], &[], WIDTH);
                 let table = Self::table(&mut series);
-                adam.step_rows_dense_equivalent_on(Self::exec(), table, nothing, &mut waiting)
+                adam.step_rows_dense_equivalent_on(serial(), table, nothing, &mut waiting)
                     .expect("a valid step");
             }
             waiting
-                .catch_up_on(Self::exec(), Self::table(&mut series), &[row])
+                .catch_up_on(serial(), Self::table(&mut series), &[row])
                 .expect("a row of the table");
 
             for (column, name) in ["param", "exp_avg", "exp_avg_sq"].into_iter().enumerate() {

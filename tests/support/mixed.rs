@@ -5,12 +5,13 @@ mod store;
 use std::fmt::Debug;
 
 use adamant::{
-    Arity, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
+    Error, Grad, Isa, Moment, Optimizer, Outcome, Param, Q8, Report, StepOptions, Tensor,
+    clip_factor,
     reference::{self, Reference},
 };
 
 use self::store::Store;
-use super::{Columns, Misfit, Way, same_bits};
+use super::{Columns, Misfit, Way, exec, same_bits};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamType {
@@ -63,7 +64,7 @@ pub struct Types {
     pub param: ParamType,
     pub grad: GradType,
     pub to_zero: bool,
-    pub moments: [MomentType; 3],
+    pub moments: [MomentType; 4],
 }
 
 /// The arrays of a tensor in mixed precision.
@@ -74,15 +75,28 @@ pub struct MixedColumns {
     grad: Store,
     moments: Vec<Store>,
     first: u64,
+    /// The steps taken so far.
+    pub steps: u64,
 }
 
 fn format_of<R: Reference>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
 }
 
-/// Whether a step is to be left out.
-pub fn leaves_out(pass: &Pass) -> bool {
-    pass.grad_norm.is_some_and(|norm| !norm.is_finite())
+/// Whether a step is to be left out, if the caller says what the norm is.
+pub fn leaves_out(options: &StepOptions<'_>) -> bool {
+    options.grad_norm.is_some_and(|norm| !(norm * options.grad_factor).is_finite())
+}
+
+/// What gradients are to be multiplied by, if their norm is one that a report tells; `None` if the step
+/// is to be left out.
+pub fn factor_of(options: &StepOptions<'_>, norm: Option<f64>) -> Option<f64> {
+    let clip = match (norm, options.max_norm) {
+        (Some(norm), _) if !norm.is_finite() => return None,
+        (Some(norm), Some(max_norm)) => clip_factor(norm, max_norm),
+        _ => 1.0,
+    };
+    Some(options.grad_factor * clip)
 }
 
 impl MixedColumns {
@@ -97,12 +111,16 @@ impl MixedColumns {
             grad: Store::grad(types.grad, &columns.grad),
             moments: moments.collect(),
             first,
+            steps: 0,
         }
     }
 
-    /// What the reference makes of them.
-    pub fn reference<R: Reference>(&mut self, rule: &R, t: u64, pass: &Pass) {
-        let factor = pass.grad_factor as f32;
+    /// What the reference makes of them in their next step, with gradients multiplied by `grad_factor`
+    /// and nothing else.
+    pub fn reference<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) {
+        self.steps += 1;
+        let t = self.steps;
+        let factor = options.grad_factor as f32;
         let grad = self.grad.values(Q8::Signed);
         let mut columns = Columns {
             param: self.param.values(Q8::Signed),
@@ -116,14 +134,14 @@ impl MixedColumns {
         let random = |stream, takes_upper: bool| {
             move |place: usize, bits: u32| {
                 let element = first.wrapping_add(place as u64);
-                let random = reference::random(pass.seed, t, stream, element);
+                let random = reference::random(options.seed, t, stream, element);
                 if takes_upper { random >> (32 - bits) } else { random & ((1 << bits) - 1) }
             }
         };
         for (moment, (store, values)) in
             self.moments.iter_mut().zip(&mut columns.moments).enumerate()
         {
-            if pass.flush_subnormals {
+            if options.flush_subnormals {
                 values.iter_mut().for_each(|value| *value = reference::flush_subnormal(*value));
             }
             let random = random(moment as u32 / 2, moment % 2 == 1);
@@ -134,46 +152,52 @@ impl MixedColumns {
         let random: Option<&dyn Fn(usize, u32) -> u32> =
             if stochastic { Some(&random) } else { None };
         self.param.store(&columns.param, Q8::Signed, random);
-        if self.types.to_zero {
-            self.grad = Store::grad(self.types.grad, &vec![0.0; grad.len()]);
+        self.zero_grad();
+    }
+
+    /// What a step that is left out makes of them.
+    pub fn leave_out(&mut self, options: &StepOptions<'_>) {
+        if !options.keep_grads {
+            self.zero_grad();
         }
     }
 
-    pub fn tensor<R: Reference>(&mut self) -> MixedTensor<'_, R> {
-        let stochastic = self.types.param == ParamType::Bf16Stochastic;
-        let mut moments = self.moments.iter_mut();
-        MixedTensor {
-            param: match &mut self.param {
-                Store::F32(param) => Param::F32(param.get_mut()),
-                Store::F32AndBf16(param, copy) => {
-                    Param::F32AndBf16(param.get_mut(), copy.get_mut())
-                }
-                Store::F32AndF16(param, copy) => Param::F32AndF16(param.get_mut(), copy.get_mut()),
-                Store::Split(high, low) => Param::Split(high.get_mut(), low.get_mut()),
-                Store::Bf16(param) => match stochastic {
-                    true => Param::Bf16Stochastic(param.get_mut()),
-                    false => Param::Bf16(param.get_mut()),
-                },
-                Store::F16(param) => Param::F16(param.get_mut()),
-                Store::Q8(..) => unreachable!("no parameters"),
-            },
-            grad: match (&mut self.grad, self.types.to_zero) {
-                (Store::F32(grad), false) => Grad::F32(grad.get()),
-                (Store::F32(grad), true) => Grad::F32ToZero(grad.get_mut()),
-                (Store::Bf16(grad), false) => Grad::Bf16(grad.get()),
-                (Store::Bf16(grad), true) => Grad::Bf16ToZero(grad.get_mut()),
-                (Store::F16(grad), false) => Grad::F16(grad.get()),
-                (Store::F16(grad), true) => Grad::F16ToZero(grad.get_mut()),
-                _ => unreachable!("no gradients"),
-            },
-            moments: R::Moments::from_fn(|_| match moments.next().expect("a moment") {
-                Store::F32(moment) => Moment::F32(moment.get_mut()),
-                Store::Bf16(moment) => Moment::Bf16(moment.get_mut()),
-                Store::Q8(codes, scales) => Moment::Q8(codes.get_mut(), scales.get_mut()),
-                _ => unreachable!("no moment"),
-            }),
-            first: self.first,
+    fn zero_grad(&mut self) {
+        if self.types.to_zero {
+            self.grad = Store::grad(self.types.grad, &vec![0.0; self.param.len()]);
         }
+    }
+
+    pub fn tensor(&mut self) -> Tensor<'_> {
+        let stochastic = self.types.param == ParamType::Bf16Stochastic;
+        let param = match &mut self.param {
+            Store::F32(param) => Param::from(param.get_mut()),
+            Store::F32AndBf16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
+            Store::F32AndF16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
+            Store::Split(high, low) => Param::from_halves(high.get_mut(), low.get_mut()),
+            Store::Bf16(param) => match stochastic {
+                true => Param::stochastic(param.get_mut()),
+                false => Param::from(param.get_mut()),
+            },
+            Store::F16(param) => Param::from(param.get_mut()),
+            Store::Q8(..) => unreachable!("no parameters"),
+        };
+        let grad = match (&mut self.grad, self.types.to_zero) {
+            (Store::F32(grad), false) => Grad::from(grad.get()),
+            (Store::F32(grad), true) => Grad::zeroed(grad.get_mut()),
+            (Store::Bf16(grad), false) => Grad::from(grad.get()),
+            (Store::Bf16(grad), true) => Grad::zeroed(grad.get_mut()),
+            (Store::F16(grad), false) => Grad::from(grad.get()),
+            (Store::F16(grad), true) => Grad::zeroed(grad.get_mut()),
+            _ => unreachable!("no gradients"),
+        };
+        let moments = self.moments.iter_mut().map(|moment| match moment {
+            Store::F32(moment) => Moment::from(moment.get_mut()),
+            Store::Bf16(moment) => Moment::from(moment.get_mut()),
+            Store::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
+            _ => unreachable!("no moment"),
+        });
+        Tensor::new(param, grad, &mut self.steps).with_moments(moments).with_first(self.first)
     }
 
     fn stores(&self) -> impl Iterator<Item = &Store> {
@@ -203,6 +227,7 @@ impl MixedColumns {
                 grad: part(&self.grad),
                 moments: self.moments.iter().map(part).collect(),
                 first: self.first.wrapping_add(start as u64),
+                steps: self.steps,
             }
         };
         starts.zip(ends).map(piece).collect()
@@ -230,7 +255,8 @@ impl MixedColumns {
     }
 
     #[track_caller]
-    fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+        assert_eq!(self.steps, expected.steps, "steps counted: {}", context());
         let arrays = |columns: &Self| {
             columns.stores().flat_map(Store::arrays).map(|array| array.bits()).collect::<Vec<_>>()
         };
@@ -246,7 +272,7 @@ impl MixedColumns {
     }
 
     #[track_caller]
-    fn check_guards(&self) {
+    pub fn check_guards(&self) {
         self.stores().flat_map(Store::arrays).for_each(|array| array.check_guards());
     }
 
@@ -261,9 +287,14 @@ impl MixedColumns {
         self.grad = Store::grad(self.types.grad, values);
     }
 
-    /// Takes a step.
-    pub fn step<R: Reference>(&mut self, rule: &R, exec: Exec, t: u64, pass: Pass) -> Outcome {
-        rule.step_mixed(exec, t, pass, &mut [self.tensor()]).expect("a valid step")
+    /// The gradients, as a step reads them.
+    pub fn grads(&self) -> Vec<f32> {
+        self.grad.values(Q8::Signed)
+    }
+
+    /// Takes the next step.
+    pub fn step<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) -> Outcome {
+        rule.step_tensors(&mut [self.tensor()], options).expect("a valid step").outcome
     }
 }
 
@@ -272,74 +303,128 @@ fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
 }
 
 /// Fails unless steps over some tensors, made this way, give the bits of the reference, or leave
-/// everything as it was where they are to be left out, and write nothing else; and unless the norm of
-/// the gradients is right and the same everywhere.
+/// everything as it was where they are to be left out (but for gradients that are to be zeroed), count
+/// themselves and write nothing else; and unless the norm of the gradients is right and the same
+/// everywhere.
 #[track_caller]
 pub fn check_mixed<R: Reference + Debug>(
     rule: &R,
     steps: impl Iterator<Item = u64> + Clone,
-    pass: Pass,
+    options: StepOptions<'static>,
     before: &[MixedColumns],
     way: &Way,
 ) {
-    let outcome = if leaves_out(&pass) { Outcome::LeftOut } else { Outcome::Taken };
+    let options = StepOptions { exec: way.exec, ..options };
     let mut expected = before.to_vec();
     let mut found = pieces(before, way);
     for t in steps {
-        if outcome == Outcome::Taken {
-            expected.iter_mut().for_each(|columns| columns.reference(rule, t, &pass));
+        for columns in found.iter_mut().chain(&mut expected) {
+            columns.steps = t - 1;
         }
-        let grads: Vec<f32> =
-            found.iter().flat_map(|columns| columns.grad.values(Q8::Signed)).collect();
-        let mut tensors: Vec<_> = found.iter_mut().map(MixedColumns::tensor::<R>).collect();
-        check_norm(way.exec, &tensors, &grads);
-        let in_a_call = if way.at_once { tensors.len().max(1) } else { 1 };
-        for call in tensors.chunks_mut(in_a_call) {
-            let taken = rule.step_mixed(way.exec, t, pass, call).expect("a valid step");
-            assert_eq!(taken, outcome);
+        let grads: Vec<f32> = found.iter().flat_map(MixedColumns::grads).collect();
+        let elsewhere = StepOptions { exec: exec(Isa::Scalar, false), ..options };
+        let elsewhere = needs_norm(&options).then(|| take(rule, &mut found.clone(), &elsewhere));
+        let mut report = None;
+        let in_a_call = if way.at_once { found.len().max(1) } else { 1 };
+        for call in found.chunks_mut(in_a_call) {
+            let of_call = take(rule, call, &options);
+            let first = report.get_or_insert(of_call);
+            let tells = |report: &Report| (report.outcome, report.grad_norm.map(f64::to_bits));
+            assert_eq!(tells(first), tells(&of_call), "all calls do the same");
+        }
+        let Some(report) = report else { continue };
+        check_norm(&report, &options, grads.iter().map(|&grad| grad.into()));
+        if let Some(elsewhere) = elsewhere {
+            assert_same_norm(&report, &elsewhere);
+        }
+        let factor = factor_of(&options, report.grad_norm);
+        assert_eq!(report.outcome, outcome_of(factor));
+        for columns in &mut expected {
+            match factor {
+                Some(grad_factor) => {
+                    columns.reference(rule, &StepOptions { grad_factor, ..options });
+                }
+                None => columns.leave_out(&options),
+            }
         }
     }
     for (found, expected) in found.iter().zip(&pieces(&expected, way)) {
         let types = expected.types;
-        found.assert_same_bits(expected, || format!("{rule:?}, {types:?}, {way:?}, {pass:?}"));
+        found.assert_same_bits(expected, || format!("{rule:?}, {types:?}, {way:?}, {options:?}"));
         found.check_guards();
     }
 }
 
+fn take<R: Reference>(rule: &R, tensors: &mut [MixedColumns], options: &StepOptions<'_>) -> Report {
+    let mut tensors: Vec<_> = tensors.iter_mut().map(MixedColumns::tensor).collect();
+    rule.step_tensors(&mut tensors, options).expect("a valid step")
+}
+
+/// What becomes of a step whose gradients are multiplied so.
+pub fn outcome_of(factor: Option<f64>) -> Outcome {
+    if factor.is_some() { Outcome::Taken } else { Outcome::LeftOut }
+}
+
+/// Whether the norm is to be computed.
+pub fn needs_norm(options: &StepOptions<'_>) -> bool {
+    options.grad_norm.is_none() && (options.max_norm.is_some() || options.skip_nonfinite)
+}
+
 #[track_caller]
-fn check_norm<R: Reference>(exec: Exec, tensors: &[MixedTensor<'_, R>], grads: &[f32]) {
-    let norm = |exec| MixedTensor::grad_norm(exec, tensors).expect("a norm");
-    let found = norm(exec);
-    let elsewhere = norm(Exec { isa: Isa::Scalar, parallel: false });
-    assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}: {exec:?}");
-    // None of f32 has a square that f64 has not; a plain sum of 2^20 of them is right to 1e-10.
-    let truth = grads.iter().map(|&grad| f64::from(grad).powi(2)).sum::<f64>().sqrt();
+pub fn assert_same_norm(found: &Report, elsewhere: &Report) {
+    let [found, elsewhere] = [found, elsewhere].map(|report| report.grad_norm.expect("a norm"));
+    assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}");
+}
+
+/// Fails unless a report tells the norm of gradients, if the options need it: right to 1e-10, which the
+/// plain sum of a million squares is that it is held against.
+#[track_caller]
+pub fn check_norm(
+    report: &Report,
+    options: &StepOptions<'_>,
+    grads: impl Iterator<Item = f64> + Clone,
+) {
+    if let Some(norm) = options.grad_norm {
+        let found = report.grad_norm.expect("the caller's norm");
+        assert!(same_bits(found, norm * options.grad_factor), "norm {found}, passed {norm}");
+        return;
+    }
+    assert_eq!(report.grad_norm.is_some(), needs_norm(options));
+    let Some(found) = report.grad_norm else { return };
+    // Scaled by a power of two, no square of f64 overflows, and none that counts is lost.
+    let largest = grads.clone().fold(0.0, |largest, grad| f64::max(largest, grad.abs()));
+    let scale = if largest > 1e100 { 2_f64.powi(-600) } else { 1.0 };
+    let scale = if largest < 1e-100 { 2_f64.powi(600) } else { scale };
+    let sum = grads.map(|grad| (grad * scale).powi(2)).sum::<f64>();
+    let truth = sum.sqrt() / scale * options.grad_factor;
     let is_near = (found - truth).abs() <= 1e-10 * truth;
     assert!(is_near || !(found.is_finite() || truth.is_finite()), "norm {found}, truth {truth}");
 }
 
-/// Fails unless step `t` over all pieces at once, with the misfit among them, is refused and writes
-/// nothing; says why it was refused.
+/// Fails unless a step over all pieces at once that have taken `steps` steps, with the misfit among them,
+/// is refused, writes nothing and is not counted; says why it was refused.
 #[track_caller]
 pub fn check_mixed_refused<R: Reference + Debug>(
     rule: &R,
-    t: u64,
-    pass: Pass,
+    steps: u64,
+    options: StepOptions<'static>,
     before: &[MixedColumns],
     way: &Way,
     misfit: Option<&Misfit>,
 ) -> Error {
+    let options = StepOptions { exec: way.exec, ..options };
     let mut found = pieces(before, way);
     if let Some(misfit) = misfit {
         let count = found.len();
         found[misfit.tensor % count].put(misfit);
     }
+    found.iter_mut().for_each(|columns| columns.steps = steps);
     let expected = found.clone();
     let result = {
-        let mut tensors: Vec<_> = found.iter_mut().map(MixedColumns::tensor::<R>).collect();
-        rule.step_mixed(way.exec, t, pass, &mut tensors)
+        let mut tensors: Vec<_> = found.iter_mut().map(MixedColumns::tensor).collect();
+        rule.step_tensors(&mut tensors, &options)
     };
-    let context = || format!("{rule:?}, step {t}, {pass:?}, {way:?}, {misfit:?}");
+    let context = || format!("{rule:?}, after {steps} steps, {options:?}, {way:?}, {misfit:?}");
     let error = result.err().unwrap_or_else(|| panic!("not refused: {}", context()));
     for (found, expected) in found.iter().zip(&expected) {
         found.assert_same_bits(expected, context);

@@ -6,14 +6,33 @@ mod choices;
 mod draw;
 mod guarded;
 pub mod mixed;
+pub mod model;
 pub mod rows;
 
-use adamant::{Arity, Error, Exec, Float, Many, Optimizer, Rule, Tensor, reference::Reference};
+use adamant::{
+    Arity, Error, Exec, Float, Isa, Many, Optimizer, Outcome, Rule, StepOptions, Tensor, Threads,
+    reference::Reference,
+};
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use choices::{ForEachRule, WithRule, for_each_pair, for_each_rule, with_rule};
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use draw::Draw;
 use guarded::Guarded;
+
+/// Each instruction set of this CPU, on the calling thread or on those of its pool.
+pub fn execs(parallel: bool) -> impl Iterator<Item = Exec<'static>> {
+    Isa::available().into_iter().map(move |isa| exec(isa, parallel))
+}
+
+pub fn exec(isa: Isa, parallel: bool) -> Exec<'static> {
+    let threads = if parallel { Threads::Rayon } else { Threads::Serial };
+    Exec { isa: Some(isa), threads }
+}
+
+/// The best instruction set, on the calling thread.
+pub fn serial() -> Exec<'static> {
+    exec(Isa::detect(), false)
+}
 
 /// The arrays of one tensor: parameters, gradients, moments.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,18 +60,41 @@ impl<F: Float> Columns<F> {
         self.param.len()
     }
 
-    pub fn tensor<R: Rule>(&mut self) -> Tensor<'_, R, F> {
-        Tensor {
+    /// A tensor of them, which has taken so many steps.
+    pub fn tensor<'a>(&'a mut self, steps: &'a mut u64) -> Tensor<'a> {
+        Slices {
             param: &mut self.param,
             grad: &self.grad,
-            moments: many::<R, _>(self.moments.iter_mut().map(Vec::as_mut_slice)),
+            moments: self.moments.iter_mut().map(Vec::as_mut_slice).collect(),
         }
+        .tensor(steps)
     }
 
     /// What the reference makes of them.
     pub fn reference<R: Reference>(&mut self, rule: &R, t: u64) {
-        let Tensor { param, grad, moments } = self.tensor::<R>();
-        rule.reference(t, param, grad, moments);
+        let moments = many::<R, _>(self.moments.iter_mut().map(Vec::as_mut_slice));
+        rule.reference(t, &mut self.param, &self.grad, moments);
+    }
+
+    /// What the reference makes of them in a step with options.
+    pub fn reference_with<R: Reference>(&mut self, rule: &R, t: u64, factor: f64, flush: bool) {
+        let grad = self.grad.clone();
+        if factor != 1.0 {
+            self.grad.iter_mut().for_each(|grad| *grad = *grad * F::from_f64(factor));
+        }
+        self.reference(rule, t);
+        self.grad = grad;
+        if flush {
+            let smallest = F::from_f64(match size_of::<F>() {
+                4 => f32::MIN_POSITIVE.into(),
+                _ => f64::MIN_POSITIVE,
+            });
+            for value in self.moments.iter_mut().flatten() {
+                if value.abs() < smallest {
+                    *value = F::default();
+                }
+            }
+        }
     }
 
     /// Fails at the first element whose bits differ; every NaN is like every other.
@@ -90,7 +132,7 @@ pub fn many<'a, R: Rule, F: Float>(
 /// How a call is made.
 #[derive(Clone, Debug)]
 pub struct Way {
-    pub exec: Exec,
+    pub exec: Exec<'static>,
     /// How many elements after a cache line's start each array begins.
     pub offset: usize,
     /// Where the tensor is cut; each piece is passed as a tensor of its own.
@@ -100,8 +142,12 @@ pub struct Way {
 }
 
 impl Way {
-    pub fn whole(exec: Exec) -> Self {
+    pub fn whole(exec: Exec<'static>) -> Self {
         Self { exec, offset: 0, cuts: vec![], at_once: true }
+    }
+
+    fn options(&self) -> StepOptions<'static> {
+        StepOptions { exec: self.exec, ..StepOptions::default() }
     }
 }
 
@@ -122,13 +168,13 @@ impl<F: Float> Arrays<F> {
         }
     }
 
-    fn pieces<R: Rule>(&mut self, cuts: &[usize]) -> Vec<Tensor<'_, R, F>> {
-        let whole = Tensor {
+    fn pieces(&mut self, cuts: &[usize]) -> Vec<Slices<'_, F>> {
+        let whole = Slices {
             param: self.param.get_mut(),
             grad: self.grad.get(),
-            moments: many::<R, _>(self.moments.iter_mut().map(Guarded::get_mut)),
+            moments: self.moments.iter_mut().map(Guarded::get_mut).collect(),
         };
-        cut(whole, cuts)
+        whole.cut(cuts)
     }
 
     /// Fails unless the arrays hold the bits that are expected, and nothing beside them was written.
@@ -147,7 +193,55 @@ impl<F: Float> Arrays<F> {
     }
 }
 
-/// Fails unless steps `t`, made this way, give the bits of the reference and write nothing else.
+/// The arrays of a tensor.
+struct Slices<'a, F> {
+    param: &'a mut [F],
+    grad: &'a [F],
+    moments: Vec<&'a mut [F]>,
+}
+
+impl<'a, F: Float> Slices<'a, F> {
+    fn tensor(self, steps: &'a mut u64) -> Tensor<'a> {
+        let moments = self.moments.into_iter().map(F::moment);
+        Tensor::new(self.param, self.grad, steps).with_moments(moments)
+    }
+
+    /// Cuts them at the given positions, in any order and modulo the length.
+    fn cut(self, cuts: &[usize]) -> Vec<Self> {
+        let len = self.param.len();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (len + 1)).collect();
+        cuts.sort_unstable();
+        let (mut pieces, mut rest, mut done) = (vec![], self, 0);
+        for cut in cuts {
+            let (piece, others) = rest.split_at(cut - done);
+            pieces.push(piece);
+            (rest, done) = (others, cut);
+        }
+        pieces.push(rest);
+        pieces
+    }
+
+    fn split_at(self, place: usize) -> (Self, Self) {
+        let (param, param_rest) = self.param.split_at_mut(place);
+        let (grad, grad_rest) = self.grad.split_at(place);
+        // A moment that the rule does without is empty.
+        let halves = self.moments.into_iter().map(|moment| {
+            let place = place.min(moment.len());
+            moment.split_at_mut(place)
+        });
+        let (moments, moments_rest) = halves.unzip();
+        let rest = Self { param: param_rest, grad: grad_rest, moments: moments_rest };
+        (Self { param, grad, moments }, rest)
+    }
+}
+
+/// Tensors of some pieces, each with a count of its own.
+fn tensors<'a, F: Float>(pieces: Vec<Slices<'a, F>>, counts: &'a mut [u64]) -> Vec<Tensor<'a>> {
+    pieces.into_iter().zip(counts).map(|(piece, steps)| piece.tensor(steps)).collect()
+}
+
+/// Fails unless steps `t`, made this way, give the bits of the reference, write nothing else, and are
+/// counted.
 #[track_caller]
 pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
@@ -160,11 +254,15 @@ pub fn check<R: Reference + std::fmt::Debug, F: Float>(
 
     let mut arrays = Arrays::new(before, way.offset);
     for t in steps {
-        let mut pieces = arrays.pieces::<R>(&way.cuts);
-        let calls = if way.at_once { pieces.len() } else { 1 };
-        for call in pieces.chunks_mut(calls) {
-            rule.step_many_on(way.exec, t, call).expect("a valid step");
+        let mut counts = vec![t - 1; way.cuts.len() + 1];
+        let mut tensors = tensors(arrays.pieces(&way.cuts), &mut counts);
+        let calls = if way.at_once { tensors.len() } else { 1 };
+        for call in tensors.chunks_mut(calls) {
+            let report = rule.step_tensors(call, &way.options()).expect("a valid step");
+            assert_eq!((report.outcome, report.grad_norm), (Outcome::Taken, None));
         }
+        drop(tensors);
+        assert!(counts.iter().all(|&count| count == t), "steps counted: {counts:?}, not {t}");
     }
     arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
 }
@@ -181,9 +279,8 @@ pub struct Misfit {
 }
 
 impl Misfit {
-    fn put<'a, R: Rule, F: Float>(&self, tensors: &mut [Tensor<'a, R, F>], spare: &'a mut [F]) {
-        let Tensor { param, grad, moments } = &mut tensors[self.tensor % tensors.len()];
-        let moments = moments.as_mut();
+    fn put<'a, F: Float>(&self, pieces: &mut [Slices<'a, F>], spare: &'a mut [F]) {
+        let Slices { param, grad, moments } = &mut pieces[self.tensor % pieces.len()];
         let array = self.array % (2 + moments.len());
         let fitting = if array < 2 { grad.len() } else { moments[array - 2].len() };
         let misfit = &mut spare[..if self.len == fitting { fitting + 1 } else { self.len }];
@@ -195,45 +292,33 @@ impl Misfit {
     }
 }
 
-/// Fails unless step `t` of all pieces at once, with the misfit among them, is refused and writes
-/// nothing; says why it was refused.
+/// Fails unless a step of all pieces at once that have taken `steps` steps, with the misfit among them,
+/// is refused, writes nothing and is not counted; says why it was refused.
 #[track_caller]
 pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
-    t: u64,
+    steps: u64,
     before: &Columns<F>,
     way: &Way,
     misfit: Option<&Misfit>,
 ) -> Error {
     let mut spare = vec![Guarded::guard(); misfit.map_or(0, |misfit| misfit.len + 1)];
     let mut arrays = Arrays::new(before, way.offset);
+    let mut counts = vec![steps; way.cuts.len() + 1];
     let found = {
-        let mut pieces = arrays.pieces::<R>(&way.cuts);
+        let mut pieces = arrays.pieces(&way.cuts);
         if let Some(misfit) = misfit {
             misfit.put(&mut pieces, &mut spare);
         }
-        rule.step_many_on(way.exec, t, &mut pieces)
+        rule.step_tensors(&mut tensors(pieces, &mut counts), &way.options())
     };
-    let context = || format!("{rule:?}, step {t}, {way:?}, {misfit:?}, {} elements", before.len());
+    let context =
+        || format!("{rule:?}, after {steps} steps, {way:?}, {misfit:?}, {} elements", before.len());
     let error = found.err().unwrap_or_else(|| panic!("not refused: {}", context()));
     arrays.check(before, context);
     assert!(spare.iter().all(|&value| value == Guarded::guard()), "misfit written: {}", context());
+    assert!(counts.iter().all(|&count| count == steps), "steps counted: {}", context());
     error
-}
-
-/// Cuts a tensor at the given positions, in any order and modulo its length.
-fn cut<'a, R: Rule, F: Float>(whole: Tensor<'a, R, F>, cuts: &[usize]) -> Vec<Tensor<'a, R, F>> {
-    let len = whole.param.len();
-    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (len + 1)).collect();
-    cuts.sort_unstable();
-    let (mut pieces, mut rest, mut done) = (vec![], whole, 0);
-    for cut in cuts {
-        let (piece, others) = rest.split_at(cut - done);
-        pieces.push(piece);
-        (rest, done) = (others, cut);
-    }
-    pieces.push(rest);
-    pieces
 }
 
 /// Numbers at which formulas go wrong, each with both signs.

@@ -130,12 +130,14 @@ impl<F: Float> RowColumns<F> {
         mut value: impl FnMut(usize, usize) -> F,
     ) -> Self {
         let mut column = |column, len| (0..len).map(|place| value(column, place)).collect();
-        let state = rule.row_state::<F>(rows, width);
+        let state = rule.row_state_in(F::STORAGE, rows, width);
+        // The state leaves out moments that the rule does without.
+        let len = |name| state.moment(name).map_or(0, |moment| moment.len());
         Self {
             width,
             param: column(0, rows * width),
-            moments: (state.moments().into_iter().zip(2..))
-                .map(|(moment, position)| column(position, moment.len()))
+            moments: (R::ROW_MOMENT_NAMES.into_iter().zip(2..))
+                .map(|(name, position)| column(position, len(name)))
                 .collect(),
         }
     }
@@ -237,7 +239,7 @@ pub fn check_lazy<R: RowReference + Debug, F: Float>(
     t: u64,
     before: &RowColumns<F>,
     steps: &[Listed<F>],
-    exec: Exec,
+    exec: Exec<'static>,
     offset: usize,
 ) {
     let steps = steps.iter().map(|listed| (listed, None));
@@ -252,13 +254,13 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     t: u64,
     before: &RowColumns<F>,
     steps: impl IntoIterator<Item = (&'a Listed<F>, Option<Misfit>)>,
-    exec: Exec,
+    exec: Exec<'static>,
     offset: usize,
 ) -> Vec<Error> {
     struct Step<'a, R, F> {
         rule: &'a R,
         t: u64,
-        exec: Exec,
+        exec: Exec<'static>,
         arrays: &'a mut Arrays<F>,
         listed: &'a Listed<F>,
         values: &'a [F],

@@ -29,7 +29,7 @@ pub fn check_dense_equivalent<F: Float>(
     start: u64,
     before: &RowColumns<F>,
     events: &[Event<F>],
-    exec: Exec,
+    exec: Exec<'static>,
     offset: usize,
 ) {
     let events = events.iter().map(|event| (event, None));
@@ -46,7 +46,7 @@ pub fn check_dense_equivalent_or_refused<'a, F: Float>(
     start: u64,
     before: &RowColumns<F>,
     events: impl IntoIterator<Item = (&'a Event<F>, Option<Misfit>)>,
-    exec: Exec,
+    exec: Exec<'static>,
     offset: usize,
 ) -> Vec<Error> {
     let mut model = Model::new(way, start, before.clone());
@@ -77,7 +77,7 @@ pub fn check_dense_equivalent_or_refused<'a, F: Float>(
 /// A call of a [`DenseEquivalent`].
 struct Call<'a, F: Float> {
     way: CatchUp,
-    exec: Exec,
+    exec: Exec<'static>,
     offset: usize,
     misfit: Option<Misfit>,
     arrays: &'a mut Arrays<F>,
@@ -106,7 +106,11 @@ impl<'a, F: Float> Call<'a, F> {
     }
 
     /// Those that all calls may have.
-    fn faults(exec: Exec, table: &Table<'_, Adam, F>, waiting: &DenseEquivalent<F>) -> Faults {
+    fn faults(
+        exec: Exec<'static>,
+        table: &Table<'_, Adam, F>,
+        waiting: &DenseEquivalent<F>,
+    ) -> Faults {
         let mut faults = Faults::default();
         faults.of_exec(exec);
         faults.of_table(&Adam::default(), table);

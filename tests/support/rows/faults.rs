@@ -27,7 +27,8 @@ impl Faults {
         }
     }
 
-    pub(super) fn of_exec(&mut self, Exec { isa, .. }: Exec) {
+    pub(super) fn of_exec(&mut self, exec: Exec<'_>) {
+        let Some(isa) = exec.isa else { return };
         let available = Isa::available();
         self.add(!available.contains(&isa), Error::IsaUnavailable { isa, available });
     }
