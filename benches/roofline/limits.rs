@@ -4,6 +4,7 @@
 
 mod divide;
 mod stream;
+mod sweep;
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
