@@ -1,17 +1,19 @@
 //! One training run, and the choice among the runs of a grid.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use adamant::{Adam, Optimizer, Rule, Sgd};
 use anyhow::{Context, Result};
 use ndarray::Axis;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 
 use crate::Random;
+use crate::checkpoint::Checkpoint;
 use crate::data::{DataSet, Samples};
 use crate::model::{Network, Score};
-use crate::precision::{MixedModel, Precision};
+use crate::precision::Precision;
+use crate::trainer::{Method, Trainer};
 
 /// What all runs have in common.
 pub struct Plan {
@@ -21,17 +23,6 @@ pub struct Plan {
     pub seed: u64,
     pub precision: Precision,
 }
-
-/// How a step follows from a gradient.
-#[derive(Clone, Copy)]
-pub enum Method {
-    /// Plain gradient descent on mini-batches, without momentum.
-    Sgd,
-    Adam,
-}
-
-/// Updates the parameters that the network reads by one gradient.
-type Stepper = Box<dyn FnMut(&mut [f32], &[f32]) -> Result<()>>;
 
 /// A run at one learning rate.
 pub struct Trial {
@@ -43,7 +34,7 @@ pub struct Trial {
     /// Spent on gradients and steps.
     pub time: Duration,
     /// The parameters after each of [`Plan::milestones`].
-    snapshots: Vec<Vec<f32>>,
+    snapshots: Vec<Vec<Vec<f32>>>,
 }
 
 /// A network and a method, with the learning rate that suits them best.
@@ -64,76 +55,101 @@ impl Plan {
         epochs.dedup();
         epochs
     }
-}
 
-impl Method {
-    pub const ALL: [Self; 2] = [Self::Sgd, Self::Adam];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sgd => "sgd",
-            Self::Adam => "adam",
-        }
+    /// The name of a run's file: whatever the run depends on.
+    pub fn file(&self, network: &Network, method: Method, lr: f64, data: &DataSet) -> String {
+        let Self { epochs, batch, seed, precision } = self;
+        let (data, network, method) = (data.name, network.name, method.name());
+        let precision = precision.name();
+        format!("{data}-{network}-{method}-{lr}-{epochs}x{batch}-{seed}-{precision}.json")
     }
 
-    /// The learning rates to choose from: seven each, in steps of about a factor of three.
-    pub fn grid(self) -> &'static [f64] {
-        match self {
-            Self::Sgd => &[0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0],
-            Self::Adam => &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1],
-        }
-    }
-
-    /// Prepares to train some parameters, which are rounded to what the network reads.
-    fn stepper(self, lr: f64, plan: &Plan, params: &mut [f32]) -> Result<Stepper> {
-        let adam = Adam { lr, ..Adam::default() };
-        let sgd = Sgd { lr, ..Sgd::default() };
-        Ok(match (self, plan.precision) {
-            (Self::Sgd, Precision::F32) => Box::new(move |params, grads| {
-                descend(params, grads, lr as f32);
-                Ok(())
-            }),
-            (Self::Adam, Precision::F32) => {
-                let mut state = adam.state::<f32>(params.len());
-                Box::new(move |params, grads| Ok(adam.step(params, grads, &mut state)?))
-            }
-            (Self::Sgd, _) => mixed(sgd, plan, params)?,
-            (Self::Adam, _) => mixed(adam, plan, params)?,
-        })
+    /// Random numbers for the initial weights, by the number 0, or for the batches of an epoch.
+    fn random(&self, number: u64) -> Random {
+        let mut random = Random::seed_from_u64(self.seed);
+        random.set_stream(number);
+        random
     }
 }
 
 impl Trial {
     /// Trains `network` from the plan's seed, which fixes its initial weights and all batches.
+    ///
+    /// With a file it is saved after every epoch, and goes on from there when it is run again.
     pub fn run(
         network: &Network,
         method: Method,
         lr: f64,
         data: &DataSet,
         plan: &Plan,
+        file: Option<&Path>,
         mut on_epoch: impl FnMut(),
     ) -> Result<Self> {
-        let mut random = Random::seed_from_u64(plan.seed);
-        let mut params = network.init(&mut random);
-        let mut stepper = method.stepper(lr, plan, &mut params)?;
-        let mut order: Vec<usize> = (0..data.train.len()).collect();
+        let steps = plan.epochs * data.train.len().div_ceil(plan.batch);
+        let mut params = network.init(&mut plan.random(0));
+        let mut trainer = Trainer::new(network, method, lr, steps, plan, &mut params)?;
+        let score = network.score(&params, &data.validation)?;
+        let losses = vec![network.score(&params, &data.train)?.loss];
+        let (time, snapshots) = (Duration::ZERO, Vec::new());
+        let mut trial = Self { lr, losses, validation: score, time, snapshots };
 
-        let mut losses = vec![network.score(&params, &data.train)?.loss];
-        let (mut time, mut snapshots) = (Duration::ZERO, Vec::new());
-        for epoch in 1..=plan.epochs {
+        let saved = file.map(Checkpoint::read).transpose()?.flatten();
+        if let Some(saved) = saved {
+            trainer.load(&saved, &mut params)?;
+            trial.load(&saved, network, plan)?;
+            (0..trial.epochs()).for_each(|_| on_epoch());
+        }
+        for epoch in trial.epochs() + 1..=plan.epochs {
             let start = Instant::now();
-            order.shuffle(&mut random);
-            train_epoch(network, &data.train, order.chunks(plan.batch), &mut params, &mut stepper)?;
-            time += start.elapsed();
+            let mut order: Vec<usize> = (0..data.train.len()).collect();
+            order.shuffle(&mut plan.random(epoch as u64));
+            train_epoch(network, &data.train, order.chunks(plan.batch), &mut params, &mut trainer)?;
+            trial.time += start.elapsed();
 
-            losses.push(network.score(&params, &data.train)?.loss);
+            trial.losses.push(network.score(&params, &data.train)?.loss);
             if plan.milestones().contains(&epoch) {
-                snapshots.push(params.clone());
+                trial.snapshots.push(params.clone());
+            }
+            if let Some(file) = file {
+                let mut checkpoint = Checkpoint::default();
+                trainer.save(&mut checkpoint)?;
+                trial.save(&mut checkpoint);
+                checkpoint.write(file)?;
             }
             on_epoch();
         }
-        let validation = network.score(&params, &data.validation)?;
-        Ok(Self { lr, losses, validation, time, snapshots })
+        trial.validation = network.score(&params, &data.validation)?;
+        Ok(trial)
+    }
+
+    /// The number of epochs that are done.
+    fn epochs(&self) -> usize {
+        self.losses.len() - 1
+    }
+
+    fn save(&self, checkpoint: &mut Checkpoint) {
+        checkpoint.put_f64("losses", &self.losses);
+        checkpoint.put_f64("seconds", &[self.time.as_secs_f64()]);
+        for (milestone, snapshot) in self.snapshots.iter().enumerate() {
+            for (tensor, values) in snapshot.iter().enumerate() {
+                checkpoint.put_f32(&format!("milestone{milestone}.{tensor}"), values);
+            }
+        }
+    }
+
+    fn load(&mut self, checkpoint: &Checkpoint, network: &Network, plan: &Plan) -> Result<()> {
+        self.losses = checkpoint.get_f64("losses")?;
+        let seconds = checkpoint.get_f64("seconds")?;
+        self.time = Duration::try_from_secs_f64(seconds.iter().sum())?;
+        let reached = plan.milestones().into_iter().filter(|&epoch| epoch <= self.epochs()).count();
+        for milestone in 0..reached {
+            let mut snapshot = network.zeros();
+            for (tensor, values) in snapshot.iter_mut().enumerate() {
+                checkpoint.get_f32(&format!("milestone{milestone}.{tensor}"), values)?;
+            }
+            self.snapshots.push(snapshot);
+        }
+        Ok(())
     }
 }
 
@@ -164,30 +180,18 @@ fn train_epoch<'a>(
     network: &Network,
     train: &Samples,
     batches: impl Iterator<Item = &'a [usize]>,
-    params: &mut [f32],
-    stepper: &mut Stepper,
+    params: &mut [Vec<f32>],
+    trainer: &mut Trainer,
 ) -> Result<()> {
-    let mut grads = vec![0.0; params.len()];
+    let mut grads = network.zeros();
     for batch in batches {
         let images = train.images.select(Axis(0), batch);
         let labels: Vec<u8> = batch.iter().map(|&index| train.labels[index]).collect();
         network.gradient(params, images, &labels, &mut grads)?;
-        stepper(params, &grads)?;
+        // Steps are left out where training has diverged; the loss shows that.
+        let _ = trainer.step(params, &grads)?;
     }
     Ok(())
-}
-
-/// Steps in the plan's precision.
-fn mixed<R: Rule>(rule: R, plan: &Plan, params: &mut [f32]) -> Result<Stepper> {
-    let mut model = MixedModel::new(rule, plan.precision, plan.seed, params)?;
-    Ok(Box::new(move |params, grads| model.step(params, grads)))
-}
-
-/// One step of gradient descent: `p = p - lr * g`.
-fn descend(params: &mut [f32], grads: &[f32], lr: f32) {
-    for (param, grad) in params.iter_mut().zip(grads) {
-        *param -= lr * grad;
-    }
 }
 
 /// The position of the highest accuracy; of equal ones, that with the lowest loss.
@@ -230,8 +234,37 @@ mod tests {
         for &precision in Precision::value_variants() {
             let plan = Plan { epochs: 2, seed: 5, precision, ..PLAN };
             for method in Method::ALL {
-                let run = || Trial::run(&network, method, 0.01, &data, &plan, || ()).unwrap();
+                let run = || Trial::run(&network, method, 0.01, &data, &plan, None, || ()).unwrap();
                 assert_eq!(run().snapshots, run().snapshots);
+            }
+        }
+    }
+
+    #[test]
+    fn interrupted_trials_have_the_bits_of_others() {
+        let data = data::digits().unwrap();
+        let network = Network::new("mlp", &[data.pixels(), 16, data::CLASSES]);
+        let folder = tempfile::tempdir().unwrap();
+        for &precision in Precision::value_variants() {
+            let plan = Plan { epochs: 4, seed: 5, precision, ..PLAN };
+            for method in Method::ALL {
+                let run = |file: Option<&Path>, on_epoch: &mut dyn FnMut()| {
+                    Trial::run(&network, method, 0.01, &data, &plan, file, on_epoch).unwrap()
+                };
+                let whole = run(None, &mut || ());
+
+                let file = folder.path().join(format!("{}-{}", method.name(), precision.name()));
+                let copy = folder.path().join("after-two-epochs");
+                let mut epochs = 0;
+                run(Some(&file), &mut || {
+                    epochs += 1;
+                    if epochs == 2 {
+                        std::fs::copy(&file, &copy).unwrap();
+                    }
+                });
+                let resumed = run(Some(&copy), &mut || ());
+                assert_eq!(resumed.losses, whole.losses);
+                assert_eq!(resumed.snapshots, whole.snapshots);
             }
         }
     }
@@ -242,8 +275,9 @@ mod tests {
         let network = Network::new("mlp", &[data.pixels(), data.hidden, data::CLASSES]);
         for &precision in Precision::value_variants() {
             let plan = Plan { precision, ..PLAN };
-            let trial = Trial::run(&network, Method::Adam, 0.003, &data, &plan, || ()).unwrap();
-            let contest = Contest::new(&network, Method::Adam, vec![trial], &data.test).unwrap();
+            let run = Trial::run(&network, Method::Adam, 0.003, &data, &plan, None, || ());
+            let trials = vec![run.unwrap()];
+            let contest = Contest::new(&network, Method::Adam, trials, &data.test).unwrap();
             assert!(contest.accuracies[2] >= 0.95, "{precision:?}: {:?}", contest.accuracies);
         }
     }
