@@ -5,35 +5,45 @@
 //! cargo run --release --example custom_rule
 //! ```
 
-use adamant::{Count, Error, Exec, Isa, Lanes, Optimizer, Rule, bias_corrections, check};
+use adamant::{
+    Count, Error, Exec, Isa, Lanes, Optimizer, Rule, bias_corrections, check, named_constants,
+};
 
 #[derive(Clone, Copy)]
 struct AdaBelief {
     lr: f64,
 }
 
+named_constants!(struct K { keep1, keep2, step_size, eps });
+
 impl Rule for AdaBelief {
     type Moments = Count<2>;
-    type Constants = Count<4>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_var"];
 
     fn check(&self) -> Result<(), Error> {
         check("lr", self.lr, 0.0..=f64::MAX, "finite and at least 0")
     }
 
-    fn constants(&self, t: u64) -> [f64; 4] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([0.9, 0.999], t);
         let step_size = self.lr * correction2.sqrt() / correction1;
-        [0.1, 0.001, step_size, 1e-8 * correction2.sqrt()]
+        K { keep1: 0.1, keep2: 0.001, step_size, eps: 1e-8 * correction2.sqrt() }.into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 4], param: L, grad: L, [m, s]: [L; 2]) -> (L, [L; 2]) {
-        let &[keep1, keep2, step_size, eps] = k;
-        let m = keep1.mul_add(grad - m, m);
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, s]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
+        let m = k.keep1.mul_add(grad - m, m);
         let surprise = grad - m;
-        let s = keep2.mul_add(surprise.mul_add(surprise, -s), s);
-        ((-step_size).mul_add(m / (s.sqrt() + eps), param), [m, s])
+        let s = k.keep2.mul_add(surprise.mul_add(surprise, -s), s);
+        ((-k.step_size).mul_add(m / (s.sqrt() + k.eps), param), [m, s])
     }
 }
 

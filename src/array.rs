@@ -615,6 +615,7 @@ moments!(f32: F32, f64: F64, bf16: Bf16);
 /// used.
 #[inline(always)]
 #[allow(unsafe_code, reason = "threads share an array, each for elements of its own")]
+#[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
 pub(crate) unsafe fn elements_mut<'s, T>(array: &'s &mut [T], range: Range<usize>) -> &'s mut [T] {
     debug_assert!(range.start <= range.end && range.end <= array.len());
     // The reference is read as the pointer that it is: one made of it would be for reading only.

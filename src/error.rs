@@ -209,6 +209,37 @@ pub enum Error {
         allowed: &'static str,
     },
 
+    /// An optimizer has no setting of a name.
+    #[error("{optimizer} has no setting {name:?}; known: {}", known.join(", "))]
+    UnknownSetting {
+        /// The optimizer.
+        optimizer: &'static str,
+        /// The name.
+        name: String,
+        /// The names that it has.
+        known: Vec<&'static str>,
+    },
+
+    /// A setting was given a value of another kind.
+    #[error("{name} is {value}, but must be {allowed}")]
+    WrongSetting {
+        /// The name of the setting.
+        name: &'static str,
+        /// The value, as text.
+        value: String,
+        /// The values allowed, in words.
+        allowed: String,
+    },
+
+    /// A name is no optimizer's.
+    #[error("{name:?} is no optimizer; known: {}", known.join(", "))]
+    UnknownOptimizer {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<&'static str>,
+    },
+
     /// A constant of the step is too large for the type of the step.
     #[error(
         "the hyper-parameters make {value:e} a constant of the step, which {float} cannot hold"
@@ -242,6 +273,33 @@ pub enum Error {
         isa: Isa,
         /// What this CPU has.
         available: Vec<Isa>,
+    },
+
+    /// A pool was asked for with no threads, or with too many.
+    #[error("a pool of {threads} threads was asked for, but it must have 1 to {most}")]
+    ThreadCount {
+        /// The number that was asked for.
+        threads: usize,
+        /// The largest number.
+        most: usize,
+    },
+
+    /// The system refused to start the threads of a pool.
+    #[error("a pool of {threads} threads cannot be started: {reason}")]
+    NoThreads {
+        /// The number of threads that was asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+
+    /// The slice for the norms of tensors is not as long as there are tensors.
+    #[error("there are {len} places for the norms of {tensors} tensors")]
+    NormsMismatch {
+        /// The length that was passed.
+        len: usize,
+        /// The number of tensors.
+        tensors: usize,
     },
 }
 

@@ -150,7 +150,8 @@ impl<'a, R: RowRule, F: Float> Table<'a, R, F> {
         Ok(())
     }
 
-    pub(crate) fn reborrow(&mut self) -> Table<'_, R, F> {
+    /// The same table for a shorter time, since a step takes it by value.
+    pub fn reborrow(&mut self) -> Table<'_, R, F> {
         let mut moments = self.moments.as_mut().iter_mut();
         Table {
             param: self.param,

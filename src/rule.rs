@@ -7,32 +7,38 @@ mod adamax;
 mod ademamix;
 mod adopt;
 mod amsgrad;
+mod any;
+mod constants;
 mod lion;
+mod list;
 mod nadam;
 mod parts;
 mod radam;
 mod rmsprop;
+mod settings;
 mod sgd;
 
 pub use adadelta::Adadelta;
 pub use adagrad::AdaGrad;
+pub(crate) use adam::K as AdamConstants;
 pub use adam::{Adam, Epsilon};
 pub use adamax::AdaMax;
 pub use ademamix::AdEmaMix;
 pub use adopt::Adopt;
 pub use amsgrad::AmsGrad;
+pub use any::WithOptimizer;
 pub use lion::Lion;
+pub use list::{AnyOptimizer, BuiltIn};
 pub use nadam::NAdam;
 pub(crate) use nadam::momenta as nadam_momenta;
 pub use parts::{bias_corrections, check};
 pub use radam::RAdam;
 pub(crate) use radam::rectification as radam_rectification;
 pub use rmsprop::RmsProp;
+pub use settings::{NumberRange, Setting, SettingKind, SettingValue, Settings};
 pub use sgd::Sgd;
 
-use parts::{
-    Decay, POSITIVE, check_adam_like, check_decay, check_not_negative, decay, descent, l2, shrink,
-};
+use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink, sign};
 
 use crate::{Error, Lanes};
 
@@ -185,7 +191,10 @@ impl<const N: usize> Arity for Count<N> {
         if N > 2 {
             f(2);
         }
-        for i in 3..N {
+        if N > 3 {
+            f(3);
+        }
+        for i in 4..N {
             f(i);
         }
     }

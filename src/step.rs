@@ -255,7 +255,7 @@ fn check_options(options: &StepOptions<'_>) -> Result<(), Error> {
         return refuse("grad_factor", grad_factor, "a normal number over 0");
     }
     if let Some(max_norm) = max_norm
-        && !(max_norm > 0.0)
+        && (max_norm.is_nan() || max_norm <= 0.0)
     {
         return refuse("max_norm", max_norm, "over 0");
     }
@@ -269,21 +269,16 @@ fn check_options(options: &StepOptions<'_>) -> Result<(), Error> {
 
 #[inline]
 fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
-    let (largest, float) = match precision {
-        Precision::F64 => (f64::MAX, "f64"),
-        Precision::F32 | Precision::Mixed => (f32::MAX.into(), "f32"),
-    };
     for &value in constants {
-        // Numbers a little over the largest one are rounded to it.
-        let fits = match precision {
-            Precision::F64 => value.is_finite(),
-            Precision::F32 | Precision::Mixed => (value as f32).is_finite(),
+        // A number a little over the largest one is rounded to it.
+        let (fits, float) = match precision {
+            Precision::F64 => (value.is_finite(), "f64"),
+            Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
         };
         if !fits {
             return Err(Error::ConstantOverflow { value, float });
         }
     }
-    let _ = largest;
     Ok(())
 }
 

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Count, Error, Exec, Float, Grad,
     Group, Lanes, Lion, NAdam, Optimizer, Outcome, RAdam, Report, RmsProp, Rule, Sgd, State,
-    StepOptions, Storage,
+    StepOptions, Storage, reference::Reference,
 };
 use half::bf16;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use support::{
-    Specified, exec, execs,
+    exec, execs,
     mixed::{GradType, MomentType, ParamType, Types},
     model::{AnyRule, AnyTensor, Model},
     serial,
@@ -53,7 +53,7 @@ impl Rule for Own {
     }
 }
 
-impl Specified for Own {
+impl Reference for Own {
     fn reference<F: Float>(&self, t: u64, param: &mut [F], grad: &[F], [m]: [&mut [F]; 1]) {
         let lr = F::from_f64(self.constants(t)[0]);
         for ((param, &grad), m) in param.iter_mut().zip(grad).zip(m) {

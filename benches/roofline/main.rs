@@ -10,8 +10,7 @@
 //!
 //! Cases: `dense` is Adam over one tensor, from inside the pool where there are several threads, and
 //! `dense-outside` from a thread that is in none; `call` is Adam over 16 elements, `1000x1024` and
-//! `gpt2` over many tensors; others are optimizers by name. `call-c` is `call` through the C ABI (feature
-//! `capi`), and its limit is the call from Rust.
+//! `gpt2` over many tensors; others are optimizers by name.
 //!
 //! `rows-lazy-64x4096` is a lazy step of Adam on 4,096 indices, a fifth of them duplicates, into a table
 //! of 1 Mi rows of 64; `rows-rowwise` keeps one second moment a row, and `rows-dense-equivalent` catches
@@ -30,8 +29,6 @@
 //! the same arrays with trivial arithmetic, or divides; `tail` and `q8` are compared with a step in
 //! `f32`, too, and `q8` with the limit of that step, in turn with the rest.
 
-#[cfg(feature = "capi")]
-mod capi;
 mod cases;
 mod limits;
 mod machine;
@@ -44,7 +41,7 @@ mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{Exec, Float, Isa, Rule};
+use adamant::{BuiltIn, Exec, Float, Isa, Rule};
 use clap::Parser;
 
 use cases::{Arrays, Case, ceilings};
@@ -119,8 +116,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("\n{}", Row::heading());
     let mut measured = Measured { options: &options, best, rows: vec![] };
     for_each_optimizer(&mut measured);
-    #[cfg(feature = "capi")]
-    measured.capi();
     measured.rows();
     measured.mixed();
     let rows = measured.rows;
@@ -165,7 +160,7 @@ struct Measured<'a> {
 }
 
 impl ForEachOptimizer for Measured<'_> {
-    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, division: Division) {
+    fn visit<R: BuiltIn>(&mut self, name: &'static str, rule: R, division: Division) {
         self.measure::<R, f32>(name, rule, division);
         // In a hurry, the other optimizers are like Adam.
         if name == "dense" || !self.options.quick {
@@ -190,14 +185,6 @@ impl Measured<'_> {
                     self.add(Row { case: "dense-outside".into(), ..outside });
                 }
             }
-        }
-    }
-
-    /// A call through the C ABI.
-    #[cfg(feature = "capi")]
-    fn capi(&mut self) {
-        if "call-c".contains(&self.options.case) {
-            self.add(capi::measure(self.options.plan()));
         }
     }
 

@@ -55,7 +55,7 @@ pub enum CatchUp {
 /// # The ways to catch up
 ///
 /// [`CatchUp::Replay`] takes the skipped steps one by one. The results have the bits of the dense
-/// steps ([`reference::adam`](crate::reference::adam)); each skipped step costs a square root and a
+/// steps ([`Reference`](crate::reference::Reference)); each skipped step costs a square root and a
 /// division for each parameter.
 ///
 /// [`CatchUp::Series`] takes them all at once, for one square root and one division. With no gradient

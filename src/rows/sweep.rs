@@ -105,7 +105,7 @@ impl<R: Rule> RowUpdate for R {
                     moment
                 },
             );
-            sweep(simd, self, k, Slices { param, grad, moments }, false);
+            sweep(simd, self, k, Slices { param, grad, moments });
             rest = Table { param: param_rest, moments: rests, width };
         }
     }

@@ -6,11 +6,12 @@ use std::fmt::Debug;
 
 use adamant::{
     Error, Grad, Isa, Moment, Optimizer, Outcome, Param, Q8, Report, StepOptions, Tensor,
-    clip_factor, reference,
+    clip_factor,
+    reference::{self, Reference},
 };
 
 use self::store::Store;
-use super::{Columns, Misfit, Specified, Way, exec, same_bits};
+use super::{Columns, Misfit, Way, exec, same_bits};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamType {
@@ -78,7 +79,7 @@ pub struct MixedColumns {
     pub steps: u64,
 }
 
-fn format_of<R: Specified>(rule: &R, moment: usize) -> Q8 {
+fn format_of<R: Reference>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
 }
 
@@ -100,7 +101,7 @@ pub fn factor_of(options: &StepOptions<'_>, norm: Option<f64>) -> Option<f64> {
 
 impl MixedColumns {
     /// The values of a tensor, rounded to some types.
-    pub fn new<R: Specified>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
+    pub fn new<R: Reference>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
         let moments = columns.moments.iter().enumerate().map(|(moment, values)| {
             Store::moment(types.moments[moment], format_of(rule, moment), values)
         });
@@ -116,7 +117,7 @@ impl MixedColumns {
 
     /// What the reference makes of them in their next step, with gradients multiplied by `grad_factor`
     /// and nothing else.
-    pub fn reference<R: Specified>(&mut self, rule: &R, options: &StepOptions<'_>) {
+    pub fn reference<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) {
         self.steps += 1;
         let t = self.steps;
         let factor = options.grad_factor as f32;
@@ -276,7 +277,7 @@ impl MixedColumns {
     }
 
     /// The values of the parameters and of the moments.
-    pub fn values<R: Specified>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
+    pub fn values<R: Reference>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
         let moments = self.moments.iter().enumerate();
         let moments = moments.map(|(moment, store)| store.values(format_of(rule, moment)));
         (self.param.values(Q8::Signed), moments.collect())
@@ -292,7 +293,7 @@ impl MixedColumns {
     }
 
     /// Takes the next step.
-    pub fn step<R: Specified>(&mut self, rule: &R, options: &StepOptions<'_>) -> Outcome {
+    pub fn step<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) -> Outcome {
         rule.step_tensors(&mut [self.tensor()], options).expect("a valid step").outcome
     }
 }
@@ -306,7 +307,7 @@ fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
 /// themselves and write nothing else; and unless the norm of the gradients is right and the same
 /// everywhere.
 #[track_caller]
-pub fn check_mixed<R: Specified + Debug>(
+pub fn check_mixed<R: Reference + Debug>(
     rule: &R,
     steps: impl Iterator<Item = u64> + Clone,
     options: StepOptions<'static>,
@@ -354,7 +355,7 @@ pub fn check_mixed<R: Specified + Debug>(
     }
 }
 
-fn take<R: Specified>(rule: &R, tensors: &mut [MixedColumns], options: &StepOptions<'_>) -> Report {
+fn take<R: Reference>(rule: &R, tensors: &mut [MixedColumns], options: &StepOptions<'_>) -> Report {
     let mut tensors: Vec<_> = tensors.iter_mut().map(MixedColumns::tensor).collect();
     rule.step_tensors(&mut tensors, options).expect("a valid step")
 }
@@ -403,7 +404,7 @@ pub fn check_norm(
 /// Fails unless a step over all pieces at once that have taken `steps` steps, with the misfit among them,
 /// is refused, writes nothing and is not counted; says why it was refused.
 #[track_caller]
-pub fn check_mixed_refused<R: Specified + Debug>(
+pub fn check_mixed_refused<R: Reference + Debug>(
     rule: &R,
     steps: u64,
     options: StepOptions<'static>,

@@ -4,10 +4,11 @@ use std::{fmt::Debug, rc::Rc};
 
 use adamant::{
     DynOptimizer, Error, Grad, Group, Isa, Moment, Outcome, Param, Report, StepOptions, Tensor,
+    reference::Reference,
 };
 
 use super::{
-    Columns, Specified, columns, exec,
+    Columns, columns, exec,
     mixed::{MixedColumns, Types, assert_same_norm, check_norm, factor_of, needs_norm, outcome_of},
 };
 
@@ -22,7 +23,7 @@ pub trait AnyRule: Debug {
     fn reference(&self, tensor: &mut AnyTensor, options: &StepOptions<'_>);
 }
 
-impl<R: Specified + Debug> AnyRule for R {
+impl<R: Reference + Debug> AnyRule for R {
     fn optimizer(&self) -> &dyn DynOptimizer {
         self
     }
