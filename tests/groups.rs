@@ -8,12 +8,12 @@ use std::rc::Rc;
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Count, Error, Exec, Float, Grad,
     Group, Lanes, Lion, NAdam, Optimizer, Outcome, RAdam, Report, RmsProp, Rule, Sgd, State,
-    StepOptions, Storage,
+    StepOptions, Storage, reference::Reference,
 };
 use half::bf16;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
 use support::{
-    Reference, exec, execs,
+    exec, execs,
     mixed::{GradType, MomentType, ParamType, Types},
     model::{AnyRule, AnyTensor, Model},
     serial,

@@ -4,12 +4,12 @@
 mod support;
 
 use adamant::{
-    AdaGrad, Adam, AmsGrad, Error, Grad, Lion, MOMENTS, Moment, MomentRef, NAdam, Optimizer,
-    Outcome, Param, Report, RmsProp, RowGrads, RowOptimizer, RowWiseAdam, Rule, Sgd, State,
-    StepOptions, Storage, Tensor,
+    AdaGrad, Adam, AmsGrad, BuiltIn, Error, Grad, Lion, MOMENTS, Moment, MomentRef, NAdam,
+    Optimizer, Outcome, Param, Report, RmsProp, RowGrads, RowOptimizer, RowWiseAdam, Rule, Sgd,
+    State, StepOptions, Storage, Tensor,
 };
 use half::bf16;
-use support::{ForEachRule, Reference, for_each_rule, serial};
+use support::{ForEachRule, for_each_rule, serial};
 
 /// Those that moments can be kept in.
 const STORAGES: [Storage; 4] = [Storage::F32, Storage::F64, Storage::Bf16, Storage::Q8];
@@ -341,7 +341,7 @@ fn a_state_of_another_optimizer_is_refused_for_a_table_too() {
 struct EveryTable;
 
 impl ForEachRule for EveryTable {
-    fn visit<R: Reference + std::fmt::Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         fn check<R: Rule, F: adamant::Float>(rule: &R) {
             let one = F::from_f64(1.0);
             let (mut param, values) = ([one; 8], [one; 4]);

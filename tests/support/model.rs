@@ -4,10 +4,11 @@ use std::{fmt::Debug, rc::Rc};
 
 use adamant::{
     DynOptimizer, Error, Grad, Group, Isa, Moment, Outcome, Param, Report, StepOptions, Tensor,
+    reference::Reference,
 };
 
 use super::{
-    Columns, Reference, columns, exec,
+    Columns, columns, exec,
     mixed::{MixedColumns, Types, assert_same_norm, check_norm, factor_of, needs_norm, outcome_of},
 };
 
