@@ -58,23 +58,6 @@ impl Case {
     }
 }
 
-/// A type that dense steps are measured in.
-pub trait Number: Float {
-    fn moment(array: &mut [Self]) -> Moment<'_>;
-}
-
-impl Number for f32 {
-    fn moment(array: &mut [Self]) -> Moment<'_> {
-        array.into()
-    }
-}
-
-impl Number for f64 {
-    fn moment(array: &mut [Self]) -> Moment<'_> {
-        array.into()
-    }
-}
-
 /// Memory for a case's tensors, taken in turn by everything that is measured.
 pub struct Arrays<R: Rule, F: Float> {
     rule: R,
@@ -116,7 +99,7 @@ fn filled<F: Float>(len: usize, value: f64) -> Buffer<F> {
     buffer
 }
 
-impl<R: Rule, F: Number> Arrays<R, F> {
+impl<R: Rule, F: Float> Arrays<R, F> {
     pub fn new(rule: R, case: Case) -> Self {
         /// What malloc notes before each of its blocks, in elements.
         const APART: usize = 4;
@@ -196,7 +179,7 @@ impl<R: Rule, F: Number> Arrays<R, F> {
         let parts = self.parts().into_iter().zip(&mut steps);
         let mut tensors: Vec<Tensor<'_>> = parts
             .map(|(plain::Arrays { param, grad, moments }, steps)| {
-                let moments = moments.into_iter().take(count).map(<F as Float>::moment);
+                let moments = moments.into_iter().take(count).map(F::moment);
                 Tensor::new(Param::from(param), grad, steps).with_moments(moments)
             })
             .collect();

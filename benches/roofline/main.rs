@@ -32,10 +32,10 @@ mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{BuiltIn, Isa, Rule};
+use adamant::{BuiltIn, Float, Isa, Rule};
 use clap::Parser;
 
-use cases::{Arrays, Case, Number};
+use cases::{Arrays, Case};
 use limits::{Place, ceilings};
 use machine::Machine;
 use mixed::MixedCase;
@@ -199,7 +199,7 @@ impl ForEachOptimizer for Measured<'_> {
 }
 
 impl Measured<'_> {
-    fn measure<R: Rule, F: Number>(&mut self, name: &'static str, rule: R, division: Division) {
+    fn measure<R: Rule, F: Float>(&mut self, name: &'static str, rule: R, division: Division) {
         let plan = self.options.plan();
         for case in self.options.cases(name) {
             let mut arrays = Arrays::<R, F>::new(rule, case.clone());
