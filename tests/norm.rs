@@ -11,6 +11,16 @@ use support::{exec, execs};
 
 const SERIAL: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
 
+/// Slices of one type as gradients of any.
+fn any<'a, E: Element>(grads: &[&'a [E]]) -> Vec<Grad<'a>> {
+    grads.iter().map(|&grads| Grad::from(grads)).collect()
+}
+
+/// The norm of gradients of one type, run as told.
+fn grad_norm_on<E: Element>(exec: Exec<'_>, grads: &[&[E]]) -> Result<f64, Error> {
+    grad_norms(NormOrder::Two, exec, &any(grads), &mut vec![0.0; grads.len()])
+}
+
 /// In one thread after the other, from outside of pools and in some.
 fn everywhere(check: impl Fn(Exec<'static>) + Sync) {
     execs(false).chain(execs(true)).for_each(&check);
@@ -292,12 +302,12 @@ fn norms_of_all_orders_have_the_bits_of_the_tree_for_all_tensors_and_for_each() 
                 wide.iter().map(|grads| finished(tree_of_blocks(grads, order), order)).collect();
             let check = |exec| {
                 let mut norms = vec![-1.0; lens.len()];
-                assert_eq!(grad_norms(order, exec, &grads, &mut norms), Ok(all), "{exec:?}");
+                assert_eq!(grad_norms(order, exec, &any(&grads), &mut norms), Ok(all), "{exec:?}");
                 assert_eq!(norms, each, "{order:?}, {exec:?}");
                 if order == NormOrder::Two {
                     assert_eq!(grad_norm_on(exec, &grads), Ok(all));
                 }
-                assert_eq!(first_nonfinite(exec, &grads), Ok(None));
+                assert_eq!(first_nonfinite(exec, &any(&grads)), Ok(None));
             };
             // The trees of many tensors differ in threads alone.
             if lens.len() < 10 { everywhere(check) } else { execs(true).for_each(check) }
@@ -306,7 +316,7 @@ fn norms_of_all_orders_have_the_bits_of_the_tree_for_all_tensors_and_for_each() 
 }
 
 /// Each order, in a type of gradients, against plain sums.
-fn orders_are_right<E: GradElement + std::fmt::Debug>(from: fn(f64) -> E, to: fn(E) -> f64) {
+fn orders_are_right<E: Element + std::fmt::Debug>(from: fn(f64) -> E, to: fn(E) -> f64) {
     let grads: Vec<E> = (0..70_001).map(|i| from((f64::from(i) * 0.37).sin())).collect();
     let wide = || grads.iter().map(|&grad| to(grad).abs());
     for (order, expected) in [
@@ -316,7 +326,7 @@ fn orders_are_right<E: GradElement + std::fmt::Debug>(from: fn(f64) -> E, to: fn
     ] {
         everywhere(|exec| {
             let mut norms = [0.0];
-            let found = grad_norms(order, exec, &[&grads], &mut norms).expect("a norm");
+            let found = grad_norms(order, exec, &any(&[&grads[..]]), &mut norms).expect("a norm");
             assert!((found / expected - 1.0).abs() < 1e-12, "{order:?}: {found} {expected}");
             assert_eq!(norms, [found]);
         });
@@ -332,7 +342,7 @@ fn norms_of_all_orders_are_right_in_every_type() {
 }
 
 /// Puts something that is not finite into one tensor of several.
-fn nonfinite_is_found<E: GradElement>(from: fn(f64) -> E) {
+fn nonfinite_is_found<E: Element>(from: fn(f64) -> E) {
     let lens = [0, 5000, 9000, 7, 1000];
     for (tensor, place) in [(1, 0), (1, 4999), (2, 4096), (2, 8999), (3, 6), (4, 1)] {
         for bad in [f64::NAN, -f64::NAN, f64::NEG_INFINITY] {
@@ -342,16 +352,16 @@ fn nonfinite_is_found<E: GradElement>(from: fn(f64) -> E) {
             tensors[4][2] = from(f64::INFINITY);
             let grads = tensors.each_ref().map(Vec::as_slice);
             for exec in execs(false) {
-                assert_eq!(first_nonfinite(exec, &grads), Ok(Some(tensor)));
+                assert_eq!(first_nonfinite(exec, &any(&grads)), Ok(Some(tensor)));
                 for order in ORDERS {
                     let mut norms = [0.0; 5];
-                    let norm = grad_norms(order, exec, &grads, &mut norms).expect("a norm");
+                    let norm = grad_norms(order, exec, &any(&grads), &mut norms).expect("a norm");
                     assert!(!norm.is_finite(), "{order:?}: {norm}");
                     let is_finite = |(i, norm): (usize, &f64)| norm.is_finite() == (i != tensor);
                     assert!(norms[..4].iter().enumerate().all(is_finite), "{order:?}: {norms:?}");
                 }
                 let mut norms = [0.0; 5];
-                let norm = grad_norms(NormOrder::Infinity, exec, &grads, &mut norms);
+                let norm = grad_norms(NormOrder::Infinity, exec, &any(&grads), &mut norms);
                 assert_eq!(norm.expect("a norm").is_nan(), bad.is_nan());
                 assert_eq!(norms[tensor].is_nan(), bad.is_nan());
             }
@@ -376,7 +386,7 @@ fn the_first_tensor_that_is_not_finite_is_found_by_many_threads() {
             tensors[expected][place] = f32::INFINITY;
         }
         let grads = tensors.each_ref().map(Vec::as_slice);
-        everywhere(|exec| assert_eq!(first_nonfinite(exec, &grads), Ok(Some(expected))));
+        everywhere(|exec| assert_eq!(first_nonfinite(exec, &any(&grads)), Ok(Some(expected))));
     }
 }
 
@@ -385,7 +395,7 @@ fn each_tensor_has_its_norm_where_squares_of_some_overflow_or_vanish() {
     let (large, usual, small) = (vec![1e300; 5000], vec![1.0; 4], vec![1e-300; 3]);
     let mut norms = [0.0; 4];
     let grads: [&[f64]; 4] = [&large, &usual, &small, &[0.0; 3]];
-    let norm = grad_norms(NormOrder::Two, SERIAL, &grads, &mut norms).expect("a norm");
+    let norm = grad_norms(NormOrder::Two, SERIAL, &any(&grads), &mut norms).expect("a norm");
     let near = |found: f64, truth: f64| assert!((found / truth - 1.0).abs() < 1e-12, "{found}");
     near(norm, 5000_f64.sqrt() * 1e300);
     near(norms[0], norm);
@@ -393,10 +403,10 @@ fn each_tensor_has_its_norm_where_squares_of_some_overflow_or_vanish() {
     near(norms[2], 3_f64.sqrt() * 1e-300);
     assert_eq!(norms[3], 0.0);
     let huge: [&[f64]; 2] = [&[f64::MAX; 2], &[1.0]];
-    assert_eq!(grad_norms(NormOrder::One, SERIAL, &huge, &mut norms[..2]), Ok(f64::INFINITY));
-    assert_eq!(grad_norms(NormOrder::Infinity, SERIAL, &huge, &mut norms[..2]), Ok(f64::MAX));
+    assert_eq!(grad_norms(NormOrder::One, SERIAL, &any(&huge), &mut norms[..2]), Ok(f64::INFINITY));
+    assert_eq!(grad_norms(NormOrder::Infinity, SERIAL, &any(&huge), &mut norms[..2]), Ok(f64::MAX));
     assert_eq!(grad_norm_on(SERIAL, &huge), Ok(f64::INFINITY));
-    assert_eq!(first_nonfinite(SERIAL, &huge), Ok(None));
+    assert_eq!(first_nonfinite(SERIAL, &any(&huge)), Ok(None));
 }
 
 #[test]
@@ -405,7 +415,7 @@ fn each_tensor_needs_a_place_for_its_norm() {
     for len in [0, 1, 3] {
         let mut norms = vec![7.0; len];
         let error = Error::NormsMismatch { len, tensors: 2 };
-        assert_eq!(grad_norms(NormOrder::Two, SERIAL, &grads, &mut norms), Err(error));
+        assert_eq!(grad_norms(NormOrder::Two, SERIAL, &any(&grads), &mut norms), Err(error));
         assert_eq!(norms, vec![7.0; len]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use adamant::{Buffer, Float, Moment, Optimizer, Param, Rule, StepOptions, Tensor};
+use adamant::{Buffer, Float, Optimizer, Param, Rule, StepOptions, Tensor};
 use rayon::prelude::*;
 
 use crate::{
