@@ -131,6 +131,7 @@
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
 //! - `serde`: [`AnyOptimizer`] can be serialised.
+//! - `safetensors`: the module `checkpoint`, whole models to and from a file.
 //!
 //! C and whatever speaks its ABI have all of this through the crate `adamant-capi`, in `bindings/c`.
 
@@ -139,6 +140,8 @@
 mod accumulate;
 mod array;
 mod buffer;
+#[cfg(feature = "safetensors")]
+pub mod checkpoint;
 mod element;
 mod error;
 mod exec;
