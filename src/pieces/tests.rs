@@ -248,16 +248,16 @@ fn a_call_takes_little_of_the_callers_stack() {
     });
 }
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[test]
 fn bodies_run_with_the_default_modes_on_every_thread_and_the_caller_keeps_its_own() {
-    use super::float_modes::tests::{ODD, modes, with_modes};
+    use super::float_modes::tests::{DEFAULT, ODD, modes, with_modes};
     each_way(&|threads| {
         let before = modes();
         for len in LENS {
             with_modes(ODD, || {
                 run(threads, len, &|ranges| {
-                    assert_eq!(modes(), 0x1f80);
+                    assert_eq!(modes(), DEFAULT);
                     ranges.for_each(drop);
                 });
                 assert_eq!(modes(), ODD);
