@@ -143,26 +143,33 @@ mod register {
     pub(super) fn write((): Word) {}
 }
 
-#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 pub(super) mod tests {
     use core::hint::black_box;
     use std::panic;
 
     use super::{Modes, register, with_default_float_modes};
 
-    /// Flushes subnormals that are written, takes those that are read as 0, and rounds up.
-    pub(crate) const ODD: u32 = register::DEFAULT | 0x8040 | 0x4000;
+    /// What is no mode: on x86, which exceptions happened.
+    const FLAGS: register::Word = if cfg!(target_arch = "x86_64") { 0x3f } else { 0 };
+    /// Flushes subnormals, and rounds up.
+    pub(crate) const ODD: register::Word = if cfg!(target_arch = "x86_64") {
+        register::DEFAULT | 0x8040 | 0x4000
+    } else {
+        register::DEFAULT | 1 << 24 | 1 << 22
+    };
+    pub(crate) const DEFAULT: register::Word = register::DEFAULT;
 
     /// Runs `f` with other modes.
-    pub(crate) fn with_modes<T>(word: u32, f: impl FnOnce() -> T) -> T {
+    pub(crate) fn with_modes<T>(word: register::Word, f: impl FnOnce() -> T) -> T {
         let before = register::read();
         register::write(word);
         let _restore = Modes(Some(before));
         super::apart(f)
     }
 
-    pub(crate) fn modes() -> u32 {
-        register::read() & !0x3f
+    pub(crate) fn modes() -> register::Word {
+        register::read() & !FLAGS
     }
 
     /// -1 / 3, which is rounded down to nearest.
@@ -198,6 +205,7 @@ pub(super) mod tests {
         });
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[test]
     fn traps_are_masked_and_flags_are_no_modes() {
         // Division by zero would raise a signal.
