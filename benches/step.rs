@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use adamant::{Adam, BuiltIn, Exec, Float, Isa, Optimizer, Rule};
+use adamant::{Adam, BuiltIn, Exec, Float, Isa, Optimizer, Rule, StepOptions, Threads};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::{Division, ForEachOptimizer, for_each_optimizer};
 
@@ -30,10 +30,12 @@ impl Serial<'_> {
             let mut param = vec![F::from_f64(1.0); elements];
             let grad = vec![F::from_f64(0.01); elements];
             for isa in Isa::available() {
-                let mut state = rule.state(elements);
-                let exec = Exec { isa, parallel: false };
+                let mut state = rule.state_in(F::STORAGE, elements);
+                let exec = Exec { isa: Some(isa), threads: Threads::Serial };
+                let options = StepOptions { exec, ..StepOptions::default() };
+                let mut tensors = [state.tensor(&mut param, &grad)];
                 group.bench_function(BenchmarkId::new(isa.name(), elements), |bencher| {
-                    bencher.iter(|| rule.step_on(exec, &mut param, &grad, &mut state));
+                    bencher.iter(|| rule.step_tensors(&mut tensors, &options));
                 });
             }
         }

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use crate::{
     Buffer, BufferElement, Error,
     element::{BLOCK, Q8},
-    norm::Squares,
+    norm::Summed,
     reference,
 };
 
@@ -51,7 +51,7 @@ impl fmt::Display for Storage {
 }
 
 /// A type of parameters and gradients: `f32`, `f64`, `bf16` or `f16`; sealed.
-pub trait Element: BufferElement + Squares {
+pub trait Element: BufferElement + Summed {
     /// The storage of an array of these.
     const STORAGE: Storage;
 

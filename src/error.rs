@@ -255,6 +255,13 @@ pub enum Error {
     #[error("the step count is 0, but steps are counted from 1")]
     ZeroStep,
 
+    /// Every step for a while was left out, since gradients were not finite at any scale of the loss.
+    #[error("{steps} steps in a row were left out: gradients are not finite at any loss scale")]
+    TrainingStalled {
+        /// The number of steps.
+        steps: u64,
+    },
+
     /// A state has taken `u64::MAX` steps, and can't count another.
     #[error("the state has taken {} steps and cannot count another", u64::MAX)]
     StepOverflow,

@@ -121,6 +121,7 @@
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
+mod accumulate;
 mod array;
 mod buffer;
 mod element;
@@ -129,10 +130,10 @@ mod exec;
 mod isa;
 mod kernel;
 mod lanes;
+mod loss_scale;
 mod mixed;
 mod norm;
 mod optimizer;
-mod partition;
 mod pieces;
 mod prefetch;
 pub mod reference;
@@ -143,6 +144,7 @@ mod step;
 mod tensor;
 mod words;
 
+pub use accumulate::accumulate;
 pub use array::{Element, Grad, HalfElement, Moment, MomentRef, Param, Storage};
 pub use buffer::{Buffer, BufferElement};
 pub use element::Q8;
@@ -150,7 +152,8 @@ pub use error::Error;
 pub use exec::{Exec, RunTasks, Threads};
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
-pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
+pub use loss_scale::LossScaler;
+pub use norm::{NormOrder, clip_factor, first_nonfinite, grad_norm, grad_norms};
 pub use optimizer::{DynOptimizer, Optimizer};
 pub use pieces::Pool;
 pub use rows::{

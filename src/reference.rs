@@ -13,20 +13,26 @@
 //! All functions panic if the slices differ in length; a moment that the hyper-parameters do without
 //! may be empty.
 
+mod adabelief;
 mod adadelta;
 mod adagrad;
 mod adam;
 mod adamax;
+mod adan;
 mod ademamix;
 mod adopt;
 mod amsgrad;
+mod asgd;
+mod ftrl;
 mod lion;
 mod mixed;
 mod nadam;
 mod radam;
 mod rmsprop;
 mod rows;
+mod rprop;
 mod sgd;
+mod yogi;
 
 pub use mixed::{flush_subnormal, join, q8_block, q8_number, random, split, stochastic_bf16};
 pub use rows::{RowReference, series, sum_rows};

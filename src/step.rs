@@ -135,6 +135,12 @@ pub struct Report {
 /// range. Errors count the tensors of a call through all groups, from 0.
 #[inline]
 pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
+    // Constants and norms, too, depend on the modes.
+    pieces::with_default_float_modes(|| step_in_modes(groups, options))
+}
+
+#[inline]
+fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
     let cpu = options.exec.cpu()?;
     let mut constants = [0.0; CONSTANTS];
     let mut known = None;
@@ -159,7 +165,7 @@ pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<R
     let grad_norm = match options.grad_norm {
         Some(norm) => Some(norm),
         None if options.max_norm.is_some() || options.skip_nonfinite => {
-            Some(norm::of_groups(options.exec, cpu, groups))
+            Some(norm::of_groups(options.exec.threads, cpu, groups))
         }
         None => None,
     }

@@ -231,12 +231,6 @@ impl<'a, 'x> Group<'a, 'x> {
     pub fn new(optimizer: &'a dyn DynOptimizer, tensors: &'a mut [Tensor<'x>]) -> Self {
         Self { optimizer, tensors }
     }
-
-    /// The number of parameters of all tensors.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.tensors.iter().map(Tensor::len).sum()
-    }
 }
 
 impl fmt::Debug for Group<'_, '_> {

@@ -92,7 +92,7 @@ fn types(number: usize) -> Option<Types> {
         param: ParamType::F32,
         grad: GradType::F32,
         to_zero: false,
-        moments: [MomentType::F32; 3],
+        moments: [MomentType::F32; 4],
     };
     match number % 4 {
         0 => None,
@@ -101,7 +101,7 @@ fn types(number: usize) -> Option<Types> {
             param: ParamType::ALL[number / 4 % ParamType::ALL.len()],
             grad: GradType::ALL[number / 3 % GradType::ALL.len()],
             to_zero: number.is_multiple_of(3),
-            moments: [0, 1, 2].map(|moment| MomentType::ALL[(number / 5 + moment) % 3]),
+            moments: [0, 1, 2, 3].map(|moment| MomentType::ALL[(number / 5 + moment) % 3]),
         }),
     }
 }

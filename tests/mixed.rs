@@ -49,7 +49,12 @@ fn every_types() -> impl Iterator<Item = Types> {
                 MomentType::ALL.into_iter().map(move |second| {
                     count += 1;
                     let third = MomentType::ALL[count % 3];
-                    Types { param, grad, to_zero: count % 2 == 0, moments: [first, second, third] }
+                    Types {
+                        param,
+                        grad,
+                        to_zero: count % 2 == 0,
+                        moments: [first, second, third, first],
+                    }
                 })
             })
         })
@@ -87,7 +92,7 @@ impl ForEachRule for EveryRule {
         for exec in execs(false) {
             for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
                 let (param, grad) = (ParamType::ALL[2 * seed + 1], GradType::ALL[seed]);
-                let types = Types { param, grad, to_zero: false, moments: [moment; 3] };
+                let types = Types { param, grad, to_zero: false, moments: [moment; 4] };
                 let before = mixed(&rule, seed as u64, 700, types);
                 check_mixed(&rule, 5..8, StepOptions::default(), &[before], &Way::whole(exec));
             }
@@ -109,7 +114,7 @@ fn every_thread_count_and_cut_gives_the_reference_bits() {
         for exec in execs(true) {
             for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
                 let (param, grad) = (ParamType::ALL[seed + 3], GradType::ALL[seed]);
-                let types = Types { param, grad, to_zero: true, moments: [moment; 3] };
+                let types = Types { param, grad, to_zero: true, moments: [moment; 4] };
                 let tensors: Vec<_> = [40_000, 3, 0, 10_001, 70_000]
                     .iter()
                     .map(|&len| mixed(&adam, seed as u64, len, types))
@@ -225,7 +230,7 @@ fn mean_squares(moment: MomentType, start: f32, grad: f32) -> [f64; 2] {
         param: ParamType::F32,
         grad: GradType::F32,
         to_zero: false,
-        moments: [MomentType::F32, moment, moment],
+        moments: [MomentType::F32, moment, moment, moment],
     };
     // The block's largest element is another one: a lone value would be kept exactly.
     let value = |column, place: usize| match (column, place.is_multiple_of(256)) {
@@ -280,7 +285,7 @@ fn small_updates_of_bf16_parameters_are_not_lost_on_average() {
 fn split_parameters_have_the_bits_of_f32_ones() {
     let adam = Adam::adamw();
     let types = |param| {
-        let moments = [MomentType::F32; 3];
+        let moments = [MomentType::F32; 4];
         Types { param, grad: GradType::Bf16, to_zero: false, moments }
     };
     let columns: Columns<f32> = columns(&adam, 3, 1000, false);
@@ -370,7 +375,7 @@ fn noisy_run(param: ParamType, grad: GradType, moment: MomentType) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let target: Vec<f32> = (0..LEN).map(|_| rng.random_range(-1.0..1.0)).collect();
     let zeros = Columns::new(&Adam::default(), LEN, |_, _| 0.0);
-    let types = Types { param, grad, to_zero: false, moments: [moment; 3] };
+    let types = Types { param, grad, to_zero: false, moments: [moment; 4] };
     let mut tensor = MixedColumns::new(&Adam::default(), &zeros, types, 0);
     let mut losses = 0.0;
     for t in 1..=4000 {

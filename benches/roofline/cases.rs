@@ -1,16 +1,16 @@
-//! The cases: which tensors, and how a step over them is measured.
+//! The cases of dense steps: which tensors, and how a step over them is measured.
 
 use std::{ops::Range, time::Duration};
 
-use adamant::{Exec, Float, Isa, Optimizer, Rule, State, Tensor};
-use aligned_vec::{AVec, avec};
+use adamant::{Buffer, Float, Optimizer, Param, Rule, StepOptions, Tensor};
 use rayon::prelude::*;
 
 use crate::{
-    limits::{DIVISIONS, Divider, Stream, plain},
-    report::Row,
+    limits::{DIVIDED, Fastest, Place, Stream, divider},
+    plain,
+    report::{Measures, Row},
     support::Division,
-    timing::{Plan, time},
+    timing::{Plan, Time, time},
 };
 
 /// The tensors of a call.
@@ -22,10 +22,6 @@ pub struct Case {
 }
 
 impl Case {
-    pub fn dense(len: usize) -> Self {
-        Self::optimizer("dense", len)
-    }
-
     /// One tensor; the name is that of an optimizer.
     pub fn optimizer(name: &'static str, len: usize) -> Self {
         Self { name, lens: vec![len] }
@@ -65,12 +61,42 @@ impl Case {
 /// Memory for a case's tensors, taken in turn by everything that is measured.
 pub struct Arrays<R: Rule, F: Float> {
     rule: R,
-    param: AVec<F>,
-    grad: AVec<F>,
-    state: State<R, F>,
+    param: Buffer<F>,
+    grad: Buffer<F>,
+    /// None for a moment that the settings do without.
+    moments: Vec<Option<Placed<F>>>,
     /// Where the tensors lie: apart, as an allocator would put them.
     tensors: Vec<Range<usize>>,
+    /// Of each tensor.
+    steps: Vec<u64>,
     case: Case,
+}
+
+/// An array that begins where [`State`](adamant::State) would have it begin.
+struct Placed<F: Float> {
+    buffer: Buffer<F>,
+    start: usize,
+}
+
+impl<F: Float> Placed<F> {
+    fn new(len: usize, place: usize, kept: usize) -> Self {
+        let (line, page) = (64 / size_of::<F>(), 4096 / size_of::<F>());
+        let start = match len < page {
+            true => 0,
+            false => place * (page / (kept + 1)).next_multiple_of(line),
+        };
+        Self { buffer: filled(len + start, 0.0001), start }
+    }
+
+    fn get_mut(&mut self) -> &mut [F] {
+        &mut self.buffer[self.start..]
+    }
+}
+
+fn filled<F: Float>(len: usize, value: f64) -> Buffer<F> {
+    let mut buffer = Buffer::zeros(len);
+    buffer.fill(F::from_f64(value));
+    buffer
 }
 
 impl<R: Rule, F: Float> Arrays<R, F> {
@@ -84,156 +110,157 @@ impl<R: Rule, F: Float> Arrays<R, F> {
             start..end
         };
         let tensors: Vec<_> = case.lens.iter().map(place).collect();
-        let mut state = rule.state(end);
-        for moment in state.moments_mut() {
-            moment.fill(F::from_f64(0.0001));
+        let count = R::MOMENT_NAMES.as_ref().len();
+        let keeps = |moment: &usize| rule.start(*moment).is_some();
+        let kept = (0..count).filter(keeps).count();
+        let mut place = 0;
+        let moments = (0..count).map(|moment| {
+            keeps(&moment).then(|| {
+                place += 1;
+                Placed::new(end, place, kept)
+            })
+        });
+        Self {
+            rule,
+            moments: moments.collect(),
+            param: filled(end, 1.0),
+            grad: filled(end, 0.01),
+            steps: vec![0; tensors.len()],
+            tensors,
+            case,
         }
-        let (param, grad) = (avec![F::from_f64(1.0); end], avec![F::from_f64(0.01); end]);
-        Self { rule, param, grad, state, tensors, case }
     }
 
     fn kept(&self) -> usize {
-        self.state.moments().into_iter().filter(|moment| !moment.is_empty()).count()
+        self.moments.iter().flatten().count()
     }
 
-    /// The tensors of the case.
-    fn tensors(&mut self) -> Vec<Tensor<'_, R, F>> {
-        let moments = self.state.moments_mut();
-        cut(Tensor { param: &mut self.param, grad: &self.grad, moments }, &self.tensors)
+    /// Everything.
+    fn whole(&mut self) -> plain::Arrays<'_, F> {
+        let mut moments = self.moments.iter_mut();
+        let moments = std::array::from_fn(|_| match moments.next() {
+            Some(Some(moment)) => moment.get_mut(),
+            _ => &mut [],
+        });
+        plain::Arrays { param: &mut self.param, grad: &self.grad, moments }
     }
 
-    /// Repeats [`Stream`] over as many elements as the case has, in one tensor.
-    fn stream<const N: usize>(&mut self, exec: Exec, repetitions: usize) -> Duration {
-        let mut kept = self.state.moments_mut().into_iter().filter(|moment| !moment.is_empty());
-        let moments = std::array::from_fn(|_| kept.next().unwrap_or_default());
-        let whole = Tensor::<Stream<N>, F> { param: &mut self.param, grad: &self.grad, moments };
-        let (whole, _) = whole.split_at(self.case.elements());
-        let mut tensor = [whole];
-        time(repetitions, || {
-            Stream::<N>.step_many_on(exec, 1, &mut tensor).expect("a valid step");
-        })
+    /// The tensors of the case, as arrays.
+    fn parts(&mut self) -> Vec<plain::Arrays<'_, F>> {
+        let ranges = self.tensors.clone();
+        let (mut rest, mut parts, mut done) = (self.whole(), vec![], 0);
+        for range in ranges {
+            let (_, others) = rest.split_at(range.start - done);
+            let (part, others) = others.split_at(range.len());
+            parts.push(part);
+            (rest, done) = (others, range.end);
+        }
+        parts
+    }
+
+    /// A stream over as many elements as the case has.
+    fn stream(&mut self) -> Stream<'_> {
+        // Numbers of 8 bytes count as two of 4.
+        let scale = size_of::<F>() / 4;
+        let elements = self.case.elements();
+        let mut stream = Stream::new(elements * scale);
+        let (plain::Arrays { param, grad, moments }, _) = self.whole().split_at(elements);
+        stream.read(grad);
+        stream.change(param);
+        for moment in moments.into_iter().filter(|moment| !moment.is_empty()) {
+            stream.change(moment);
+        }
+        stream
+    }
+
+    fn step(&mut self, place: Place, repetitions: usize) -> Duration {
+        let (rule, count) = (self.rule, self.moments.len());
+        let mut steps = std::mem::take(&mut self.steps);
+        let parts = self.parts().into_iter().zip(&mut steps);
+        let mut tensors: Vec<Tensor<'_>> = parts
+            .map(|(plain::Arrays { param, grad, moments }, steps)| {
+                let moments = moments.into_iter().take(count).map(F::moment);
+                Tensor::new(Param::from(param), grad, steps).with_moments(moments)
+            })
+            .collect();
+        let options = StepOptions { exec: place.exec(), ..StepOptions::default() };
+        let time = time(repetitions, || {
+            let _ = rule.step_tensors(&mut tensors, &options).expect("a valid step");
+        });
+        drop(tensors);
+        self.steps = steps;
+        time
     }
 
     /// Measures a step against its limits, on the threads of the pool that this is called in.
-    pub fn measure(&mut self, exec: Exec, division: Division, plan: Plan) -> Row {
-        let threads = if exec.parallel { rayon::current_num_threads() } else { 1 };
-        let (rule, mut t) = (self.rule, 0);
-        let [step, stream, divider, plain] = plan.medians(|which, repetitions| match which {
-            0 => {
-                let mut tensors = self.tensors();
-                time(repetitions, || {
-                    t += 1;
-                    rule.step_many_on(exec, t, &mut tensors).expect("a valid step");
-                })
-            }
-            1 => match self.kept() {
-                0 => self.stream::<0>(exec, repetitions),
-                1 => self.stream::<1>(exec, repetitions),
-                2 => self.stream::<2>(exec, repetitions),
-                3 => self.stream::<3>(exec, repetitions),
-                _ => self.stream::<4>(exec, repetitions),
-            },
-            2 => divider::<F>(division, exec, repetitions),
-            _ => self.plain(exec.parallel, repetitions),
-        });
+    pub fn measure(&mut self, place: Place, division: Division, plan: Plan) -> Row {
         let elements = self.case.elements();
+        let root = division == Division::RootAndQuotient;
+        let fastest = Fastest::of(&[self.stream()], place, plan);
+        let [step, stream, other, divided, compiler, plain] =
+            plan.times(|which, repetitions| match which {
+                0 => self.step(place, repetitions),
+                1 | 2 => fastest.run(which - 1, &[self.stream()], place.isa, repetitions),
+                3 if division != Division::Nothing => divider::<F>(root, place, repetitions),
+                4 => self.for_any_cpu(place, repetitions),
+                5 if !place.parallel => self.for_isa(place, repetitions),
+                _ => Duration::MAX,
+            });
         let per_element = |nanoseconds: f64| nanoseconds / elements as f64;
-        let divider = match division {
+        let divided = match division {
             Division::Nothing => 0.0,
-            _ => divider / (DIVIDED * threads) as f64,
+            _ => divided.median / (DIVIDED * place.threads()) as f64,
         };
-        Row::new(
-            self.case.name,
-            F::NAME,
-            exec.isa,
+        let stream = per_element(Time::median_of_faster(stream, other));
+        let mut row = Row::new(Measures {
+            case: self.case.name.into(),
+            dtype: F::NAME,
+            place,
             elements,
-            threads,
-            per_element(step),
-            ((3 + 2 * self.kept()) * size_of::<F>()) as f64,
-            per_element(stream).max(divider),
-            Some(plain / step),
-        )
+            step: Time { median: per_element(step.median), ..step },
+            bytes_per_element: ((3 + 2 * self.kept()) * size_of::<F>()) as f64,
+            limit_ns_per_element: stream.max(divided),
+        });
+        row.speedup_over_compiler = Some(compiler.median / step.median);
+        row.speedup_over_plain = (!place.parallel).then(|| plain.median / step.median);
+        row
     }
 
-    fn plain(&mut self, parallel: bool, repetitions: usize) -> Duration {
+    /// The formula as a plain loop that is built for any CPU of this kind.
+    fn for_any_cpu(&mut self, place: Place, repetitions: usize) -> Duration {
         let rule = self.rule;
         let constants = rule.constants(10);
-        let run = |tensor: &mut Tensor<'_, R, F>| plain(rule, constants.as_ref(), tensor);
-        let mut tensors = self.tensors();
-        if parallel {
-            let mut pieces = vec![];
-            for mut rest in tensors {
-                while rest.param.len() > PLAIN_PIECE {
-                    let (piece, others) = rest.split_at(PLAIN_PIECE);
-                    pieces.push(piece);
-                    rest = others;
-                }
-                pieces.push(rest);
-            }
-            time(repetitions, || pieces.par_iter_mut().for_each(run))
-        } else {
-            time(repetitions, || tensors.iter_mut().for_each(run))
+        let run = |part: &mut plain::Arrays<'_, F>| {
+            plain::for_any_cpu(rule, constants.as_ref(), part);
+        };
+        let mut parts = self.parts();
+        if !place.parallel {
+            return time(repetitions, || parts.iter_mut().for_each(run));
         }
+        let mut pieces = vec![];
+        for mut rest in parts {
+            while rest.param.len() > PLAIN_PIECE {
+                let (piece, others) = rest.split_at(PLAIN_PIECE);
+                pieces.push(piece);
+                rest = others;
+            }
+            pieces.push(rest);
+        }
+        time(repetitions, || pieces.par_iter_mut().for_each(run))
     }
-}
 
-fn cut<'a, R: Rule, F: Float>(
-    mut rest: Tensor<'a, R, F>,
-    ranges: &[Range<usize>],
-) -> Vec<Tensor<'a, R, F>> {
-    let (mut tensors, mut done) = (vec![], 0);
-    for range in ranges {
-        let (_, others) = rest.split_at(range.start - done);
-        let (tensor, others) = others.split_at(range.len());
-        tensors.push(tensor);
-        (rest, done) = (others, range.end);
+    /// The formula as a plain loop that is built for the instruction set, on one thread.
+    fn for_isa(&mut self, place: Place, repetitions: usize) -> Duration {
+        let rule = self.rule;
+        let constants = rule.constants(10);
+        let mut parts = self.parts();
+        time(repetitions, || {
+            for part in &mut parts {
+                plain::for_isa(place.isa, rule, constants.as_ref(), part);
+            }
+        })
     }
-    tensors
 }
 
 /// The elements in a piece of the compiler's loop where it runs on several threads.
 const PLAIN_PIECE: usize = 16 << 10;
-
-/// Divisions of each thread in a run of the divider.
-pub const DIVIDED: usize = 1024 * DIVISIONS;
-
-/// The time in which every thread does [`DIVIDED`] divisions, each of a root or not.
-pub fn divider<F: Float>(division: Division, exec: Exec, repetitions: usize) -> Duration {
-    match division {
-        Division::RootAndQuotient => divide::<true, F>(exec, repetitions),
-        Division::Quotient => divide::<false, F>(exec, repetitions),
-        Division::Nothing => Duration::MAX,
-    }
-}
-
-fn divide<const ROOT: bool, F: Float>(exec: Exec, repetitions: usize) -> Duration {
-    let serial = Exec { parallel: false, ..exec };
-    let run = || {
-        let (mut param, grad) = ([F::from_f64(1.0); 1024], [F::from_f64(0.5); 1024]);
-        let mut tensor =
-            [Tensor::<Divider<ROOT>, F> { param: &mut param, grad: &grad, moments: [] }];
-        for _ in 0..repetitions {
-            Divider::<ROOT>.step_many_on(serial, 1, &mut tensor).expect("a valid step");
-        }
-    };
-    time(1, || {
-        if exec.parallel {
-            rayon::broadcast(|_| run());
-        } else {
-            run();
-        }
-    })
-}
-
-/// What memory and divider can do, for the report's header: gigabytes a second that stream through
-/// arrays larger than the caches, and nanoseconds for a square root and a division.
-pub fn ceilings(isa: Isa, parallel: bool, elements: usize, plan: Plan) -> (f64, f64) {
-    let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let exec = Exec { isa, parallel };
-    let mut arrays = Arrays::<_, f32>::new(Stream::<2>, Case::dense(elements));
-    let [stream, divider] = plan.medians(|which, repetitions| match which {
-        0 => arrays.stream::<2>(exec, repetitions),
-        _ => divide::<true, f32>(exec, repetitions),
-    });
-    (28.0 * elements as f64 / stream, divider / (DIVIDED * threads) as f64)
-}

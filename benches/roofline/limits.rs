@@ -1,184 +1,139 @@
-//! What a step is measured against: rules that move a step's bytes or do its divisions, and the
-//! loop that the compiler makes of the formula.
+//! What this machine can do at most: moving the bytes of a step, and its square roots and divisions.
+//!
+//! Code of its own, which shares nothing with the kernels that it judges.
 
-use std::ops::{Add, Div, Mul, Neg, Sub};
+mod divide;
+mod stream;
+mod sweep;
 
-use adamant::{Arity, Count, Error, Float, Lanes, Many, Rule, Tensor};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
-/// Moves the bytes of a step with `N` moments, through the same kernel, and leaves every value as
-/// it was.
-#[derive(Clone, Copy)]
-pub struct Stream<const N: usize>;
+use adamant::{Exec, Isa, Threads};
 
-impl<const N: usize> Rule for Stream<N> {
-    type Moments = Count<N>;
-    type Constants = Count<1>;
-    const MOMENT_NAMES: [&'static str; N] = ["moment"; N];
+use crate::timing::{Plan, Time, time};
 
-    fn check(&self) -> Result<(), Error> {
-        Ok(())
+pub use divide::{DIVIDED, divider};
+pub use stream::Stream;
+use stream::{Loop, STEPS};
+pub use sweep::Shape;
+
+/// Where something runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub isa: Isa,
+    /// On all threads of the pool, or on the calling one.
+    pub parallel: bool,
+}
+
+impl Place {
+    pub fn threads(self) -> usize {
+        if self.parallel { rayon::current_num_threads() } else { 1 }
     }
 
-    fn constants(&self, _t: u64) -> [f64; 1] {
-        [0.0]
-    }
-
-    #[inline(always)]
-    fn update<L: Lanes>(
-        &self,
-        &[zero]: &[L; 1],
-        param: L,
-        grad: L,
-        mut moments: [L; N],
-    ) -> (L, [L; N]) {
-        let nothing = zero * grad;
-        for moment in &mut moments {
-            *moment = *moment + nothing;
-        }
-        (param + nothing, moments)
+    pub fn exec(self) -> Exec<'static> {
+        let threads = if self.parallel { Threads::Rayon } else { Threads::Serial };
+        Exec { isa: Some(self.isa), threads }
     }
 }
 
-/// Keeps the divider busy with operands in registers: [`DIVISIONS`] divisions for each element that
-/// it reads, each of a square root if `ROOT`.
-#[derive(Clone, Copy)]
-pub struct Divider<const ROOT: bool>;
+/// How far ahead of the loop memory is asked for, in bytes of each array; 0 for not at all.
+const AHEAD: [usize; 6] = [0, 256, 512, 1 << 10, 2 << 10, 4 << 10];
 
-const CHAINS: usize = 8;
-const LINKS: usize = 32;
-/// Divisions of [`Divider`] for each element.
-pub const DIVISIONS: usize = CHAINS * LINKS;
-
-impl<const ROOT: bool> Rule for Divider<ROOT> {
-    type Moments = Count<0>;
-    type Constants = Count<1>;
-    const MOMENT_NAMES: [&'static str; 0] = [];
-
-    fn check(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn constants(&self, _t: u64) -> [f64; 1] {
-        // Leads every chain of roots to a number that no divider has a short cut for.
-        [0.7]
-    }
-
-    #[inline(always)]
-    fn update<L: Lanes>(&self, &[c]: &[L; 1], param: L, grad: L, []: [L; 0]) -> (L, [L; 0]) {
-        // Each chain waits for itself; enough of them side by side, and the divider never idles.
-        let mut chains = [param; CHAINS];
-        for (chain, start) in chains.iter_mut().zip(1..) {
-            *chain = grad.splat(f64::from(start)) + grad;
-        }
-        for _ in 0..LINKS {
-            for chain in &mut chains {
-                *chain = c / if ROOT { chain.sqrt() } else { *chain };
-            }
-        }
-        let mut sum = param;
-        for chain in chains {
-            sum = sum.min(chain);
-        }
-        (sum, [])
-    }
+/// A loop that moves bytes, and into how many pieces threads cut its work.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    how: Loop,
+    pieces: usize,
 }
 
-/// A plain number, whose products are not fused with sums: fused ones would be calls into a library
-/// on the instruction set that the build is for.
-#[derive(Clone, Copy)]
-pub struct Plain<F>(pub F);
+/// The two fastest ways to move some bytes. The limit is what the faster one takes in the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Fastest([Way; 2]);
 
-macro_rules! operator {
-    ($($operator:ident::$method:ident),+) => {$(
-        impl<F: Float> $operator for Plain<F> {
-            type Output = Self;
+/// What a choice depends on.
+type Key = (Place, Vec<Shape>, usize);
 
-            #[inline(always)]
-            fn $method(self, other: Self) -> Self {
-                Self(self.0.$method(other.0))
-            }
+/// Choices that were made: other optimizers move the same bytes.
+static CHOSEN: Mutex<BTreeMap<Key, Fastest>> = Mutex::new(BTreeMap::new());
+
+impl Fastest {
+    /// Tries all loops on these streams, which follow each other, unless that has been done before.
+    pub fn of(streams: &[Stream<'_>], place: Place, plan: Plan) -> Self {
+        let shapes = streams.iter().map(Stream::shape).collect();
+        let elements = streams.iter().map(Stream::elements).max().unwrap_or(0);
+        let key = (place, shapes, elements);
+        let known = || CHOSEN.lock().ok()?.get(&key).copied();
+        if let Some(found) = known() {
+            return found;
         }
-    )+};
-}
-
-operator!(Add::add, Sub::sub, Mul::mul, Div::div);
-
-impl<F: Float> Neg for Plain<F> {
-    type Output = Self;
-
-    #[inline(always)]
-    fn neg(self) -> Self {
-        Self(-self.0)
-    }
-}
-
-impl<F: Float> Lanes for Plain<F> {
-    type Mask = bool;
-
-    #[inline(always)]
-    fn splat(self, value: f64) -> Self {
-        Self(F::from_f64(value))
+        let found = Self::choose(streams, elements, place, plan);
+        if let Ok(mut chosen) = CHOSEN.lock() {
+            chosen.insert(key, found);
+        }
+        found
     }
 
-    #[inline(always)]
-    fn mul_add(self, factor: Self, addend: Self) -> Self {
-        self * factor + addend
-    }
-
-    #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self(self.0.sqrt())
-    }
-
-    #[inline(always)]
-    fn abs(self) -> Self {
-        Self(self.0.abs())
-    }
-
-    #[inline(always)]
-    fn less_than(self, other: Self) -> bool {
-        self.0 < other.0
-    }
-
-    #[inline(always)]
-    fn select(mask: bool, yes: Self, no: Self) -> Self {
-        if mask { yes } else { no }
-    }
-
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        Self(self.0.max(other.0))
-    }
-
-    #[inline(always)]
-    fn min(self, other: Self) -> Self {
-        Self(self.0.min(other.0))
-    }
-}
-
-/// The formula as a loop that the compiler vectorises by itself.
-#[inline(never)]
-pub fn plain<R: Rule, F: Float>(rule: R, constants: &[f64], tensor: &mut Tensor<'_, R, F>) {
-    let k = R::Constants::from_fn(|i| Plain(F::from_f64(constants[i])));
-    let len = tensor.param.len();
-    let (param, grad) = (&mut tensor.param[..len], &tensor.grad[..len]);
-    let moments = tensor.moments.as_mut();
-    let kept: Many<R::Moments, bool> = R::Moments::from_fn(|moment| rule.start(moment).is_some());
-    let kept = kept.as_ref();
-    for (moment, &kept) in moments.iter_mut().zip(kept) {
-        *moment = &mut std::mem::take(moment)[..if kept { len } else { 0 }];
-    }
-    for i in 0..len {
-        let old = R::Moments::from_fn(|moment| match kept[moment] {
-            true => Plain(moments[moment][i]),
-            false => Plain(F::default()),
+    fn choose(streams: &[Stream<'_>], elements: usize, place: Place, plan: Plan) -> Self {
+        let loops: Vec<Loop> = STEPS
+            .into_iter()
+            .filter(|&registers| registers == 1 || Loop::step(place.isa, registers) <= elements)
+            .flat_map(|registers| AHEAD.map(|ahead| Loop { registers, ahead }))
+            .collect();
+        let many = 4 * place.threads();
+        let pieces = if place.parallel { many } else { 1 };
+        let fastest = plan.fastest(loops.len(), |which, repetitions| {
+            run(streams, place.isa, Way { how: loops[which], pieces }, repetitions)
         });
-        let (next, new) = rule.update(&k, Plain(param[i]), Plain(grad[i]), old);
-        param[i] = next.0;
-        for ((moment, new), &kept) in moments.iter_mut().zip(new).zip(kept) {
-            if kept {
-                moment[i] = new.0;
-            }
+        let fastest = fastest.map(|which| loops[which]);
+        if !place.parallel {
+            return Self(fastest.map(|how| Way { how, pieces }));
         }
+        // Little work is done sooner by fewer threads.
+        let ways = [1, place.threads(), many].map(|pieces| Way { how: fastest[0], pieces });
+        let best = plan.fastest(ways.len(), |which, repetitions| {
+            run(streams, place.isa, ways[which], repetitions)
+        });
+        let pieces = ways[best[0]].pieces;
+        Self(fastest.map(|how| Way { how, pieces }))
+    }
+
+    /// The time of one of both ways.
+    pub fn run(
+        self,
+        which: usize,
+        streams: &[Stream<'_>],
+        isa: Isa,
+        repetitions: usize,
+    ) -> Duration {
+        run(streams, isa, self.0[which], repetitions)
+    }
+}
+
+fn run(streams: &[Stream<'_>], isa: Isa, way: Way, repetitions: usize) -> Duration {
+    time(repetitions, || streams.iter().for_each(|stream| stream.run(isa, way.how, way.pieces)))
+}
+
+/// What memory and divider can do, for the report's header: gigabytes a second that stream through
+/// arrays larger than the caches, as Adam's do, and nanoseconds for a square root and a division.
+pub fn ceilings(place: Place, elements: usize, plan: Plan) -> (f64, f64) {
+    let mut arrays: [_; 4] = std::array::from_fn(|_| aligned_vec::avec![0_f32; elements]);
+    let [grad, change @ ..] = &mut arrays;
+    let mut stream = Stream::new(elements);
+    stream.read(grad);
+    change.iter_mut().for_each(|array| stream.change(array));
+    let streams = [stream];
+    let fastest = Fastest::of(&streams, place, plan);
+    let [first, second, division] = plan.times(|which, repetitions| match which {
+        0 | 1 => fastest.run(which, &streams, place.isa, repetitions),
+        _ => divider::<f32>(true, place, repetitions),
+    });
+    let stream = Time::median_of_faster(first, second);
+    (28.0 * elements as f64 / stream, division.median / (DIVIDED * place.threads()) as f64)
+}
+
+impl Time {
+    /// The median of the faster one.
+    pub fn median_of_faster(a: Self, b: Self) -> f64 {
+        a.median.min(b.median)
     }
 }

@@ -1,6 +1,6 @@
 //! What machine this is.
 
-use std::{fmt, fs, thread};
+use std::{fmt, fs, thread, time::Duration};
 
 use adamant::Isa;
 use serde::Serialize;
@@ -28,6 +28,50 @@ impl Machine {
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         }
     }
+}
+
+impl Machine {
+    /// A name for files: `amd-epyc-family-25-model-17`.
+    pub fn file_name(&self) -> String {
+        let is_word = |c: char| c.is_ascii_alphanumeric();
+        let words = self.cpu.split(|c| !is_word(c)).filter(|word| !word.is_empty());
+        words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
+    }
+
+    /// Says so where other programs are running.
+    pub fn warn(&self) {
+        if let Some(busy) = busy_cores()
+            && busy > 0.1
+        {
+            eprintln!(
+                "warning: other programs keep {busy:.1} of {} cores busy; the numbers will be off",
+                self.cores
+            );
+        }
+    }
+}
+
+/// How many cores were busy for half a second in which this program slept, as far as the system tells.
+///
+/// The load average would count the build that came before.
+fn busy_cores() -> Option<f64> {
+    const TIME: Duration = Duration::from_millis(500);
+    let before = busy_seconds()?;
+    thread::sleep(TIME);
+    Some((busy_seconds()? - before) / TIME.as_secs_f64())
+}
+
+/// Seconds that cores have been busy with user and system code, or taken by other virtual machines.
+fn busy_seconds() -> Option<f64> {
+    /// Fields of the first line, after the name: user, nice, system; idle and waiting; interrupts (two
+    /// fields), stolen.
+    const BUSY: [usize; 6] = [0, 1, 2, 5, 6, 7];
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let fields = stat.lines().next()?.split_whitespace().skip(1);
+    let ticks: Vec<f64> = fields.map_while(|field| field.parse().ok()).collect();
+    let busy = BUSY.iter().filter_map(|&field| ticks.get(field));
+    Some(busy.sum::<f64>() / TICKS_PER_SECOND)
 }
 
 impl fmt::Display for Machine {

@@ -1,38 +1,29 @@
 //! How close a step comes to what this machine can do.
 //!
 //! ```text
-//! cargo bench --bench roofline -- [--quick] [--json FILE] [--svg FILE]
+//! cargo bench --bench roofline -- [--quick] [--case NAME] [--json FILE] [--svg FILE]
+//! cargo bench --bench roofline -- --json benches/results/
+//! cargo bench --bench roofline -- --draw benches/results/*.json --svg FILE
 //! ```
 //!
 //! The limit of each case is measured in the same run, in turn with the step: the slower of moving
 //! the same bytes through the same arrays on the same threads, and of the square roots and divisions
-//! alone. The last column is the speed-up over the loop that the compiler vectorises by itself.
+//! alone. It comes from loops of its own (`limits`): the bytes go through the fastest of 18 loops, with
+//! one, two or four registers at a time, and memory asked for at six distances or not at all. A run
+//! explains columns and cases where it prints them.
 //!
-//! Cases: `dense` is Adam over one tensor, from inside the pool where there are several threads, and
-//! `dense-outside` from a thread that is in none; `call` is Adam over 16 elements, `1000x1024` and
-//! `gpt2` over many tensors; others are optimizers by name.
-//!
-//! `rows-lazy-64x4096` is a lazy step of Adam on 4,096 indices, a fifth of them duplicates, into a table
-//! of 1 Mi rows of 64; `rows-rowwise` keeps one second moment a row, and `rows-dense-equivalent` catches
-//! up by the series. Rows come fresh from memory, or with `-zipf` as words do; `-cached` is a small table;
-//! `-huge` lies on huge pages, as [`Buffer`](adamant::Buffer) does. The limit is that of the same rows
-//! once each, in order, with gradients that are summed already, trivial arithmetic and prefetches; the
-//! elements are those of the gradient.
-//!
-//! Adam in mixed precision, computed in `f32`: `bf16-f32` and `f16-f32` have parameters and gradients of
-//! 16 bits and moments in `f32`; `f32-bf16grad` has gradients alone in bf16, `split` parameters in two
-//! halves, too, `bf16-moments` moments alone; `bf16` is all in bf16, rounded at random, and `q8` has
-//! moments of 8 bits and the rest in `f32`. `tail` is all that follows a backward pass, in `f32`: the
-//! norm of the gradients, and AdamW that clips and unscales them, writes a copy of the parameters in bf16
-//! and leaves gradients of zero. `norm` is that norm alone. `flush` is a step in `f32` that makes
-//! subnormal moments 0, compared with one on subnormal moments. The limit moves the same bytes through
-//! the same arrays with trivial arithmetic, or divides; `tail` and `q8` are compared with a step in
-//! `f32`, too, and `q8` with the limit of that step, in turn with the rest.
+//! For tables, the limit is that of the same rows once each, in order, with gradients that are summed
+//! already, trivial arithmetic and prefetches; the elements are those of the gradient. `tail` and `q8` are
+//! compared with a step in `f32`, too, and `q8` with the limit of that step, in turn with the rest;
+//! `flush` is compared with a step on subnormal moments.
 
 mod cases;
+mod draw;
 mod limits;
 mod machine;
 mod mixed;
+mod names;
+mod plain;
 mod report;
 mod rows;
 #[path = "../support/mod.rs"]
@@ -41,10 +32,11 @@ mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{BuiltIn, Exec, Float, Isa, Rule};
+use adamant::{BuiltIn, Float, Isa, Rule};
 use clap::Parser;
 
-use cases::{Arrays, Case, ceilings};
+use cases::{Arrays, Case};
+use limits::{Place, ceilings};
 use machine::Machine;
 use mixed::MixedCase;
 use report::{Ceiling, Header, Report, Row};
@@ -55,21 +47,25 @@ use timing::Plan;
 /// Measures optimizer steps against the limits of this machine.
 #[derive(Parser)]
 struct Options {
-    /// Fewer cases and rounds: under a minute
+    /// Fewer cases and rounds: some minutes
     #[arg(long)]
     quick: bool,
 
-    /// Only cases whose name contains this
+    /// Only cases of this name, or whose name goes on with a hyphen
     #[arg(long, value_name = "NAME", default_value = "")]
     case: String,
 
-    /// Write header and rows into this JSON file
+    /// Write header and rows into this JSON file; in a folder, into a file named after the CPU
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
     /// Draw the fraction of the limit over the size into this SVG file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+
+    /// Measure nothing: draw the runs in these JSON files into one picture, a line for each
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "svg")]
+    draw: Vec<PathBuf>,
 
     /// Passed by `cargo bench`
     #[arg(long, hide = true)]
@@ -82,20 +78,36 @@ impl Options {
         Plan { rounds, least: Duration::from_millis(least) }
     }
 
+    fn wants(&self, name: &str) -> bool {
+        names::fits(&self.case, name)
+    }
+
     /// The cases of an optimizer; Adam, which is first and by the name `dense`, has more.
     fn cases(&self, name: &'static str) -> Vec<Case> {
         let is_adam = name == "dense";
         let sizes: &[usize] = match (self.quick, is_adam) {
             (true, true) => &[1 << 10, 16 << 10, 256 << 10, 1 << 20, 16 << 20],
             (true, false) => &[16 << 10, 4 << 20],
-            (false, _) => &[1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 16 << 20, 64 << 20],
+            (false, true) => &[
+                1 << 10,
+                4 << 10,
+                16 << 10,
+                64 << 10,
+                256 << 10,
+                512 << 10,
+                1 << 20,
+                4 << 20,
+                16 << 20,
+                64 << 20,
+            ],
+            (false, false) => &[16 << 10, 256 << 10, 4 << 20],
         };
         let mut cases = vec![];
         cases.extend(is_adam.then(Case::call));
         cases.extend(sizes.iter().map(|&size| Case::optimizer(name, size)));
         cases.extend(is_adam.then(Case::thousand));
         cases.extend((is_adam && !self.quick).then(Case::gpt2));
-        cases.retain(|case| case.name.contains(&self.case));
+        cases.retain(|case| self.wants(case.name));
         cases
     }
 
@@ -108,42 +120,57 @@ impl Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    if let (false, Some(svg)) = (options.draw.is_empty(), &options.svg) {
+        let read = |path: &PathBuf| Ok(serde_json::from_slice(&fs::read(path)?)?);
+        let runs: Result<Vec<draw::Run>, Box<dyn Error>> = options.draw.iter().map(read).collect();
+        return draw::compare(&runs?, svg);
+    }
+
     let best = Isa::selected()?;
     let machine = Machine::detect(best);
     println!("{machine}");
+    machine.warn();
 
     let header = Header { machine, ceilings: measure_ceilings(&options, best) };
     println!("\n{}", Row::heading());
-    let mut measured = Measured { options: &options, best, rows: vec![] };
+    let mut measured = Measured { options: &options, best, rows: vec![], explained: "" };
     for_each_optimizer(&mut measured);
     measured.rows();
     measured.mixed();
-    let rows = measured.rows;
+    let report = Report { header, rows: measured.rows };
+    if report.rows.is_empty() {
+        return Err(format!("there is no case by the name {}", options.case).into());
+    }
+    report.warn();
 
-    let report = Report { header, rows };
+    let json = serde_json::to_string_pretty(&report)?;
     if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_string_pretty(&report)?)?;
+        let path = match path.is_dir() {
+            true => path.join(format!("{}.json", report.header.machine.file_name())),
+            false => path.clone(),
+        };
+        fs::write(path, &json)?;
     }
     if let Some(path) = &options.svg {
-        report.draw(path)?;
+        serde_json::from_str::<draw::Run>(&json)?.draw(path)?;
     }
     Ok(())
 }
 
 /// On one thread, and on all of the pool where it has more.
-fn thread_counts() -> impl Iterator<Item = bool> {
-    [false, true].into_iter().filter(|&parallel| !parallel || rayon::current_num_threads() > 1)
+fn places(isa: Isa) -> impl Iterator<Item = Place> {
+    let places = [false, true].map(|parallel| Place { isa, parallel });
+    places.into_iter().filter(|place| !place.parallel || place.threads() > 1)
 }
 
 fn measure_ceilings(options: &Options, best: Isa) -> Vec<Ceiling> {
     let elements = if options.quick { 16 << 20 } else { 64 << 20 };
     let mut found = vec![];
     for isa in options.isas("dense", best) {
-        for parallel in thread_counts() {
-            let threads = if parallel { rayon::current_num_threads() } else { 1 };
-            let measure = || ceilings(isa, parallel, elements, options.plan());
-            let (stream_gb_per_s, sqrt_and_div_ns) = inside(parallel, measure);
-            let isa = isa.name();
+        for place in places(isa) {
+            let measure = || ceilings(place, elements, options.plan());
+            let (stream_gb_per_s, sqrt_and_div_ns) = inside(place, measure);
+            let (isa, threads) = (isa.name(), place.threads());
             let ceiling = Ceiling { isa, threads, stream_gb_per_s, sqrt_and_div_ns };
             println!("{ceiling}");
             found.push(ceiling);
@@ -157,6 +184,8 @@ struct Measured<'a> {
     options: &'a Options,
     best: Isa,
     rows: Vec<Row>,
+    /// What was said of the last row's case.
+    explained: &'static str,
 }
 
 impl ForEachOptimizer for Measured<'_> {
@@ -175,13 +204,17 @@ impl Measured<'_> {
         for case in self.options.cases(name) {
             let mut arrays = Arrays::<R, F>::new(rule, case.clone());
             for isa in self.options.isas(name, self.best) {
-                for parallel in thread_counts().filter(|parallel| !parallel || case.name != "call")
-                {
-                    let exec = Exec { isa, parallel };
-                    self.add(inside(parallel, || arrays.measure(exec, division, plan)));
+                let on_threads = |place: &Place| !place.parallel || case.name != "call";
+                for place in places(isa).filter(on_threads) {
+                    let mut row = inside(place, || arrays.measure(place, division, plan));
+                    if case.name == "call" {
+                        row.ns_per_call = Some(row.ns_per_element * row.elements as f64);
+                    }
+                    self.add(row);
                 }
-                if case.name == "dense" && rayon::current_num_threads() > 1 {
-                    let outside = arrays.measure(Exec { isa, parallel: true }, division, plan);
+                let place = Place { isa, parallel: true };
+                if case.name == "dense" && place.threads() > 1 {
+                    let outside = arrays.measure(place, division, plan);
                     self.add(Row { case: "dense-outside".into(), ..outside });
                 }
             }
@@ -192,13 +225,12 @@ impl Measured<'_> {
     fn rows(&mut self) {
         let plan = self.options.plan();
         for case in RowCase::all(self.options.quick) {
-            if !case.name().contains(&self.options.case) {
+            if !self.options.wants(&case.name()) {
                 continue;
             }
             let mut arrays = rows::Arrays::new(case);
-            for parallel in thread_counts() {
-                let exec = Exec { isa: self.best, parallel };
-                self.add(inside(parallel, || arrays.measure(exec, plan)));
+            for place in places(self.best) {
+                self.add(inside(place, || arrays.measure(place, plan)));
             }
         }
     }
@@ -207,24 +239,31 @@ impl Measured<'_> {
     fn mixed(&mut self) {
         let plan = self.options.plan();
         for case in MixedCase::all(self.options.quick) {
-            if !case.name().contains(&self.options.case) {
+            if !self.options.wants(case.name()) {
                 continue;
             }
             let mut arrays = mixed::Arrays::new(case);
-            for parallel in thread_counts() {
-                let exec = Exec { isa: self.best, parallel };
-                self.add(inside(parallel, || arrays.measure(exec, plan)));
+            for place in places(self.best) {
+                self.add(inside(place, || arrays.measure(place, plan)));
             }
         }
     }
 
     fn add(&mut self, row: Row) {
+        let what = names::explain(&row.case);
+        if what != self.explained {
+            println!("\n{}: {what}", row.case);
+            if row.case.starts_with("rows") && !self.explained.contains("listed") {
+                println!("{}", names::PARTS);
+            }
+            self.explained = what;
+        }
         println!("{row}");
         self.rows.push(row);
     }
 }
 
 /// Runs in the pool, where steps on many threads are at home, or on a thread outside of it.
-fn inside<T: Send>(parallel: bool, run: impl FnOnce() -> T + Send) -> T {
-    if parallel { rayon::scope(|_| run()) } else { run() }
+fn inside<T: Send>(place: Place, run: impl FnOnce() -> T + Send) -> T {
+    if place.parallel { rayon::scope(|_| run()) } else { run() }
 }

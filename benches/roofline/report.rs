@@ -1,12 +1,10 @@
-//! What was measured, as a table, as JSON and as a picture.
+//! What was measured, as a table and as JSON.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::fmt;
 
-use adamant::Isa;
-use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::machine::Machine;
+use crate::{limits::Place, machine::Machine, timing::Time};
 
 /// One case, measured.
 #[derive(Clone, Serialize)]
@@ -17,11 +15,14 @@ pub struct Row {
     pub elements: usize,
     pub threads: usize,
     pub ns_per_element: f64,
+    /// The middle half of the rounds lies within this share of the median.
+    pub spread: f64,
     pub bytes_per_element: f64,
     pub gb_per_s: f64,
     pub limit_ns_per_element: f64,
     pub fraction_of_limit: f64,
     pub speedup_over_compiler: Option<f64>,
+    pub speedup_over_plain: Option<f64>,
     /// Of tables: the time of a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub us_per_step: Option<f64>,
@@ -46,31 +47,35 @@ pub struct Row {
     pub ns_per_call: Option<f64>,
 }
 
+/// What a row is made of; times are those of an element, in nanoseconds.
+pub struct Measures {
+    pub case: String,
+    pub dtype: &'static str,
+    pub place: Place,
+    pub elements: usize,
+    pub step: Time,
+    pub bytes_per_element: f64,
+    pub limit_ns_per_element: f64,
+}
+
 impl Row {
-    #[allow(clippy::too_many_arguments, reason = "the columns, in their order")]
-    pub fn new(
-        case: impl Into<String>,
-        dtype: &'static str,
-        isa: Isa,
-        elements: usize,
-        threads: usize,
-        ns_per_element: f64,
-        bytes_per_element: f64,
-        limit_ns_per_element: f64,
-        speedup_over_compiler: Option<f64>,
-    ) -> Self {
+    pub fn new(measures: Measures) -> Self {
+        let Measures { case, dtype, place, elements, step, .. } = measures;
+        let Measures { bytes_per_element, limit_ns_per_element, .. } = measures;
         Self {
-            case: case.into(),
+            case,
             dtype,
-            isa: isa.name(),
+            isa: place.isa.name(),
             elements,
-            threads,
-            ns_per_element,
+            threads: place.threads(),
+            ns_per_element: step.median,
+            spread: step.spread,
             bytes_per_element,
-            gb_per_s: bytes_per_element / ns_per_element,
+            gb_per_s: bytes_per_element / step.median,
             limit_ns_per_element,
-            fraction_of_limit: limit_ns_per_element / ns_per_element,
-            speedup_over_compiler,
+            fraction_of_limit: limit_ns_per_element / step.median,
+            speedup_over_compiler: None,
+            speedup_over_plain: None,
             us_per_step: None,
             times_lazy: None,
             speedup_over_dense: None,
@@ -81,9 +86,28 @@ impl Row {
         }
     }
 
+    /// The columns' names, and what they are.
     pub fn heading() -> String {
-        format!(
-            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10} {:>6} {:>7} {:>10} {:>8} {:>9}",
+        let columns = [
+            ("ns/element", "the time of a step for each element: the median of all rounds"),
+            ("bytes", "that a step reads and writes for each element"),
+            ("GB/s", "these bytes over that time"),
+            ("limit ns", "the slower of two things, measured in the same run by code of its own:"),
+            ("", "moving the same bytes; the square roots and divisions of the formula"),
+            ("of limit", "the limit over the time: 1 is as fast as this machine can be"),
+            ("x compiler", "the time of a plain loop over that of a step, on as many threads;"),
+            ("", "the loop is built for any CPU of this kind"),
+            (
+                "x plain",
+                "the same with a loop that is built for the instruction set, on one thread",
+            ),
+        ];
+        let mut text = String::from("Columns:\n");
+        for (name, what) in columns {
+            text += &format!("  {name:<11} {what}\n");
+        }
+        text + &format!(
+            "\n{:<36} {:<5} {:>9} {:>7} {:<6} {:>10} {:>6} {:>7} {:>10} {:>8} {:>10} {:>8}",
             "case",
             "type",
             "elements",
@@ -94,7 +118,8 @@ impl Row {
             "GB/s",
             "limit ns",
             "of limit",
-            "x compiler"
+            "x compiler",
+            "x plain"
         )
     }
 }
@@ -103,7 +128,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10.4} {:>6.1} {:>7.1} {:>10.4} {:>8.3} {:>10}",
+            "{:<36} {:<5} {:>9} {:>7} {:<6} {:>10.4} {:>6.1} {:>7.1} {:>10.4} {:>8.3} {:>10} {:>8}",
             self.case,
             self.dtype,
             elements(self.elements),
@@ -114,7 +139,8 @@ impl fmt::Display for Row {
             self.gb_per_s,
             self.limit_ns_per_element,
             self.fraction_of_limit,
-            self.speedup_over_compiler.map_or("-".into(), |times| format!("{times:.2}")),
+            times(self.speedup_over_compiler),
+            times(self.speedup_over_plain),
         )?;
         if let Some(us) = self.us_per_step {
             write!(f, "  {us:.0} us a step")?;
@@ -141,8 +167,12 @@ impl fmt::Display for Row {
     }
 }
 
+fn times(times: Option<f64>) -> String {
+    times.map_or("-".into(), |times| format!("{times:.2}"))
+}
+
 /// `16 Ki` for 16,384.
-fn elements(count: usize) -> String {
+pub fn elements(count: usize) -> String {
     match count {
         _ if count >= 1 << 20 && count.is_multiple_of(1 << 20) => format!("{} Mi", count >> 20),
         _ if count >= 1 << 10 && count.is_multiple_of(1 << 10) => format!("{} Ki", count >> 10),
@@ -186,60 +216,19 @@ impl fmt::Display for Ceiling {
 }
 
 impl Report {
-    /// Draws the fraction of the limit over the size, a line for each set, type and thread count.
-    pub fn draw(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-        let mut lines: BTreeMap<_, Vec<(f64, f64)>> = BTreeMap::new();
-        for row in self.rows.iter().filter(|row| row.case == "dense") {
-            let line = lines.entry((row.dtype, row.threads, row.isa)).or_default();
-            line.push((row.elements as f64, row.fraction_of_limit));
+    /// Says so where the times of many cases differ from round to round.
+    pub fn warn(&self) {
+        let unsteady = self.rows.iter().filter(|row| row.spread > STEADY).count();
+        if 4 * unsteady > self.rows.len() {
+            eprintln!(
+                "\nwarning: in {unsteady} of {} rows the middle half of the rounds spreads over more than \
+                 {:.0} % of the median: other work was running, and the numbers say little",
+                self.rows.len(),
+                100.0 * STEADY
+            );
         }
-        let sizes = lines.values().flatten().map(|point| point.0);
-        let (least, most) = sizes.fold((f64::MAX, 2.0_f64), |(a, b), x| (a.min(x), b.max(x)));
-
-        let root = SVGBackend::new(path, (960, 560)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let title = format!("Adam: fraction of the machine's limit, {}", self.header.machine.cpu);
-        let mut chart = ChartBuilder::on(&root)
-            .caption(title, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(44)
-            .y_label_area_size(56)
-            .build_cartesian_2d((least..most).log_scale().base(2.0), 0.0..1.2)?;
-        chart
-            .configure_mesh()
-            .x_desc("elements")
-            .y_desc("fraction of the limit (the slower of streaming and dividing)")
-            .x_label_formatter(&|x| elements(x.round() as usize))
-            .draw()?;
-        for (index, ((dtype, threads, isa), points)) in lines.into_iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
-            let width = if threads == 1 { 2 } else { 4 };
-            chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(width)).point_size(3))?
-                .label(format!("{isa}, {dtype}, threads: {threads}"))
-                .legend(move |(x, y)| {
-                    PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(width))
-                });
-        }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK)
-            .draw()?;
-        root.present()?;
-        Ok(())
     }
 }
 
-/// Okabe and Ito's colours, which colour-blind readers can tell apart.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 0, 0),
-    RGBColor(150, 150, 150),
-];
+/// The spread of rounds on a quiet machine is below.
+const STEADY: f64 = 0.1;

@@ -3,15 +3,16 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use adamant::{
-    Adam, Buffer, CatchUp, DenseEquivalent, Exec, Optimizer, RowGrads, RowOptimizer, RowRule,
-    RowScratch, RowWiseAdam, Table, Tensor,
+    Adam, Buffer, CatchUp, DenseEquivalent, Isa, Optimizer, RowGrads, RowOptimizer, RowRule,
+    RowScratch, RowWiseAdam, StepOptions, Table, Tensor,
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 
 use crate::{
-    limits::plain,
-    report::Row,
-    timing::{Plan, time},
+    limits::Place,
+    plain,
+    report::{Measures, Row},
+    timing::{Plan, Time, time},
 };
 
 /// What a step on some rows means.
@@ -214,19 +215,18 @@ impl Arrays {
     }
 
     /// Measures a step against the limit, on the threads of the pool that this is called in.
-    pub fn measure(&mut self, exec: Exec, plan: Plan) -> Row {
-        let case = self.case;
-        let threads = if exec.parallel { rayon::current_num_threads() } else { 1 };
+    pub fn measure(&mut self, place: Place, plan: Plan) -> Row {
+        let (case, exec) = (self.case, place.exec());
         let mut scratch = RowScratch::default();
         let mut waiting = DenseEquivalent::new(case.rows, CatchUp::Series);
         waiting.set_step(1000);
         let mut t = 1000;
         let is_dense_equivalent = case.kind == Kind::DenseEquivalent;
-        let [step, limit, plain, lazy] = plan.medians(|which, repetitions| match which {
+        let [step, limit, compiler, lazy, plain] = plan.times(|which, repetitions| match which {
             0 => match case.kind {
-                Kind::Lazy => self.lazy(&ADAM, exec, &mut t, &mut scratch, repetitions),
+                Kind::Lazy => self.lazy(&ADAM, place, &mut t, &mut scratch, repetitions),
                 Kind::RowWise => {
-                    self.lazy(&RowWiseAdam(ADAM), exec, &mut t, &mut scratch, repetitions)
+                    self.lazy(&RowWiseAdam(ADAM), place, &mut t, &mut scratch, repetitions)
                 }
                 Kind::DenseEquivalent => self.repeat(repetitions, |parts| {
                     let Parts { width, values, listed, .. } = parts;
@@ -236,12 +236,15 @@ impl Arrays {
                         .expect("a valid step");
                 }),
             },
-            1 => self.repeat(repetitions, |parts| parts.touch(exec.parallel)),
+            1 => self.repeat(repetitions, |parts| parts.touch(place.parallel)),
             2 => match case.kind {
                 Kind::RowWise => Duration::MAX,
-                _ => self.repeat(repetitions, |parts| parts.plain(exec.parallel)),
+                _ => self.repeat(repetitions, |parts| parts.plain(None, place.parallel)),
             },
-            3 if is_dense_equivalent => self.lazy(&ADAM, exec, &mut t, &mut scratch, repetitions),
+            3 if is_dense_equivalent => self.lazy(&ADAM, place, &mut t, &mut scratch, repetitions),
+            4 if case.kind != Kind::RowWise && !place.parallel => {
+                self.repeat(repetitions, |parts| parts.plain(Some(place.isa), false))
+            }
             _ => Duration::MAX,
         });
         let unique: usize = self.steps.iter().map(|step| step.unique.len()).sum();
@@ -249,43 +252,50 @@ impl Arrays {
         let elements = case.indices * case.width;
         let squares = if case.kind == Kind::RowWise { 1 } else { case.width };
         let state_bytes = 2.0 * 4.0 * (2 * case.width + squares) as f64 * unique;
-        let mut row = Row::new(
-            case.name(),
-            "f32",
-            exec.isa,
+        let per_element = |nanoseconds: f64| nanoseconds / elements as f64;
+        let mut row = Row::new(Measures {
+            case: case.name(),
+            dtype: "f32",
+            place,
             elements,
-            threads,
-            step / elements as f64,
-            4.0 + state_bytes / elements as f64,
-            limit / elements as f64,
-            // The compiler's loop is that of a formula for each parameter.
-            (case.kind != Kind::RowWise).then(|| plain / step),
-        );
-        row.us_per_step = Some(step / 1e3);
+            step: Time { median: per_element(step.median), ..step },
+            bytes_per_element: 4.0 + state_bytes / elements as f64,
+            limit_ns_per_element: per_element(limit.median),
+        });
+        // The plain loops are those of a formula for each parameter.
+        if case.kind != Kind::RowWise {
+            row.speedup_over_compiler = Some(compiler.median / step.median);
+            row.speedup_over_plain = (!place.parallel).then(|| plain.median / step.median);
+        }
+        row.us_per_step = Some(step.median / 1e3);
         if is_dense_equivalent {
-            row.times_lazy = Some(step / lazy);
-            row.speedup_over_dense = (case.indices == 4096).then(|| self.dense(exec, plan) / step);
+            row.times_lazy = Some(step.median / lazy.median);
+            row.speedup_over_dense =
+                (case.indices == 4096).then(|| self.dense(place, plan) / step.median);
         }
         row
     }
 
     /// The time of a dense step over the whole table. It is not taken in turn with the others: it
     /// leaves the cache full of what is yet to be written to memory, and they would pay for it.
-    fn dense(&mut self, exec: Exec, plan: Plan) -> f64 {
+    fn dense(&mut self, place: Place, plan: Plan) -> f64 {
         let grad = &vec![0.0; self.case.rows * self.case.width];
-        let [dense] = plan.medians(|_, repetitions| {
+        let options = StepOptions { exec: place.exec(), ..StepOptions::default() };
+        let mut steps = 1000;
+        let [dense] = plan.times(|_, repetitions| {
             self.repeat(repetitions, |Parts { param, exp_avg, exp_avg_sq, .. }| {
-                let tensor = Tensor { param, grad, moments: [exp_avg, exp_avg_sq] };
-                ADAM.step_many_on(exec, 1000, &mut [tensor]).expect("a valid step");
+                let moments = [exp_avg.into(), exp_avg_sq.into()];
+                let tensor = Tensor::new(param, grad, &mut steps).with_moments(moments);
+                let _ = ADAM.step_tensors(&mut [tensor], &options).expect("a valid step");
             })
         });
-        dense
+        dense.median
     }
 
     fn lazy<R: RowRule<RowMoments = adamant::Count<2>>>(
         &mut self,
         rule: &R,
-        exec: Exec,
+        place: Place,
         t: &mut u64,
         scratch: &mut RowScratch,
         repetitions: usize,
@@ -293,7 +303,8 @@ impl Arrays {
         self.repeat(repetitions, |parts| {
             *t += 1;
             let grads = RowGrads::new(&parts.listed.rows, parts.values, parts.width);
-            rule.step_rows_lazy_on(exec, *t, parts.table(), grads, scratch).expect("a valid step");
+            rule.step_rows_lazy_on(place.exec(), *t, parts.table(), grads, scratch)
+                .expect("a valid step");
         })
     }
 }
@@ -328,13 +339,17 @@ impl<'a> Parts<'a> {
         self.span().run(parallel, &|span| span.touch());
     }
 
-    /// The compiler's loop over the same, nothing asked for ahead.
-    fn plain(self, parallel: bool) {
+    /// A plain loop over the same, nothing asked for ahead: for an instruction set, or for any CPU.
+    fn plain(self, isa: Option<Isa>, parallel: bool) {
         let constants = adamant::Rule::constants(&ADAM, 1000);
         self.span().run(parallel, &|span| {
             span.each_row(|param, exp_avg, exp_avg_sq, grad| {
-                let moments = [exp_avg, exp_avg_sq];
-                plain(ADAM, &constants, &mut Tensor { param, grad, moments });
+                let moments = [exp_avg, exp_avg_sq, &mut [], &mut []];
+                let mut row = plain::Arrays { param, grad, moments };
+                match isa {
+                    Some(isa) => plain::for_isa(isa, ADAM, &constants, &mut row),
+                    None => plain::for_any_cpu(ADAM, &constants, &mut row),
+                }
             });
         });
     }

@@ -72,7 +72,7 @@ struct Drawing {
 fn any_types(bytes: &mut Unstructured<'_>) -> Result<Types> {
     let mut moment = || bytes.choose(&MomentType::ALL).copied();
     Ok(Types {
-        moments: [moment()?, moment()?, moment()?],
+        moments: [moment()?, moment()?, moment()?, moment()?],
         param: *bytes.choose(&ParamType::ALL)?,
         grad: *bytes.choose(&GradType::ALL)?,
         to_zero: bytes.arbitrary()?,

@@ -190,14 +190,15 @@ impl Encoder {
         if self.scale.is_nan() {
             return codes.fill(0);
         }
-        let values = [self.inverse, self.format.least()];
-        let [inverse, least] = values.map(|value| Vector::splat(simd, value));
-        for ((words, values), random) in (words.chunks_exact_mut(Words::<S>::LANES))
-            .zip(block.chunks_exact(Words::<S>::LANES))
-            .zip(random.chunks_exact(Words::<S>::LANES))
-        {
-            let values = Vector::read(simd, values);
-            let random = Words::load(simd, random);
+        let inverse = Vector::splat(simd, self.inverse);
+        let least = Vector::splat(simd, self.format.least());
+        // No iterators: with one codegen unit `zip` is not inlined, and then the chunks' length is unknown.
+        let mut start = 0;
+        while start < BLOCK {
+            let lanes = start..start + Words::<S>::LANES;
+            start = lanes.end;
+            let values = Vector::read(simd, &block[lanes.clone()]);
+            let random = Words::load(simd, &random[lanes.clone()]);
             let share = match self.half {
                 Half::Lower => random & ((1 << SHIFT) - 1),
                 Half::Upper => random >> (32 - SHIFT),
@@ -214,7 +215,7 @@ impl Encoder {
                 }
                 Q8::Squares => code(values),
             }
-            .store(words);
+            .store(&mut words[lanes]);
         }
         for i in 0..BLOCK {
             codes[i] = words[i] as u8;

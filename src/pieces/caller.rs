@@ -85,6 +85,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "there, calls are far apart")]
     fn small_calls_ask_for_helpers_once_several_have_followed_each_other() {
         let mut caller = Caller::new();
         let mut call = |pause: u64| {

@@ -45,4 +45,16 @@ optimizers! {
         { "adopt": Adopt::default() }, 1, 1;
     AdEmaMix, "Pagliardini et al. 2024",
         { "ademamix": AdEmaMix::default() }, 1, 1;
+    AdaBelief, "Zhuang et al. 2020",
+        { "adabelief": AdaBelief::default() }, 1, 1;
+    Yogi, "Zaheer et al. 2018",
+        { "yogi": Yogi::default() }, 1, 1;
+    Adan, "Xie et al. 2022",
+        { "adan": Adan::default() }, 1, 1;
+    Rprop, "Riedmiller and Braun 1993",
+        { "rprop": Rprop::default() }, 0, 0;
+    Asgd, "Polyak and Juditsky 1992",
+        { "asgd": Asgd::default() }, 0, 0;
+    Ftrl, "FTRL-Proximal: McMahan et al. 2013",
+        { "ftrl": Ftrl::default() }, 2, 1;
 }

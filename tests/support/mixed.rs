@@ -64,7 +64,7 @@ pub struct Types {
     pub param: ParamType,
     pub grad: GradType,
     pub to_zero: bool,
-    pub moments: [MomentType; 3],
+    pub moments: [MomentType; 4],
 }
 
 /// The arrays of a tensor in mixed precision.

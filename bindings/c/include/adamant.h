@@ -17,8 +17,8 @@
  *
  * Contents: versions and enums; structs and handles; then the functions, in sections: version,
  * the last error, hyper-parameters, instruction sets and threads, steps on tensors, the norm of
- * gradients, moments, lazy steps on rows of a table, steps on rows with the results of dense steps,
- * memory on huge pages.
+ * gradients, moments, conversions, lazy steps on rows of a table, steps on rows with the results of
+ * dense steps, memory on huge pages.
  *
  * WHAT HOLDS FOR ALL FUNCTIONS
  *
@@ -33,6 +33,9 @@
  *     ADAMANT_STRUCT_SIZE                        for any struct
  *     ADAMANT_UNKNOWN_VALUE                      for any number that stands for an enum, or flag
  *     ADAMANT_PANICKED                           for a defect of the library
+ *
+ * Results have the same bits on every CPU, instruction set and number of threads; but which NaN comes out
+ * of an invalid operation is the CPU's choice.
  *
  * What cannot be told is a promise of the caller's: that a pointer which is neither null nor
  * misaligned leads to as much memory as its struct or length says; that what is read was written
@@ -386,7 +389,7 @@ typedef struct adamant_row_scratch adamant_row_scratch;
 // `adamant_hyper_init` fills in the defaults; set what is to differ after it. Any field may change
 // from step to step, as for a schedule. Fields that count as true or false are 1 or 0.
 //
-// The first 24 bytes must be there; a smaller `size` gives the other fields their defaults.
+// The fields up to `lr` must be there; a smaller `size` gives the others their defaults.
 typedef struct adamant_hyper {
     // `sizeof(adamant_hyper)`.
     size_t size;
@@ -442,7 +445,7 @@ typedef struct adamant_hyper {
 
 // How a call runs. All zeros but the size is the default, as is a null pointer in its place.
 //
-// The first 16 bytes must be there; a smaller `size` means no pool.
+// The fields up to `threads` must be there; a smaller `size` means no pool.
 typedef struct adamant_exec {
     // `sizeof(adamant_exec)`.
     size_t size;
@@ -471,7 +474,7 @@ typedef struct adamant_array {
 // any other type that is given here; steps are computed in double if all are, or else in float.
 //
 // Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
-// first 128 bytes must be there; a smaller `size` means zeros for the other fields. All tensors of a
+// fields up to `moments` must be there; a smaller `size` means zeros for the others. All tensors of a
 // call have the same size.
 typedef struct adamant_tensor {
     // `sizeof(adamant_tensor)`.
@@ -509,12 +512,13 @@ typedef struct adamant_tensor {
 // What a step does on its way, for tensors in float and less. All zeros but the size and
 // `grad_factor = 1` is the default, as is a null pointer in its place.
 //
-// The first 16 bytes must be there; a smaller `size` gives the other fields their defaults.
+// The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 typedef struct adamant_pass {
     // `sizeof(adamant_pass)`.
     size_t size;
     // What gradients are multiplied by as they are read: to undo the scale of a loss, to clip
-    // (`adamant_clip_factor`), to average. Finite in float.
+    // (`adamant_clip_factor`), to average. Finite in float, and not 0, by which nothing would be learned:
+    // a factor of 0 is answered by ADAMANT_OUT_OF_RANGE, unless the step is left out.
     double grad_factor;
     // The norm of all gradients, times any factor; counts with `use_grad_norm` alone.
     double grad_norm;
@@ -669,7 +673,7 @@ adamant_status adamant_pass_init(struct adamant_pass *pass, size_t size);
 //
 // Returns ADAMANT_LEFT_OUT where `pass` says so. Mistakes, besides those of every call:
 // ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_UNUSED_MOMENT and ADAMANT_SCALES_MISMATCH
-// for arrays; ADAMANT_HYPER_PARAMETER and ADAMANT_CONSTANT_OVERFLOW for hyper-parameters;
+// for arrays; ADAMANT_OUT_OF_RANGE for a grad_factor of 0; ADAMANT_HYPER_PARAMETER and ADAMANT_CONSTANT_OVERFLOW for hyper-parameters;
 // ADAMANT_ZERO_STEP; ADAMANT_UNSUPPORTED for ADAMANT_ROW_WISE_ADAM; ADAMANT_UNKNOWN_ISA and
 // ADAMANT_ISA_UNAVAILABLE.
 adamant_status adamant_step(const struct adamant_hyper *hyper,
@@ -757,6 +761,32 @@ adamant_status adamant_q8_decode(uint32_t format,
                                  const struct adamant_array *codes,
                                  const struct adamant_array *scales,
                                  const struct adamant_array *values);
+
+// # Conversions
+//
+// Turns floats into numbers of 16 bits or back: one array is ADAMANT_F32, the other one ADAMANT_BF16 or
+// ADAMANT_F16. Rounds to nearest, ties to even; the way back is exact. For ADAMANT_Q8 there are
+// `adamant_q8_encode` and `adamant_q8_decode`.
+//
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH.
+adamant_status adamant_convert(const struct adamant_array *from,
+                               const struct adamant_array *to);
+
+// Turns floats into two halves, as a tensor with ADAMANT_LOW16 has them (see `adamant_tensor`): `values`
+// is ADAMANT_F32, `high` ADAMANT_BF16, `low` ADAMANT_LOW16. Nothing is lost, but that a NaN may become
+// another one.
+//
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH.
+adamant_status adamant_split(const struct adamant_array *values,
+                             const struct adamant_array *high,
+                             const struct adamant_array *low);
+
+// Turns the two halves of floats into floats: the way back from `adamant_split`.
+//
+// Mistakes: as `adamant_split`.
+adamant_status adamant_join(const struct adamant_array *high,
+                            const struct adamant_array *low,
+                            const struct adamant_array *values);
 
 // # Lazy steps on rows of a table
 //
@@ -873,14 +903,15 @@ adamant_status adamant_step_rows_dense_equivalent(const struct adamant_hyper *hy
 
 // # Memory on huge pages
 //
-// Allocates `len` zeros of a type, ADAMANT_F32 or ADAMANT_F64, and writes the handle to `*buffer`.
+// Allocates `len` zeros of any type but ADAMANT_NONE, and writes the handle to `*buffer`.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for buffer, ADAMANT_UNKNOWN_VALUE or
 // ADAMANT_TYPE_MISMATCH for type, ADAMANT_OUT_OF_MEMORY for len.
 adamant_status adamant_buffer_new(size_t len, uint32_t type, struct adamant_buffer **buffer);
 
-// The first element of a buffer; null if `buffer` is.
-void *adamant_buffer_data(struct adamant_buffer *buffer);
+// The first element of a buffer, the same pointer each time; null if `buffer` is. It is for as many threads
+// at once as ask.
+void *adamant_buffer_data(const struct adamant_buffer *buffer);
 
 // Frees a buffer. Null does nothing.
 void adamant_buffer_free(struct adamant_buffer *buffer);

@@ -8,20 +8,28 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::check_pointer,
 };
-use adamant::{Buffer, Float};
+use adamant::{Buffer, BufferElement};
 
 /// An array of zeros that begins on a cache line, and lies on huge pages where it is large and Linux
 /// grants them: for tables of which a step touches a few rows. Any other memory will do, too.
-pub struct adamant_buffer(Zeros);
+pub struct adamant_buffer {
+    /// Found once: to find it again would take a borrow that ends all pointers to the elements.
+    data: *mut c_void,
+    _memory: Zeros,
+}
 
+/// Zeros of any type, by the size of its elements.
+#[allow(dead_code, reason = "kept to be freed")]
 enum Zeros {
-    F32(Buffer<f32>),
-    F64(Buffer<f64>),
+    Of1(Buffer<u8>),
+    Of2(Buffer<u16>),
+    Of4(Buffer<f32>),
+    Of8(Buffer<f64>),
 }
 
 /// # Memory on huge pages
 ///
-/// Allocates `len` zeros of a type, ADAMANT_F32 or ADAMANT_F64, and writes the handle to `*buffer`.
+/// Allocates `len` zeros of any type but ADAMANT_NONE, and writes the handle to `*buffer`.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for buffer, ADAMANT_UNKNOWN_VALUE or
 /// ADAMANT_TYPE_MISMATCH for type, ADAMANT_OUT_OF_MEMORY for len.
@@ -33,36 +41,41 @@ pub unsafe extern "C" fn adamant_buffer_new(
 ) -> adamant_status {
     /// What alignment and rounding may add.
     const MORE: usize = 4 << 20;
-    fn zeros<F: Float>(len: usize) -> Result<Buffer<F>, Failure> {
-        let bytes = len.checked_mul(size_of::<F>()).and_then(|bytes| bytes.checked_add(MORE));
-        check_memory(bytes, format_args!("{len} elements of {}", F::NAME))?;
-        Ok(Buffer::zeros(len))
-    }
 
     guarded(|| {
         check_pointer(buffer, "buffer")?;
-        let zeros = match type_of(r#type, Place::of(&"buffer"))? {
-            adamant_type::ADAMANT_F32 => Zeros::F32(zeros(len)?),
-            adamant_type::ADAMANT_F64 => Zeros::F64(zeros(len)?),
-            other => refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "type is {other:?}, but must be ADAMANT_F32 or ADAMANT_F64"
-            ),
-        };
+        let element = type_of(r#type, Place::of(&"buffer"))?;
+        if element == adamant_type::ADAMANT_NONE {
+            refuse!(ADAMANT_TYPE_MISMATCH, "type is ADAMANT_NONE, which has no elements");
+        }
+        let bytes = len.checked_mul(element.bytes()).and_then(|bytes| bytes.checked_add(MORE));
+        check_memory(bytes, format_args!("{len} elements of {element:?}"))?;
         // SAFETY: the caller's promise.
-        unsafe { put(buffer, "buffer", Box::into_raw(Box::new(adamant_buffer(zeros)))) }
+        unsafe { put(buffer, "buffer", Box::into_raw(Box::new(zeros(len, element)))) }
     })
 }
 
-/// The first element of a buffer; null if `buffer` is.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn adamant_buffer_data(buffer: *mut adamant_buffer) -> *mut c_void {
-    // SAFETY: null, or a live buffer that no other thread is asking: the caller's promise.
-    match unsafe { buffer.as_mut() } {
-        Some(adamant_buffer(Zeros::F32(zeros))) => zeros.as_mut_ptr().cast(),
-        Some(adamant_buffer(Zeros::F64(zeros))) => zeros.as_mut_ptr().cast(),
-        None => ptr::null_mut(),
+/// Zeros are the same bits in all types of a size.
+fn zeros(len: usize, element: adamant_type) -> adamant_buffer {
+    fn of<E: BufferElement>(len: usize, kind: fn(Buffer<E>) -> Zeros) -> adamant_buffer {
+        let mut memory = Buffer::<E>::zeros(len);
+        let data = memory.as_mut_ptr().cast();
+        adamant_buffer { data, _memory: kind(memory) }
     }
+    match element.bytes() {
+        8 => of(len, Zeros::Of8),
+        4 => of(len, Zeros::Of4),
+        2 => of(len, Zeros::Of2),
+        _ => of(len, Zeros::Of1),
+    }
+}
+
+/// The first element of a buffer, the same pointer each time; null if `buffer` is. It is for as many threads
+/// at once as ask.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_buffer_data(buffer: *const adamant_buffer) -> *mut c_void {
+    // SAFETY: null, or a live buffer: the caller's promise.
+    unsafe { buffer.as_ref() }.map_or(ptr::null_mut(), |buffer| buffer.data)
 }
 
 /// Frees a buffer. Null does nothing.

@@ -18,7 +18,7 @@ use adamant::{
 /// any other type that is given here; steps are computed in double if all are, or else in float.
 ///
 /// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
-/// first 128 bytes must be there; a smaller `size` means zeros for the other fields. All tensors of a
+/// fields up to `moments` must be there; a smaller `size` means zeros for the others. All tensors of a
 /// call have the same size.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +60,15 @@ versioned!(adamant_tensor: param_extra, scales, first, zero_grad);
 /// What a step does on its way, for tensors in float and less. All zeros but the size and
 /// `grad_factor = 1` is the default, as is a null pointer in its place.
 ///
-/// The first 16 bytes must be there; a smaller `size` gives the other fields their defaults.
+/// The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_pass {
     /// `sizeof(adamant_pass)`.
     pub size: usize,
     /// What gradients are multiplied by as they are read: to undo the scale of a loss, to clip
-    /// (`adamant_clip_factor`), to average. Finite in float.
+    /// (`adamant_clip_factor`), to average. Finite in float, and not 0, by which nothing would be learned:
+    /// a factor of 0 is answered by ADAMANT_OUT_OF_RANGE, unless the step is left out.
     pub grad_factor: f64,
     /// The norm of all gradients, times any factor; counts with `use_grad_norm` alone.
     pub grad_norm: f64,
@@ -110,6 +111,14 @@ impl adamant_pass {
         let Self { grad_factor, grad_norm, seed, .. } = found;
         let grad_norm = flag(found.use_grad_norm, "use_grad_norm")?.then_some(grad_norm);
         let flush_subnormals = flag(found.flush_subnormals, "flush_subnormals")?;
+        let is_left_out = grad_norm.is_some_and(|norm| !norm.is_finite());
+        if grad_factor as f32 == 0.0 && !is_left_out {
+            refuse!(
+                ADAMANT_OUT_OF_RANGE,
+                "grad_factor is {grad_factor}, by which all gradients would be 0 (adamant_pass_init \
+                 sets it to 1)"
+            );
+        }
         Ok(Pass { grad_factor, grad_norm, flush_subnormals, seed })
     }
 }
@@ -483,7 +492,7 @@ pub unsafe extern "C" fn adamant_pass_init(pass: *mut adamant_pass, size: usize)
 ///
 /// Returns ADAMANT_LEFT_OUT where `pass` says so. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_UNUSED_MOMENT and ADAMANT_SCALES_MISMATCH
-/// for arrays; ADAMANT_HYPER_PARAMETER and ADAMANT_CONSTANT_OVERFLOW for hyper-parameters;
+/// for arrays; ADAMANT_OUT_OF_RANGE for a grad_factor of 0; ADAMANT_HYPER_PARAMETER and ADAMANT_CONSTANT_OVERFLOW for hyper-parameters;
 /// ADAMANT_ZERO_STEP; ADAMANT_UNSUPPORTED for ADAMANT_ROW_WISE_ADAM; ADAMANT_UNKNOWN_ISA and
 /// ADAMANT_ISA_UNAVAILABLE.
 #[unsafe(no_mangle)]

@@ -43,7 +43,7 @@ pub enum adamant_threads {
 
 /// How a call runs. All zeros but the size is the default, as is a null pointer in its place.
 ///
-/// The first 16 bytes must be there; a smaller `size` means no pool.
+/// The fields up to `threads` must be there; a smaller `size` means no pool.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_exec {

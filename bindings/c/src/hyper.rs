@@ -68,7 +68,7 @@ pub enum adamant_epsilon {
 /// `adamant_hyper_init` fills in the defaults; set what is to differ after it. Any field may change
 /// from step to step, as for a schedule. Fields that count as true or false are 1 or 0.
 ///
-/// The first 24 bytes must be there; a smaller `size` gives the other fields their defaults.
+/// The fields up to `lr` must be there; a smaller `size` gives the others their defaults.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct adamant_hyper {

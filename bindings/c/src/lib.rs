@@ -23,6 +23,8 @@ mod norm;
 
 mod moments;
 
+mod convert;
+
 mod rows;
 
 mod dense_equivalent;
@@ -33,6 +35,7 @@ mod memory;
 mod versioned;
 
 pub use buffer::*;
+pub use convert::*;
 pub use dense::*;
 pub use dense_equivalent::*;
 pub use exec::*;

@@ -11,7 +11,10 @@ use core::{
 
 use half::{bf16, f16};
 
-use super::status::{Failure, adamant_status, refuse};
+use super::{
+    status::{Failure, adamant_status, refuse},
+    versioned::check_pointer,
+};
 
 /// The types of arrays.
 #[repr(u32)]
@@ -396,6 +399,36 @@ fn overlap(one: &Span, other: &Span) -> Failure {
             other.start
         ),
     )
+}
+
+/// An array of a call: the caller's, its name, the type that it must have if it has any elements, and whether
+/// it is written.
+type Wanted = (*const adamant_array, &'static &'static str, Option<adamant_type>, bool);
+
+/// Copies of the arrays of a call that has no others, checked and claimed; and their types.
+///
+/// # Safety
+///
+/// Each pointer is null, misaligned, or to an array.
+pub(super) unsafe fn claim_arrays<const N: usize>(
+    wanted: [Wanted; N],
+) -> Result<([adamant_array; N], [adamant_type; N]), Failure> {
+    let mut claims = Claims::new();
+    let (mut found, mut types) = ([adamant_array::NONE; N], [adamant_type::ADAMANT_NONE; N]);
+    for (at, (array, name, expected, written)) in wanted.into_iter().enumerate() {
+        check_pointer(array, name)?;
+        // SAFETY: not null, aligned, and so an array: the caller's promise.
+        found[at] = unsafe { array.read() };
+        types[at] = claims.claim(&found[at], written, Place::of(name))?;
+        match expected {
+            Some(expected) if types[at] != adamant_type::ADAMANT_NONE => {
+                found[at].expect(expected, Place::of(name))?;
+            }
+            _ => {}
+        }
+    }
+    claims.check()?;
+    Ok((found, types))
 }
 
 /// Fails unless there is memory for so many bytes: Rust's own allocations abort.

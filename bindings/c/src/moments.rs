@@ -7,7 +7,7 @@ use half::bf16;
 use super::{
     exec::put,
     hyper::{WithRowRule, WithRule, adamant_hyper, with_row_rule, with_rule},
-    memory::{Claims, Place, adamant_array, adamant_type, type_of},
+    memory::{Claims, Place, adamant_array, adamant_type, claim_arrays, type_of},
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
@@ -339,27 +339,23 @@ pub unsafe extern "C" fn adamant_q8_decode(
     })
 }
 
-/// Copies of the arrays of a conversion, values, codes and scales, checked.
+/// The arrays of a conversion, values, codes and scales, checked.
 ///
 /// # Safety
 ///
 /// Each pointer is null, misaligned, or to an array.
 unsafe fn claim_q8(
-    arrays: [*const adamant_array; 3],
-    written: [bool; 3],
+    [values, codes, scales]: [*const adamant_array; 3],
+    [of_values, of_codes, of_scales]: [bool; 3],
 ) -> Result<[adamant_array; 3], Failure> {
     use adamant_type::*;
-    let mut claims = Claims::new();
-    let mut found = [adamant_array::NONE; 3];
-    let kinds = [(&"values", ADAMANT_F32), (&"codes", ADAMANT_Q8), (&"scales", ADAMANT_F32)];
-    for (at, (name, element)) in kinds.into_iter().enumerate() {
-        check_pointer(arrays[at], name)?;
-        // SAFETY: not null, aligned, and so an array: the caller's promise.
-        found[at] = unsafe { arrays[at].read() };
-        if claims.claim(&found[at], written[at], Place::of(name))? != ADAMANT_NONE {
-            found[at].expect(element, Place::of(name))?;
-        }
-    }
-    claims.check()?;
+    // SAFETY: the caller's promise.
+    let (found, _) = unsafe {
+        claim_arrays([
+            (values, &"values", Some(ADAMANT_F32), of_values),
+            (codes, &"codes", Some(ADAMANT_Q8), of_codes),
+            (scales, &"scales", Some(ADAMANT_F32), of_scales),
+        ])?
+    };
     Ok(found)
 }

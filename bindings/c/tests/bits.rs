@@ -677,6 +677,77 @@ fn conversions_to_8_bits_have_the_bits_of_rust() {
     }
 }
 
+#[test]
+fn conversions_to_16_bits_have_the_bits_of_rust() {
+    let all: Vec<u16> = (0..=u16::MAX).collect();
+    let check = |element, to_f32: fn(u16) -> f32, from_f32: fn(f32) -> u16| {
+        let mut narrow = Memory::of(&all, element);
+        let mut wide = Memory::of(&vec![7.0_f32; all.len()], ADAMANT_F32);
+        // SAFETY: memory that is alive.
+        ok(unsafe { adamant_convert(&narrow.array(), &wide.array()) });
+        let expected: Vec<u32> = all.iter().map(|&bits| to_f32(bits).to_bits()).collect();
+        assert_eq!(wide.slice::<u32>(), expected);
+        // And halfway between these, where ties are, and a little beside.
+        for beside in [0, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001] {
+            let values: Vec<f32> =
+                expected.iter().map(|bits| f32::from_bits(bits.wrapping_add(beside))).collect();
+            let mut wide = Memory::of(&values, ADAMANT_F32);
+            // SAFETY: as above.
+            ok(unsafe { adamant_convert(&wide.array(), &narrow.array()) });
+            let expected: Vec<u16> = values.into_iter().map(from_f32).collect();
+            assert_eq!(narrow.slice::<u16>(), expected);
+        }
+    };
+    check(
+        ADAMANT_BF16,
+        |bits| bf16::from_bits(bits).to_f32(),
+        |value| bf16::from_f32(value).to_bits(),
+    );
+    check(
+        ADAMANT_F16,
+        |bits| f16::from_bits(bits).to_f32(),
+        |value| f16::from_f32(value).to_bits(),
+    );
+}
+
+#[test]
+fn halves_have_the_bits_of_rust() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let values: Vec<f32> = (0..10_000).map(|_| f32::from_bits(rng.random::<u32>())).collect();
+    let (mut expected_high, mut expected_low) = (vec![bf16::ZERO; 10_000], vec![0; 10_000]);
+    Param::split(&values, &mut expected_high, &mut expected_low).expect("lengths that fit");
+    let mut found = Memory::of(&values, ADAMANT_F32);
+    let mut high = Memory::of(&[0_u16; 10_000], ADAMANT_BF16);
+    let mut low = Memory::of(&[0_u16; 10_000], ADAMANT_LOW16);
+    // SAFETY: memory that is alive.
+    ok(unsafe { adamant_split(&found.array(), &high.array(), &low.array()) });
+    let bits: Vec<u16> = expected_high.iter().map(|high| high.to_bits()).collect();
+    assert_eq!((high.slice::<u16>(), low.slice::<u16>()), (&bits[..], &expected_low[..]));
+    // SAFETY: memory that is alive.
+    ok(unsafe { adamant_join(&high.array(), &low.array(), &found.array()) });
+    for (found, value) in found.slice::<f32>().iter().zip(values) {
+        assert!(found.to_bits() == value.to_bits() || found.is_nan() && value.is_nan());
+    }
+}
+
+/// Miri tells whether the first pointer outlives the second call.
+#[test]
+fn a_buffer_has_one_pointer_for_all_its_life() {
+    for element in [ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16, ADAMANT_Q8, ADAMANT_LOW16] {
+        let mut buffer = ptr::null_mut();
+        // SAFETY: a handle that is freed at the end, and memory of it.
+        unsafe {
+            ok(adamant_buffer_new(8, element as u32, &mut buffer));
+            let first = adamant_buffer_data(buffer).cast::<u8>();
+            let second = adamant_buffer_data(buffer).cast::<u8>();
+            *first = 1;
+            *second += 1;
+            assert_eq!((first, *first), (second, 2));
+            adamant_buffer_free(buffer);
+        }
+    }
+}
+
 /// What C says of moments, against the states that Rust makes.
 struct Moments;
 

@@ -42,6 +42,10 @@ echo "libadamant.so, stripped: $bytes bytes"
 golden=("$work"/golden/*)
 [ ${#golden[@]} -gt 20 ] || fail "there are only ${#golden[@]} golden vectors"
 
+# Only the pointers' size and what they are aligned to differ: no library is needed for that.
+"${CC:-cc}" -std=c99 -fsyntax-only -x c tests/layout.h
+"${CC:-cc}" -std=c99 -m32 -ffreestanding -fsyntax-only -x c tests/layout.h
+
 warnings=(-Wall -Wextra -Werror -pedantic -O1 -g)
 sanitizers=(-fsanitize=address,undefined -fno-sanitize-recover=all)
 read -ra cflags <<<"$(pkg-config --cflags adamant)"
@@ -73,6 +77,23 @@ check cc-sanitized "${cc[@]}" "${sanitizers[@]}" "${shared[@]}" -pthread
 if "${CC:-cc}" -std=c2x -E - </dev/null >/dev/null 2>&1; then
     check c23-shared "${c[@]}" -std=c2x "${shared[@]}" -pthread -lm
 fi
+
+# The program of README.md, which finds the library by its rpath, by a folder of its own, or has it in it.
+smallest=$work/smallest
+mkdir -p "$smallest/beside"
+awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' README.md >"$smallest/smallest.c"
+expected='0.899 2.098 2.897 4.096'
+small=("${CC:-cc}" -std=c99 -Wall -Wextra -Werror -pedantic "$smallest/smallest.c" "${cflags[@]}")
+"${small[@]}" "${shared[@]}" -o "$smallest/lost"
+if "$smallest/lost" 2>"$smallest/lost.txt"; then fail "a library of this name is installed already"; fi
+grep -q "cannot open shared object file" "$smallest/lost.txt" || fail "the loader says something else"
+"${small[@]}" "${shared[@]}" -Wl,-rpath,"$(pkg-config --variable=libdir adamant)" -o "$smallest/rpath"
+"${small[@]}" "${shared[@]}" -Wl,-rpath,'$ORIGIN' -o "$smallest/beside/smallest"
+cp -a "$prefix"/lib/libadamant.so* "$smallest/beside/"
+for program in rpath beside/smallest static; do
+    found=$("$smallest/$program")
+    [ "$found" = "$expected" ] || fail "README.md's program printed: $found"
+done
 
 # The example, by both of its build files.
 make -C examples BUILD="$work/example-make"

@@ -1,6 +1,4 @@
-//! Networks of dense layers whose parameters lie in one flat slice.
-
-use std::ops::Range;
+//! Networks of dense layers. Their parameters are tensors with names, each in a vector of its own.
 
 use anyhow::Result;
 use ndarray::linalg::general_mat_mul;
@@ -20,12 +18,25 @@ pub struct Network {
     layers: Vec<Layer>,
 }
 
-/// Where a layer's parameters lie in the flat slice.
+/// A layer's tensors are its weights and its bias, in this order.
 struct Layer {
     /// Inputs and outputs.
     shape: (usize, usize),
-    weights: Range<usize>,
-    bias: Range<usize>,
+    /// The position of the weights among all tensors.
+    weights: usize,
+}
+
+/// A tensor of a network.
+pub struct TensorInfo {
+    pub name: String,
+    pub len: usize,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Weights,
+    Bias,
 }
 
 /// How well a network does on some samples.
@@ -39,26 +50,37 @@ pub struct Score {
 impl Network {
     /// A network of `widths[0]` inputs, any hidden layers, and one output per class.
     pub fn new(name: &'static str, widths: &[usize]) -> Self {
-        let mut start = 0;
-        let layers = widths.windows(2).map(|pair| {
-            let layer = Layer::new(start, (pair[0], pair[1]));
-            start = layer.bias.end;
-            layer
-        });
+        let layers = widths
+            .windows(2)
+            .enumerate()
+            .map(|(index, pair)| Layer { shape: (pair[0], pair[1]), weights: 2 * index });
         Self { name, layers: layers.collect() }
     }
 
-    /// The number of parameters.
-    pub fn len(&self) -> usize {
-        self.layers.last().map_or(0, |layer| layer.bias.end)
+    /// The tensors, in the order in which all functions take them.
+    pub fn tensors(&self) -> Vec<TensorInfo> {
+        let tensors = self.layers.iter().enumerate().flat_map(|(index, layer)| {
+            let (inputs, outputs) = layer.shape;
+            let tensor = |part: &str, len, kind| {
+                let name = format!("layer{index}.{part}");
+                TensorInfo { name, len, kind }
+            };
+            [tensor("weight", inputs * outputs, Kind::Weights), tensor("bias", outputs, Kind::Bias)]
+        });
+        tensors.collect()
+    }
+
+    /// A zero for each parameter.
+    pub fn zeros(&self) -> Vec<Vec<f32>> {
+        self.tensors().iter().map(|tensor| vec![0.0; tensor.len]).collect()
     }
 
     /// Random weights after He et al., 2015, uniform; biases of zero.
-    pub fn init(&self, random: &mut impl RngExt) -> Vec<f32> {
-        let mut params = vec![0.0; self.len()];
+    pub fn init(&self, random: &mut impl RngExt) -> Vec<Vec<f32>> {
+        let mut params = self.zeros();
         for layer in &self.layers {
             let bound = (6.0 / layer.shape.0 as f32).sqrt();
-            params[layer.weights.clone()].fill_with(|| random.random_range(-bound..bound));
+            params[layer.weights].fill_with(|| random.random_range(-bound..bound));
         }
         params
     }
@@ -66,10 +88,10 @@ impl Network {
     /// Writes the gradient of the mean cross entropy over a batch into `grads`.
     pub fn gradient(
         &self,
-        params: &[f32],
+        params: &[Vec<f32>],
         images: Array2<f32>,
         labels: &[u8],
-        grads: &mut [f32],
+        grads: &mut [Vec<f32>],
     ) -> Result<()> {
         let (inputs, logits) = self.forward(params, images)?;
         let mut delta = logit_gradient(logits, labels);
@@ -85,7 +107,7 @@ impl Network {
     }
 
     /// Accuracy and mean cross entropy over all samples.
-    pub fn score(&self, params: &[f32], samples: &Samples) -> Result<Score> {
+    pub fn score(&self, params: &[Vec<f32>], samples: &Samples) -> Result<Score> {
         let (mut right, mut loss) = (0_usize, 0.0);
         let images = samples.images.axis_chunks_iter(Axis(0), CHUNK);
         for (images, labels) in images.zip(samples.labels.chunks(CHUNK)) {
@@ -104,7 +126,7 @@ impl Network {
     /// Returns the input of every layer, and the output of the last one.
     fn forward(
         &self,
-        params: &[f32],
+        params: &[Vec<f32>],
         images: Array2<f32>,
     ) -> Result<(Vec<Array2<f32>>, Array2<f32>)> {
         let mut inputs = Vec::with_capacity(self.layers.len());
@@ -121,25 +143,20 @@ impl Network {
 }
 
 impl Layer {
-    fn new(start: usize, shape: (usize, usize)) -> Self {
-        let middle = start + shape.0 * shape.1;
-        Self { shape, weights: start..middle, bias: middle..middle + shape.1 }
+    fn weights<'a>(&self, tensors: &'a [Vec<f32>]) -> Result<ArrayView2<'a, f32>> {
+        Ok(ArrayView2::from_shape(self.shape, &tensors[self.weights])?)
     }
 
-    fn weights<'a>(&self, flat: &'a [f32]) -> Result<ArrayView2<'a, f32>> {
-        Ok(ArrayView2::from_shape(self.shape, &flat[self.weights.clone()])?)
+    fn weights_mut<'a>(&self, tensors: &'a mut [Vec<f32>]) -> Result<ArrayViewMut2<'a, f32>> {
+        Ok(ArrayViewMut2::from_shape(self.shape, &mut tensors[self.weights])?)
     }
 
-    fn weights_mut<'a>(&self, flat: &'a mut [f32]) -> Result<ArrayViewMut2<'a, f32>> {
-        Ok(ArrayViewMut2::from_shape(self.shape, &mut flat[self.weights.clone()])?)
+    fn bias<'a>(&self, tensors: &'a [Vec<f32>]) -> ArrayView1<'a, f32> {
+        ArrayView1::from(&tensors[self.weights + 1])
     }
 
-    fn bias<'a>(&self, flat: &'a [f32]) -> ArrayView1<'a, f32> {
-        ArrayView1::from(&flat[self.bias.clone()])
-    }
-
-    fn bias_mut<'a>(&self, flat: &'a mut [f32]) -> ArrayViewMut1<'a, f32> {
-        ArrayViewMut1::from(&mut flat[self.bias.clone()])
+    fn bias_mut<'a>(&self, tensors: &'a mut [Vec<f32>]) -> ArrayViewMut1<'a, f32> {
+        ArrayViewMut1::from(&mut tensors[self.weights + 1])
     }
 }
 
@@ -175,7 +192,7 @@ mod tests {
     #[test]
     fn network_that_knows_nothing_loses_ln_of_ten() {
         let network = Network::new("softmax", &[64, 10]);
-        let score = network.score(&vec![0.0; network.len()], &digits().unwrap().train).unwrap();
+        let score = network.score(&network.zeros(), &digits().unwrap().train).unwrap();
         assert!((score.loss - 10_f64.ln()).abs() < 1e-6);
     }
 
@@ -191,19 +208,21 @@ mod tests {
         let network = Network::new("deep", &[64, 8, 6, 10]);
         let mut params = network.init(&mut Random::seed_from_u64(1));
         // Biases of zero would put the units that nothing reaches on the bend of ReLU.
-        params.iter_mut().for_each(|param| *param += 0.02);
-        let mut grads = vec![f32::NAN; network.len()];
+        params.iter_mut().flatten().for_each(|param| *param += 0.02);
+        let mut grads = network.zeros();
         network.gradient(&params, samples.images.clone(), &samples.labels, &mut grads).unwrap();
 
-        let loss_at = |index: usize, shift: f32| {
-            let mut params = params.clone();
-            params[index] += shift;
-            network.score(&params, &samples).unwrap().loss
-        };
-        for index in (0..network.len()).step_by(7) {
-            let slope = (loss_at(index, 5e-4) - loss_at(index, -5e-4)) / 1e-3;
-            let error = (slope - f64::from(grads[index])).abs();
-            assert!(error < 5e-3, "parameter {index}: {slope} and {}", grads[index]);
+        for (tensor, grads) in grads.iter().enumerate() {
+            let loss_at = |index: usize, shift: f32| {
+                let mut params = params.clone();
+                params[tensor][index] += shift;
+                network.score(&params, &samples).unwrap().loss
+            };
+            for (index, &grad) in grads.iter().enumerate().step_by(7) {
+                let slope = (loss_at(index, 5e-4) - loss_at(index, -5e-4)) / 1e-3;
+                let error = (slope - f64::from(grad)).abs();
+                assert!(error < 5e-3, "tensor {tensor}, {index}: {slope} and {grad}");
+            }
         }
     }
 }

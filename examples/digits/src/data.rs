@@ -90,7 +90,7 @@ impl DataSet {
 
 /// The 1,797 digits of `examples/data`: 60% to train, 20% to validate, 20% to test.
 pub fn digits() -> Result<DataSet> {
-    let pictures = parse_csv(include_bytes!("../data/digits.csv")).context("digits.csv")?;
+    let pictures = parse_csv(include_bytes!("../../data/digits.csv")).context("digits.csv")?;
 
     let mut order: Vec<usize> = (0..pictures.len()).collect();
     order.shuffle(&mut Random::seed_from_u64(SPLIT_SEED));
@@ -131,7 +131,7 @@ mod tests {
 
         let ink = |samples: &Samples| samples.images.sum();
         let split = ink(&data.train) + ink(&data.validation) + ink(&data.test);
-        let pictures = parse_csv(include_bytes!("../data/digits.csv")).unwrap();
+        let pictures = parse_csv(include_bytes!("../../data/digits.csv")).unwrap();
         assert_eq!(split, ink(&pictures.select(0..1797).unwrap()));
     }
 

@@ -66,7 +66,7 @@ impl Way {
 /// Leaves rows that are not listed as they are, and their moments too.
 struct Lazy {
     adam: Adam,
-    state: State<Adam, f32>,
+    state: State,
 }
 
 impl Stepper for Lazy {
@@ -79,14 +79,14 @@ impl Stepper for Lazy {
 struct Waiting {
     adam: Adam,
     width: usize,
-    state: State<Adam, f32>,
+    state: State,
     /// Which steps each row has yet to take.
     waiting: DenseEquivalent<f32>,
 }
 
 impl Stepper for Waiting {
     fn before_reading(&mut self, param: &mut [f32], rows: &[u32]) -> Result<()> {
-        Ok(self.waiting.catch_up(self.state.table(param, self.width), rows)?)
+        Ok(self.waiting.catch_up(self.state.table(param, self.width)?, rows)?)
     }
 
     fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
@@ -95,14 +95,14 @@ impl Stepper for Waiting {
     }
 
     fn before_reading_all(&mut self, param: &mut [f32]) -> Result<()> {
-        Ok(self.waiting.catch_up_all(self.state.table(param, self.width))?)
+        Ok(self.waiting.catch_up_all(self.state.table(param, self.width)?)?)
     }
 }
 
 /// Steps all rows, most of them with a gradient of zero.
 struct Dense {
     adam: Adam,
-    state: State<Adam, f32>,
+    state: State,
     /// As long as the table; zero between steps.
     grad: Buffer<f32>,
 }

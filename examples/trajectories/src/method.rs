@@ -1,6 +1,6 @@
 //! The nine optimizers, each behind the same closure.
 
-use adamant::{AdaGrad, AdaMax, Adadelta, Adam, Lion, Optimizer, RmsProp, Sgd};
+use adamant::{AdaGrad, AdaMax, Adadelta, Adam, Lion, Optimizer, RmsProp, Sgd, Storage};
 use anyhow::Result;
 
 /// Of the two kinds of SGD that have a momentum.
@@ -68,7 +68,7 @@ impl Method {
 }
 
 fn stepper<R: Optimizer + 'static>(rule: R, len: usize) -> Stepper {
-    let mut state = rule.state::<f64>(len);
+    let mut state = rule.state_in(Storage::F64, len);
     Box::new(move |params, grads| Ok(rule.step(params, grads, &mut state)?))
 }
 

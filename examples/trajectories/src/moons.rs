@@ -1,6 +1,6 @@
 //! Two noisy half moons, told apart by logistic regression.
 
-use adamant::{Optimizer, Sgd};
+use adamant::{Optimizer, Sgd, Storage};
 use anyhow::Result;
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 
@@ -71,7 +71,7 @@ impl Moons {
     fn descend(&self) -> Result<Params> {
         let sgd = Sgd { lr: 0.5, momentum: 0.9, ..Sgd::default() };
         let (mut params, mut grads) = (Params::default(), Params::default());
-        let mut state = sgd.state(params.len());
+        let mut state = sgd.state_in(Storage::F64, params.len());
         for _ in 0..2000 {
             self.slope(&params, &mut grads);
             sgd.step(&mut params, &grads, &mut state)?;

@@ -1,9 +1,11 @@
-//! The types of a model's arrays, and steps on them.
+//! The types of a tensor's arrays.
 
-use adamant::{Grad, MixedOptimizer, MixedState, Param, Pass, Rule, Storage};
+use adamant::{Grad, Optimizer, Param, State, Storage, Tensor};
 use anyhow::Result;
 use clap::ValueEnum;
 use half::{bf16, slice::HalfFloatSliceExt};
+
+use crate::model::{Kind, TensorInfo};
 
 /// Which types the arrays of a model are of. Gradients and steps are computed in f32 in any case, and
 /// then rounded to what is kept.
@@ -22,18 +24,18 @@ pub enum Precision {
     Q8,
 }
 
-/// All arrays of a model, and how far it is trained.
-pub struct MixedModel<R: Rule> {
-    rule: R,
-    /// Random bits depend on it.
-    seed: u64,
-    param: Params,
+/// A tensor in training: parameters, gradients and moments, each in the type that it is kept in.
+pub struct Trained {
+    pub name: String,
+    pub kind: Kind,
+    pub params: Params,
     /// What gradients are rounded to, unless they are taken as they come, in f32.
-    grad: Option<Vec<bf16>>,
-    state: MixedState<R>,
+    grads: Option<Vec<bf16>>,
+    pub state: State,
 }
 
-enum Params {
+/// Parameters as they are kept.
+pub enum Params {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
     F32AndBf16(Vec<f32>, Vec<bf16>),
@@ -47,7 +49,7 @@ impl Precision {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn rounds_grad(self) -> bool {
+    fn rounds_grads(self) -> bool {
         match self {
             Self::F32 | Self::Q8 => false,
             Self::Bf16 | Self::Bf16Master | Self::Split => true,
@@ -64,35 +66,32 @@ impl Precision {
     }
 }
 
-impl<R: Rule> MixedModel<R> {
-    /// Starts from parameters in f32, and replaces them by those that the model reads.
-    pub fn new(rule: R, precision: Precision, seed: u64, initial: &mut [f32]) -> Result<Self> {
-        let len = initial.len();
-        let model = Self {
-            seed,
-            param: Params::new(precision, initial)?,
-            grad: precision.rounds_grad().then(|| vec![bf16::ZERO; len]),
-            state: rule.mixed_state(len, precision.storage()),
-            rule,
-        };
-        model.param.read(initial);
-        Ok(model)
+impl Trained {
+    /// Starts from parameters in f32. `first` is the number of the first one in the whole model.
+    pub fn new(
+        info: TensorInfo,
+        optimizer: &(impl Optimizer + ?Sized),
+        precision: Precision,
+        first: usize,
+        initial: &[f32],
+    ) -> Result<Self> {
+        let TensorInfo { name, len, kind } = info;
+        let mut state = optimizer.state_in(precision.storage(), len);
+        state.set_first(first as u64);
+        let grads = precision.rounds_grads().then(|| vec![bf16::ZERO; len]);
+        Ok(Self { name, kind, params: Params::new(precision, initial)?, grads, state })
     }
 
-    /// Takes one step, and writes the parameters that the model reads.
-    pub fn step(&mut self, params: &mut [f32], grads: &[f32]) -> Result<()> {
-        let grad = match &mut self.grad {
+    /// The tensor as a step takes it.
+    pub fn tensor<'a>(&'a mut self, grads: &'a [f32]) -> Tensor<'a> {
+        let grad = match &mut self.grads {
             Some(rounded) => {
                 rounded.convert_from_f32_slice(grads);
-                Grad::Bf16(rounded)
+                Grad::from(&*rounded)
             }
-            None => Grad::F32(grads),
+            None => Grad::from(grads),
         };
-        let pass = Pass { seed: self.seed, ..Pass::default() };
-        // No norm was passed by which a step could be left out.
-        let _ = self.rule.step_with(self.param.borrow(), grad, pass, &mut self.state)?;
-        self.param.read(params);
-        Ok(())
+        self.state.tensor(self.params.borrow(), grad)
     }
 }
 
@@ -113,19 +112,19 @@ impl Params {
 
     fn borrow(&mut self) -> Param<'_> {
         match self {
-            Self::F32(param) => Param::F32(param),
-            Self::Bf16(param) => Param::Bf16Stochastic(param),
-            Self::F32AndBf16(param, copy) => Param::F32AndBf16(param, copy),
-            Self::Split(high, low) => Param::Split(high, low),
+            Self::F32(params) => params.into(),
+            Self::Bf16(params) => Param::stochastic(params),
+            Self::F32AndBf16(params, copy) => Param::with_copy(params, copy),
+            Self::Split(high, low) => Param::from_halves(high, low),
         }
     }
 
     /// The numbers that the model computes with, widened.
-    fn read(&self, wide: &mut [f32]) {
+    pub fn read(&self, wide: &mut [f32]) {
         match self {
-            Self::F32(param) => wide.copy_from_slice(param),
-            Self::Bf16(param) | Self::F32AndBf16(_, param) | Self::Split(param, _) => {
-                param.convert_to_f32_slice(wide);
+            Self::F32(params) => wide.copy_from_slice(params),
+            Self::Bf16(params) | Self::F32AndBf16(_, params) | Self::Split(params, _) => {
+                params.convert_to_f32_slice(wide);
             }
         }
     }
@@ -133,7 +132,7 @@ impl Params {
 
 #[cfg(test)]
 mod tests {
-    use adamant::{Adam, Optimizer};
+    use adamant::{Adam, StepOptions};
 
     use super::*;
 
@@ -146,12 +145,16 @@ mod tests {
     }
 
     /// What a model reads after some steps.
-    fn trained(precision: Precision) -> Vec<f32> {
+    fn stepped(precision: Precision) -> Vec<f32> {
         let mut params = initial();
-        let mut model = MixedModel::new(adam(), precision, 7, &mut params).unwrap();
+        let info = TensorInfo { name: "weight".into(), len: params.len(), kind: Kind::Weights };
+        let mut trained = Trained::new(info, &adam(), precision, 0, &params).unwrap();
+        trained.params.read(&mut params);
+        let options = StepOptions { seed: 7, ..StepOptions::default() };
         for _ in 0..20 {
             let grads = params.clone();
-            model.step(&mut params, &grads).unwrap();
+            let _ = adam().step_tensors(&mut [trained.tensor(&grads)], &options).unwrap();
+            trained.params.read(&mut params);
         }
         params
     }
@@ -163,15 +166,15 @@ mod tests {
             let grads = params.clone();
             adam().step(&mut params, &grads, &mut state).unwrap();
         }
-        assert_eq!(trained(Precision::F32), params);
+        assert_eq!(stepped(Precision::F32), params);
     }
 
     /// 20 steps of at most 0.01 each, and an eighth of the way for the noise.
     #[test]
     fn every_precision_goes_the_same_way() {
-        let exact = trained(Precision::F32);
+        let exact = stepped(Precision::F32);
         for &precision in Precision::value_variants() {
-            let params = trained(precision);
+            let params = stepped(precision);
             let off = params.iter().zip(&exact).map(|(a, b)| (a - b).abs());
             let mean = off.sum::<f32>() / exact.len() as f32;
             assert!(mean < 0.025, "{precision:?}: {mean}");

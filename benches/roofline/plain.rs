@@ -1,0 +1,198 @@
+//! A formula as a plain loop, which the compiler vectorises by itself.
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use adamant::{Arity, Float, Isa, Lanes, Many, Rule};
+
+/// The most moments of a rule.
+const MOST: usize = adamant::MOMENTS;
+
+/// Parameters, gradients and moments of one length; moments that the settings do without are empty.
+pub struct Arrays<'a, F> {
+    pub param: &'a mut [F],
+    pub grad: &'a [F],
+    pub moments: [&'a mut [F]; MOST],
+}
+
+impl<'a, F> Arrays<'a, F> {
+    /// Cuts after so many elements.
+    pub fn split_at(self, len: usize) -> (Self, Self) {
+        let Self { param, grad, moments } = self;
+        let (param, param_rest) = param.split_at_mut(len);
+        let (grad, grad_rest) = grad.split_at(len);
+        let mut rests: [&mut [F]; MOST] = Default::default();
+        let mut places = rests.iter_mut();
+        let moments = moments.map(|moment| {
+            let (moment, rest) = moment.split_at_mut(if moment.is_empty() { 0 } else { len });
+            if let Some(place) = places.next() {
+                *place = rest;
+            }
+            moment
+        });
+        let rest = Self { param: param_rest, grad: grad_rest, moments: rests };
+        (Self { param, grad, moments }, rest)
+    }
+}
+
+/// The loop, built for any CPU of this kind.
+#[inline(never)]
+pub fn for_any_cpu<R: Rule, F: Float>(rule: R, constants: &[f64], arrays: &mut Arrays<'_, F>) {
+    steps::<R, F, Unfused<F>>(rule, constants, arrays, Unfused, |unfused| unfused.0);
+}
+
+/// The loop, built for an instruction set; `None` where this CPU lacks it.
+pub fn for_isa<R: Rule, F: Float>(
+    isa: Isa,
+    rule: R,
+    constants: &[f64],
+    arrays: &mut Arrays<'_, F>,
+) {
+    assert!(isa.is_available());
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the CPU has the instruction set.
+        #[allow(unsafe_code, reason = "code for an instruction set")]
+        Isa::Avx2 => unsafe { avx2(rule, constants, arrays) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the CPU has the instruction set.
+        #[allow(unsafe_code, reason = "code for an instruction set")]
+        Isa::Avx512 => unsafe { avx512(rule, constants, arrays) },
+        // On AArch64 that is NEON, with fused products.
+        Isa::Neon => steps::<R, F, F>(rule, constants, arrays, |x| x, |x| x),
+        _ => for_any_cpu(rule, constants, arrays),
+    }
+}
+
+/// # Safety
+///
+/// The CPU has the instruction set.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[allow(unsafe_code, reason = "code for an instruction set")]
+unsafe fn avx2<R: Rule, F: Float>(rule: R, constants: &[f64], arrays: &mut Arrays<'_, F>) {
+    steps::<R, F, F>(rule, constants, arrays, |x| x, |x| x);
+}
+
+/// # Safety
+///
+/// The CPU has the instruction set.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,fma")]
+#[allow(unsafe_code, reason = "code for an instruction set")]
+unsafe fn avx512<R: Rule, F: Float>(rule: R, constants: &[f64], arrays: &mut Arrays<'_, F>) {
+    steps::<R, F, F>(rule, constants, arrays, |x| x, |x| x);
+}
+
+#[inline(always)]
+fn steps<R: Rule, F: Float, L: Lanes>(
+    rule: R,
+    constants: &[f64],
+    arrays: &mut Arrays<'_, F>,
+    lane: impl Fn(F) -> L,
+    number: impl Fn(L) -> F,
+) {
+    // In a place of its own for each choice of the settings, as an optimizing compiler would have it
+    // if the loop were written for these settings alone.
+    rule.specialise(
+        #[inline(always)]
+        |rule| {
+            let k = R::Constants::from_fn(|i| lane(F::from_f64(constants[i])));
+            let len = arrays.param.len();
+            let (param, grad) = (&mut arrays.param[..len], &arrays.grad[..len]);
+            let kept = arrays.moments.each_ref().map(|moment| !moment.is_empty());
+            let mut slices: [&mut [F]; MOST] = Default::default();
+            for ((slice, moment), &kept) in slices.iter_mut().zip(&mut arrays.moments).zip(&kept) {
+                *slice = &mut moment[..if kept { len } else { 0 }];
+            }
+            for i in 0..len {
+                let old: Many<R::Moments, L> = R::Moments::from_fn(
+                    #[inline(always)]
+                    |moment| match kept[moment] {
+                        true => lane(slices[moment][i]),
+                        false => lane(F::default()),
+                    },
+                );
+                let (next, new) = rule.update(&k, lane(param[i]), lane(grad[i]), old);
+                param[i] = number(next);
+                for ((moment, new), &kept) in slices.iter_mut().zip(new).zip(&kept) {
+                    if kept {
+                        moment[i] = number(new);
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// A number whose products are not fused with sums: fused ones would be calls into a library on the
+/// instruction set that the build is for.
+#[derive(Clone, Copy)]
+struct Unfused<F>(F);
+
+macro_rules! operator {
+    ($($operator:ident::$method:ident),+) => {$(
+        impl<F: Float> $operator for Unfused<F> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self(self.0.$method(other.0))
+            }
+        }
+    )+};
+}
+
+operator!(Add::add, Sub::sub, Mul::mul, Div::div);
+
+impl<F: Float> Neg for Unfused<F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Self(-self.0)
+    }
+}
+
+impl<F: Float> Lanes for Unfused<F> {
+    type Mask = bool;
+
+    #[inline(always)]
+    fn splat(self, value: f64) -> Self {
+        Self(F::from_f64(value))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        self * factor + addend
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.abs())
+    }
+
+    #[inline(always)]
+    fn less_than(self, other: Self) -> bool {
+        self.0 < other.0
+    }
+
+    #[inline(always)]
+    fn select(mask: bool, yes: Self, no: Self) -> Self {
+        if mask { yes } else { no }
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+}
