@@ -204,7 +204,7 @@ impl ForEachNumber for Clipping {
 
             // Shorter than the limit, and longer.
             for (max_norm, expected) in
-                [(10.0 * grad_factor * norm, grad_factor * norm), (1.5, 1.5)]
+                [(10.0 * grad_factor * norm, grad_factor * norm), (0.5, 0.5)]
             {
                 let options = StepOptions { max_norm: Some(max_norm), ..options };
                 let (_, stepped, found) = step(options);
