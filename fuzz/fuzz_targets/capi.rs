@@ -121,6 +121,18 @@ impl Structs {
 const PLACE: usize = 2560;
 const PLACES: usize = 64;
 
+/// How many first words of [`MEMORY`] the memory of a case can begin with.
+const SHIFTS: usize = 1024;
+
+/// Bytes of numbers of about 1, of any type, and any bytes.
+static MEMORY: LazyLock<[Vec<u64>; 2]> = LazyLock::new(|| {
+    let words = |mask| {
+        let word = |place| (1 + place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) & mask;
+        (0..PLACE * PLACES / 8 + SHIFTS).map(word).collect()
+    };
+    [0x3f7f_3f7f_3f7f_3f7f, u64::MAX].map(words)
+});
+
 static POOL: LazyLock<usize> = LazyLock::new(|| {
     let mut pool = ptr::null_mut();
     // SAFETY: a pointer to a pointer.
@@ -159,15 +171,8 @@ const ROWS: usize = 12;
 impl<'a> Session<'a> {
     fn new(mut source: Source<'a>) -> Self {
         let seed = source.word();
-        let word = |place: usize| (seed ^ place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let memory = (0..PLACE * PLACES / 8)
-            // Bytes of numbers of about 1, of any type, or any bytes.
-            .map(
-                |place| {
-                    if seed & 1 == 0 { word(place) & 0x3f7f_3f7f_3f7f_3f7f } else { word(place) }
-                },
-            )
-            .collect();
+        let memory = &MEMORY[(seed & 1) as usize][(seed >> 1) as usize % SHIFTS..];
+        let memory = memory[..PLACE * PLACES / 8].to_vec();
         let (mut scratch, mut waiting) = (ptr::null_mut(), [ptr::null_mut(); 2]);
         let way = source.value(2) % 2;
         // SAFETY: pointers to pointers.
@@ -294,7 +299,12 @@ impl<'a> Session<'a> {
             assert!(status == ADAMANT_LEFT_OUT || !message.is_empty(), "{status:?}");
             return;
         }
-        let words = self.before.iter().zip(&self.memory).enumerate();
+        // Most places are as they were, and compared as a whole.
+        let places = self.before.chunks(PLACE / 8).zip(self.memory.chunks(PLACE / 8)).enumerate();
+        let changed = places.filter(|(_, (before, after))| before != after);
+        let words = changed.flat_map(|(place, (before, after))| {
+            (place * PLACE / 8..).zip(before.iter().zip(after))
+        });
         for (word, (before, after)) in words.filter(|(_, (before, after))| before != after) {
             let bytes = before.to_ne_bytes().into_iter().zip(after.to_ne_bytes()).enumerate();
             for (byte, _) in bytes.filter(|(_, (before, after))| before != after) {

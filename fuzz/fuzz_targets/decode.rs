@@ -22,8 +22,27 @@ static POOLS: LazyLock<[ThreadPool; 4]> = LazyLock::new(|| {
     [1, 2, 3, 7].map(pool)
 });
 
-/// Runs in one of the pools, or outside of all.
-pub fn in_pool(pool: u8, run: impl FnOnce() + Send) {
+/// How much a case may take. Long arrays, many rows and pools take a hundred times as long as others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    Small,
+    Large,
+}
+
+/// Large one time in 64. A hash of all bytes decides, as some bytes of their own would be inherited:
+/// most cases are mutants, and those of a large one would be large.
+pub fn any_effort(bytes: &mut Unstructured<'_>) -> Result<Effort> {
+    let all = bytes.peek_bytes(bytes.len()).unwrap_or_default();
+    let mix = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = all.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+    Ok(if (hash >> 32).is_multiple_of(64) { Effort::Large } else { Effort::Small })
+}
+
+/// Runs in one of the pools, or outside of all, as a small case always does.
+pub fn in_pool(effort: Effort, pool: u8, run: impl FnOnce() + Send) {
+    if effort == Effort::Small {
+        return run();
+    }
     match POOLS.get(usize::from(pool) % (POOLS.len() + 1)) {
         Some(pool) => pool.install(run),
         None => run(),

@@ -9,8 +9,8 @@ mod decode;
 
 use adamant::{BuiltIn, Error, Exec, Float, Isa};
 use decode::{
-    Bits, Cuts, FloatName, Numbers, PERIOD, StepCount, any_isa, any_misfit, build_global_pool,
-    in_pool,
+    Bits, Cuts, Effort, FloatName, Numbers, PERIOD, StepCount, any_effort, any_isa, any_misfit,
+    build_global_pool, in_pool,
 };
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
@@ -23,6 +23,8 @@ fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
 /// What the fuzzer decides.
 #[derive(Arbitrary, Debug)]
 struct Case<'a> {
+    #[arbitrary(with = any_effort)]
+    effort: Effort,
     /// Which optimizer, see [`with_rule`].
     rule: u8,
     float: FloatName,
@@ -56,7 +58,7 @@ impl WithRule for &Case<'_> {
 
 impl Case<'_> {
     fn run(&self) {
-        in_pool(self.pool, || with_rule(self.rule, self));
+        in_pool(self.effort, self.pool, || with_rule(self.rule, self));
     }
 
     fn judge<R: BuiltIn, F: Float>(&self) {
@@ -96,15 +98,15 @@ impl Case<'_> {
         columns
     }
 
-    /// Mostly few; sometimes enough to be cut for the threads of a pool, seldom enough to be so from
-    /// outside of it, which takes long.
+    /// Mostly few; in large cases often enough to be cut for the threads of a pool, or even from outside
+    /// of it.
     fn len(&self) -> usize {
         let (size, len) = self.len;
-        match size {
-            // 0 and 255 are bytes that the fuzzer likes, so they are among the others.
-            64..96 => 16_384 + usize::from(len / 4),
-            128..136 => 131_072 + usize::from(len),
-            _ => usize::from(len % 1024),
+        match (self.effort, size) {
+            (Effort::Large, 64..128) => 16_384 + usize::from(len / 4),
+            (Effort::Large, 128..144) => 131_072 + usize::from(len),
+            (_, 192..224) => usize::from(len % 1024),
+            _ => usize::from(len % 96),
         }
     }
 

@@ -10,7 +10,8 @@ mod decode;
 
 use adamant::{BuiltIn, Error, Exec, Isa, Pass};
 use decode::{
-    Bits, Cuts, Numbers, StepCount, any_isa, any_misfit, build_global_pool, in_pool, repeated,
+    Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, build_global_pool,
+    in_pool, repeated,
 };
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
@@ -30,6 +31,8 @@ fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
 /// What the fuzzer decides.
 #[derive(Arbitrary, Debug)]
 struct Case<'a> {
+    #[arbitrary(with = any_effort)]
+    effort: Effort,
     /// Which optimizer, see [`with_rule`].
     rule: u8,
     t: StepCount,
@@ -114,7 +117,7 @@ impl WithRule for &Case<'_> {
 
 impl Case<'_> {
     fn run(&self) {
-        in_pool(self.pool, || with_rule(self.rule, self));
+        in_pool(self.effort, self.pool, || with_rule(self.rule, self));
     }
 
     fn judge<R: BuiltIn>(&self) {
@@ -122,8 +125,11 @@ impl Case<'_> {
         let mut draw = Draw::new(&mut bits);
         let (rule, in_range) = (draw.rule::<R>(), draw.in_range);
         let pass = self.pass.get(&mut bits);
-        let before: Vec<_> =
-            self.tensors.iter().map(|tensor| tensor.columns(&rule, &mut bits)).collect();
+        let before: Vec<_> = self
+            .tensors
+            .iter()
+            .map(|tensor| tensor.columns(self.effort, &rule, &mut bits))
+            .collect();
         let way = self.way();
         // There is nothing to put it into.
         let misfit = if before.is_empty() { None } else { self.misfit.as_ref() };
@@ -155,7 +161,7 @@ impl Case<'_> {
     }
 
     fn way(&self) -> Way {
-        let longest = self.tensors.iter().map(Drawing::len).max().unwrap_or(0);
+        let longest = self.tensors.iter().map(|tensor| tensor.len(self.effort)).max().unwrap_or(0);
         Way {
             exec: Exec { isa: self.isa, parallel: self.parallel },
             offset: usize::from(self.offset % 64),
@@ -182,9 +188,14 @@ impl PassDrawing {
 }
 
 impl Drawing {
-    fn columns<R: BuiltIn>(&self, rule: &R, bits: &mut dyn FnMut() -> u64) -> MixedColumns {
+    fn columns<R: BuiltIn>(
+        &self,
+        effort: Effort,
+        rule: &R,
+        bits: &mut dyn FnMut() -> u64,
+    ) -> MixedColumns {
         let element = |column| self.numbers.element(column, bits());
-        let columns = Columns::new(rule, self.len(), repeated(element));
+        let columns = Columns::new(rule, self.len(effort), repeated(element));
         let mut columns = MixedColumns::new(rule, &columns, self.types, self.first.get());
         if let Numbers::Raw = self.numbers {
             columns.overwrite(repeated(|_| bits()));
@@ -192,17 +203,16 @@ impl Drawing {
         columns
     }
 
-    /// Mostly few, often about as many as some blocks have; sometimes enough to be cut for the threads
-    /// of a pool, seldom enough to be so from outside of it, which takes long.
-    fn len(&self) -> usize {
+    /// Mostly few, sometimes about as many as some blocks have; in large cases often enough to be cut
+    /// for the threads of a pool, or even from outside of it.
+    fn len(&self, effort: Effort) -> usize {
         let (size, len) = self.len;
         let len = usize::from(len);
-        match size {
-            // 0 and 255 are bytes that the fuzzer likes, so they are among the others.
-            64..72 => 16_384 + len / 4,
-            72..74 => 131_072 + len,
-            128..192 => (len / 8 % 5 * 256 + len % 8).saturating_sub(4),
-            _ => len % 1024,
+        match (effort, size) {
+            (Effort::Large, 64..96) => 16_384 + len / 4,
+            (Effort::Large, 96..100) => 131_072 + len,
+            (_, 128..160) => (len / 8 % 5 * 256 + len % 8).saturating_sub(4),
+            _ => len % 96,
         }
     }
 }

@@ -8,7 +8,10 @@ mod support;
 mod decode;
 
 use adamant::{Adam, BuiltIn, CatchUp, Exec, Float, Isa, RowWiseAdam, reference::RowReference};
-use decode::{Bits, FloatName, Numbers, StepCount, any_isa, build_global_pool, in_pool, repeated};
+use decode::{
+    Bits, Effort, FloatName, Numbers, StepCount, any_effort, any_isa, build_global_pool, in_pool,
+    repeated,
+};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
     fuzz_target,
@@ -27,6 +30,8 @@ fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
 /// What the fuzzer decides.
 #[derive(Arbitrary, Debug)]
 struct Case<'a> {
+    #[arbitrary(with = any_effort)]
+    effort: Effort,
     update: Update,
     float: FloatName,
     start: StepCount,
@@ -153,7 +158,7 @@ impl WithRule for &Case<'_> {
 
 impl Case<'_> {
     fn run(&self) {
-        in_pool(self.pool, || match self.update {
+        in_pool(self.effort, self.pool, || match self.update {
             Update::Lazy(rule) => with_rule(rule, self),
             Update::RowWise => self.lazy(|draw| RowWiseAdam(draw.rule())),
             Update::Series => self.dense_equivalent(CatchUp::Series),
@@ -204,7 +209,7 @@ impl Case<'_> {
             };
             events.push((event, misfit));
             let none = || Listed::new(call.index_type, vec![], before.width, |_| F::default());
-            let idle = 0..call.idle(before.param.len());
+            let idle = 0..call.idle(self.effort, before.param.len());
             events.extend(idle.map(|_| (Event::Step(adam, none()), None)));
         }
         let start = self.start.get();
@@ -221,15 +226,16 @@ impl Case<'_> {
         usize::from(self.offset % 64)
     }
 
-    /// Mostly few; sometimes enough to be cut for the threads of a pool, seldom enough to be so from
-    /// outside of it, which takes long.
+    /// Mostly few; in large cases often enough to be cut for the threads of a pool, or even from outside
+    /// of it.
     fn rows(&self) -> usize {
         let (size, rows) = self.rows;
-        let (rows, most) = match size {
-            // 0 and 255 are bytes that the fuzzer likes, so they are among the others.
-            64..96 => (usize::from(rows % 700), 1 << 15),
-            128..130 => (usize::from(rows % 8000), 1 << 18),
-            _ => (usize::from(rows % 40), 1 << 14),
+        let (rows, most) = match (self.effort, size) {
+            (Effort::Large, 64..128) => (usize::from(rows % 700), 1 << 15),
+            (Effort::Large, 128..140) => (usize::from(rows % 8000), 1 << 18),
+            (Effort::Large, _) => (usize::from(rows % 40), 1 << 14),
+            (Effort::Small, 64..72) => (usize::from(rows % 700), 1 << 11),
+            (Effort::Small, _) => (usize::from(rows % 12), 1 << 11),
         };
         rows.min(most / self.width())
     }
@@ -237,7 +243,11 @@ impl Case<'_> {
     /// Now and then more than is added up at a time.
     fn width(&self) -> usize {
         let (size, width) = self.width;
-        1 + usize::from(if (64..68).contains(&size) { 900 + width % 1300 } else { width % 70 })
+        1 + usize::from(match size {
+            64..66 => 900 + width % 1300,
+            66..96 => width % 70,
+            _ => width % 20,
+        })
     }
 
     fn table<R: RowReference + std::fmt::Debug, F: Float>(
@@ -258,7 +268,7 @@ impl Case<'_> {
     ) -> (Listed<F>, Option<Misfit>) {
         let width = table.width;
         let stride = width + usize::from(call.gap % 4);
-        let rows = call.rows(table.rows(), stride, bits);
+        let rows = call.rows(self.effort, table.rows(), stride, bits);
         let mut value = repeated(|column| self.numbers.element(column, bits()));
         let mut listed = Listed::new(call.index_type, rows, stride, |place| value(1, place));
         if !call.closed && !listed.rows.is_empty() {
@@ -271,8 +281,14 @@ impl Case<'_> {
 
 impl Call {
     /// None of a table that has none.
-    fn rows(&self, rows: usize, stride: usize, bits: &mut dyn FnMut() -> u64) -> Vec<usize> {
-        let count = if rows == 0 { 0 } else { self.count().min((1 << 18) / stride) };
+    fn rows(
+        &self,
+        effort: Effort,
+        rows: usize,
+        stride: usize,
+        bits: &mut dyn FnMut() -> u64,
+    ) -> Vec<usize> {
+        let count = if rows == 0 { 0 } else { self.count(effort).min((1 << 18) / stride) };
         let any = (0..count).map(|_| bits() as usize);
         let mut listed: Vec<_> = match self.order {
             Order::Few => any.map(|bits| bits % rows.min(3)).collect(),
@@ -287,18 +303,22 @@ impl Call {
     }
 
     /// Mostly few; now and then enough for another way to sort them, and for several threads.
-    fn count(&self) -> usize {
+    fn count(&self, effort: Effort) -> usize {
         let (size, count) = self.count;
-        usize::from(if (64..72).contains(&size) { count % 2500 } else { count % 24 })
+        usize::from(match (effort, size) {
+            (Effort::Large, 64..96) => count % 2500,
+            (Effort::Small, 64..66) => count % 600,
+            _ => count % 12,
+        })
     }
 
     /// Mostly none; now and then more than a history has, where `elements` are few.
-    fn idle(&self, elements: usize) -> usize {
+    fn idle(&self, effort: Effort, elements: usize) -> usize {
         let (size, idle) = self.idle;
-        let idle = usize::from(match size {
-            64..72 => idle % 600,
-            128..130 => idle % 5000,
-            32..64 => idle % 12,
+        let idle = usize::from(match (effort, size) {
+            (Effort::Large, 64..96) => idle % 600,
+            (Effort::Large, 128..136) => idle % 5000,
+            (_, 32..64) => idle % 12,
             _ => 0,
         });
         idle.min((1 << 16) / elements.max(1))
