@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use adamant::{Adam, Exec, Float, Isa, Optimizer, Rule, StepOptions, Threads};
+use adamant::{Adam, BuiltIn, Exec, Float, Isa, Optimizer, Rule, StepOptions, Threads};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::{Division, ForEachOptimizer, for_each_optimizer};
 
@@ -16,7 +16,7 @@ const ELEMENTS: [usize; 4] = [1 << 10, 16 << 10, 256 << 10, 16 << 20];
 struct Serial<'a>(&'a mut Criterion);
 
 impl ForEachOptimizer for Serial<'_> {
-    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, _division: Division) {
+    fn visit<R: BuiltIn>(&mut self, name: &'static str, rule: R, _division: Division) {
         self.bench::<R, f32>(name, rule);
         self.bench::<R, f64>(name, rule);
     }

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use crate::{
     Buffer, BufferElement, Error,
     element::{BLOCK, Q8},
-    norm::Squares,
+    norm::Summed,
     reference,
 };
 
@@ -51,7 +51,7 @@ impl fmt::Display for Storage {
 }
 
 /// A type of parameters and gradients: `f32`, `f64`, `bf16` or `f16`; sealed.
-pub trait Element: BufferElement + Squares {
+pub trait Element: BufferElement + Summed {
     /// The storage of an array of these.
     const STORAGE: Storage;
 
@@ -626,6 +626,7 @@ moments!(f32: F32, f64: F64, bf16: Bf16);
 /// used.
 #[inline(always)]
 #[allow(unsafe_code, reason = "threads share an array, each for elements of its own")]
+#[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
 pub(crate) unsafe fn elements_mut<'s, T>(array: &'s &mut [T], range: Range<usize>) -> &'s mut [T] {
     debug_assert!(range.start <= range.end && range.end <= array.len());
     // The reference is read as the pointer that it is: one made of it would be for reading only.

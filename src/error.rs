@@ -209,6 +209,37 @@ pub enum Error {
         allowed: &'static str,
     },
 
+    /// An optimizer has no setting of a name.
+    #[error("{optimizer} has no setting {name:?}; known: {}", known.join(", "))]
+    UnknownSetting {
+        /// The optimizer.
+        optimizer: &'static str,
+        /// The name.
+        name: String,
+        /// The names that it has.
+        known: Vec<&'static str>,
+    },
+
+    /// A setting was given a value of another kind.
+    #[error("{name} is {value}, but must be {allowed}")]
+    WrongSetting {
+        /// The name of the setting.
+        name: &'static str,
+        /// The value, as text.
+        value: String,
+        /// The values allowed, in words.
+        allowed: String,
+    },
+
+    /// A name is no optimizer's.
+    #[error("{name:?} is no optimizer; known: {}", known.join(", "))]
+    UnknownOptimizer {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<&'static str>,
+    },
+
     /// A constant of the step is too large for the type of the step.
     #[error(
         "the hyper-parameters make {value:e} a constant of the step, which {float} cannot hold"
@@ -223,6 +254,13 @@ pub enum Error {
     /// The step count is 0; the first step is 1.
     #[error("the step count is 0, but steps are counted from 1")]
     ZeroStep,
+
+    /// Every step for a while was left out, since gradients were not finite at any scale of the loss.
+    #[error("{steps} steps in a row were left out: gradients are not finite at any loss scale")]
+    TrainingStalled {
+        /// The number of steps.
+        steps: u64,
+    },
 
     /// A state has taken `u64::MAX` steps, and can't count another.
     #[error("the state has taken {} steps and cannot count another", u64::MAX)]
@@ -242,6 +280,33 @@ pub enum Error {
         isa: Isa,
         /// What this CPU has.
         available: Vec<Isa>,
+    },
+
+    /// A pool was asked for with no threads, or with too many.
+    #[error("a pool of {threads} threads was asked for, but it must have 1 to {most}")]
+    ThreadCount {
+        /// The number that was asked for.
+        threads: usize,
+        /// The largest number.
+        most: usize,
+    },
+
+    /// The system refused to start the threads of a pool.
+    #[error("a pool of {threads} threads cannot be started: {reason}")]
+    NoThreads {
+        /// The number of threads that was asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+
+    /// The slice for the norms of tensors is not as long as there are tensors.
+    #[error("there are {len} places for the norms of {tensors} tensors")]
+    NormsMismatch {
+        /// The length that was passed.
+        len: usize,
+        /// The number of tensors.
+        tensors: usize,
     },
 }
 

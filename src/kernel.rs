@@ -5,12 +5,12 @@ use core::{marker::PhantomData, mem};
 use pulp::{Simd, WithSimd};
 
 use crate::{
-    Arity, Error, Float, Many, RowRule, Rule, Tensor,
+    Arity, Error, Float, MOMENTS, Many, RowRule, Rule, Tensor,
     isa::Cpu,
-    lanes::{Lanes, Register, Vector},
+    lanes::{Lanes, Vector, Wide},
     mixed,
     optimizer::{Constants, of_rule},
-    prefetch::{self, AHEAD},
+    prefetch,
     tensor::{Precision, Run, Slices},
 };
 
@@ -131,16 +131,16 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    let prefetch = pass.prefetch_plain;
-                    if F::SCALES {
-                        let registers = Registers::new(simd, rule, slices.reborrow());
-                        sweep_arrays(rule, &k, &mut Scaled { registers, factor }, prefetch);
-                        part.zero_grad();
+                    if pass.prefetch_plain {
+                        sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {
-                        sweep(simd, rule, &k, slices.reborrow(), prefetch);
+                        sweep_with::<S, R, F, false>(simd, rule, &k, factor, slices.reborrow());
                     }
-                    if F::SCALES && pass.flush_subnormals {
-                        flush(slices);
+                    if F::SCALES {
+                        part.zero_grad();
+                        if pass.flush_subnormals {
+                            flush(slices);
+                        }
                     }
                 }
             },
@@ -160,202 +160,208 @@ fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
     }
 }
 
-/// A place in the arrays of a tensor.
-#[derive(Clone, Copy)]
-pub(crate) enum At {
-    /// A whole register, by its number.
-    Whole(usize),
-    /// What is left behind the last one.
-    Tail,
-}
-
 /// A parameter, its gradient and its moments, a register of each.
 pub(crate) type Values<R, L> = (L, L, Many<<R as Rule>::Moments, L>);
 
 /// The arrays of a tensor, as registers of what is computed in, whatever they hold.
 pub(crate) trait Arrays<R: Rule, L: Lanes> {
-    /// Whether a tail, less than a register, is any different.
-    const HAS_TAILS: bool;
-
-    /// The number of whole registers, and whether there is a tail behind them.
-    fn registers(&self) -> (usize, bool);
-
     /// Asks for the memory of a register ahead.
     fn prefetch(&self, register: usize);
 
-    fn load(&self, at: At) -> Values<R, L>;
+    /// A register of each array; `None` behind the last one.
+    fn load(&self, register: usize) -> Option<Values<R, L>>;
 
-    fn store(&mut self, at: At, param: L, moments: Many<R::Moments, L>);
+    fn store(&mut self, register: usize, param: L, moments: Many<R::Moments, L>);
 }
 
-/// The one loop, over arrays that hold what is computed in.
+/// The one loop. `PREFETCH` says whether to ask for memory ahead.
+#[inline(always)]
+pub(crate) fn sweep_arrays<R: Rule, L: Lanes, A: Arrays<R, L>, const PREFETCH: bool>(
+    rule: R,
+    k: &Many<R::Constants, L>,
+    arrays: &mut A,
+) {
+    let mut register = 0;
+    loop {
+        if PREFETCH {
+            arrays.prefetch(register);
+        }
+        // Every load stands before the first store: mixed, they stall each other where the arrays
+        // share page offsets.
+        let Some((param, grad, moments)) = arrays.load(register) else { break };
+        let (param, moments) = rule.update(k, param, grad, moments);
+        arrays.store(register, param, moments);
+        register += 1;
+    }
+}
+
+/// A step over a few elements in cache, of gradients as they are.
 #[inline(always)]
 pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,
-    tensor: Slices<'_, R, F>,
-    prefetch: bool,
+    slices: Slices<'_, R, F>,
 ) {
-    sweep_arrays(rule, k, &mut Registers::new(simd, rule, tensor), prefetch);
+    sweep_with::<S, R, F, false>(simd, rule, k, Vector::constant(simd, 1.0), slices);
 }
 
-/// The one loop: whole registers first, then the rest by the same formula.
+/// Registers that the plain loop takes at a time: with one, the CPU finds too little that does not wait
+/// for something else. On AVX2 two are a cache line.
+const TOGETHER: usize = 2;
+
+/// A step over arrays that hold what is computed in: pairs of registers, then what is left, by the same
+/// formula.
 #[inline(always)]
-pub(crate) fn sweep_arrays<R: Rule, L: Lanes, A: Arrays<R, L>>(
-    rule: R,
-    k: &Many<R::Constants, L>,
-    arrays: &mut A,
-    prefetch: bool,
-) {
-    let (whole, has_tail) = arrays.registers();
-    for register in 0..whole {
-        if prefetch {
-            arrays.prefetch(register);
-        }
-        // Every load stands before the first store: mixed, they stall each other where the arrays
-        // share page offsets.
-        let (param, grad, moments) = arrays.load(At::Whole(register));
-        let (param, moments) = rule.update(k, param, grad, moments);
-        arrays.store(At::Whole(register), param, moments);
-    }
-    if A::HAS_TAILS && has_tail {
-        let (param, grad, moments) = arrays.load(At::Tail);
-        let (param, moments) = rule.update(k, param, grad, moments);
-        arrays.store(At::Tail, param, moments);
-    }
-}
-
-/// The whole registers of an array, and its tail.
-type Cut<'a, S, F> = (&'a mut [<F as Register>::Of<S>], &'a mut [F]);
-
-/// The arrays of a tensor that hold what is computed in: whole registers and the tail of each.
-struct Registers<'a, S: Simd, R: Rule, F: Float> {
+fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     simd: S,
-    param: Cut<'a, S, F>,
-    grad: (&'a [F::Of<S>], &'a [F]),
-    moments: Many<R::Moments, Cut<'a, S, F>>,
-    kept: Many<R::Moments, bool>,
-}
-
-impl<'a, S: Simd, R: Rule, F: Float> Registers<'a, S, R, F> {
-    #[inline(always)]
-    fn new(simd: S, rule: R, slices: Slices<'a, R, F>) -> Self {
-        let Slices { param, grad, moments } = slices;
-        let param = F::split_mut::<S>(param);
-        let mut grad = F::split::<S>(grad);
-        let mut moments = R::Moments::map(
-            moments,
-            #[inline(always)]
-            |moment| F::split_mut::<S>(moment),
-        );
-        let kept = R::Moments::from_fn(
-            #[inline(always)]
-            |moment| rule.start(moment).is_some(),
-        );
-        // `validate` found all lengths equal; said once more here, it frees the loop of checks.
-        let len = param.0.len();
-        grad.0 = &grad.0[..len];
-        for ((moments, _), &kept) in moments.as_mut().iter_mut().zip(kept.as_ref()) {
-            if kept {
-                *moments = &mut mem::take(moments)[..len];
-            }
-        }
-        Self { simd, param, grad, moments, kept }
-    }
-}
-
-impl<S: Simd, R: Rule, F: Float> Arrays<R, Vector<S, F>> for Registers<'_, S, R, F> {
-    const HAS_TAILS: bool = true;
-
-    #[inline(always)]
-    fn registers(&self) -> (usize, bool) {
-        (self.param.0.len(), !self.param.1.is_empty())
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, register: usize) {
-        let ahead = AHEAD / size_of::<F::Of<S>>();
-        prefetch::prefetch(self.param.0, register, ahead);
-        prefetch::prefetch(self.grad.0, register, ahead);
-        let moments = self.moments.as_ref().iter().zip(self.kept.as_ref());
-        for ((moments, _), _) in moments.filter(|(_, kept)| **kept) {
-            prefetch::prefetch(moments, register, ahead);
-        }
-    }
-
-    #[inline(always)]
-    fn load(&self, at: At) -> Values<R, Vector<S, F>> {
-        let (simd, kept) = (self.simd, self.kept.as_ref());
-        let moments = self.moments.as_ref();
-        match at {
-            At::Whole(i) => (
-                Vector::new(simd, self.param.0[i]),
-                Vector::new(simd, self.grad.0[i]),
-                R::Moments::from_fn(
-                    #[inline(always)]
-                    |moment| match kept[moment] {
-                        true => Vector::new(simd, moments[moment].0[i]),
-                        false => Vector::constant(simd, 0.0),
-                    },
-                ),
-            ),
-            At::Tail => (
-                Vector::load(simd, self.param.1),
-                Vector::load(simd, self.grad.1),
-                R::Moments::from_fn(
-                    #[inline(always)]
-                    |moment| Vector::load(simd, moments[moment].1),
-                ),
-            ),
-        }
-    }
-
-    #[inline(always)]
-    fn store(&mut self, at: At, param: Vector<S, F>, moments: Many<R::Moments, Vector<S, F>>) {
-        match at {
-            At::Whole(i) => self.param.0[i] = param.register(),
-            At::Tail => param.store(self.param.1),
-        }
-        let arrays = self.moments.as_mut().iter_mut().zip(moments).zip(self.kept.as_ref());
-        for (((whole, tail), moment), &kept) in arrays {
-            if kept {
-                match at {
-                    At::Whole(i) => whole[i] = moment.register(),
-                    At::Tail => moment.store(tail),
-                }
-            }
-        }
-    }
-}
-
-/// Arrays whose gradients are multiplied as they are read.
-struct Scaled<'a, S: Simd, R: Rule, F: Float> {
-    registers: Registers<'a, S, R, F>,
+    rule: R,
+    k: &Many<R::Constants, Vector<S, F>>,
     factor: Vector<S, F>,
+    slices: Slices<'_, R, F>,
+) {
+    let pair = F::lanes::<S>() * TOGETHER;
+    let whole = slices.param.len() / pair * pair;
+    let Slices { param, grad, mut moments } = slices;
+    let (param, mut param_rest) = param.split_at_mut(whole);
+    let (grad, mut grad_rest) = grad.split_at(whole);
+    let param: &mut [[F::Of<S>; TOGETHER]] = F::split_mut::<S>(param).0.as_chunks_mut().0;
+    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
+    let count = param.len();
+    let mut rests: [&mut [F]; MOMENTS] = [&mut [], &mut [], &mut [], &mut []];
+    let mut take = |moment: usize| -> &mut [[F::Of<S>; TOGETHER]] {
+        let Some(array) = moments.as_mut().get_mut(moment) else { return &mut [] };
+        if rule.start(moment).is_none() {
+            return &mut [];
+        }
+        let (array, rest) = mem::take(array).split_at_mut(whole);
+        rests[moment] = rest;
+        &mut F::split_mut::<S>(array).0.as_chunks_mut().0[..count]
+    };
+    // Not by a loop, which the compiler would unroll too late to see that the lengths are the same.
+    let arrays = [take(0), take(1), take(2), take(3)];
+    let wide = R::Constants::from_fn(
+        #[inline(always)]
+        |i| Wide([k.as_ref()[i]; TOGETHER]),
+    );
+    let mut pairs = Pairs {
+        simd,
+        rule,
+        param,
+        grad: &F::split::<S>(grad).0.as_chunks().0[..count],
+        moments: arrays,
+        factor: Wide([factor; TOGETHER]),
+    };
+    sweep_arrays::<R, _, _, PREFETCH>(rule, &wide, &mut pairs);
+
+    while !param_rest.is_empty() {
+        let len = param_rest.len().min(F::lanes::<S>());
+        let param = Vector::<S, F>::read(simd, &param_rest[..len]);
+        let mut grad = Vector::<S, F>::read(simd, &grad_rest[..len]);
+        if F::SCALES {
+            grad = grad * factor;
+        }
+        let moments = R::Moments::from_fn(
+            #[inline(always)]
+            |moment| match rule.start(moment) {
+                Some(_) => Vector::read(simd, &rests[moment][..len]),
+                None => Vector::constant(simd, 0.0),
+            },
+        );
+        let (param, moments) = rule.update(k, param, grad, moments);
+        param.write(&mut param_rest[..len]);
+        R::Moments::unrolled(
+            #[inline(always)]
+            |moment| {
+                if rule.start(moment).is_some() {
+                    let rest = mem::take(&mut rests[moment]);
+                    moments.as_ref()[moment].write(&mut rest[..len]);
+                    rests[moment] = &mut rest[len..];
+                }
+            },
+        );
+        param_rest = &mut param_rest[len..];
+        grad_rest = &grad_rest[len..];
+    }
 }
 
-impl<S: Simd, R: Rule, F: Float> Arrays<R, Vector<S, F>> for Scaled<'_, S, R, F> {
-    const HAS_TAILS: bool = true;
+/// Arrays that hold what is computed in, as pairs of registers.
+struct Pairs<'a, S: Simd, R: Rule, F: Float> {
+    simd: S,
+    rule: R,
+    param: &'a mut [[F::Of<S>; TOGETHER]],
+    grad: &'a [[F::Of<S>; TOGETHER]],
+    moments: [&'a mut [[F::Of<S>; TOGETHER]]; MOMENTS],
+    /// What gradients are multiplied by, where `F` [scales](crate::lanes::Register::SCALES).
+    factor: Wide<Vector<S, F>, TOGETHER>,
+}
 
+impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
     #[inline(always)]
-    fn registers(&self) -> (usize, bool) {
-        self.registers.registers()
+    fn vectors(&self, registers: [F::Of<S>; TOGETHER]) -> Wide<Vector<S, F>, TOGETHER> {
+        let [first, second] = registers;
+        Wide([Vector::new(self.simd, first), Vector::new(self.simd, second)])
+    }
+}
+
+#[inline(always)]
+fn registers<S: Simd, F: Float>(vectors: Wide<Vector<S, F>, TOGETHER>) -> [F::Of<S>; TOGETHER] {
+    let Wide([first, second]) = vectors;
+    [first.register(), second.register()]
+}
+
+impl<S: Simd, R: Rule, F: Float> Arrays<R, Wide<Vector<S, F>, TOGETHER>> for Pairs<'_, S, R, F> {
+    #[inline(always)]
+    fn prefetch(&self, pair: usize) {
+        prefetch::prefetch_item(self.param, pair);
+        prefetch::prefetch_item(self.grad, pair);
+        R::Moments::unrolled(
+            #[inline(always)]
+            |moment| {
+                if self.rule.start(moment).is_some() {
+                    prefetch::prefetch_item(self.moments[moment], pair);
+                }
+            },
+        );
     }
 
     #[inline(always)]
-    fn prefetch(&self, register: usize) {
-        self.registers.prefetch(register);
+    fn load(&self, pair: usize) -> Option<Values<R, Wide<Vector<S, F>, TOGETHER>>> {
+        let mut grad = self.vectors(*self.grad.get(pair)?);
+        if F::SCALES {
+            grad = grad * self.factor;
+        }
+        let zero = Wide([Vector::constant(self.simd, 0.0); TOGETHER]);
+        let mut moments = R::Moments::from_fn(
+            #[inline(always)]
+            |_| zero,
+        );
+        R::Moments::unrolled(
+            #[inline(always)]
+            |moment| {
+                if self.rule.start(moment).is_some() {
+                    moments.as_mut()[moment] = self.vectors(self.moments[moment][pair]);
+                }
+            },
+        );
+        Some((self.vectors(self.param[pair]), grad, moments))
     }
 
     #[inline(always)]
-    fn load(&self, at: At) -> Values<R, Vector<S, F>> {
-        let (param, grad, moments) = self.registers.load(at);
-        (param, grad * self.factor, moments)
-    }
-
-    #[inline(always)]
-    fn store(&mut self, at: At, param: Vector<S, F>, moments: Many<R::Moments, Vector<S, F>>) {
-        self.registers.store(at, param, moments);
+    fn store(
+        &mut self,
+        pair: usize,
+        param: Wide<Vector<S, F>, TOGETHER>,
+        moments: Many<R::Moments, Wide<Vector<S, F>, TOGETHER>>,
+    ) {
+        self.param[pair] = registers(param);
+        R::Moments::unrolled(
+            #[inline(always)]
+            |moment| {
+                if self.rule.start(moment).is_some() {
+                    self.moments[moment][pair] = registers(moments.as_ref()[moment]);
+                }
+            },
+        );
     }
 }

@@ -45,23 +45,8 @@
 //!
 //! # Optimizers
 //!
-//! | | from | moments | bytes | divisions |
-//! |---|---|---|---|---|
-//! | [`Sgd`] | momentum: Polyak 1964; Nesterov: Sutskever et al. 2013 | 0 or 1 | 12 or 20 | 0 |
-//! | [`AdaGrad`] | Duchi et al. 2011 | 1 | 20 | 1 |
-//! | [`Adadelta`] | Zeiler 2012 | 2 | 28 | 1 |
-//! | [`RmsProp`] | Tieleman and Hinton 2012 | 1 to 3 | 20 to 36 | 1 |
-//! | [`Adam`], AdamW, cautious AdamW | Kingma and Ba 2015; Loshchilov and Hutter 2019; Liang et al. 2024 | 2 | 28 | 1 |
-//! | [`AmsGrad`] | Reddi et al. 2018 | 3 | 36 | 1 |
-//! | [`AdaMax`] | Kingma and Ba 2015 | 2 | 28 | 1 |
-//! | [`NAdam`] | Dozat 2016 | 2 | 28 | 1 |
-//! | [`RAdam`] | Liu et al. 2020 | 2 | 28 | 1 |
-//! | [`Lion`] | Chen et al. 2023 | 1 | 20 | 0 |
-//! | [`Adopt`] | Taniguchi et al. 2024 | 2 | 28 | 1 |
-//! | [`AdEmaMix`] | Pagliardini et al. 2024 | 3 | 36 | 1 |
-//!
-//! Bytes are those that a step moves for each `f32` parameter; each division but AdaMax's comes with
-//! a square root.
+//! [`AnyOptimizer`] lists them, with their origins. It is any of them, chosen when the program runs; each
+//! is also a type of its own, whose documentation has the formula and what a step costs.
 //!
 //! # Mixed precision
 //!
@@ -130,11 +115,13 @@
 //!
 //! - `rayon` (default): large steps share their work with the threads of the caller's pool. Without
 //!   it, every step runs on the calling thread.
-//! - `capi`: all of this for C and whatever speaks its ABI, in a shared and a static library with the
-//!   header `include/adamant.h`; see "From C" in the README.
+//! - `serde`: [`AnyOptimizer`] can be serialised.
+//!
+//! C and whatever speaks its ABI have all of this through the crate `adamant-capi`, in `bindings/c`.
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 
+mod accumulate;
 mod array;
 mod buffer;
 mod element;
@@ -143,10 +130,10 @@ mod exec;
 mod isa;
 mod kernel;
 mod lanes;
+mod loss_scale;
 mod mixed;
 mod norm;
 mod optimizer;
-mod partition;
 mod pieces;
 mod prefetch;
 pub mod reference;
@@ -157,23 +144,23 @@ mod step;
 mod tensor;
 mod words;
 
+pub use accumulate::accumulate;
 pub use array::{Element, Grad, HalfElement, Moment, MomentRef, Param, Storage};
 pub use buffer::{Buffer, BufferElement};
 pub use element::Q8;
 pub use error::Error;
-pub use exec::{Exec, Threads};
+pub use exec::{Exec, RunTasks, Threads};
 pub use isa::Isa;
 pub use lanes::{Float, Lanes};
-pub use norm::{GradElement, clip_factor, grad_norm, grad_norm_on};
+pub use loss_scale::LossScaler;
+pub use norm::{NormOrder, clip_factor, first_nonfinite, grad_norm, grad_norms};
 pub use optimizer::{DynOptimizer, Optimizer};
+pub use pieces::Pool;
 pub use rows::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
     Table,
 };
-pub use rule::{
-    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Count, Epsilon, Lion, Many,
-    NAdam, RAdam, RmsProp, Rule, Sgd, bias_corrections, check,
-};
+pub use rule::*;
 pub use state::State;
 pub use step::{Outcome, Report, StepOptions, step};
 pub use tensor::{Group, MOMENTS, Tensor};

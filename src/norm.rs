@@ -1,12 +1,38 @@
 //! The norm of gradients, for clipping and for loss scalers.
 
-use half::{bf16, f16};
-use pulp::{Simd, WithSimd};
+mod blocks;
+mod tree;
+
+pub use blocks::Summed;
+pub(crate) use tree::{Gradients, List, Sum};
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::{
-    Error, Exec, Group, Tensor, Threads, array::GradArray, element::Narrow, isa::Cpu, lanes::TILE,
-    partition, words::Words,
+    Element, Error, Exec, Grad, Group, Threads, isa::Cpu, pieces::with_default_float_modes,
 };
+
+/// Which norm of the gradients, taken as one vector.
+///
+/// ```text
+/// One:       sum of |g|
+/// Two:       sqrt(sum of g^2)
+/// Infinity:  largest |g|
+/// ```
+///
+/// `norm_type` of PyTorch: 1, 2 or `inf`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NormOrder {
+    /// The sum of absolute values.
+    One,
+    /// The Euclidean norm.
+    #[default]
+    Two,
+    /// The largest absolute value; NaN if any gradient is NaN.
+    Infinity,
+}
 
 /// The Euclidean norm of all gradients of a model, taken as one vector.
 ///
@@ -15,17 +41,17 @@ use crate::{
 /// ```
 ///
 /// It is infinite or NaN if any gradient is, or if the norm itself is beyond `f64`: what a loss scaler
-/// asks for is `norm.is_finite()`, see
-/// [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite). Squares are summed
+/// asks for is `norm.is_finite()`, see [`Pass::grad_norm`](crate::Pass::grad_norm). Squares are summed
 /// in `f64`, so that none overflows or is lost. The relative error is below 1e-12 for as many as 2^40
 /// gradients.
 ///
 /// The order of the sum depends on the lengths of the tensors alone: the same bits on every
-/// instruction set and thread count. Nothing is allocated. It reads the gradients once; as in
+/// instruction set and thread count. It reads the gradients once; as in
 /// [`Optimizer`](crate::Optimizer), the threads of the caller's pool share the work.
 ///
-/// A step that clips computes the norm itself, of gradients of any types: see
-/// [`StepOptions::max_norm`](crate::StepOptions::max_norm).
+/// A step that clips computes the norm itself: see
+/// [`StepOptions::max_norm`](crate::StepOptions::max_norm). [`grad_norms`] takes gradients of different types
+/// and has norms of other orders, the norm of each tensor, and [`Exec`].
 ///
 /// # Examples
 ///
@@ -35,7 +61,7 @@ use crate::{
 /// use adamant::{clip_factor, grad_norm};
 ///
 /// let (weight_grad, bias_grad) = (vec![3.0_f32; 4], vec![-4.0; 4]);
-/// let norm = grad_norm(&[&weight_grad, &bias_grad])?;
+/// let norm = grad_norm(&[Grad::from(&weight_grad), Grad::from(&bias_grad)])?;
 /// assert_eq!(norm, 10.0);
 /// assert!((clip_factor(norm, 1.0) - 0.1).abs() < 1e-6);
 /// # Ok::<(), adamant::Error>(())
@@ -44,46 +70,81 @@ use crate::{
 /// # Errors
 ///
 /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
-pub fn grad_norm<E: GradElement>(grads: &[&[E]]) -> Result<f64, Error> {
-    grad_norm_on(Exec::default(), grads)
+pub fn grad_norm<E: Element>(grads: &[&[E]]) -> Result<f64, Error> {
+    let exec = Exec::default();
+    Ok(Norms { order: NormOrder::Two, cpu: exec.cpu()?, threads: exec.threads }.of_all(grads))
 }
 
-/// [`grad_norm`], run as told.
+/// A norm of all gradients of a model, and the norm of each tensor, which is written to `norms`.
+///
+/// The norm of all is returned. For the Euclidean norm it has the bits of [`grad_norm`]. The norm of
+/// a tensor has the bits of a call with this tensor alone. A norm is not finite if one of its gradients
+/// is not; if one of another order than infinity is beyond `f64`, it is infinite.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Exec, Grad, NormOrder, grad_norms};
+///
+/// let (weight_grad, bias_grad) = ([3.0_f32, -4.0], [12.0_f32]);
+/// let mut norms = [0.0; 2];
+/// let exec = Exec::default();
+/// let norm = grad_norms(NormOrder::Two, exec, &[Grad::from(&weight_grad), Grad::from(&bias_grad)], &mut norms)?;
+/// assert_eq!((norm, norms), (13.0, [5.0, 12.0]));
+/// let norm = grad_norms(NormOrder::One, exec, &[Grad::from(&weight_grad), Grad::from(&bias_grad)], &mut norms)?;
+/// assert_eq!((norm, norms), (19.0, [7.0, 12.0]));
+/// let norm = grad_norms(NormOrder::Infinity, exec, &[Grad::from(&weight_grad), Grad::from(&bias_grad)], &mut norms)?;
+/// assert_eq!((norm, norms), (12.0, [4.0, 12.0]));
+/// # Ok::<(), adamant::Error>(())
+/// ```
 ///
 /// # Errors
 ///
-/// As [`grad_norm`].
-pub fn grad_norm_on<E: GradElement>(exec: Exec<'_>, grads: &[&[E]]) -> Result<f64, Error> {
-    Ok(norm(exec, exec.cpu()?, grads))
-}
-
-/// The norm of the gradients of all groups.
-pub(crate) fn of_groups(exec: Exec<'_>, cpu: Cpu, groups: &[Group<'_, '_>]) -> f64 {
-    match groups {
-        [group] => norm(exec, cpu, group.tensors),
-        groups => norm(exec, cpu, groups),
+/// [`Error::NormsMismatch`] if `norms` is not as long as `grads`, [`Error::IsaUnavailable`] for the
+/// instruction set.
+pub fn grad_norms(
+    order: NormOrder,
+    exec: Exec<'_>,
+    grads: &[Grad<'_>],
+    norms: &mut [f64],
+) -> Result<f64, Error> {
+    if norms.len() != grads.len() {
+        return Err(Error::NormsMismatch { len: norms.len(), tensors: grads.len() });
     }
+    let call = Norms { order, cpu: exec.cpu()?, threads: exec.threads };
+    Ok(call.of_each(grads, norms))
 }
 
-/// The norm of the gradients of some tensors.
-fn norm<T: Gradients>(exec: Exec<'_>, cpu: Cpu, tensors: &[T]) -> f64 {
-    let parallel = !matches!(exec.threads, Threads::Serial);
-    let parallel = parallel && partition::is_worth_entering(len(tensors));
-    let norm = |scale: f64| {
-        let sum = Sum { cpu, parallel, scale };
-        sum.of_tensors(tensors).sqrt() / scale
-    };
-    let plain = norm(1.0);
-    // The squares of f32 and less fit into f64 with room to spare. Those of f64 may have to be taken of
-    // smaller or larger numbers.
-    if !T::ARE_F64 || (FAR.recip()..FAR).contains(&plain) {
-        return plain;
-    }
-    norm(if plain < 1.0 { 1.0 / SCALE } else { SCALE })
-}
-
-fn len<T: Gradients>(tensors: &[T]) -> usize {
-    tensors.iter().map(Gradients::len).sum()
+/// The position of the first tensor with a gradient that is infinite or NaN; `None` if all are finite.
+///
+/// For finding out why a norm is not finite: it reads all gradients once more. (The Euclidean norm of
+/// gradients in `f64` can also be beyond `f64`. Then this is `None`.)
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Exec, Grad, first_nonfinite};
+///
+/// let (weight_grad, bias_grad) = ([3.0_f32, -4.0], [f32::NAN]);
+/// let exec = Exec::default();
+/// assert_eq!(first_nonfinite(exec, &[Grad::from(&weight_grad), Grad::from(&bias_grad)])?, Some(1));
+/// assert_eq!(first_nonfinite(exec, &[Grad::from(&weight_grad)])?, None);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Error::IsaUnavailable`] for the instruction set.
+pub fn first_nonfinite(exec: Exec<'_>, grads: &[Grad<'_>]) -> Result<Option<usize>, Error> {
+    let call = Norms { order: NormOrder::Infinity, cpu: exec.cpu()?, threads: exec.threads };
+    let first = AtomicUsize::new(usize::MAX);
+    call.of_all_with(grads, &|tensor, norm| {
+        if !norm.is_finite() {
+            first.fetch_min(tensor, Ordering::Relaxed);
+        }
+    });
+    let first = first.into_inner();
+    Ok((first < grads.len()).then_some(first))
 }
 
 /// What the gradients are to be multiplied by so that their norm is at most `max_norm`.
@@ -98,193 +159,80 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     if factor > 1.0 { 1.0 } else { factor }
 }
 
-/// A type of gradients: `f32`, `f64`, `bf16` or `f16`; sealed.
-pub trait GradElement: Squares {}
-
-impl<E: Squares> GradElement for E {}
-
-/// Private, so that [`GradElement`] is sealed.
-pub trait Squares: Copy + Send + Sync + 'static {
-    /// Adds the squares of a block, each times the square of `scale`, to some sums.
-    fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]);
-}
-
 /// Norms beyond are taken of scaled gradients.
 const FAR: f64 = 1e140;
 /// 2^-600: gradients of up to 1e308 have squares then, and those that have none do not count.
 const SCALE: f64 = f64::from_bits((1023 - 600) << 52);
 
-/// Partial sums: element j of a block belongs to sum j modulo this.
-const SUMS: usize = 32;
-/// Elements that are summed up one after the other.
-const BLOCK: usize = 4096;
-/// Blocks of a piece that is worth another thread.
-const PIECE: usize = 8;
-
-macro_rules! squares {
-    ($float:ty) => {
-        impl Squares for $float {
-            #[inline(always)]
-            fn add_squares<S: Simd>(_simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
-                let (chunks, rest) = block.as_chunks::<SUMS>();
-                // Of its own, so that it stays in registers.
-                let mut gathered = *sums;
-                for chunk in chunks {
-                    for i in 0..SUMS {
-                        let value = f64::from(chunk[i]) * scale;
-                        gathered[i] += value * value;
-                    }
-                }
-                *sums = gathered;
-                for (sum, &value) in sums.iter_mut().zip(rest) {
-                    let value = f64::from(value) * scale;
-                    *sum += value * value;
-                }
-            }
-        }
-    };
+/// The Euclidean norm of the gradients of all groups.
+pub(crate) fn of_groups(threads: Threads<'_>, cpu: Cpu, groups: &[Group<'_, '_>]) -> f64 {
+    Norms { order: NormOrder::Two, cpu, threads }.of_all(groups)
 }
 
-/// As `f32`, widened a tile at a time.
-macro_rules! half_squares {
-    ($half:ty) => {
-        impl Squares for $half {
-            #[inline(always)]
-            fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
-                let (mut tile, lanes) = ([0.0; TILE], Words::<S>::LANES);
-                for block in block.chunks(TILE) {
-                    let wide = &mut tile[..block.len()];
-                    for (wide, narrow) in wide.chunks_mut(lanes).zip(block.chunks(lanes)) {
-                        <$half>::widen(simd, narrow).write(wide);
-                    }
-                    f32::add_squares(simd, wide, scale, sums);
-                }
-            }
-        }
-    };
-}
-
-squares!(f32);
-squares!(f64);
-half_squares!(bf16);
-half_squares!(f16);
-
-/// A tensor that has gradients.
-pub(crate) trait Gradients: Sync {
-    /// Whether they are `f64`, or may be.
-    const ARE_F64: bool;
-
-    fn len(&self) -> usize;
-
-    fn sum_squares(&self, sum: Sum) -> f64;
-}
-
-impl<E: GradElement> Gradients for &[E] {
-    const ARE_F64: bool = size_of::<E>() == 8;
-
-    fn len(&self) -> usize {
-        <[E]>::len(self)
-    }
-
-    fn sum_squares(&self, sum: Sum) -> f64 {
-        sum.of_blocks(self)
-    }
-}
-
-impl Gradients for Tensor<'_> {
-    /// Some may be.
-    const ARE_F64: bool = true;
-
-    fn len(&self) -> usize {
-        self.grad.len()
-    }
-
-    fn sum_squares(&self, sum: Sum) -> f64 {
-        match &self.grad.0 {
-            GradArray::F32(grad) => sum.of_blocks(grad),
-            GradArray::F64(grad) => sum.of_blocks(grad),
-            GradArray::Bf16(grad) => sum.of_blocks(grad),
-            GradArray::F16(grad) => sum.of_blocks(grad),
-            GradArray::F32ToZero(grad) => sum.of_blocks(grad),
-            GradArray::F64ToZero(grad) => sum.of_blocks(grad),
-            GradArray::Bf16ToZero(grad) => sum.of_blocks(grad),
-            GradArray::F16ToZero(grad) => sum.of_blocks(grad),
-        }
-    }
-}
-
-impl Gradients for Group<'_, '_> {
-    const ARE_F64: bool = true;
-
-    fn len(&self) -> usize {
-        Group::len(self)
-    }
-
-    fn sum_squares(&self, sum: Sum) -> f64 {
-        sum.of_tensors(self.tensors)
-    }
-}
-
-/// A sum of squares. Its shape is a binary tree over tensors, and then over blocks, that depends on
-/// their number alone.
+/// How norms are taken.
 #[derive(Clone, Copy)]
-pub(crate) struct Sum {
-    cpu: Cpu,
-    parallel: bool,
-    scale: f64,
+pub(crate) struct Norms<'a> {
+    pub(crate) order: NormOrder,
+    pub(crate) cpu: Cpu,
+    pub(crate) threads: Threads<'a>,
 }
 
-impl Sum {
-    fn of_tensors<T: Gradients>(self, tensors: &[T]) -> f64 {
-        match tensors {
-            [] => 0.0,
-            [tensor] => tensor.sum_squares(self),
-            _ => {
-                let (left, right) = tensors.split_at(tensors.len() / 2);
-                let worth_it = self.is_worth_it(len(left).min(len(right)));
-                let [left, right] =
-                    partition::join(worth_it, || self.of_tensors(left), || self.of_tensors(right));
-                left + right
+impl Norms<'_> {
+    /// The norm of all tensors as one vector.
+    pub(crate) fn of_all<L: List + ?Sized>(self, tensors: &L) -> f64 {
+        self.of_all_with(tensors, &|_, _| ())
+    }
+
+    /// The norm of all tensors, and of each in its place.
+    ///
+    /// # Panics
+    ///
+    /// If `norms` is shorter than `tensors`.
+    pub(crate) fn of_each<T: Gradients>(self, tensors: &[T], norms: &mut [f64]) -> f64 {
+        let places = Mutex::new(&mut *norms);
+        let norm = self.of_all_with(tensors, &|tensor, sum| {
+            places.lock().unwrap_or_else(PoisonError::into_inner)[tensor] = sum;
+        });
+        with_default_float_modes(|| {
+            for (tensor, norm) in norms.iter_mut().enumerate() {
+                *norm = self.again_if_far(self.finish(*norm, 1.0), &tensors[tensor..=tensor]);
             }
-        }
+        });
+        norm
     }
 
-    pub(crate) fn of_blocks<E: GradElement>(self, values: &[E]) -> f64 {
-        let blocks = values.len().div_ceil(BLOCK);
-        if blocks <= 1 {
-            return self.cpu.run(OfBlock { values, scale: self.scale });
-        }
-        let (left, right) = values.split_at(blocks / 2 * BLOCK);
-        let worth_it = self.is_worth_it(left.len());
-        let [left, right] =
-            partition::join(worth_it, || self.of_blocks(left), || self.of_blocks(right));
-        left + right
+    /// The norm of all tensors. `whole` takes the sum of each, on any thread: its norm or the square.
+    fn of_all_with<L: List + ?Sized>(
+        self,
+        tensors: &L,
+        whole: &(dyn Fn(usize, f64) + Sync),
+    ) -> f64 {
+        with_default_float_modes(|| {
+            let sum = self.sum(1.0).of_tensors(self.threads, tensors, whole);
+            self.again_if_far(self.finish(sum, 1.0), tensors)
+        })
     }
 
-    fn is_worth_it(self, len: usize) -> bool {
-        self.parallel && len >= PIECE * BLOCK
-    }
-}
-
-struct OfBlock<'a, E> {
-    values: &'a [E],
-    scale: f64,
-}
-
-impl<E: GradElement> WithSimd for OfBlock<'_, E> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        let mut sums = [0.0; SUMS];
-        E::add_squares(simd, self.values, self.scale, &mut sums);
-        let mut half = SUMS / 2;
-        while half > 0 {
-            for i in 0..half {
-                sums[i] += sums[i + half];
-            }
-            half /= 2;
+    /// The squares of f32 and less fit into f64 with room to spare. Those of f64 may have to be taken of
+    /// smaller or larger numbers.
+    fn again_if_far<L: List + ?Sized>(self, plain: f64, tensors: &L) -> f64 {
+        let is_near = (FAR.recip()..FAR).contains(&plain);
+        if self.order != NormOrder::Two || !L::Item::ARE_F64 || is_near {
+            return plain;
         }
-        sums[0]
+        let scale = if plain < 1.0 { 1.0 / SCALE } else { SCALE };
+        let sum = self.sum(scale).of_tensors(self.threads, tensors, &|_, _| ());
+        self.finish(sum, scale)
+    }
+
+    fn sum(self, scale: f64) -> Sum {
+        Sum::new(self.order, self.cpu, scale)
+    }
+
+    fn finish(self, sum: f64, scale: f64) -> f64 {
+        match self.order {
+            NormOrder::Two => sum.sqrt() / scale,
+            NormOrder::One | NormOrder::Infinity => sum,
+        }
     }
 }

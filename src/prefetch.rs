@@ -9,7 +9,7 @@ pub(crate) const CACHE_LINE: usize = 64;
 /// are more, since from there on the CPU goes ahead by itself.
 #[inline(always)]
 pub(crate) fn prefetch_row<T>(slice: &[T], start: usize, len: usize) {
-    let line = CACHE_LINE / size_of::<T>();
+    let line = (CACHE_LINE / size_of::<T>()).max(1);
     let len = len.min(AHEAD / size_of::<T>());
     let mut ahead = 0;
     while ahead < len {
@@ -22,18 +22,41 @@ pub(crate) fn prefetch_row<T>(slice: &[T], start: usize, len: usize) {
     }
 }
 
-/// Asks for the cache line of the element `ahead` after the slice's element `index`, which need not
-/// exist.
+/// How far ahead the plain loop asks, in bytes.
+const NEAR: usize = 1 << 10;
+
+/// Asks for the cache lines of an item [`NEAR`] bytes after one of the slice's; items of less than half a
+/// line are too short to ask for each.
+#[inline(always)]
+pub(crate) fn prefetch_item<T>(slice: &[T], index: usize) {
+    if size_of::<T>() < CACHE_LINE / 2 {
+        return;
+    }
+    let item = index + NEAR / size_of::<T>();
+    prefetch(slice, item, 0);
+    if size_of::<T>() > CACHE_LINE {
+        prefetch_bytes(slice, item, CACHE_LINE);
+    }
+}
+
+/// Asks for the cache line some bytes after the start of an element, which need not exist.
 #[inline(always)]
 #[allow(unsafe_code, reason = "the intrinsic takes a pointer, and pulp has none")]
-pub(crate) fn prefetch<T>(slice: &[T], index: usize, ahead: usize) {
+fn prefetch_bytes<T>(slice: &[T], index: usize, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let line = slice.as_ptr().wrapping_add(index + ahead);
+        let line = slice.as_ptr().wrapping_add(index).wrapping_byte_add(bytes);
         // SAFETY: a prefetch of any address, mapped or not, has no effect that a program could see.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (slice, index, ahead);
+    let _ = (slice, index, bytes);
+}
+
+/// Asks for the cache line of the element `ahead` after the slice's element `index`, which need not
+/// exist.
+#[inline(always)]
+pub(crate) fn prefetch<T>(slice: &[T], index: usize, ahead: usize) {
+    prefetch_bytes(slice, index.wrapping_add(ahead), 0);
 }

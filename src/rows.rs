@@ -14,8 +14,8 @@ pub use row_wise::RowWiseAdam;
 use core::fmt;
 
 use crate::{
-    Arity, Error, Exec, Float, MOMENTS, Many, State, Storage, kernel::Step, partition,
-    prefetch::prefetch_row, state::Plan,
+    Arity, Error, Exec, Float, MOMENTS, Many, State, Storage, array::elements_mut, kernel::Step,
+    pieces::with_default_float_modes, prefetch::prefetch_row, state::Plan,
 };
 
 use order::Occurrences;
@@ -150,7 +150,8 @@ impl<'a, R: RowRule, F: Float> Table<'a, R, F> {
         Ok(())
     }
 
-    pub(crate) fn reborrow(&mut self) -> Table<'_, R, F> {
+    /// The same table for a shorter time, since a step takes it by value.
+    pub fn reborrow(&mut self) -> Table<'_, R, F> {
         let mut moments = self.moments.as_mut().iter_mut();
         Table {
             param: self.param,
@@ -161,19 +162,25 @@ impl<'a, R: RowRule, F: Float> Table<'a, R, F> {
         }
     }
 
-    /// Cuts before a row.
-    fn split_at(self, rule: &R, row: usize) -> (Self, Self) {
+    /// The parameters and moments of some rows, for one thread.
+    ///
+    /// # Safety
+    ///
+    /// Until the result is dropped, nobody else uses these rows.
+    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
+    unsafe fn part(&self, rule: &R, rows: core::ops::Range<usize>) -> Table<'_, R, F> {
         let width = self.width;
-        let (param, param_rest) = self.param.split_at_mut(row * width);
-        let mut rests = R::RowMoments::from_fn(|_| -> &mut [F] { &mut [] });
-        let mut slots = rests.as_mut().iter_mut().enumerate();
-        let moments = R::RowMoments::map(self.moments, |moment| {
-            let Some((position, slot)) = slots.next() else { return moment };
-            let (moment, rest) = moment.split_at_mut(row * rule.moment_width(position, width));
-            *slot = rest;
-            moment
-        });
-        (Self { param, moments, width }, Self { param: param_rest, moments: rests, width })
+        let of = |width: usize| rows.start * width..rows.end * width;
+        let moments = self.moments.as_ref();
+        Table {
+            // SAFETY: within the arrays, which have as many rows; not aliased: the caller's promise.
+            param: unsafe { elements_mut(&self.param, of(width)) },
+            moments: R::RowMoments::from_fn(|position| {
+                // SAFETY: as above.
+                unsafe { elements_mut(&moments[position], of(rule.moment_width(position, width))) }
+            }),
+            width,
+        }
     }
 
     /// The parameters and moments of some rows.
@@ -353,7 +360,8 @@ pub trait RowOptimizer: RowRule {
         grads: RowGrads<'_, I, F>,
         scratch: &mut RowScratch,
     ) -> Result<(), Error> {
-        let step = Step::new::<F>(self, exec.cpu()?, t)?;
+        let cpu = exec.cpu()?;
+        let step = with_default_float_modes(|| Step::new::<F>(self, cpu, t))?;
         table.check(self)?;
         grads.check(table.width)?;
         let listed = scratch.sort(grads.rows, table.rows())?;
@@ -373,7 +381,7 @@ fn step_listed<'a, R: RowRule, F: Float>(
 ) {
     let (cpu, update) = (step.cpu, Some((step, values)));
     let span = Span { cpu, rule, update, table, first: 0, before: (), listed };
-    partition::run(exec.threads, span);
+    span.run(exec.threads);
 }
 
 impl<R: RowRule> RowOptimizer for R {}

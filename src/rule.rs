@@ -1,38 +1,56 @@
 //! What an optimizer is: a formula for one parameter, and the constants of a step.
 
+mod adabelief;
 mod adadelta;
 mod adagrad;
 mod adam;
 mod adamax;
+mod adan;
 mod ademamix;
 mod adopt;
 mod amsgrad;
+mod any;
+mod asgd;
+mod constants;
+mod ftrl;
 mod lion;
+mod list;
 mod nadam;
 mod parts;
 mod radam;
 mod rmsprop;
+mod rprop;
+mod settings;
 mod sgd;
+mod yogi;
 
+pub use adabelief::AdaBelief;
 pub use adadelta::Adadelta;
 pub use adagrad::AdaGrad;
+pub(crate) use adam::K as AdamConstants;
 pub use adam::{Adam, Epsilon};
 pub use adamax::AdaMax;
+pub use adan::Adan;
 pub use ademamix::AdEmaMix;
 pub use adopt::Adopt;
 pub use amsgrad::AmsGrad;
+pub use any::WithOptimizer;
+pub use asgd::Asgd;
+pub use ftrl::Ftrl;
 pub use lion::Lion;
+pub use list::{AnyOptimizer, BuiltIn};
 pub use nadam::NAdam;
 pub(crate) use nadam::momenta as nadam_momenta;
 pub use parts::{bias_corrections, check};
 pub use radam::RAdam;
 pub(crate) use radam::rectification as radam_rectification;
 pub use rmsprop::RmsProp;
+pub use rprop::Rprop;
+pub use settings::{NumberRange, Setting, SettingKind, SettingValue, Settings};
 pub use sgd::Sgd;
+pub use yogi::Yogi;
 
-use parts::{
-    Decay, POSITIVE, check_adam_like, check_decay, check_not_negative, decay, descent, l2, shrink,
-};
+use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink, sign};
 
 use crate::{Error, Lanes};
 
@@ -185,7 +203,10 @@ impl<const N: usize> Arity for Count<N> {
         if N > 2 {
             f(2);
         }
-        for i in 3..N {
+        if N > 3 {
+            f(3);
+        }
+        for i in 4..N {
             f(i);
         }
     }

@@ -55,6 +55,9 @@ pub struct State {
     scratch: RowScratch,
 }
 
+/// For each moment its name, its storage, and its elements if they are of `F`.
+pub(crate) type TypedMoments<'a, F> = [(&'static str, Storage, Option<&'a mut [F]>); MOMENTS];
+
 /// What a moment of a new state is like.
 pub(crate) struct Plan {
     pub name: &'static str,
@@ -212,7 +215,7 @@ impl State {
     /// The names of the moments, the moments where they are of `F`, and what sorts rows.
     pub(crate) fn typed_parts_mut<F: Typed>(
         &mut self,
-    ) -> ([(&'static str, Storage, Option<&mut [F]>); MOMENTS], &mut u64, &mut RowScratch) {
+    ) -> (TypedMoments<'_, F>, &mut u64, &mut RowScratch) {
         let mut names = self.names.iter();
         let moments = self.moments.each_mut().map(|moment| {
             let moment = moment.get_mut();

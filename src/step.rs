@@ -135,6 +135,12 @@ pub struct Report {
 /// range. Errors count the tensors of a call through all groups, from 0.
 #[inline]
 pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
+    // Constants and norms, too, depend on the modes.
+    pieces::with_default_float_modes(|| step_in_modes(groups, options))
+}
+
+#[inline]
+fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
     let cpu = options.exec.cpu()?;
     let mut constants = [0.0; CONSTANTS];
     let mut known = None;
@@ -159,7 +165,7 @@ pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<R
     let grad_norm = match options.grad_norm {
         Some(norm) => Some(norm),
         None if options.max_norm.is_some() || options.skip_nonfinite => {
-            Some(norm::of_groups(options.exec, cpu, groups))
+            Some(norm::of_groups(options.exec.threads, cpu, groups))
         }
         None => None,
     }
@@ -255,7 +261,7 @@ fn check_options(options: &StepOptions<'_>) -> Result<(), Error> {
         return refuse("grad_factor", grad_factor, "a normal number over 0");
     }
     if let Some(max_norm) = max_norm
-        && !(max_norm > 0.0)
+        && (max_norm.is_nan() || max_norm <= 0.0)
     {
         return refuse("max_norm", max_norm, "over 0");
     }
@@ -269,21 +275,16 @@ fn check_options(options: &StepOptions<'_>) -> Result<(), Error> {
 
 #[inline]
 fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
-    let (largest, float) = match precision {
-        Precision::F64 => (f64::MAX, "f64"),
-        Precision::F32 | Precision::Mixed => (f32::MAX.into(), "f32"),
-    };
     for &value in constants {
-        // Numbers a little over the largest one are rounded to it.
-        let fits = match precision {
-            Precision::F64 => value.is_finite(),
-            Precision::F32 | Precision::Mixed => (value as f32).is_finite(),
+        // A number a little over the largest one is rounded to it.
+        let (fits, float) = match precision {
+            Precision::F64 => (value.is_finite(), "f64"),
+            Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
         };
         if !fits {
             return Err(Error::ConstantOverflow { value, float });
         }
     }
-    let _ = largest;
     Ok(())
 }
 

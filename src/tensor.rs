@@ -372,6 +372,7 @@ impl<'a, 'x> Part<'a, 'x> {
 /// As [`elements_mut`], if there are any.
 #[inline(always)]
 #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+#[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
 unsafe fn elements_of<'s, F>(array: Option<&'s &mut [F]>, range: &Range<usize>) -> &'s mut [F] {
     match array {
         // SAFETY: the caller's promise.

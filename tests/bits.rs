@@ -1,15 +1,15 @@
-//! The kernels give the bits of `reference.rs`: on every instruction set, at every offset, length
+//! The kernels give the bits of `reference`: on every instruction set, at every offset, length
 //! and cut, on any number of threads.
 
 mod support;
 
-use std::{fmt::Debug, marker::PhantomData};
+use std::marker::PhantomData;
 
-use adamant::{Adam, Exec, Float, Isa, Lanes, Rule};
+use adamant::{Adam, BuiltIn, Exec, Float, Isa, Lanes, Rule, reference::Reference};
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Columns, Draw, Drawn, ForEachRule, Specified, Way, WithRule, check, columns, for_each_rule,
+    Columns, Draw, ForEachRule, Way, WithRule, check, columns, for_each_pair, for_each_rule,
     with_rule,
 };
 
@@ -36,7 +36,7 @@ fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
 struct EveryIsaLengthAndOffset<F>(PhantomData<F>);
 
 impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         for exec in execs(false) {
             for (seed, len) in LENGTHS.into_iter().enumerate() {
                 let before = columns::<R, F>(&rule, seed as u64, len, true);
@@ -58,6 +58,22 @@ fn every_isa_length_and_offset_gives_the_reference_bits_f32() {
 #[test]
 fn every_isa_length_and_offset_gives_the_reference_bits_f64() {
     for_each_rule(&mut EveryIsaLengthAndOffset::<f64>(PhantomData));
+}
+
+struct EveryIsa<F>(PhantomData<F>);
+
+impl<F: Float> ForEachRule for EveryIsa<F> {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        for exec in execs(false) {
+            check(&rule, 1..4, &columns::<R, F>(&rule, 3, 100, true), &Way::whole(exec));
+        }
+    }
+}
+
+#[test]
+fn every_pair_of_choices_gives_the_reference_bits() {
+    for_each_pair(&mut EveryIsa::<f32>(PhantomData));
+    for_each_pair(&mut EveryIsa::<f64>(PhantomData));
 }
 
 #[cfg(feature = "rayon")]
@@ -122,14 +138,14 @@ struct AnyStep {
 }
 
 impl WithRule for &AnyStep {
-    fn run<R: Drawn>(self) {
+    fn run<R: BuiltIn>(self) {
         self.check::<R, f32>();
         self.check::<R, f64>();
     }
 }
 
 impl AnyStep {
-    fn check<R: Drawn, F: Float>(&self) {
+    fn check<R: BuiltIn, F: Float>(&self) {
         let Self { seed, t, len, .. } = *self;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut bits = || random.next_u64();
@@ -210,7 +226,7 @@ impl Rule for EveryOperation {
     }
 }
 
-impl Specified for EveryOperation {
+impl Reference for EveryOperation {
     fn reference<F: Float>(&self, _t: u64, param: &mut [F], grad: &[F], [m]: [&mut [F]; 1]) {
         for ((param, &grad), m) in param.iter_mut().zip(grad).zip(m) {
             (*param, *m) = Self::formula(*param, grad, *m);

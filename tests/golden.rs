@@ -3,19 +3,17 @@
 //! instruction set, in `f64` and `f32`.
 //!
 //! `ADAMANT_GOLDEN_DIR` names another folder of such files. `ADAMANT_GOLDEN_WORDS` names a folder to
-//! write the dense ones to, in the numbers that the programs of `tests/c` read (feature `capi`).
+//! write the dense ones to, as the programs of `bindings/c/tests` read them.
 
-#[cfg(feature = "capi")]
-#[path = "support/capi.rs"]
-mod hyper;
 mod support;
 
-use std::{collections::BTreeMap, env, fs, path::Path};
+use std::{collections::BTreeMap, env, fmt::Debug, fs, path::Path};
 
 use adamant::{
-    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, CatchUp, DenseEquivalent, Epsilon,
-    Exec, Float, Isa, Lion, NAdam, Optimizer, RAdam, RmsProp, RowGrads, RowOptimizer, RowScratch,
-    Rule, Sgd, Table, Tensor,
+    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Exec, Float, Isa, Optimizer, RowGrads,
+    RowOptimizer, RowScratch, Rule,
+    SettingValue::{self, Choice, Flag, Number},
+    Table, Tensor, WithOptimizer,
 };
 use serde::Deserialize;
 use support::Columns;
@@ -25,7 +23,6 @@ use support::Columns;
 struct Golden {
     /// The name of the file.
     #[serde(skip)]
-    #[cfg_attr(not(feature = "capi"), allow(dead_code, reason = "the programs in C are told"))]
     name: String,
     optimizer: String,
     hyper: BTreeMap<String, serde_json::Value>,
@@ -84,210 +81,85 @@ impl Golden {
     }
 
     /// Finds the optimizer and replays the run.
-    fn replay(mut self) {
-        let name = self.optimizer.clone();
-        let moments = ["exp_avg", "exp_avg_sq"];
-        match &*name {
-            "Adam" | "AdamW" if self.flag("amsgrad") => {
-                let adam = self.adam(name == "AdamW");
-                self.check(AmsGrad(adam), ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"]);
+    fn replay(self) {
+        let optimizer = self.optimizer();
+        match (&*self.optimizer, optimizer) {
+            ("SparseAdam", AnyOptimizer::Adam(adam)) => self.check_rows(adam, Rows::Lazy),
+            ("compat.v1.train.AdamOptimizer", AnyOptimizer::Adam(adam)) => {
+                self.check_rows(adam, Rows::DenseEquivalent);
             }
-            "Adam" | "AdamW" => {
-                let adam = self.adam(name == "AdamW");
-                self.check(adam, moments);
-            }
-            "ResourceApplyAdam" => {
-                let adam = Adam { epsilon: Epsilon::Hat, ..self.adam(false) };
-                self.check(adam, ["m", "v"]);
-            }
-            "SGD" => {
-                let sgd = Sgd {
-                    lr: self.number("lr"),
-                    momentum: self.number("momentum"),
-                    dampening: self.number("dampening"),
-                    weight_decay: self.number("weight_decay"),
-                    nesterov: self.flag("nesterov"),
-                    maximize: self.flag("maximize"),
-                };
-                self.check(sgd, ["momentum_buffer"]);
-            }
-            "Adagrad" => {
-                let adagrad = AdaGrad {
-                    lr: self.number("lr"),
-                    lr_decay: self.number("lr_decay"),
-                    weight_decay: self.number("weight_decay"),
-                    initial_accumulator_value: self.number("initial_accumulator_value"),
-                    eps: self.number("eps"),
-                    maximize: self.flag("maximize"),
-                };
-                self.check(adagrad, ["sum"]);
-            }
-            "Adadelta" => {
-                let adadelta = Adadelta {
-                    lr: self.number("lr"),
-                    rho: self.number("rho"),
-                    eps: self.number("eps"),
-                    weight_decay: self.number("weight_decay"),
-                    maximize: self.flag("maximize"),
-                };
-                self.check(adadelta, ["square_avg", "acc_delta"]);
-            }
-            "RMSprop" => {
-                let rmsprop = RmsProp {
-                    lr: self.number("lr"),
-                    alpha: self.number("alpha"),
-                    eps: self.number("eps"),
-                    weight_decay: self.number("weight_decay"),
-                    momentum: self.number("momentum"),
-                    centered: self.flag("centered"),
-                    maximize: self.flag("maximize"),
-                };
-                self.check(rmsprop, ["square_avg", "grad_avg", "momentum_buffer"]);
-            }
-            "Adamax" => {
-                let Adam { lr, beta1, beta2, eps, weight_decay, maximize, .. } = self.adam(false);
-                let adamax = AdaMax { lr, beta1, beta2, eps, weight_decay, maximize };
-                self.check(adamax, ["exp_avg", "exp_inf"]);
-            }
-            "NAdam" => {
-                let momentum_decay = self.number("momentum_decay");
-                let Adam { lr, beta1, beta2, eps, weight_decay, maximize, .. } = self.adam(false);
-                let nadam = NAdam {
-                    lr,
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay,
-                    momentum_decay,
-                    maximize,
-                    decoupled_weight_decay: self.flag("decoupled_weight_decay"),
-                };
-                self.check(nadam, moments);
-            }
-            "RAdam" => {
-                let Adam { lr, beta1, beta2, eps, weight_decay, maximize, .. } = self.adam(false);
-                let radam = RAdam {
-                    lr,
-                    beta1,
-                    beta2,
-                    eps,
-                    weight_decay,
-                    maximize,
-                    decoupled_weight_decay: self.flag("decoupled_weight_decay"),
-                };
-                self.check(radam, moments);
-            }
-            "lion" => {
-                let lion = Lion {
-                    lr: self.number("learning_rate"),
-                    beta1: self.number("beta_1"),
-                    beta2: self.number("beta_2"),
-                    weight_decay: self.number("weight_decay"),
-                    maximize: false,
-                };
-                // Keras's vectors come without the momentum.
-                self.check(lion, []);
-            }
-            "ADOPT" => {
-                let adopt = Adopt {
-                    lr: self.number("lr"),
-                    beta1: self.number("beta1"),
-                    beta2: self.number("beta2"),
-                    eps: self.number("eps"),
-                    weight_decay: self.number("weight_decay"),
-                    decoupled_weight_decay: true,
-                    maximize: false,
-                };
-                self.check(adopt, moments);
-            }
-            "AdEMAMix" => {
-                let ademamix = AdEmaMix {
-                    lr: self.number("lr"),
-                    beta1: self.number("beta1"),
-                    beta2: self.number("beta2"),
-                    beta3: self.number("beta3"),
-                    alpha: self.number("alpha"),
-                    beta3_warmup: self.number("beta3_warmup") as u64,
-                    alpha_warmup: self.number("alpha_warmup") as u64,
-                    eps: self.number("eps"),
-                    weight_decay: self.number("weight_decay"),
-                    maximize: false,
-                };
-                self.check(ademamix, ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"]);
-            }
-            "C-AdamW" => {
-                let adam = Adam {
-                    lr: self.number("lr"),
-                    beta1: self.number("beta1"),
-                    beta2: self.number("beta2"),
-                    eps: self.number("eps"),
-                    weight_decay: self.number("weight_decay"),
-                    cautious: true,
-                    ..Adam::adamw()
-                };
-                self.check(adam, moments);
-            }
-            "SparseAdam" => {
-                let adam = Adam { epsilon: Epsilon::Hat, ..self.adam(false) };
-                self.check_rows(adam, Rows::Lazy, moments);
-            }
-            "compat.v1.train.AdamOptimizer" => {
-                let adam = Adam { epsilon: Epsilon::Hat, ..self.adam(false) };
-                self.check_rows(adam, Rows::DenseEquivalent, ["m", "v"]);
-            }
-            _ => panic!("no optimizer is known by the name {name:?}"),
+            _ => optimizer.with(Replay(self)),
         }
     }
 
-    /// What PyTorch's descendants of Adam have in common.
-    fn adam(&mut self, decoupled_weight_decay: bool) -> Adam {
-        let betas = self.hyper.remove("betas").expect("betas");
-        let [beta1, beta2] = [0, 1].map(|beta| betas[beta].as_f64().expect("a number"));
-        Adam {
-            lr: self.number("lr"),
-            beta1,
-            beta2,
-            eps: self.number("eps"),
-            weight_decay: self.number("weight_decay"),
-            decoupled_weight_decay,
-            maximize: self.flag("maximize"),
-            ..Adam::default()
+    /// The optimizer with the run's hyper-parameters, by their names; what a run leaves out has its
+    /// default.
+    fn optimizer(&self) -> AnyOptimizer {
+        let name = self.optimizer.to_lowercase();
+        let amsgrad = self.hyper.get("amsgrad").is_some_and(|value| value == true);
+        let (name, preset): (&str, &[(&str, SettingValue<'_>)]) = match &*name {
+            "adam" if amsgrad => ("amsgrad", &[]),
+            "adamw" if amsgrad => ("amsgrad", &[("decoupled_weight_decay", Flag(true))]),
+            "adopt" => ("adopt", &[("decoupled_weight_decay", Flag(true))]),
+            "c-adamw" => ("adamw", &[("cautious", Flag(true))]),
+            "resourceapplyadam" | "sparseadam" | "compat.v1.train.adamoptimizer" => {
+                ("adam", &[("epsilon", Choice("hat"))])
+            }
+            name => (name, &[]),
+        };
+        let mut optimizer = AnyOptimizer::new(name).unwrap_or_else(|error| panic!("{error}"));
+        for &(name, value) in preset {
+            optimizer.set(name, value).unwrap_or_else(|error| panic!("{error}"));
         }
+        for (name, value) in self.hyper.iter().filter(|(name, _)| *name != "amsgrad") {
+            let (names, values) = match value {
+                serde_json::Value::Array(values) => (in_pair(name), &values[..]),
+                _ => (vec![in_ours(name)], std::slice::from_ref(value)),
+            };
+            assert_eq!(names.len(), values.len(), "{name}");
+            for (name, value) in names.into_iter().zip(values) {
+                let value = match value.as_bool() {
+                    Some(flag) => Flag(flag),
+                    None => Number(value.as_f64().expect("a number")),
+                };
+                optimizer.set(name, value).unwrap_or_else(|error| panic!("{error}"));
+            }
+        }
+        optimizer
     }
 
-    /// A number; 0, as in the libraries, if the run leaves it out.
-    fn number(&mut self, name: &str) -> f64 {
-        let value = self.hyper.remove(name).unwrap_or(0.0.into());
-        value.as_f64().unwrap_or_else(|| panic!("{name} is no number"))
+    /// The values of a moment after the last step, by our name or the library's; Keras's vectors come
+    /// without the momentum.
+    fn moment(&self, name: &str) -> Option<Vec<f64>> {
+        let theirs = match (&*self.optimizer, name) {
+            ("ResourceApplyAdam" | "compat.v1.train.AdamOptimizer", "exp_avg") => "m",
+            ("ResourceApplyAdam" | "compat.v1.train.AdamOptimizer", "exp_avg_sq") => "v",
+            _ => name,
+        };
+        self.state.get(theirs).map(numbers)
     }
 
-    fn flag(&mut self, name: &str) -> bool {
-        self.hyper.remove(name).is_some_and(|value| value == true)
-    }
-
-    /// Replays the run on every instruction set and in both types. `states` are the library's names
-    /// of the moments.
-    fn check<R: Rule>(self, rule: R, states: impl IntoIterator<Item = &'static str> + Clone) {
+    /// Replays the run on every instruction set and in both types.
+    fn check<R: Rule>(self, rule: R) {
         assert!(self.rows.is_none(), "row-indexed gradients for {:?}", self.optimizer);
         for exec in self.execs() {
-            self.check_on::<R, f64>(&rule, exec, states.clone(), self.dense_step(&rule, exec));
-            self.check_on::<R, f32>(&rule, exec, states.clone(), self.dense_step(&rule, exec));
+            self.check_on::<R, f64>(&rule, exec, self.dense_step(&rule, exec));
+            self.check_on::<R, f32>(&rule, exec, self.dense_step(&rule, exec));
         }
-        #[cfg(feature = "capi")]
         if let Some(folder) = env::var_os("ADAMANT_GOLDEN_WORDS") {
             let path = Path::new(&folder).join(&self.name);
-            fs::write(path, self.words(&rule, states)).expect("a folder that can be written");
+            fs::write(path, self.words(&rule)).expect("a folder that can be written");
         }
     }
 
     /// The same for gradients of rows.
-    fn check_rows(self, adam: Adam, meaning: Rows, states: [&'static str; 2]) {
+    fn check_rows(self, adam: Adam, meaning: Rows) {
         for exec in self.execs() {
             for way in [CatchUp::Series, CatchUp::Replay] {
                 let step = self.row_step(adam, meaning, way, exec);
-                self.check_on::<Adam, f64>(&adam, exec, states, step);
+                self.check_on::<Adam, f64>(&adam, exec, step);
                 let step = self.row_step(adam, meaning, way, exec);
-                self.check_on::<Adam, f32>(&adam, exec, states, step);
+                self.check_on::<Adam, f32>(&adam, exec, step);
             }
         }
     }
@@ -295,17 +167,13 @@ impl Golden {
     /// The run in words of 64 bits, in the order that `tests/c/cases.h` gives.
     #[cfg(feature = "capi")]
     #[allow(unsafe_code, reason = "the bytes of a struct of C")]
-    fn words<R: Rule>(&self, rule: &R, states: impl IntoIterator<Item = &'static str>) -> String {
+    fn words<R: Rule>(&self, rule: &R) -> String {
         use adamant::ffi::adamant_hyper;
         const HYPER: usize = size_of::<adamant_hyper>() / 8;
         let (param, grads) = (numbers(&self.param), self.grads.as_array().expect("arrays"));
         let moments = R::MOMENT_NAMES.as_ref().len();
         let mut words = vec![param.len() as u64, grads.len() as u64, moments as u64];
         words.push(library_error(&self.optimizer).to_bits());
-        // SAFETY: integers and floats without padding.
-        words.extend(unsafe {
-            std::mem::transmute::<adamant_hyper, [u64; HYPER]>(hyper::hyper_of(rule))
-        });
         let put = |words: &mut Vec<u64>, numbers: Vec<f64>| {
             words.extend(numbers.into_iter().map(f64::to_bits));
         };
@@ -315,17 +183,16 @@ impl Golden {
             words.push(self.params.contains_key(&t).into());
             put(&mut words, self.params.get(&t).map(numbers).unwrap_or_default());
         }
-        let mut states = states.into_iter();
-        for _ in 0..moments {
-            let state = states.next().and_then(|name| self.state.get(name));
+        for name in R::MOMENT_NAMES {
+            let state = self.moment(name);
             words.push(state.is_some().into());
-            put(&mut words, state.map(numbers).unwrap_or_default());
+            put(&mut words, state.unwrap_or_default());
         }
-        words.iter().map(|word| format!("{word:x}\n")).collect()
+        let words: String = words.iter().map(|word| format!("{word:x}\n")).collect();
+        format!("{rule:?}\n{words}")
     }
 
-    fn execs(&self) -> impl Iterator<Item = Exec> {
-        assert!(self.hyper.is_empty(), "hyper-parameters that nobody read: {:?}", self.hyper);
+    fn execs(&self) -> impl Iterator<Item = Exec> + use<> {
         Isa::available().into_iter().map(|isa| Exec { isa, parallel: false })
     }
 
@@ -384,7 +251,6 @@ impl Golden {
         &self,
         rule: &R,
         exec: Exec,
-        states: impl IntoIterator<Item = &'static str>,
         mut step: impl FnMut(u64, &mut Columns<F>, &serde_json::Value),
     ) {
         let isa = exec.isa;
@@ -429,21 +295,64 @@ impl Golden {
         }
         let last = self.params.keys().max().expect("parameters after some steps");
         assert_eq!(*last, grads.len() as u64, "the last step is not among those kept");
-        for ((name, moment), largest) in states.into_iter().zip(&columns.moments).zip(&largest) {
-            if moment.is_empty() {
-                assert!(!self.state.contains_key(name), "{name}: the library keeps it");
+        let moments = R::MOMENT_NAMES.into_iter().zip(&columns.moments).zip(&largest);
+        let mut compared = 0;
+        for ((name, moment), largest_moment) in moments {
+            let Some(expected) = self.moment(name) else {
+                assert!(moment.is_empty() || self.state.is_empty(), "no {name}");
                 continue;
-            }
-            let expected = numbers(self.state.get(name).unwrap_or_else(|| panic!("no {name}")));
+            };
+            assert!(!moment.is_empty(), "{name}: the library keeps it");
+            compared += 1;
             for (row, &expected) in expected.iter().enumerate() {
                 let found = moment[row].to_f64();
+                let size = match name {
+                    // FTRL adds the difference of two roots of the accumulator, by the parameter and
+                    // over the learning rate: their roundings stay where the roots cancel.
+                    "linear" => {
+                        let lr = self.hyper["learning_rate"].as_f64().expect("a number");
+                        largest[0][row].sqrt() / lr * (start[row].abs() + way[row])
+                    }
+                    _ => largest_moment[row],
+                };
                 assert!(
-                    (found - expected).abs() <= TOLERANCE.moment * unit * largest[row],
+                    (found - expected).abs() <= TOLERANCE.moment * unit * size,
                     "{} on {isa}, {name} of {row}: {found}, expected {expected}",
                     F::NAME
                 );
             }
         }
+        assert_eq!(compared, self.state.len(), "moments of the library that nobody read");
+    }
+}
+
+struct Replay(Golden);
+
+impl WithOptimizer for Replay {
+    type Output = ();
+
+    fn run<R: BuiltIn>(self, rule: R) {
+        self.0.check(rule);
+    }
+}
+
+/// Our name of a library's hyper-parameter.
+fn in_ours(name: &str) -> &str {
+    match name {
+        "learning_rate" => "lr",
+        "beta_1" => "beta1",
+        "beta_2" => "beta2",
+        name => name,
+    }
+}
+
+/// Our names of what a library has in one array.
+fn in_pair(name: &str) -> Vec<&str> {
+    match name {
+        "betas" => vec!["beta1", "beta2"],
+        "etas" => vec!["etaminus", "etaplus"],
+        "step_sizes" => vec!["step_size_min", "step_size_max"],
+        name => panic!("{name} is no array that is known"),
     }
 }
 

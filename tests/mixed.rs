@@ -3,16 +3,14 @@
 
 mod support;
 
-use std::fmt::Debug;
-
 use adamant::{
-    Adam, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
-    RmsProp, clip_factor, reference,
+    Adam, BuiltIn, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param,
+    Pass, Q8, RmsProp, clip_factor, reference,
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Columns, ForEachRule, Specified, Way, columns, for_each_rule,
+    Columns, ForEachRule, Way, columns, for_each_rule,
     mixed::{GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, is_same},
 };
 
@@ -28,7 +26,7 @@ fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
 }
 
 /// A tensor of a rule, in some types.
-fn mixed<R: Specified>(rule: &R, seed: u64, len: usize, types: Types) -> MixedColumns {
+fn mixed<R: BuiltIn>(rule: &R, seed: u64, len: usize, types: Types) -> MixedColumns {
     let mut columns: Columns<f32> = columns(rule, seed, len, seed.is_multiple_of(3));
     if seed % 3 == 1 {
         // Numbers alike in size, as a block of moments has them.
@@ -80,7 +78,7 @@ fn every_combination_of_types_gives_the_reference_bits() {
 struct EveryRule;
 
 impl ForEachRule for EveryRule {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         for exec in execs(false) {
             for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
                 let (param, grad) = (ParamType::ALL[2 * seed + 1], GradType::ALL[seed]);

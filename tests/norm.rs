@@ -1,6 +1,9 @@
 //! The norm of gradients: right, and the same bits everywhere.
 
-use adamant::{Error, Exec, Grad, Isa, MixedTensor, Moment, Param, Sgd, grad_norm, grad_norm_on};
+use adamant::{
+    Error, Exec, Grad, GradElement, Isa, MixedTensor, Moment, NormOrder, Param, Sgd,
+    first_nonfinite, grad_norm, grad_norm_on, grad_norms,
+};
 use half::{bf16, f16};
 
 fn execs(parallel: bool) -> impl Iterator<Item = Exec> {
@@ -21,7 +24,8 @@ fn everywhere(check: impl Fn(Exec) + Sync) {
 
 #[test]
 fn the_norm_has_the_same_bits_everywhere_and_is_right() {
-    let len = 300_001;
+    // Large enough for threads that sleep.
+    let len = 600_001;
     let grads: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin() * 1e30).collect();
     let brain: Vec<bf16> = grads.iter().map(|&grad| bf16::from_f32(grad)).collect();
     let half: Vec<f16> = grads.iter().map(|&grad| f16::from_f32(grad * 1e-30)).collect();
@@ -136,7 +140,7 @@ fn tensor(grad: Grad<'_>) -> MixedTensor<'_, Sgd> {
 #[test]
 fn the_norm_of_gradients_of_several_types_is_right_and_has_the_same_bits_everywhere() {
     let (short, long) =
-        ([1000, 255, 257, 0, 1, 4097], [70_001, 40_000, 33_003, 90_000, 33, 50_000]);
+        ([1000, 255, 257, 0, 1, 4097], [140_001, 80_000, 66_006, 180_000, 33, 100_000]);
     // Of about one size, so that the order of the sum shows in its bits; and of squares beyond f32, or
     // below it.
     for (lens, size) in [(short, 1.0), (long, 1.0), (short, 1e30), (long, 1e30), (short, 1e-30)] {
@@ -154,7 +158,7 @@ fn the_norm_of_gradients_of_several_types_is_right_and_has_the_same_bits_everywh
 
 #[test]
 fn the_norm_of_tensors_whose_types_are_equal_has_the_bits_of_that_of_slices() {
-    for lens in [[0, 0, 0], [1, 4096, 4097], [10_000, 300_000, 12_345]] {
+    for lens in [[0, 0, 0], [1, 4096, 4097], [10_000, 30_000, 12_345]] {
         let model = lens.map(|len| Model::new([len; 6], 1.0));
         let mut copy = lens.map(|len| Model::new([len; 6], 1.0));
         let mut of_tensors = |pick: fn(&mut Model) -> Grad<'_>| {
@@ -200,5 +204,229 @@ fn a_norm_on_an_instruction_set_that_is_lacking_is_refused() {
         let expected = Error::IsaUnavailable { isa, available };
         assert_eq!(Model::new([3; 6], 1.0).norm(exec), Err(expected.clone()));
         assert_eq!(grad_norm_on(exec, &[&[1.0]]), Err(expected));
+    }
+}
+
+const ORDERS: [NormOrder; 3] = [NormOrder::One, NormOrder::Two, NormOrder::Infinity];
+
+/// The sum of a vector as the docs of the crate's sources have it: halves of blocks, and 32 sums in each.
+fn tree_of_blocks(grads: &[f64], order: NormOrder) -> f64 {
+    let blocks = grads.len().div_ceil(4096);
+    if blocks > 1 {
+        let (left, right) = grads.split_at(blocks / 2 * 4096);
+        return joined(tree_of_blocks(left, order), tree_of_blocks(right, order), order);
+    }
+    let mut sums = vec![0.0; 32];
+    for (i, grad) in grads.iter().enumerate() {
+        let term = if order == NormOrder::Two { grad * grad } else { grad.abs() };
+        sums[i % 32] = joined(sums[i % 32], term, order);
+    }
+    while sums.len() > 1 {
+        let (left, right) = sums.split_at(sums.len() / 2);
+        sums = left.iter().zip(right).map(|(&left, &right)| joined(left, right, order)).collect();
+    }
+    sums[0]
+}
+
+fn joined(left: f64, right: f64, order: NormOrder) -> f64 {
+    if order == NormOrder::Infinity { left.max(right) } else { left + right }
+}
+
+fn tree_of_tensors(tensors: &[Vec<f64>], order: NormOrder) -> f64 {
+    match tensors {
+        [] => 0.0,
+        [tensor] => tree_of_blocks(tensor, order),
+        _ => {
+            let (left, right) = tensors.split_at(tensors.len() / 2);
+            joined(tree_of_tensors(left, order), tree_of_tensors(right, order), order)
+        }
+    }
+}
+
+fn finished(sum: f64, order: NormOrder) -> f64 {
+    if order == NormOrder::Two { sum.sqrt() } else { sum }
+}
+
+/// Lengths of the tensors of models.
+fn models() -> Vec<Vec<usize>> {
+    let mut small = vec![33; 5000];
+    small[3] = 700_001;
+    // Halved again and again, one tensor stays beside a large rest: a deep tree.
+    let deep = (0..15).flat_map(|i| vec![1; 1 << i]).chain([1_000_000]).collect();
+    vec![
+        vec![],
+        vec![0],
+        vec![1, 0, 4096, 4097],
+        // Serial in any case, just shared, and many pieces of one tensor.
+        vec![100_000],
+        vec![65_536, 500_000, 1],
+        vec![4_000_003],
+        small,
+        deep,
+    ]
+}
+
+#[test]
+fn norms_of_all_orders_have_the_bits_of_the_tree_for_all_tensors_and_for_each() {
+    for lens in models() {
+        let number = |i: usize| (i as f32 * 0.37).sin();
+        let tensors: Vec<Vec<f32>> =
+            lens.iter().map(|&len| (len..2 * len).map(number).collect()).collect();
+        let wide: Vec<Vec<f64>> =
+            tensors.iter().map(|grads| grads.iter().map(|&grad| grad.into()).collect()).collect();
+        let grads: Vec<&[f32]> = tensors.iter().map(Vec::as_slice).collect();
+        for order in ORDERS {
+            let all = finished(tree_of_tensors(&wide, order), order);
+            let each: Vec<f64> =
+                wide.iter().map(|grads| finished(tree_of_blocks(grads, order), order)).collect();
+            let check = |exec| {
+                let mut norms = vec![-1.0; lens.len()];
+                assert_eq!(grad_norms(order, exec, &grads, &mut norms), Ok(all), "{exec:?}");
+                assert_eq!(norms, each, "{order:?}, {exec:?}");
+                if order == NormOrder::Two {
+                    assert_eq!(grad_norm_on(exec, &grads), Ok(all));
+                }
+                assert_eq!(first_nonfinite(exec, &grads), Ok(None));
+            };
+            // The trees of many tensors differ in threads alone.
+            if lens.len() < 10 { everywhere(check) } else { execs(true).for_each(check) }
+        }
+    }
+}
+
+/// Each order, in a type of gradients, against plain sums.
+fn orders_are_right<E: GradElement + std::fmt::Debug>(from: fn(f64) -> E, to: fn(E) -> f64) {
+    let grads: Vec<E> = (0..70_001).map(|i| from((f64::from(i) * 0.37).sin())).collect();
+    let wide = || grads.iter().map(|&grad| to(grad).abs());
+    for (order, expected) in [
+        (NormOrder::One, wide().sum::<f64>()),
+        (NormOrder::Two, wide().map(|grad| grad * grad).sum::<f64>().sqrt()),
+        (NormOrder::Infinity, wide().fold(0.0, f64::max)),
+    ] {
+        everywhere(|exec| {
+            let mut norms = [0.0];
+            let found = grad_norms(order, exec, &[&grads], &mut norms).expect("a norm");
+            assert!((found / expected - 1.0).abs() < 1e-12, "{order:?}: {found} {expected}");
+            assert_eq!(norms, [found]);
+        });
+    }
+}
+
+#[test]
+fn norms_of_all_orders_are_right_in_every_type() {
+    orders_are_right::<f32>(|grad| grad as f32, f64::from);
+    orders_are_right::<f64>(|grad| grad, |grad| grad);
+    orders_are_right::<bf16>(bf16::from_f64, bf16::to_f64);
+    orders_are_right::<f16>(f16::from_f64, f16::to_f64);
+}
+
+/// Puts something that is not finite into one tensor of several.
+fn nonfinite_is_found<E: GradElement>(from: fn(f64) -> E) {
+    let lens = [0, 5000, 9000, 7, 1000];
+    for (tensor, place) in [(1, 0), (1, 4999), (2, 4096), (2, 8999), (3, 6), (4, 1)] {
+        for bad in [f64::NAN, -f64::NAN, f64::NEG_INFINITY] {
+            let mut tensors = lens.map(|len| vec![from(1e-3); len]);
+            tensors[tensor][place] = from(bad);
+            // A later one does not count.
+            tensors[4][2] = from(f64::INFINITY);
+            let grads = tensors.each_ref().map(Vec::as_slice);
+            for exec in execs(false) {
+                assert_eq!(first_nonfinite(exec, &grads), Ok(Some(tensor)));
+                for order in ORDERS {
+                    let mut norms = [0.0; 5];
+                    let norm = grad_norms(order, exec, &grads, &mut norms).expect("a norm");
+                    assert!(!norm.is_finite(), "{order:?}: {norm}");
+                    let is_finite = |(i, norm): (usize, &f64)| norm.is_finite() == (i != tensor);
+                    assert!(norms[..4].iter().enumerate().all(is_finite), "{order:?}: {norms:?}");
+                }
+                let mut norms = [0.0; 5];
+                let norm = grad_norms(NormOrder::Infinity, exec, &grads, &mut norms);
+                assert_eq!(norm.expect("a norm").is_nan(), bad.is_nan());
+                assert_eq!(norms[tensor].is_nan(), bad.is_nan());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_tensor_that_is_not_finite_is_found() {
+    nonfinite_is_found(|grad| grad as f32);
+    nonfinite_is_found(|grad| grad);
+    nonfinite_is_found(bf16::from_f64);
+    nonfinite_is_found(f16::from_f64);
+}
+
+#[test]
+fn the_first_tensor_that_is_not_finite_is_found_by_many_threads() {
+    let mut tensors = [vec![1.0_f32; 300_000], vec![1.0; 400_000], vec![1.0; 3]];
+    tensors[2][1] = f32::NAN;
+    for (expected, place) in [(2, None), (1, Some(399_999)), (0, Some(299_998))] {
+        if let Some(place) = place {
+            tensors[expected][place] = f32::INFINITY;
+        }
+        let grads = tensors.each_ref().map(Vec::as_slice);
+        everywhere(|exec| assert_eq!(first_nonfinite(exec, &grads), Ok(Some(expected))));
+    }
+}
+
+#[test]
+fn each_tensor_has_its_norm_where_squares_of_some_overflow_or_vanish() {
+    let (large, usual, small) = (vec![1e300; 5000], vec![1.0; 4], vec![1e-300; 3]);
+    let mut norms = [0.0; 4];
+    let grads: [&[f64]; 4] = [&large, &usual, &small, &[0.0; 3]];
+    let norm = grad_norms(NormOrder::Two, SERIAL, &grads, &mut norms).expect("a norm");
+    let near = |found: f64, truth: f64| assert!((found / truth - 1.0).abs() < 1e-12, "{found}");
+    near(norm, 5000_f64.sqrt() * 1e300);
+    near(norms[0], norm);
+    assert_eq!(norms[1], 2.0);
+    near(norms[2], 3_f64.sqrt() * 1e-300);
+    assert_eq!(norms[3], 0.0);
+    let huge: [&[f64]; 2] = [&[f64::MAX; 2], &[1.0]];
+    assert_eq!(grad_norms(NormOrder::One, SERIAL, &huge, &mut norms[..2]), Ok(f64::INFINITY));
+    assert_eq!(grad_norms(NormOrder::Infinity, SERIAL, &huge, &mut norms[..2]), Ok(f64::MAX));
+    assert_eq!(grad_norm_on(SERIAL, &huge), Ok(f64::INFINITY));
+    assert_eq!(first_nonfinite(SERIAL, &huge), Ok(None));
+}
+
+#[test]
+fn each_tensor_needs_a_place_for_its_norm() {
+    let grads: [&[f32]; 2] = [&[1.0], &[2.0]];
+    for len in [0, 1, 3] {
+        let mut norms = vec![7.0; len];
+        let error = Error::NormsMismatch { len, tensors: 2 };
+        assert_eq!(grad_norms(NormOrder::Two, SERIAL, &grads, &mut norms), Err(error));
+        assert_eq!(norms, vec![7.0; len]);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the register of the modes is reached by assembly alone")]
+#[test]
+fn the_norm_has_the_same_bits_with_subnormals_read_as_zero_and_other_rounding() {
+    use std::arch::asm;
+    let read = || {
+        let mut word = 0_u32;
+        // SAFETY: it writes `word`.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack)) };
+        word & !0x3f
+    };
+    let write = |word: u32| {
+        // SAFETY: no reserved bit is set.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack)) };
+    };
+    let grads: Vec<f32> = (1..=1_000_000).map(f32::from_bits).collect();
+    let tensors: [&[f32]; 2] = [&grads, &grads[..77]];
+    for exec in execs(false).chain(execs(true)) {
+        let usual = grad_norm_on(exec, &tensors);
+        let before = read();
+        // Rounding up, down and to zero.
+        for rounding in [0x4000, 0x2000, 0x6000] {
+            let odd = 0x1f80 | 0x8040 | rounding;
+            write(odd);
+            let found = grad_norm_on(exec, &tensors);
+            let after = read();
+            write(before);
+            assert_eq!((found, after), (usual.clone(), odd));
+        }
     }
 }

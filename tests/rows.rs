@@ -6,16 +6,14 @@ mod support;
 use std::{fmt::Debug, marker::PhantomData};
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads, RowOptimizer,
-    RowScratch, RowWiseAdam, Table,
+    Adam, BuiltIn, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads,
+    RowOptimizer, RowScratch, RowWiseAdam, Table, reference::RowReference,
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Draw, Drawn, ForEachRule, Specified, WithRule, for_each_rule, number, ordinary,
-    rows::{
-        Event, IndexType, Listed, RowColumns, SpecifiedRows, check_dense_equivalent, check_lazy,
-    },
+    Draw, ForEachRule, WithRule, for_each_rule, number, ordinary,
+    rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy},
     with_rule,
 };
 
@@ -47,7 +45,7 @@ impl Random {
         if self.special { number(bits) } else { ordinary(column, bits) }
     }
 
-    fn table<R: SpecifiedRows, F: Float>(
+    fn table<R: RowReference + Debug, F: Float>(
         &mut self,
         rule: &R,
         rows: usize,
@@ -67,7 +65,7 @@ impl Random {
 struct EveryWidth<F>(PhantomData<F>);
 
 impl<F: Float> EveryWidth<F> {
-    fn check<R: SpecifiedRows>(rule: R) {
+    fn check<R: RowReference + Debug>(rule: R) {
         for exec in execs(false) {
             for (seed, width) in WIDTHS.into_iter().enumerate() {
                 let mut random = Random::new(seed as u64, seed % 2 == 0);
@@ -80,7 +78,7 @@ impl<F: Float> EveryWidth<F> {
 }
 
 impl<F: Float> ForEachRule for EveryWidth<F> {
-    fn visit<R: Specified + Debug>(&mut self, rule: R) {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
         Self::check(rule);
     }
 }
@@ -236,14 +234,14 @@ struct AnySteps {
 }
 
 impl WithRule for &AnySteps {
-    fn run<R: Drawn>(self) {
+    fn run<R: BuiltIn>(self) {
         self.check::<R, f32>();
         self.check::<R, f64>();
     }
 }
 
 impl AnySteps {
-    fn check<R: Drawn, F: Float>(&self) {
+    fn check<R: BuiltIn, F: Float>(&self) {
         let Self { seed, rows, width, exec, .. } = *self;
         let mut random = Random::new(seed, seed % 2 == 0);
         let t = 1 + seed % 1000;

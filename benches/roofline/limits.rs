@@ -13,8 +13,9 @@ use adamant::{Exec, Isa, Threads};
 use crate::timing::{Plan, Time, time};
 
 pub use divide::{DIVIDED, divider};
+pub use stream::Stream;
 use stream::{Loop, STEPS};
-pub use stream::{Shape, Stream};
+use sweep::Shape;
 
 /// Where something runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

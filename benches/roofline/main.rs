@@ -32,7 +32,7 @@ mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{Isa, Rule};
+use adamant::{BuiltIn, Isa};
 use clap::Parser;
 
 use cases::{Arrays, Case, Number};
@@ -189,7 +189,7 @@ struct Measured<'a> {
 }
 
 impl ForEachOptimizer for Measured<'_> {
-    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, division: Division) {
+    fn visit<R: BuiltIn>(&mut self, name: &'static str, rule: R, division: Division) {
         self.measure::<R, f32>(name, rule, division);
         // In a hurry, the other optimizers are like Adam.
         if name == "dense" || !self.options.quick {
@@ -199,7 +199,7 @@ impl ForEachOptimizer for Measured<'_> {
 }
 
 impl Measured<'_> {
-    fn measure<R: Rule, F: Number>(&mut self, name: &'static str, rule: R, division: Division) {
+    fn measure<R: BuiltIn, F: Number>(&mut self, name: &'static str, rule: R, division: Division) {
         let plan = self.options.plan();
         for case in self.options.cases(name) {
             let mut arrays = Arrays::<R, F>::new(rule, case.clone());

@@ -2,7 +2,9 @@
 
 use std::{hint::black_box, time::Duration};
 
-use adamant::{Adam, Grad, Moment, Optimizer, Param, Q8, StepOptions, Tensor, grad_norm_on};
+use adamant::{
+    Adam, Grad, Moment, NormOrder, Optimizer, Param, Q8, StepOptions, Tensor, grad_norms,
+};
 use aligned_vec::{AVec, avec};
 use half::{bf16, f16};
 
@@ -253,9 +255,10 @@ impl Arrays {
     fn step(&mut self, place: Place, flush_subnormals: bool, repetitions: usize) -> Duration {
         let (kind, rule, exec) = (self.case.kind, self.rule(), place.exec());
         if kind == Kind::Norm {
-            let grad = &*self.grad.wide(GRAD);
+            let grads = &[Grad::from(&*self.grad.wide(GRAD))];
             return time(repetitions, || {
-                black_box(grad_norm_on(exec, &[grad]).expect("a valid norm"));
+                let norm = grad_norms(NormOrder::Two, exec, grads, &mut [0.0]);
+                black_box(norm.expect("a valid norm"));
             });
         }
         if kind == Kind::Flush {

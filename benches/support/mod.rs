@@ -1,9 +1,6 @@
 //! What the benches share: the optimizers and what a step of each costs.
 
-use adamant::{
-    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Lion, NAdam, RAdam, RmsProp, Rule,
-    Sgd,
-};
+use adamant::{AnyOptimizer, BuiltIn, SettingValue, WithOptimizer};
 
 /// What the divider has to do for each element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,32 +12,56 @@ pub enum Division {
 
 /// Something to do with every optimizer.
 pub trait ForEachOptimizer {
-    fn visit<R: Rule>(&mut self, name: &'static str, rule: R, division: Division);
+    fn visit<R: BuiltIn>(&mut self, name: &'static str, rule: R, division: Division);
 }
+
+/// Settings that change what a step costs.
+type Variant = (&'static str, &'static str, &'static [(&'static str, SettingValue<'static>)]);
+
+const VARIANTS: [Variant; 3] = [
+    ("adamw-cautious", "adamw", &[("cautious", SettingValue::Flag(true))]),
+    (
+        "rmsprop-all",
+        "rmsprop",
+        &[("momentum", SettingValue::Number(0.9)), ("centered", SettingValue::Flag(true))],
+    ),
+    ("sgd-momentum", "sgd", &[("momentum", SettingValue::Number(0.9))]),
+];
 
 /// Visits Adam, under the name `dense`, and then the others; all with steps so small that the
 /// parameters stay what they are.
 pub fn for_each_optimizer(each: &mut impl ForEachOptimizer) {
-    use Division::{Nothing, Quotient, RootAndQuotient};
-    let lr = 1e-6;
-    let adamw = Adam { lr, ..Adam::adamw() };
-    let sgd = Sgd { lr, ..Sgd::default() };
-    let rmsprop = RmsProp { lr, ..RmsProp::default() };
-    each.visit("dense", Adam { lr, ..Adam::default() }, RootAndQuotient);
-    each.visit("adamw", adamw, RootAndQuotient);
-    each.visit("adamw-cautious", Adam { cautious: true, ..adamw }, RootAndQuotient);
-    each.visit("amsgrad", AmsGrad(Adam { lr, ..Adam::default() }), RootAndQuotient);
-    each.visit("adamax", AdaMax { lr, ..AdaMax::default() }, Quotient);
-    each.visit("nadam", NAdam { lr, ..NAdam::default() }, RootAndQuotient);
-    each.visit("radam", RAdam { lr, ..RAdam::default() }, RootAndQuotient);
-    each.visit("adopt", Adopt { lr, ..Adopt::default() }, RootAndQuotient);
-    each.visit("ademamix", AdEmaMix { lr, ..AdEmaMix::default() }, RootAndQuotient);
-    each.visit("lion", Lion { lr, ..Lion::default() }, Nothing);
-    each.visit("adagrad", AdaGrad { lr, ..AdaGrad::default() }, RootAndQuotient);
-    each.visit("adadelta", Adadelta { lr, ..Adadelta::default() }, RootAndQuotient);
-    each.visit("rmsprop", rmsprop, RootAndQuotient);
-    let momentum = 0.9;
-    each.visit("rmsprop-all", RmsProp { momentum, centered: true, ..rmsprop }, RootAndQuotient);
-    each.visit("sgd", sgd, Nothing);
-    each.visit("sgd-momentum", Sgd { momentum, ..sgd }, Nothing);
+    visit(each, "dense", "adam", &[]);
+    for name in AnyOptimizer::NAMES.iter().filter(|&&name| name != "adam") {
+        visit(each, name, name, &[]);
+    }
+    for (name, optimizer, settings) in VARIANTS {
+        visit(each, name, optimizer, settings);
+    }
+}
+
+fn visit<E: ForEachOptimizer>(
+    each: &mut E,
+    name: &'static str,
+    optimizer: &str,
+    settings: &[(&str, SettingValue<'static>)],
+) {
+    struct Visit<'a, E>(&'a mut E, &'static str);
+    impl<E: ForEachOptimizer> WithOptimizer for Visit<'_, E> {
+        type Output = ();
+
+        fn run<R: BuiltIn>(self, rule: R) {
+            let division = match (R::ROOTS, R::QUOTIENTS) {
+                (0, 0) => Division::Nothing,
+                (0, _) => Division::Quotient,
+                _ => Division::RootAndQuotient,
+            };
+            self.0.visit(self.1, rule, division);
+        }
+    }
+    let mut optimizer = AnyOptimizer::new(optimizer).expect("a name of the list");
+    for &(setting, value) in [("lr", SettingValue::Number(1e-6))].iter().chain(settings) {
+        optimizer.set(setting, value).expect("a setting of the optimizer");
+    }
+    optimizer.with(Visit(each, name));
 }

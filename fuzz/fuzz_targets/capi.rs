@@ -4,9 +4,13 @@
 #![no_main]
 #![allow(unsafe_code, reason = "functions of C")]
 
+/// The crate `adamant-capi`: its libraries are for C, and Rust cannot link them.
+#[path = "../../bindings/c/src/lib.rs"]
+mod capi;
+
 use std::{ffi::CStr, mem, ops::Range, ptr, sync::LazyLock};
 
-use adamant::ffi::{adamant_status::*, *};
+use capi::{adamant_status::*, *};
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 
 fuzz_target!(|bytes: &[u8]| {

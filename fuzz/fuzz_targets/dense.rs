@@ -7,7 +7,7 @@ mod support;
 
 mod decode;
 
-use adamant::{Error, Exec, Float, Isa};
+use adamant::{BuiltIn, Error, Exec, Float, Isa};
 use decode::{
     Bits, Cuts, FloatName, Numbers, PERIOD, StepCount, any_isa, any_misfit, build_global_pool,
     in_pool,
@@ -16,7 +16,7 @@ use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
     fuzz_target,
 };
-use support::{Columns, Draw, Drawn, Misfit, Way, WithRule, check, check_refused, with_rule};
+use support::{Columns, Draw, Misfit, Way, WithRule, check, check_refused, with_rule};
 
 fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
 
@@ -46,7 +46,7 @@ struct Case<'a> {
 }
 
 impl WithRule for &Case<'_> {
-    fn run<R: Drawn>(self) {
+    fn run<R: BuiltIn>(self) {
         match self.float {
             FloatName::F32 => self.judge::<R, f32>(),
             FloatName::F64 => self.judge::<R, f64>(),
@@ -59,10 +59,10 @@ impl Case<'_> {
         in_pool(self.pool, || with_rule(self.rule, self));
     }
 
-    fn judge<R: Drawn, F: Float>(&self) {
+    fn judge<R: BuiltIn, F: Float>(&self) {
         let mut bits = self.bits.words();
         let mut draw = Draw::new(&mut bits);
-        let (rule, in_range) = (R::draw(&mut draw), draw.in_range);
+        let (rule, in_range) = (draw.rule::<R>(), draw.in_range);
         let before = self.columns::<R, F>(&rule, &mut bits);
         let way = self.way();
 
@@ -87,7 +87,7 @@ impl Case<'_> {
         assert!(deserved, "{error}: {rule:?}, step {t}, {way:?}");
     }
 
-    fn columns<R: Drawn, F: Float>(&self, rule: &R, mut bits: impl FnMut() -> u64) -> Columns<F> {
+    fn columns<R: BuiltIn, F: Float>(&self, rule: &R, mut bits: impl FnMut() -> u64) -> Columns<F> {
         let len = self.len();
         let mut columns =
             Columns::new(rule, len.min(PERIOD), |column, _| self.numbers.element(column, bits()));

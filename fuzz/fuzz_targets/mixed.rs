@@ -8,7 +8,7 @@ mod support;
 
 mod decode;
 
-use adamant::{Error, Exec, Isa, Pass};
+use adamant::{BuiltIn, Error, Exec, Isa, Pass};
 use decode::{
     Bits, Cuts, Numbers, StepCount, any_isa, any_misfit, build_global_pool, in_pool, repeated,
 };
@@ -17,7 +17,7 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 use support::{
-    Columns, Draw, Drawn, Misfit, Way, WithRule,
+    Columns, Draw, Misfit, Way, WithRule,
     mixed::{
         GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, check_mixed_refused,
         leaves_out,
@@ -107,7 +107,7 @@ enum Norm {
 }
 
 impl WithRule for &Case<'_> {
-    fn run<R: Drawn>(self) {
+    fn run<R: BuiltIn>(self) {
         self.judge::<R>();
     }
 }
@@ -117,10 +117,10 @@ impl Case<'_> {
         in_pool(self.pool, || with_rule(self.rule, self));
     }
 
-    fn judge<R: Drawn>(&self) {
+    fn judge<R: BuiltIn>(&self) {
         let mut bits = self.bits.words();
         let mut draw = Draw::new(&mut bits);
-        let (rule, in_range) = (R::draw(&mut draw), draw.in_range);
+        let (rule, in_range) = (draw.rule::<R>(), draw.in_range);
         let pass = self.pass.get(&mut bits);
         let before: Vec<_> =
             self.tensors.iter().map(|tensor| tensor.columns(&rule, &mut bits)).collect();
@@ -182,7 +182,7 @@ impl PassDrawing {
 }
 
 impl Drawing {
-    fn columns<R: Drawn>(&self, rule: &R, bits: &mut dyn FnMut() -> u64) -> MixedColumns {
+    fn columns<R: BuiltIn>(&self, rule: &R, bits: &mut dyn FnMut() -> u64) -> MixedColumns {
         let element = |column| self.numbers.element(column, bits());
         let columns = Columns::new(rule, self.len(), repeated(element));
         let mut columns = MixedColumns::new(rule, &columns, self.types, self.first.get());

@@ -7,17 +7,17 @@ mod support;
 
 mod decode;
 
-use adamant::{Adam, CatchUp, Exec, Float, Isa, RowWiseAdam};
+use adamant::{Adam, BuiltIn, CatchUp, Exec, Float, Isa, RowWiseAdam, reference::RowReference};
 use decode::{Bits, FloatName, Numbers, StepCount, any_isa, build_global_pool, in_pool, repeated};
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
     fuzz_target,
 };
 use support::{
-    Draw, Drawn, WithRule,
+    Draw, WithRule,
     rows::{
-        Event, IndexType, Listed, Misfit, RowColumns, SpecifiedRows,
-        check_dense_equivalent_or_refused, check_lazy_or_refused,
+        Event, IndexType, Listed, Misfit, RowColumns, check_dense_equivalent_or_refused,
+        check_lazy_or_refused,
     },
     with_rule,
 };
@@ -146,8 +146,8 @@ fn any_mistake(bytes: &mut Unstructured<'_>) -> Result<Option<Mistake>> {
 }
 
 impl WithRule for &Case<'_> {
-    fn run<R: Drawn>(self) {
-        self.lazy(R::draw);
+    fn run<R: BuiltIn>(self) {
+        self.lazy(|draw| draw.rule::<R>());
     }
 }
 
@@ -161,7 +161,7 @@ impl Case<'_> {
         });
     }
 
-    fn lazy<R: SpecifiedRows>(&self, draw: fn(&mut Draw) -> R) {
+    fn lazy<R: RowReference + std::fmt::Debug>(&self, draw: fn(&mut Draw) -> R) {
         let mut bits = self.bits.words();
         let rule = draw(&mut Draw::new(&mut bits));
         match self.float {
@@ -170,7 +170,11 @@ impl Case<'_> {
         }
     }
 
-    fn judge_lazy<R: SpecifiedRows, F: Float>(&self, rule: &R, bits: &mut dyn FnMut() -> u64) {
+    fn judge_lazy<R: RowReference + std::fmt::Debug, F: Float>(
+        &self,
+        rule: &R,
+        bits: &mut dyn FnMut() -> u64,
+    ) {
         let before: RowColumns<F> = self.table(rule, bits);
         let steps: Vec<_> =
             self.calls.iter().map(|call| self.listed(call, &before, bits)).collect();
@@ -236,7 +240,7 @@ impl Case<'_> {
         1 + usize::from(if (64..68).contains(&size) { 900 + width % 1300 } else { width % 70 })
     }
 
-    fn table<R: SpecifiedRows, F: Float>(
+    fn table<R: RowReference + std::fmt::Debug, F: Float>(
         &self,
         rule: &R,
         bits: &mut dyn FnMut() -> u64,

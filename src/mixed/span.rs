@@ -12,7 +12,7 @@ use crate::{
     Arity, Many, Rule,
     array::{GradArray, MomentArray, ParamArray},
     element::{BLOCK, Draw, Half, Q8},
-    kernel::{Arrays, At, Values, sweep_arrays},
+    kernel::{Arrays, Values, sweep_arrays},
     lanes::{Lanes, Vector, Wide},
     tensor::TensorArrays,
     words::Words,
@@ -115,7 +115,8 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
             if has_blocks {
                 self.begin_blocks();
             }
-            sweep_arrays(self.rule, k, self, self.step.prefetch);
+            // The loop is large, and so it is there once: `prefetch` finds out whether to ask.
+            sweep_arrays::<R, _, _, true>(self.rule, k, self);
             if has_blocks {
                 self.end_blocks(len);
             }
@@ -179,11 +180,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
 
     /// The elements of a lot.
     #[inline(always)]
-    fn place(&self, at: At) -> Range<usize> {
-        let lot = match at {
-            At::Whole(lot) => lot,
-            At::Tail => self.lots,
-        };
+    fn place(&self, lot: usize) -> Range<usize> {
         let start = self.start + lot * lanes::<S>();
         start..start + lanes::<S>()
     }
@@ -238,16 +235,12 @@ fn in_block(place: &Range<usize>) -> Range<usize> {
 }
 
 impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
-    const HAS_TAILS: bool = false;
-
-    #[inline(always)]
-    fn registers(&self) -> (usize, bool) {
-        (self.lots, false)
-    }
-
     #[inline(always)]
     fn prefetch(&self, register: usize) {
-        let start = self.place(At::Whole(register)).start;
+        if !self.step.prefetch {
+            return;
+        }
+        let start = self.place(register).start;
         match &self.tensor.param {
             ParamArray::F32(param) => lot::prefetch::<S, _>(param, start),
             ParamArray::F32AndBf16(param, copy) => {
@@ -288,8 +281,11 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
     }
 
     #[inline(always)]
-    fn load(&self, at: At) -> Values<R, Lot<S>> {
-        let (simd, place) = (self.simd, self.place(at));
+    fn load(&self, register: usize) -> Option<Values<R, Lot<S>>> {
+        if register >= self.lots {
+            return None;
+        }
+        let (simd, place) = (self.simd, self.place(register));
         let param = match &self.tensor.param {
             ParamArray::F32(param)
             | ParamArray::F32AndBf16(param, _)
@@ -327,12 +323,12 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
                 }
             },
         );
-        (param, grad * self.factor, moments)
+        Some((param, grad * self.factor, moments))
     }
 
     #[inline(always)]
-    fn store(&mut self, at: At, param: Lot<S>, moments: Many<R::Moments, Lot<S>>) {
-        let (simd, place) = (self.simd, self.place(at));
+    fn store(&mut self, register: usize, param: Lot<S>, moments: Many<R::Moments, Lot<S>>) {
+        let (simd, place) = (self.simd, self.place(register));
         let from = place.start - self.start;
         let mut drawn = [Words::splat(simd, 0); LOT];
         R::Moments::unrolled(

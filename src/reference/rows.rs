@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{adam, average, decay};
-use crate::{Adam, Float, RowWiseAdam, Rule};
+use super::{Reference, average, decay};
+use crate::{Adam, Float, Many, RowRule, RowWiseAdam, Rule, rule::AdamConstants};
 
 /// The gradient of each listed row: the sum of its values, in the order in which they are listed.
 ///
@@ -25,8 +25,48 @@ pub fn sum_rows<F: Float>(
     sums
 }
 
-/// One step of [`RowWiseAdam`] on one row.
-pub fn row_wise_adam<F: Float>(
+/// An optimizer of rows whose step is also written in plain Rust: every [`Reference`], and
+/// [`RowWiseAdam`].
+pub trait RowReference: RowRule {
+    /// Takes step `t`, counted from 1, of one row; the moments are in the order of their names.
+    ///
+    /// # Panics
+    ///
+    /// If the slices do not fit the row.
+    fn reference_row<F: Float>(
+        &self,
+        t: u64,
+        param: &mut [F],
+        grad: &[F],
+        moments: Many<Self::RowMoments, &mut [F]>,
+    );
+}
+
+impl<R: Reference> RowReference for R {
+    fn reference_row<F: Float>(
+        &self,
+        t: u64,
+        param: &mut [F],
+        grad: &[F],
+        moments: Many<R::Moments, &mut [F]>,
+    ) {
+        self.reference(t, param, grad, moments);
+    }
+}
+
+impl RowReference for RowWiseAdam {
+    fn reference_row<F: Float>(
+        &self,
+        t: u64,
+        param: &mut [F],
+        grad: &[F],
+        [exp_avg, exp_avg_sq]: [&mut [F]; 2],
+    ) {
+        row_wise_adam(self, t, param, grad, exp_avg, &mut exp_avg_sq[0]);
+    }
+}
+
+fn row_wise_adam<F: Float>(
     &RowWiseAdam(adam): &RowWiseAdam,
     t: u64,
     param: &mut [F],
@@ -35,8 +75,8 @@ pub fn row_wise_adam<F: Float>(
     exp_avg_sq: &mut F,
 ) {
     assert_eq!([grad.len(), exp_avg.len()], [param.len(); 2]);
-    let [beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share] =
-        adam.constants(t).map(F::from_f64);
+    let k = AdamConstants::from(adam.constants(t).map(F::from_f64));
+    let AdamConstants { beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share } = k;
     // Column j belongs to sum j modulo 16.
     let mut sums = [F::default(); 16];
     let mut grad = grad.to_vec();
@@ -86,7 +126,7 @@ pub fn series<F: Float>(
     let (before, missed) = steps.split_at(steps.len() - skipped);
     if missed.len() <= 3 {
         for (t, rule) in missed {
-            adam(rule, *t, param, &zeros, exp_avg, exp_avg_sq);
+            rule.reference(*t, param, &zeros, [exp_avg, exp_avg_sq]);
         }
         return;
     }
@@ -157,7 +197,7 @@ pub fn series<F: Float>(
         if limit < F::from_f64(1.0) && near > limit && m != F::default() {
             let [way, m, v] = [&mut [F::default()], &mut [m], &mut [v]];
             for (t, rule) in &missed[..counted] {
-                adam(rule, *t, way, &[F::default()], m, v);
+                rule.reference(*t, way, &[F::default()], [m, v]);
             }
             param[i] = arrive(param[i], -(F::from_f64(rest) * way[0]));
         } else {

@@ -1,6 +1,6 @@
 //! Steps on some rows with the results of steps on all.
 
-use core::fmt;
+use core::{fmt, ops::Range};
 
 use pulp::{Simd, WithSimd};
 
@@ -11,10 +11,11 @@ use super::{
     table_of,
 };
 use crate::{
-    Adam, Error, Exec, Float, State,
+    Adam, Error, Exec, Float, State, Threads,
+    array::elements_mut,
     isa::Cpu,
     kernel::Step,
-    partition::{self, Work},
+    pieces::{self, with_default_float_modes},
     prefetch::prefetch,
 };
 
@@ -55,7 +56,7 @@ pub enum CatchUp {
 /// # The ways to catch up
 ///
 /// [`CatchUp::Replay`] takes the skipped steps one by one. The results have the bits of the dense
-/// steps ([`reference::adam`](crate::reference::adam)); each skipped step costs a square root and a
+/// steps ([`Reference`](crate::reference::Reference)); each skipped step costs a square root and a
 /// division for each parameter.
 ///
 /// [`CatchUp::Series`] takes them all at once, for one square root and one division. With no gradient
@@ -217,7 +218,7 @@ impl<F: Float> DenseEquivalent<F> {
         let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
         let table = table.reborrow();
         let span = Span { cpu, rule, update: None, table, first: 0, before, listed };
-        partition::run(exec.threads, span);
+        span.run(exec.threads);
         Ok(())
     }
 
@@ -243,7 +244,7 @@ impl<F: Float> DenseEquivalent<F> {
         let cpu = exec.cpu()?;
         self.check_table(&table)?;
         let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
-        partition::run(exec.threads, EveryRow { cpu, table: table.reborrow(), before });
+        EveryRow { cpu, table: table.reborrow(), before }.run(exec.threads);
         // What comes is the same as after a restart from here.
         self.history.clear();
         Ok(())
@@ -266,35 +267,35 @@ impl<F: Float> DenseEquivalent<F> {
     ) -> Result<(), Error> {
         let now = self.step;
         let t = now.checked_add(1).ok_or(Error::StepOverflow)?;
-        let step = Step::new::<F>(adam, exec.cpu()?, t)?;
+        let cpu = exec.cpu()?;
+        let step = with_default_float_modes(|| Step::new::<F>(adam, cpu, t))?;
         self.history.check(adam)?;
         self.check_table(&table)?;
         grads.check(table.width)?;
-        let cpu = step.cpu;
         let listed = self.scratch.sort(grads.rows, self.at.len())?;
 
         if !self.history.goes_on_with(adam) {
             let before = Behind::new(&self.history, &mut self.at, now, now);
-            partition::run(exec.threads, EveryRow { cpu, table: table.reborrow(), before });
+            EveryRow { cpu, table: table.reborrow(), before }.run(exec.threads);
             self.history.clear();
         }
         let before = Behind::new(&self.history, &mut self.at, now, t);
         let update = Some((&step, Values::from(grads)));
         let span =
             Span { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
-        partition::run(exec.threads, span);
+        span.run(exec.threads);
 
-        self.history.push(adam, step.constants);
+        with_default_float_modes(|| self.history.push(adam, step.constants));
         self.step = t;
         let due = self.due();
         let before = Behind::new(&self.history, &mut self.at[due.clone()], t, t);
-        partition::run(exec.threads, EveryRow { cpu, table: table.rows_mut(adam, due), before });
+        EveryRow { cpu, table: table.rows_mut(adam, due), before }.run(exec.threads);
         Ok(())
     }
 
     /// The rows whose turn it is to catch up at this step, so that none ever waits for longer than
     /// the history goes back.
-    fn due(&self) -> core::ops::Range<usize> {
+    fn due(&self) -> Range<usize> {
         let reach = self.history.reach() as u64;
         let rows = self.at.len() as u128;
         let before = |turn: u64| (u128::from(turn) * rows / u128::from(reach)) as usize;
@@ -389,9 +390,16 @@ impl<'a, F: Float> Behind<'a, F> {
 }
 
 impl<F: Float> Before<Adam, F> for Behind<'_, F> {
-    fn split_at(self, row: usize) -> (Self, Self) {
-        let (at, rest) = self.at.split_at_mut(row);
-        (Self { at, ..self }, Self { at: rest, ..self })
+    type Part<'b>
+        = Behind<'b, F>
+    where
+        Self: 'b;
+
+    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
+    unsafe fn part(&self, rows: Range<usize>) -> Behind<'_, F> {
+        // SAFETY: there are as many steps as rows; not aliased: the caller's promise.
+        let at = unsafe { elements_mut(&self.at, rows) };
+        Behind { at, history: self.history, now: self.now, then: self.then }
     }
 
     #[inline(always)]
@@ -421,29 +429,33 @@ struct EveryRow<'a, F: Float> {
     before: Behind<'a, F>,
 }
 
-impl<F: Float> Work for EveryRow<'_, F> {
-    fn len(&self) -> usize {
-        let steps = self.before.history.steps_to_take(self.before.usual_lag());
-        self.table.param.len().saturating_mul(steps)
-    }
-
-    fn split_at(self, first: usize) -> (Self, Self) {
-        let row = match self.len() {
-            0 => 0,
-            len => (first as u128 * self.table.rows() as u128).div_ceil(len as u128) as usize,
+impl<F: Float> EveryRow<'_, F> {
+    /// Catches up, on the calling thread and those that are worth asking.
+    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
+    fn run(self, threads: Threads<'_>) {
+        let Self { cpu, table, before } = self;
+        let rows = before.at.len();
+        let steps = before.history.steps_to_take(before.usual_lag());
+        let elements = table.param.len().saturating_mul(steps);
+        let row = |element: usize| match element == elements {
+            true => rows,
+            false => (element as u128 * rows as u128 / elements as u128) as usize,
         };
-        let (table, table_rest) = self.table.split_at(&Adam::default(), row);
-        let (before, before_rest) = self.before.split_at(row);
-        (
-            Self { table, before, cpu: self.cpu },
-            Self { table: table_rest, before: before_rest, cpu: self.cpu },
-        )
-    }
-
-    fn run(self) {
-        if !self.before.at.is_empty() {
-            self.cpu.run(self);
-        }
+        pieces::run(threads, elements, &|ranges| {
+            for range in ranges {
+                let rows = row(range.start)..row(range.end);
+                if rows.is_empty() {
+                    continue;
+                }
+                // SAFETY: threads have ranges of their own, `pieces::run` promises, and so rows of their
+                // own.
+                let (table, before) = unsafe {
+                    let table = table.part(&Adam::default(), rows.clone());
+                    (table, Before::<Adam, F>::part(&before, rows))
+                };
+                cpu.run(EveryRow { cpu, table, before });
+            }
+        });
     }
 }
 

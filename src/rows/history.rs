@@ -12,6 +12,7 @@ use crate::{
     Adam, Count, Error, Float, Lanes, Rule,
     kernel::sweep,
     lanes::{TILE, Vector},
+    rule::AdamConstants,
     tensor::Slices,
 };
 
@@ -24,7 +25,7 @@ pub(super) struct History<F: Float> {
     /// All steps that are kept were of this rule, but for what [`is_like`] leaves open.
     rule: Option<Adam>,
     /// The constants of each step, the latest last.
-    steps: VecDeque<[F; 8]>,
+    steps: VecDeque<[F; AdamConstants::COUNT]>,
     series: Series,
 }
 
@@ -76,7 +77,7 @@ impl<F: Float> History<F> {
     }
 
     /// Adds a step; it goes on with those that are kept.
-    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; 8]) {
+    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; AdamConstants::COUNT]) {
         let is_first = self.rule.is_none();
         self.rule = Some(*rule);
         if self.steps.len() == self.reach {
@@ -136,7 +137,7 @@ impl<F: Float> History<F> {
                 );
                 let grad = &F::ZEROS[..param.len()];
                 let moments = [&mut *exp_avg, &mut *exp_avg_sq];
-                sweep(simd, rule, &k, Slices { param, grad, moments }, false);
+                sweep(simd, rule, &k, Slices { param, grad, moments });
             }
         }
     }
@@ -156,7 +157,7 @@ impl<F: Float> History<F> {
             let grad = &F::ZEROS[..param.len()];
             let tensor = Slices { param, grad, moments: [exp_avg, exp_avg_sq] };
             if jump.serves_all() {
-                sweep(simd, Jump::<N>(jump.decay), &k, tensor, false);
+                sweep(simd, Jump::<N>(jump.decay), &k, tensor);
             } else {
                 self.jump_or_replay(simd, lag, &jump, &k, tensor);
             }
@@ -196,7 +197,7 @@ impl<F: Float> History<F> {
             }
         }
         let moments = [exp_avg, exp_avg_sq];
-        sweep(simd, Jump::<N>(jump.decay), k, Slices { param: &mut *param, grad, moments }, false);
+        sweep(simd, Jump::<N>(jump.decay), k, Slices { param: &mut *param, grad, moments });
         if let Some(left_out) = left_out {
             for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
                 *param = if left_out { replayed } else { *param };

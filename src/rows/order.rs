@@ -115,18 +115,16 @@ impl<'a> Occurrences<'a> {
         end
     }
 
-    /// Cuts between two rows, at `index` or at the end of the run that it is within.
-    pub(crate) fn split_at(self, index: usize) -> (Self, Self) {
-        let index = match index {
+    /// A place between two rows: `index`, or the end of the run that it is within.
+    pub(crate) fn end_of_run_within(self, index: usize) -> usize {
+        match index {
             0 => 0,
             _ => {
                 let row = self.row(index - 1);
                 let later = &self.keys[index..];
                 index + later.partition_point(|key| (key >> self.shift) as usize == row)
             }
-        };
-        let (left, right) = self.keys.split_at(index);
-        (Self { keys: left, ..self }, Self { keys: right, ..self })
+        }
     }
 }
 
@@ -155,7 +153,7 @@ mod tests {
     fn a_cut_never_parts_the_occurrences_of_a_row() {
         let mut scratch = RowScratch::default();
         let order = scratch.sort(&[3_u32, 1, 1, 3, 1, 2], 4).expect("rows in range");
-        let cut = |index| order.split_at(index).0.len();
+        let cut = |index| order.end_of_run_within(index);
         assert_eq!([0, 1, 2, 3, 4, 5, 6].map(cut), [0, 3, 3, 3, 4, 6, 6]);
     }
 

@@ -5,7 +5,10 @@ use core::array;
 use pulp::Simd;
 
 use super::{RowUpdate, Table, sweep::RowGrad};
-use crate::{Adam, Count, Error, Float, Lanes, Rule, kernel::sweep, lanes::Vector, tensor::Slices};
+use crate::{
+    Adam, Count, Error, Float, Lanes, Rule, kernel::sweep, lanes::Vector, rule::AdamConstants as K,
+    tensor::Slices,
+};
 
 /// [`Adam`] with one second moment for a whole row of a table: a third less memory.
 ///
@@ -45,7 +48,7 @@ const SUMS: usize = 16;
 
 impl RowUpdate for RowWiseAdam {
     type RowMoments = Count<2>;
-    type RowConstants = Count<8>;
+    type RowConstants = Count<{ K::COUNT }>;
     const ROW_MOMENT_NAMES: [&'static str; 2] = Adam::MOMENT_NAMES;
 
     #[inline(always)]
@@ -65,7 +68,7 @@ impl RowUpdate for RowWiseAdam {
         self.0.check()
     }
 
-    fn step_constants(&self, t: u64) -> [f64; 8] {
+    fn step_constants(&self, t: u64) -> [f64; K::COUNT] {
         self.0.constants(t)
     }
 
@@ -78,18 +81,20 @@ impl RowUpdate for RowWiseAdam {
     fn update_row<S: Simd, F: Float>(
         self,
         simd: S,
-        k: &[Vector<S, F>; 8],
+        k: &[Vector<S, F>; K::COUNT],
         row: Table<'_, Self, F>,
         grad: &mut RowGrad<'_, F>,
     ) {
         let Table { param, moments: [exp_avg, exp_avg_sq], width } = row;
+        let constants = k;
+        let k = &K::from(*constants);
         let mean = self.sum_of_squares(simd, k, param, grad) / F::from_f64(width as f64);
         let v = Vector::splat(simd, exp_avg_sq[0]);
         let v = self.0.exp_avg_sq(k, v, Vector::splat(simd, mean));
         exp_avg_sq[0] = v.first();
 
-        let &[k0, k1, k2, k3, k4, k5, k6, k7] = k;
-        let k = [k0, k1, k2, k3, k4, k5, k6, k7, self.0.denominator(k, v)];
+        let mut k = [self.0.denominator(k, v); K::COUNT + 1];
+        k[..K::COUNT].copy_from_slice(constants);
         let mut start = 0;
         while start < width {
             let grad = grad.from(start);
@@ -97,7 +102,7 @@ impl RowUpdate for RowWiseAdam {
             start = columns.end;
             let (param, exp_avg) = (&mut param[columns.clone()], &mut exp_avg[columns]);
             let tensor = Slices { param, grad, moments: [exp_avg] };
-            sweep(simd, Columns(self.0), &k, tensor, false);
+            sweep(simd, Columns(self.0), &k, tensor);
         }
     }
 }
@@ -108,7 +113,7 @@ impl RowWiseAdam {
     fn sum_of_squares<S: Simd, F: Float>(
         self,
         simd: S,
-        k: &[Vector<S, F>; 8],
+        k: &K<Vector<S, F>>,
         param: &[F],
         grad: &mut RowGrad<'_, F>,
     ) -> F {
@@ -145,7 +150,7 @@ impl RowWiseAdam {
     fn add_squares<S: Simd, F: Float>(
         self,
         simd: S,
-        k: &[Vector<S, F>; 8],
+        k: &K<Vector<S, F>>,
         sums: &mut [Vector<S, F>; SUMS],
         param: &[F; SUMS],
         grad: &[F; SUMS],
@@ -165,7 +170,7 @@ struct Columns(Adam);
 
 impl Rule for Columns {
     type Moments = Count<1>;
-    type Constants = Count<9>;
+    type Constants = Count<{ K::COUNT + 1 }>;
     const MOMENT_NAMES: [&'static str; 1] = [Adam::MOMENT_NAMES[0]];
 
     fn check(&self) -> Result<(), Error> {
@@ -173,14 +178,20 @@ impl Rule for Columns {
     }
 
     /// Not asked for: each row has its own.
-    fn constants(&self, _t: u64) -> [f64; 9] {
-        [0.0; 9]
+    fn constants(&self, _t: u64) -> [f64; K::COUNT + 1] {
+        [0.0; K::COUNT + 1]
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
-        let &[k0, k1, k2, k3, k4, k5, k6, k7, denominator] = k;
-        let (adam, k) = (&self.0, &[k0, k1, k2, k3, k4, k5, k6, k7]);
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT + 1],
+        param: L,
+        grad: L,
+        [m]: [L; 1],
+    ) -> (L, [L; 1]) {
+        let [k @ .., denominator] = *k;
+        let (adam, k) = (&self.0, &K::from(k));
         let (param, grad) = adam.decay(k, param, grad);
         let m = adam.exp_avg(k, m, grad);
         (adam.descend(k, param, grad, m, denominator), [m])

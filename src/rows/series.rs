@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     Adam, Error, Float, Lanes,
     prefetch::{prefetch, prefetch_row},
+    rule::AdamConstants,
 };
 
 /// Sums over the steps that rows have to catch up with, for every step that a row may be at.
@@ -123,8 +124,8 @@ impl Series {
     }
 
     /// Adds a step: its part to the sums of the steps before, with one term more than are used.
-    pub(super) fn push<F: Float>(&mut self, adam: &Adam, constants: [f64; 8]) {
-        let [_, _, _, _, step_size, eps, _, share] = constants;
+    pub(super) fn push<F: Float>(&mut self, adam: &Adam, constants: [f64; AdamConstants::COUNT]) {
+        let AdamConstants { step_size, eps, share, .. } = constants.into();
         self.decays = adam.weight_decay != 0.0;
         self.shrink.lose(share);
         for (j, (sums, &[fading, growth])) in

@@ -1,14 +1,16 @@
 //! The one loop over the listed rows of a table.
 
+use core::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use super::{Occurrences, Table, Values};
 use crate::{
-    Arity, Error, Float, Many, RowRule, Rule,
+    Arity, Error, Float, Many, RowRule, Rule, Threads,
     isa::Cpu,
     kernel::{Step, sweep},
     lanes::{TILE, Vector},
-    partition::Work,
+    pieces,
     tensor::Slices,
 };
 
@@ -105,7 +107,7 @@ impl<R: Rule> RowUpdate for R {
                     moment
                 },
             );
-            sweep(simd, self, k, Slices { param, grad, moments }, false);
+            sweep(simd, self, k, Slices { param, grad, moments });
             rest = Table { param: param_rest, moments: rests, width };
         }
     }
@@ -140,9 +142,19 @@ impl<F: Float> RowGrad<'_, F> {
 }
 
 /// What is done to each listed row before its step: nothing, or [catching up](super::Behind).
-pub(super) trait Before<R: RowRule, F: Float>: Send + Sized {
-    /// Cuts before a row.
-    fn split_at(self, row: usize) -> (Self, Self);
+pub(super) trait Before<R: RowRule, F: Float>: Sync {
+    /// The same for some rows.
+    type Part<'b>: Before<R, F>
+    where
+        Self: 'b;
+
+    /// What there is for some rows, for one thread.
+    ///
+    /// # Safety
+    ///
+    /// Until the result is dropped, nobody else uses it for these rows.
+    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
+    unsafe fn part(&self, rows: Range<usize>) -> Self::Part<'_>;
 
     /// Asks for what [`prefetch`](Self::prefetch) needs.
     fn prefetch_early(&self, row: usize);
@@ -154,9 +166,10 @@ pub(super) trait Before<R: RowRule, F: Float>: Send + Sized {
 }
 
 impl<R: RowRule, F: Float> Before<R, F> for () {
-    fn split_at(self, _row: usize) -> ((), ()) {
-        ((), ())
-    }
+    type Part<'b> = ();
+
+    #[allow(unsafe_code, reason = "there is nothing to share")]
+    unsafe fn part(&self, _rows: Range<usize>) {}
 
     #[inline(always)]
     fn prefetch_early(&self, _row: usize) {}
@@ -182,41 +195,39 @@ pub(super) struct Span<'a, R: RowRule, F: Float, B> {
 }
 
 impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
-    /// A listed row's share of [`Work::len`]. Its memory is mostly far away, and so each element takes
-    /// as long as several of a dense step.
-    fn row_len(&self) -> usize {
-        self.table.width.saturating_mul(4).saturating_add(64)
-    }
-}
-
-impl<R: RowRule, F: Float, B: Before<R, F>> Work for Span<'_, R, F, B> {
-    fn len(&self) -> usize {
-        self.listed.len().saturating_mul(self.row_len())
-    }
-
-    fn split_at(self, first: usize) -> (Self, Self) {
-        let index = first.div_ceil(self.row_len()).min(self.listed.len());
-        let (left, right) = self.listed.split_at(index);
-        let cut = match right.len() {
-            0 => self.table.rows(),
-            _ => right.row(0) - self.first,
+    /// Steps the listed rows, on the calling thread and those that are worth asking.
+    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
+    pub(super) fn run(self, threads: Threads<'_>) {
+        let Self { cpu, rule, update, table, first, before, listed } = self;
+        // Its memory is mostly far away, and so each element of a listed row takes as long as several of
+        // a dense step.
+        let row_len = table.width.saturating_mul(4).saturating_add(64);
+        let elements = listed.len().saturating_mul(row_len);
+        let place = |element: usize| match element == elements {
+            true => listed.len(),
+            false => listed.end_of_run_within((element / row_len).min(listed.len())),
         };
-        let (table, table_rest) = self.table.split_at(&self.rule, cut);
-        let (before, before_rest) = self.before.split_at(cut);
-        (
-            Self { table, before, listed: left, ..self },
-            Self {
-                table: table_rest,
-                before: before_rest,
-                listed: right,
-                first: self.first + cut,
-                ..self
-            },
-        )
-    }
-
-    fn run(self) {
-        self.cpu.run(self);
+        pieces::run(threads, elements, &|ranges| {
+            for range in ranges {
+                let listed = listed.slice(place(range.start)..place(range.end));
+                let Some(last) = listed.len().checked_sub(1) else { continue };
+                let rows = listed.row(0) - first..listed.row(last) - first + 1;
+                // SAFETY: threads have ranges of their own, `pieces::run` promises, and so occurrences
+                // of their own, of which those of a row stay together. They are in ascending order, so
+                // no row is within two ranges.
+                let (table, before) =
+                    unsafe { (table.part(&rule, rows.clone()), before.part(rows.clone())) };
+                cpu.run(Span {
+                    cpu,
+                    rule,
+                    update,
+                    table,
+                    first: first + rows.start,
+                    before,
+                    listed,
+                });
+            }
+        });
     }
 }
 

@@ -1,5 +1,5 @@
-use super::{Decay, check, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Adadelta (Zeiler, 2012).
 ///
@@ -42,15 +42,21 @@ pub struct Adadelta {
     pub maximize: bool,
 }
 
-impl Default for Adadelta {
-    fn default() -> Self {
-        Self { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0, maximize: false }
+settings! {
+    Adadelta {
+        number lr: NOT_NEGATIVE = 1.0;
+        number rho: SHARE = 0.9;
+        number eps: NOT_NEGATIVE = 1e-6;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { lr, rho, keep, eps, weight_decay });
+
 impl Rule for Adadelta {
     type Moments = Count<2>;
-    type Constants = Count<5>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["square_avg", "acc_delta"];
 
     #[inline(always)]
@@ -59,25 +65,35 @@ impl Rule for Adadelta {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check("rho", self.rho, 0.0..=1.0, "at least 0 and at most 1")?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        self.check_ranges()
     }
 
-    fn constants(&self, _t: u64) -> [f64; 5] {
-        [self.lr, self.rho, 1.0 - self.rho, self.eps, self.weight_decay]
+    fn constants(&self, _t: u64) -> [f64; K::COUNT] {
+        K {
+            lr: self.lr,
+            rho: self.rho,
+            keep: 1.0 - self.rho,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 5], param: L, grad: L, [s, a]: [L; 2]) -> (L, [L; 2]) {
-        let &[lr, rho, keep, eps, weight_decay] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [s, a]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let decay = Decay::new(self.rho, rho, keep);
-        let s = decay.average_square(s, grad);
-        let delta = ((a + eps) / (s + eps)).sqrt() * grad;
-        let a = decay.average_square(a, delta);
-        ((-lr).mul_add(delta, param), [s, a])
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let decay = MovingAverage::new(self.rho, k.rho, k.keep);
+        let s = decay.next_square(s, grad);
+        let delta = ((a + k.eps) / (s + k.eps)).sqrt() * grad;
+        let a = decay.next_square(a, delta);
+        ((-k.lr).mul_add(delta, param), [s, a])
     }
 }

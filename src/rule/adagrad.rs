@@ -1,5 +1,5 @@
-use super::{check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaGrad (Duchi, Hazan and Singer, 2011).
 ///
@@ -44,22 +44,22 @@ pub struct AdaGrad {
     pub maximize: bool,
 }
 
-impl Default for AdaGrad {
-    fn default() -> Self {
-        Self {
-            lr: 1e-2,
-            lr_decay: 0.0,
-            weight_decay: 0.0,
-            initial_accumulator_value: 0.0,
-            eps: 1e-10,
-            maximize: false,
-        }
+settings! {
+    AdaGrad {
+        number lr: NOT_NEGATIVE = 1e-2;
+        number lr_decay: NOT_NEGATIVE = 0.0;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        number initial_accumulator_value: NOT_NEGATIVE = 0.0;
+        number eps: NOT_NEGATIVE = 1e-10;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { step_size, eps, weight_decay });
+
 impl Rule for AdaGrad {
     type Moments = Count<1>;
-    type Constants = Count<3>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["sum"];
 
     fn start(&self, _moment: usize) -> Option<f64> {
@@ -72,25 +72,21 @@ impl Rule for AdaGrad {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_not_negative("lr_decay", self.lr_decay)?;
-        check_not_negative("weight_decay", self.weight_decay)?;
-        check_not_negative("initial_accumulator_value", self.initial_accumulator_value)?;
-        check_not_negative("eps", self.eps)
+        self.check_ranges()
     }
 
-    fn constants(&self, t: u64) -> [f64; 3] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let step_size = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
-        [step_size, self.eps, self.weight_decay]
+        K { step_size, eps: self.eps, weight_decay: self.weight_decay }.into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 3], param: L, grad: L, [sum]: [L; 1]) -> (L, [L; 1]) {
-        let &[step_size, eps, weight_decay] = k;
+    fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [sum]: [L; 1]) -> (L, [L; 1]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
         let sum = grad.mul_add(grad, sum);
-        let param = (-step_size).mul_add(grad / (sum.sqrt() + eps), param);
+        let param = (-k.step_size).mul_add(grad / (sum.sqrt() + k.eps), param);
         (param, [sum])
     }
 }

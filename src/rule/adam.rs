@@ -1,5 +1,8 @@
-use super::{Decay, bias_corrections, check_adam_like, decay, descent};
-use crate::{Count, Error, Lanes, Rule};
+use super::{
+    MovingAverage, bias_corrections, decay, descent,
+    settings::{Field, settings},
+};
+use crate::{Count, Error, Lanes, Rule, SettingValue, Settings, named_constants};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
 /// [`decoupled_weight_decay`](Self::decoupled_weight_decay).
@@ -76,6 +79,26 @@ pub enum Epsilon {
     Hat,
 }
 
+impl Epsilon {
+    /// The names that [`Settings`] have for both.
+    pub(super) const NAMES: &[&str] = &["standard", "hat"];
+
+    pub(super) const fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+impl Field for Epsilon {
+    fn value(self) -> SettingValue<'static> {
+        SettingValue::Choice(self.name())
+    }
+
+    fn read(value: SettingValue<'_>) -> Option<Self> {
+        let both = [Self::Standard, Self::Hat];
+        both.into_iter().find(|epsilon| epsilon.value() == value)
+    }
+}
+
 impl Adam {
     /// AdamW with PyTorch's defaults: those of Adam, and a decoupled weight decay of 0.01.
     pub fn adamw() -> Self {
@@ -83,25 +106,25 @@ impl Adam {
     }
 }
 
-impl Default for Adam {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            epsilon: Epsilon::Standard,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            maximize: false,
-            cautious: false,
-        }
+settings! {
+    Adam {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        choice epsilon: Epsilon = Epsilon::Standard;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
+        flag cautious = false;
     }
 }
 
+named_constants!(pub(crate) struct K { beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share });
+
 impl Rule for Adam {
     type Moments = Count<2>;
-    type Constants = Count<8>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     #[inline(always)]
@@ -109,13 +132,29 @@ impl Rule for Adam {
         moment == 1
     }
 
+    /// Settings that `update` asks for nothing but the way it goes; their values are in the constants.
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.cautious || self.beta1 < 0.5 || self.beta2 < 0.5 {
+            return run(self);
+        }
+        let usual = Self { cautious: false, beta1: 0.5, beta2: 0.5, ..self };
+        if self.weight_decay == 0.0 {
+            run(Self { weight_decay: 0.0, ..usual });
+        } else if self.decoupled_weight_decay {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..usual });
+        } else {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..usual });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),
     /// `m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps * c)`.
-    fn constants(&self, t: u64) -> [f64; 8] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         let step_size = self.lr * correction2 / correction1;
@@ -123,20 +162,28 @@ impl Rule for Adam {
             Epsilon::Standard => self.eps * correction2,
             Epsilon::Hat => self.eps,
         };
-        [
-            self.beta1,
-            1.0 - self.beta1,
-            self.beta2,
-            1.0 - self.beta2,
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
             step_size,
             eps,
-            self.weight_decay,
-            self.lr * self.weight_decay,
-        ]
+            weight_decay: self.weight_decay,
+            share: self.lr * self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, v]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = &K::from(*k);
         let (param, grad) = self.decay(k, param, grad);
         let [m, v] = self.averages(k, grad, m, v);
         (self.descend(k, param, grad, m, self.denominator(k, v)), [m, v])
@@ -147,55 +194,42 @@ impl Rule for Adam {
 /// [`RowWiseAdam`](crate::RowWiseAdam) put together otherwise.
 impl Adam {
     #[inline(always)]
-    pub(crate) fn decay<L: Lanes>(&self, k: &[L; 8], param: L, grad: L) -> (L, L) {
-        let &[.., weight_decay, share] = k;
+    pub(crate) fn decay<L: Lanes>(&self, k: &K<L>, param: L, grad: L) -> (L, L) {
         let grad = descent(self.maximize, grad);
         let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
-        decay(decays, decoupled, [weight_decay, share], param, grad)
+        decay(decays, decoupled, [k.weight_decay, k.share], param, grad)
     }
 
     #[inline(always)]
-    pub(super) fn averages<L: Lanes>(&self, k: &[L; 8], grad: L, m: L, v: L) -> [L; 2] {
-        let &[_, _, beta2, keep2, ..] = k;
-        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
+    pub(super) fn averages<L: Lanes>(&self, k: &K<L>, grad: L, m: L, v: L) -> [L; 2] {
+        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
         [self.exp_avg(k, m, grad), v]
     }
 
     #[inline(always)]
-    pub(crate) fn exp_avg<L: Lanes>(&self, k: &[L; 8], m: L, grad: L) -> L {
-        let &[beta1, keep1, ..] = k;
-        Decay::new(self.beta1, beta1, keep1).average(m, grad)
+    pub(crate) fn exp_avg<L: Lanes>(&self, k: &K<L>, m: L, grad: L) -> L {
+        MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad)
     }
 
     /// The second moment's next value, from a mean of squares.
     #[inline(always)]
-    pub(crate) fn exp_avg_sq<L: Lanes>(&self, k: &[L; 8], v: L, mean_square: L) -> L {
-        let &[_, _, beta2, keep2, ..] = k;
-        Decay::new(self.beta2, beta2, keep2).average(v, mean_square)
+    pub(crate) fn exp_avg_sq<L: Lanes>(&self, k: &K<L>, v: L, mean_square: L) -> L {
+        MovingAverage::new(self.beta2, k.beta2, k.keep2).next(v, mean_square)
     }
 
     #[inline(always)]
-    pub(crate) fn denominator<L: Lanes>(&self, k: &[L; 8], v: L) -> L {
-        let &[_, _, _, _, _, eps, ..] = k;
-        v.sqrt() + eps
+    pub(crate) fn denominator<L: Lanes>(&self, k: &K<L>, v: L) -> L {
+        v.sqrt() + k.eps
     }
 
     #[inline(always)]
-    pub(crate) fn descend<L: Lanes>(
-        &self,
-        k: &[L; 8],
-        param: L,
-        grad: L,
-        m: L,
-        denominator: L,
-    ) -> L {
-        let &[_, _, _, _, step_size, ..] = k;
+    pub(crate) fn descend<L: Lanes>(&self, k: &K<L>, param: L, grad: L, m: L, denominator: L) -> L {
         let m = if self.cautious {
             let zero = m.splat(0.0);
             L::select((m * grad).less_than(zero), zero, m)
         } else {
             m
         };
-        (-step_size).mul_add(m / denominator, param)
+        (-k.step_size).mul_add(m / denominator, param)
     }
 }

@@ -1,5 +1,5 @@
-use super::{Decay, bias_corrections, check_adam_like, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, bias_corrections, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaMax (Kingma and Ba, 2015, section 7): Adam with the infinity norm.
 ///
@@ -43,34 +43,55 @@ pub struct AdaMax {
     pub maximize: bool,
 }
 
-impl Default for AdaMax {
-    fn default() -> Self {
-        Self { lr: 2e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, maximize: false }
+settings! {
+    AdaMax {
+        number lr: NOT_NEGATIVE = 2e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { beta1, keep1, beta2, step_size, eps, weight_decay });
+
 impl Rule for AdaMax {
     type Moments = Count<2>;
-    type Constants = Count<6>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_inf"];
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
-    fn constants(&self, t: u64) -> [f64; 6] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction] = bias_corrections([self.beta1], t);
         let step_size = self.lr / correction;
-        [self.beta1, 1.0 - self.beta1, self.beta2, step_size, self.eps, self.weight_decay]
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            step_size,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [m, u]: [L; 2]) -> (L, [L; 2]) {
-        let &[beta1, keep1, beta2, step_size, eps, weight_decay] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, u]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let m = Decay::new(self.beta1, beta1, keep1).average(m, grad);
-        let u = (grad.abs() + eps).max(beta2 * u);
-        ((-step_size).mul_add(m / u, param), [m, u])
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
+        let u = (grad.abs() + k.eps).max(k.beta2 * u);
+        ((-k.step_size).mul_add(m / u, param), [m, u])
     }
 }

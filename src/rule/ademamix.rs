@@ -1,5 +1,5 @@
-use super::{Decay, POSITIVE, bias_corrections, check_decay, check_not_negative, descent, shrink};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, POSITIVE, bias_corrections, descent, settings::settings, shrink};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
 ///
@@ -61,20 +61,18 @@ pub struct AdEmaMix {
     pub maximize: bool,
 }
 
-impl Default for AdEmaMix {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            beta3: 0.9999,
-            alpha: 2.0,
-            beta3_warmup: 0,
-            alpha_warmup: 0,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            maximize: false,
-        }
+settings! {
+    AdEmaMix {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number beta3: DECAY = 0.9999;
+        number alpha: NOT_NEGATIVE = 2.0;
+        count beta3_warmup = 0;
+        count alpha_warmup = 0;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
@@ -95,9 +93,11 @@ impl AdEmaMix {
     }
 }
 
+named_constants!(struct K { beta1, keep1, beta3, keep3, beta2, keep2, fast_size, slow_size, eps, share });
+
 impl Rule for AdEmaMix {
     type Moments = Count<3>;
-    type Constants = Count<10>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 3] = ["exp_avg_fast", "exp_avg_slow", "exp_avg_sq"];
 
     #[inline(always)]
@@ -106,13 +106,7 @@ impl Rule for AdEmaMix {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_decay("beta3", self.beta3)?;
-        check_not_negative("alpha", self.alpha)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)?;
+        self.check_ranges()?;
         if self.beta3_warmup > 0 {
             super::check("beta1", self.beta1, POSITIVE, "over 0 with beta3_warmup")?;
             super::check("beta3", self.beta3, self.beta1.., "at least beta1 with beta3_warmup")?;
@@ -120,33 +114,40 @@ impl Rule for AdEmaMix {
         Ok(())
     }
 
-    fn constants(&self, t: u64) -> [f64; 10] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         let [alpha, beta3, keep3] = self.scheduled(t);
-        [
-            self.beta1,
-            1.0 - self.beta1,
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
             beta3,
             keep3,
-            self.beta2,
-            1.0 - self.beta2,
-            self.lr * correction2 / correction1,
-            self.lr * correction2 * alpha,
-            self.eps * correction2,
-            self.lr * self.weight_decay,
-        ]
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
+            fast_size: self.lr * correction2 / correction1,
+            slow_size: self.lr * correction2 * alpha,
+            eps: self.eps * correction2,
+            share: self.lr * self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 10], param: L, grad: L, [m1, m2, v]: [L; 3]) -> (L, [L; 3]) {
-        let &[beta1, keep1, beta3, keep3, beta2, keep2, fast_size, slow_size, eps, share] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m1, m2, v]: [L; 3],
+    ) -> (L, [L; 3]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let param = shrink(self.weight_decay != 0.0, share, param);
-        let m1 = Decay::new(self.beta1, beta1, keep1).average(m1, grad);
-        let m2 = Decay::new(self.beta3, beta3, keep3).average(m2, grad);
-        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
-        let direction = fast_size.mul_add(m1, slow_size * m2);
-        (param - direction / (v.sqrt() + eps), [m1, m2, v])
+        let param = shrink(self.weight_decay != 0.0, k.share, param);
+        let m1 = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m1, grad);
+        let m2 = MovingAverage::new(self.beta3, k.beta3, k.keep3).next(m2, grad);
+        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let direction = k.fast_size.mul_add(m1, k.slow_size * m2);
+        (param - direction / (v.sqrt() + k.eps), [m1, m2, v])
     }
 }

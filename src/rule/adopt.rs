@@ -1,5 +1,5 @@
-use super::{Decay, check_adam_like, decay, descent};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, decay, descent, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// ADOPT (Taniguchi et al., 2024, Algorithm 2): Adam that converges for every beta2.
 ///
@@ -54,23 +54,23 @@ pub struct Adopt {
     pub maximize: bool,
 }
 
-impl Default for Adopt {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.9999,
-            eps: 1e-6,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            maximize: false,
-        }
+settings! {
+    Adopt {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.9999;
+        number eps: NOT_NEGATIVE = 1e-6;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { beta1, keep1, beta2, keep2, lr, eps, clip, weight_decay, share });
+
 impl Rule for Adopt {
     type Moments = Count<2>;
-    type Constants = Count<9>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     #[inline(always)]
@@ -79,35 +79,42 @@ impl Rule for Adopt {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
-    fn constants(&self, t: u64) -> [f64; 9] {
-        [
-            self.beta1,
-            1.0 - self.beta1,
-            self.beta2,
-            1.0 - self.beta2,
-            self.lr,
-            self.eps,
-            ((t - 1) as f64).sqrt().sqrt(),
-            self.weight_decay,
-            self.lr * self.weight_decay,
-        ]
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
+            lr: self.lr,
+            eps: self.eps,
+            clip: ((t - 1) as f64).sqrt().sqrt(),
+            weight_decay: self.weight_decay,
+            share: self.lr * self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
-        let &[beta1, keep1, beta2, keep2, lr, eps, clip, weight_decay, share] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, v]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
         let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
-        let (shrunk, grad) = decay(decays, decoupled, [weight_decay, share], param, grad);
-        let normalised = (grad / v.sqrt().max(eps)).max(-clip).min(clip);
-        let next_m = Decay::new(self.beta1, beta1, keep1).average(m, normalised);
-        let next_v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
-        // Step 1 alone has a clip of 0.
-        let moving = clip.splat(0.0).less_than(clip);
-        let param = L::select(moving, (-lr).mul_add(next_m, shrunk), param);
+        let (shrunk, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
+        let normalised = (grad / v.sqrt().max(k.eps)).max(-k.clip).min(k.clip);
+        let next_m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, normalised);
+        let next_v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        // Step 1 alone has a k.clip of 0.
+        let moving = k.clip.splat(0.0).less_than(k.clip);
+        let param = L::select(moving, (-k.lr).mul_add(next_m, shrunk), param);
         let m = L::select(moving, next_m, m);
         let v = L::select(moving, next_v, grad * grad);
         (param, [m, v])

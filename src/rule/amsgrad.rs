@@ -1,4 +1,5 @@
-use crate::{Adam, Count, Error, Lanes, Rule};
+use super::adam::K;
+use crate::{Adam, Count, Error, Lanes, Rule, Setting, SettingValue, Settings};
 
 /// AMSGrad (Reddi, Kale and Kumar, 2018): [`Adam`] or AdamW that divides by the largest second
 /// moment so far.
@@ -32,9 +33,26 @@ pub struct AmsGrad(
     pub Adam,
 );
 
+impl Settings for AmsGrad {
+    const SETTINGS: &'static [Setting] = Adam::SETTINGS;
+
+    fn get(&self, name: &str) -> Result<SettingValue<'static>, Error> {
+        self.0.get(name)
+    }
+
+    fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error> {
+        self.0.set(name, value)
+    }
+
+    #[inline]
+    fn check_ranges(&self) -> Result<(), Error> {
+        self.0.check_ranges()
+    }
+}
+
 impl Rule for AmsGrad {
     type Moments = Count<3>;
-    type Constants = Count<8>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 3] = ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
     #[inline(always)]
@@ -46,13 +64,19 @@ impl Rule for AmsGrad {
         self.0.check()
     }
 
-    fn constants(&self, t: u64) -> [f64; 8] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         self.0.constants(t)
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 8], param: L, grad: L, [m, v, w]: [L; 3]) -> (L, [L; 3]) {
-        let Self(adam) = self;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, v, w]: [L; 3],
+    ) -> (L, [L; 3]) {
+        let (Self(adam), k) = (self, &K::from(*k));
         let (param, grad) = adam.decay(k, param, grad);
         let [m, v] = adam.averages(k, grad, m, v);
         let w = v.max(w);

@@ -1,5 +1,5 @@
-use super::{Decay, check_decay, check_not_negative, descent, shrink};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, descent, settings::settings, shrink, sign};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Lion (Chen et al., 2023): the sign of a momentum.
 ///
@@ -42,15 +42,21 @@ pub struct Lion {
     pub maximize: bool,
 }
 
-impl Default for Lion {
-    fn default() -> Self {
-        Self { lr: 1e-3, beta1: 0.9, beta2: 0.99, weight_decay: 0.0, maximize: false }
+settings! {
+    Lion {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.99;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { beta1, keep1, beta2, keep2, lr, share });
+
 impl Rule for Lion {
     type Moments = Count<1>;
-    type Constants = Count<6>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["exp_avg"];
 
     #[inline(always)]
@@ -65,31 +71,31 @@ impl Rule for Lion {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("beta1", self.beta1)?;
-        check_decay("beta2", self.beta2)?;
-        check_not_negative("weight_decay", self.weight_decay)
+        self.check_ranges()
     }
 
-    fn constants(&self, _t: u64) -> [f64; 6] {
+    fn constants(&self, _t: u64) -> [f64; K::COUNT] {
         let share = self.lr * self.weight_decay;
-        [self.beta1, 1.0 - self.beta1, self.beta2, 1.0 - self.beta2, self.lr, share]
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
+            lr: self.lr,
+            share,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
-        let &[beta1, keep1, beta2, keep2, lr, share] = k;
+    fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let param = shrink(self.weight_decay != 0.0, share, param);
-        let direction = sign(Decay::new(self.beta1, beta1, keep1).average(m, grad));
-        ((-lr).mul_add(direction, param), [Decay::new(self.beta2, beta2, keep2).average(m, grad)])
+        let param = shrink(self.weight_decay != 0.0, k.share, param);
+        let direction = sign(MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad));
+        (
+            (-k.lr).mul_add(direction, param),
+            [MovingAverage::new(self.beta2, k.beta2, k.keep2).next(m, grad)],
+        )
     }
-}
-
-/// 1, -1, or the number itself if it is a zero or NaN.
-#[inline(always)]
-fn sign<L: Lanes>(x: L) -> L {
-    let zero = x.splat(0.0);
-    let negative = L::select(x.less_than(zero), x.splat(-1.0), x);
-    L::select(zero.less_than(x), x.splat(1.0), negative)
 }

@@ -1,5 +1,5 @@
-use super::{Decay, bias_corrections, check_adam_like, check_not_negative, decay, descent};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// NAdam (Dozat, 2016): Adam with Nesterov's momentum.
 ///
@@ -52,18 +52,16 @@ pub struct NAdam {
     pub maximize: bool,
 }
 
-impl Default for NAdam {
-    fn default() -> Self {
-        Self {
-            lr: 2e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum_decay: 4e-3,
-            decoupled_weight_decay: false,
-            maximize: false,
-        }
+settings! {
+    NAdam {
+        number lr: NOT_NEGATIVE = 2e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        number momentum_decay: NOT_NEGATIVE = 4e-3;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
     }
 }
 
@@ -100,9 +98,11 @@ pub(crate) fn momenta(beta1: f64, momentum_decay: f64, t: u64) -> [[f64; 2]; 2] 
     [[now, gathered], [next, gathered + (1.0 - gathered) * (1.0 - next)]]
 }
 
+named_constants!(struct K { beta1, keep1, beta2, keep2, grad_size, m_size, eps, weight_decay, share });
+
 impl Rule for NAdam {
     type Moments = Count<2>;
-    type Constants = Count<9>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     #[inline(always)]
@@ -111,38 +111,44 @@ impl Rule for NAdam {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)?;
-        check_not_negative("momentum_decay", self.momentum_decay)
+        self.check_ranges()
     }
 
-    fn constants(&self, t: u64) -> [f64; 9] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction2] = bias_corrections([self.beta2], t);
         let correction2 = correction2.sqrt();
         let [[now, gathered], [next, gathered_next]] = momenta(self.beta1, self.momentum_decay, t);
         let step_size = self.lr * correction2;
-        [
-            self.beta1,
-            1.0 - self.beta1,
-            self.beta2,
-            1.0 - self.beta2,
-            step_size * (1.0 - now) / gathered,
-            step_size * next / gathered_next,
-            self.eps * correction2,
-            self.weight_decay,
-            self.lr * self.weight_decay,
-        ]
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
+            grad_size: step_size * (1.0 - now) / gathered,
+            m_size: step_size * next / gathered_next,
+            eps: self.eps * correction2,
+            weight_decay: self.weight_decay,
+            share: self.lr * self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
-        let &[beta1, keep1, beta2, keep2, grad_size, m_size, eps, weight_decay, share] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, v]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
         let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
-        let (param, grad) = decay(decays, decoupled, [weight_decay, share], param, grad);
-        let m = Decay::new(self.beta1, beta1, keep1).average(m, grad);
-        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
-        let direction = m_size.mul_add(m, grad_size * grad);
-        (param - direction / (v.sqrt() + eps), [m, v])
+        let (param, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
+        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
+        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let direction = k.m_size.mul_add(m, k.grad_size * grad);
+        (param - direction / (v.sqrt() + k.eps), [m, v])
     }
 }
 

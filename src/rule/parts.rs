@@ -25,28 +25,6 @@ pub fn check(
 /// The range of numbers over 0, the smallest included.
 pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
 
-pub(super) fn check_not_negative(name: &'static str, value: f64) -> Result<(), Error> {
-    check(name, value, 0.0..=f64::MAX, "finite and at least 0")
-}
-
-pub(super) fn check_decay(name: &'static str, value: f64) -> Result<(), Error> {
-    check(name, value, 0.0..1.0, "at least 0 and less than 1")
-}
-
-/// The hyper-parameters that Adam's descendants share.
-pub(super) fn check_adam_like(
-    lr: f64,
-    [beta1, beta2]: [f64; 2],
-    eps: f64,
-    weight_decay: f64,
-) -> Result<(), Error> {
-    check_not_negative("lr", lr)?;
-    check_decay("beta1", beta1)?;
-    check_decay("beta2", beta2)?;
-    check_not_negative("eps", eps)?;
-    check_not_negative("weight_decay", weight_decay)
-}
-
 /// The gradient of what is to be made smaller.
 #[inline(always)]
 pub(super) fn descent<L: Lanes>(maximize: bool, grad: L) -> L {
@@ -80,16 +58,16 @@ pub(super) fn decay<L: Lanes>(
     (shrink(decays && decoupled, share, param), grad)
 }
 
-/// A decay of an average, which is `beta`, and the lanes that its next value takes: `beta` and
+/// An exponential moving average with the decay `beta`, and its two weights as lanes: `beta` and
 /// `1 - beta`.
 #[derive(Clone, Copy)]
-pub(super) struct Decay<L> {
+pub(super) struct MovingAverage<L> {
     beta: f64,
     decay: L,
     keep: L,
 }
 
-impl<L: Lanes> Decay<L> {
+impl<L: Lanes> MovingAverage<L> {
     #[inline(always)]
     pub(super) fn new(beta: f64, decay: L, keep: L) -> Self {
         Self { beta, decay, keep }
@@ -97,13 +75,13 @@ impl<L: Lanes> Decay<L> {
 
     /// The average's next value: `beta * average + (1 - beta) * value`.
     #[inline(always)]
-    pub(super) fn average(self, average: L, value: L) -> L {
+    pub(super) fn next(self, average: L, value: L) -> L {
         self.towards(average, value, value - average)
     }
 
     /// The next value of an average of squares: `beta * average + (1 - beta) * value^2`.
     #[inline(always)]
-    pub(super) fn average_square(self, average: L, value: L) -> L {
+    pub(super) fn next_square(self, average: L, value: L) -> L {
         self.towards(average, value * value, value.mul_add(value, -average))
     }
 
@@ -118,6 +96,14 @@ impl<L: Lanes> Decay<L> {
             self.keep.mul_add(distance, average)
         }
     }
+}
+
+/// 1, -1, or the number itself if it is a zero or NaN.
+#[inline(always)]
+pub(super) fn sign<L: Lanes>(x: L) -> L {
+    let zero = x.splat(0.0);
+    let negative = L::select(x.less_than(zero), x.splat(-1.0), x);
+    L::select(zero.less_than(x), x.splat(1.0), negative)
 }
 
 /// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has

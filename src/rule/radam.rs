@@ -1,5 +1,5 @@
-use super::{Decay, bias_corrections, check_adam_like, decay, descent};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// RAdam (Liu et al., 2020): Adam that waits for the variance of its second moment to settle.
 ///
@@ -51,17 +51,15 @@ pub struct RAdam {
     pub maximize: bool,
 }
 
-impl Default for RAdam {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            maximize: false,
-        }
+settings! {
+    RAdam {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number beta1: DECAY = 0.9;
+        number beta2: DECAY = 0.999;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag decoupled_weight_decay = false;
+        flag maximize = false;
     }
 }
 
@@ -76,9 +74,11 @@ pub(crate) fn rectification(beta2: f64, correction2: f64, t: u64) -> Option<f64>
     })
 }
 
+named_constants!(struct K { beta1, keep1, beta2, keep2, is_rectified, step_size, eps, weight_decay, share });
+
 impl Rule for RAdam {
     type Moments = Count<2>;
-    type Constants = Count<9>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     #[inline(always)]
@@ -87,37 +87,44 @@ impl Rule for RAdam {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_adam_like(self.lr, [self.beta1, self.beta2], self.eps, self.weight_decay)
+        self.check_ranges()
     }
 
-    fn constants(&self, t: u64) -> [f64; 9] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let plain = self.lr / correction1;
         let rectification = rectification(self.beta2, correction2, t);
         let rectified = rectification.map(|factor| plain * factor * correction2.sqrt());
-        [
-            self.beta1,
-            1.0 - self.beta1,
-            self.beta2,
-            1.0 - self.beta2,
-            f64::from(u8::from(rectified.is_some())),
-            rectified.unwrap_or(plain),
-            self.eps,
-            self.weight_decay,
-            self.lr * self.weight_decay,
-        ]
+        K {
+            beta1: self.beta1,
+            keep1: 1.0 - self.beta1,
+            beta2: self.beta2,
+            keep2: 1.0 - self.beta2,
+            is_rectified: f64::from(u8::from(rectified.is_some())),
+            step_size: rectified.unwrap_or(plain),
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            share: self.lr * self.weight_decay,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 9], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
-        let &[beta1, keep1, beta2, keep2, is_rectified, step_size, eps, weight_decay, share] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, v]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
         let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
-        let (param, grad) = decay(decays, decoupled, [weight_decay, share], param, grad);
-        let m = Decay::new(self.beta1, beta1, keep1).average(m, grad);
-        let v = Decay::new(self.beta2, beta2, keep2).average_square(v, grad);
-        let rectified = is_rectified.splat(0.0).less_than(is_rectified);
-        let direction = L::select(rectified, m / (v.sqrt() + eps), m);
-        ((-step_size).mul_add(direction, param), [m, v])
+        let (param, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
+        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
+        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let rectified = k.is_rectified.splat(0.0).less_than(k.is_rectified);
+        let direction = L::select(rectified, m / (v.sqrt() + k.eps), m);
+        ((-k.step_size).mul_add(direction, param), [m, v])
     }
 }

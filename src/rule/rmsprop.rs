@@ -1,5 +1,5 @@
-use super::{Decay, check_decay, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{MovingAverage, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// RMSProp (Tieleman and Hinton, 2012), also centered (Graves, 2013) and with momentum.
 ///
@@ -50,23 +50,23 @@ pub struct RmsProp {
     pub maximize: bool,
 }
 
-impl Default for RmsProp {
-    fn default() -> Self {
-        Self {
-            lr: 1e-2,
-            alpha: 0.99,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum: 0.0,
-            centered: false,
-            maximize: false,
-        }
+settings! {
+    RmsProp {
+        number lr: NOT_NEGATIVE = 1e-2;
+        number alpha: DECAY = 0.99;
+        number eps: NOT_NEGATIVE = 1e-8;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        number momentum: NOT_NEGATIVE = 0.0;
+        flag centered = false;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { lr, alpha, keep, eps, weight_decay, momentum });
+
 impl Rule for RmsProp {
     type Moments = Count<3>;
-    type Constants = Count<6>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 3] = ["square_avg", "grad_avg", "momentum_buffer"];
 
     fn start(&self, moment: usize) -> Option<f64> {
@@ -89,37 +89,47 @@ impl Rule for RmsProp {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_decay("alpha", self.alpha)?;
-        check_not_negative("eps", self.eps)?;
-        check_not_negative("weight_decay", self.weight_decay)?;
-        check_not_negative("momentum", self.momentum)
+        self.check_ranges()
     }
 
-    fn constants(&self, _t: u64) -> [f64; 6] {
-        [self.lr, self.alpha, 1.0 - self.alpha, self.eps, self.weight_decay, self.momentum]
+    fn constants(&self, _t: u64) -> [f64; K::COUNT] {
+        K {
+            lr: self.lr,
+            alpha: self.alpha,
+            keep: 1.0 - self.alpha,
+            eps: self.eps,
+            weight_decay: self.weight_decay,
+            momentum: self.momentum,
+        }
+        .into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [s, a, b]: [L; 3]) -> (L, [L; 3]) {
-        let &[lr, alpha, keep, eps, weight_decay, momentum] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [s, a, b]: [L; 3],
+    ) -> (L, [L; 3]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
-        let decay = Decay::new(self.alpha, alpha, keep);
-        let s = decay.average_square(s, grad);
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let decay = MovingAverage::new(self.alpha, k.alpha, k.keep);
+        let s = decay.next_square(s, grad);
         let (square, a) = if self.centered {
-            let a = decay.average(a, grad);
+            let a = decay.next(a, grad);
             ((-a).mul_add(a, s).max(a.splat(0.0)), a)
         } else {
             (s, a)
         };
-        let direction = grad / (square.sqrt() + eps);
+        let direction = grad / (square.sqrt() + k.eps);
         let (direction, b) = if self.momentum == 0.0 {
             (direction, b)
         } else {
-            let b = momentum.mul_add(b, direction);
+            let b = k.momentum.mul_add(b, direction);
             (b, b)
         };
-        ((-lr).mul_add(direction, param), [s, a, b])
+        ((-k.lr).mul_add(direction, param), [s, a, b])
     }
 }

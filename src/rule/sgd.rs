@@ -1,5 +1,5 @@
-use super::{POSITIVE, check, check_not_negative, descent, l2};
-use crate::{Count, Error, Lanes, Rule};
+use super::{POSITIVE, check, descent, l2, settings::settings};
+use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
 ///
@@ -46,22 +46,22 @@ pub struct Sgd {
     pub maximize: bool,
 }
 
-impl Default for Sgd {
-    fn default() -> Self {
-        Self {
-            lr: 1e-3,
-            momentum: 0.0,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-            maximize: false,
-        }
+settings! {
+    Sgd {
+        number lr: NOT_NEGATIVE = 1e-3;
+        number momentum: NOT_NEGATIVE = 0.0;
+        number dampening: FINITE = 0.0;
+        number weight_decay: NOT_NEGATIVE = 0.0;
+        flag nesterov = false;
+        flag maximize = false;
     }
 }
 
+named_constants!(struct K { lr, momentum, keep, weight_decay });
+
 impl Rule for Sgd {
     type Moments = Count<1>;
-    type Constants = Count<4>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["momentum_buffer"];
 
     fn start(&self, _moment: usize) -> Option<f64> {
@@ -92,10 +92,7 @@ impl Rule for Sgd {
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_not_negative("lr", self.lr)?;
-        check_not_negative("momentum", self.momentum)?;
-        check("dampening", self.dampening, f64::MIN..=f64::MAX, "finite")?;
-        check_not_negative("weight_decay", self.weight_decay)?;
+        self.check_ranges()?;
         if self.nesterov {
             check("dampening", self.dampening, 0.0..=0.0, "0 with nesterov")?;
             check("momentum", self.momentum, POSITIVE, "over 0 with nesterov")?;
@@ -103,22 +100,28 @@ impl Rule for Sgd {
         Ok(())
     }
 
-    fn constants(&self, t: u64) -> [f64; 4] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let keep = if t == 1 { 1.0 } else { 1.0 - self.dampening };
-        [self.lr, self.momentum, keep, self.weight_decay]
+        K { lr: self.lr, momentum: self.momentum, keep, weight_decay: self.weight_decay }.into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 4], param: L, grad: L, [buffer]: [L; 1]) -> (L, [L; 1]) {
-        let &[lr, momentum, keep, weight_decay] = k;
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [buffer]: [L; 1],
+    ) -> (L, [L; 1]) {
+        let k = K::from(*k);
         let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, weight_decay, param, grad);
+        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
         let (direction, buffer) = if self.momentum == 0.0 {
             (grad, buffer)
         } else {
-            let buffer = momentum.mul_add(buffer, keep * grad);
-            (if self.nesterov { momentum.mul_add(buffer, grad) } else { buffer }, buffer)
+            let buffer = k.momentum.mul_add(buffer, k.keep * grad);
+            (if self.nesterov { k.momentum.mul_add(buffer, grad) } else { buffer }, buffer)
         };
-        ((-lr).mul_add(direction, param), [buffer])
+        ((-k.lr).mul_add(direction, param), [buffer])
     }
 }

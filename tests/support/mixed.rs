@@ -6,11 +6,11 @@ use std::fmt::Debug;
 
 use adamant::{
     Arity, Error, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
-    reference,
+    reference::{self, Reference},
 };
 
 use self::store::Store;
-use super::{Columns, Misfit, Specified, Way, same_bits};
+use super::{Columns, Misfit, Way, same_bits};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParamType {
@@ -76,7 +76,7 @@ pub struct MixedColumns {
     first: u64,
 }
 
-fn format_of<R: Specified>(rule: &R, moment: usize) -> Q8 {
+fn format_of<R: Reference>(rule: &R, moment: usize) -> Q8 {
     if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
 }
 
@@ -87,7 +87,7 @@ pub fn leaves_out(pass: &Pass) -> bool {
 
 impl MixedColumns {
     /// The values of a tensor, rounded to some types.
-    pub fn new<R: Specified>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
+    pub fn new<R: Reference>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
         let moments = columns.moments.iter().enumerate().map(|(moment, values)| {
             Store::moment(types.moments[moment], format_of(rule, moment), values)
         });
@@ -101,7 +101,7 @@ impl MixedColumns {
     }
 
     /// What the reference makes of them.
-    pub fn reference<R: Specified>(&mut self, rule: &R, t: u64, pass: &Pass) {
+    pub fn reference<R: Reference>(&mut self, rule: &R, t: u64, pass: &Pass) {
         let factor = pass.grad_factor as f32;
         let grad = self.grad.values(Q8::Signed);
         let mut columns = Columns {
@@ -139,7 +139,7 @@ impl MixedColumns {
         }
     }
 
-    pub fn tensor<R: Specified>(&mut self) -> MixedTensor<'_, R> {
+    pub fn tensor<R: Reference>(&mut self) -> MixedTensor<'_, R> {
         let stochastic = self.types.param == ParamType::Bf16Stochastic;
         let mut moments = self.moments.iter_mut();
         MixedTensor {
@@ -251,7 +251,7 @@ impl MixedColumns {
     }
 
     /// The values of the parameters and of the moments.
-    pub fn values<R: Specified>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
+    pub fn values<R: Reference>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
         let moments = self.moments.iter().enumerate();
         let moments = moments.map(|(moment, store)| store.values(format_of(rule, moment)));
         (self.param.values(Q8::Signed), moments.collect())
@@ -262,7 +262,7 @@ impl MixedColumns {
     }
 
     /// Takes a step.
-    pub fn step<R: Specified>(&mut self, rule: &R, exec: Exec, t: u64, pass: Pass) -> Outcome {
+    pub fn step<R: Reference>(&mut self, rule: &R, exec: Exec, t: u64, pass: Pass) -> Outcome {
         rule.step_mixed(exec, t, pass, &mut [self.tensor()]).expect("a valid step")
     }
 }
@@ -275,7 +275,7 @@ fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
 /// everything as it was where they are to be left out, and write nothing else; and unless the norm of
 /// the gradients is right and the same everywhere.
 #[track_caller]
-pub fn check_mixed<R: Specified + Debug>(
+pub fn check_mixed<R: Reference + Debug>(
     rule: &R,
     steps: impl Iterator<Item = u64> + Clone,
     pass: Pass,
@@ -307,7 +307,7 @@ pub fn check_mixed<R: Specified + Debug>(
 }
 
 #[track_caller]
-fn check_norm<R: Specified>(exec: Exec, tensors: &[MixedTensor<'_, R>], grads: &[f32]) {
+fn check_norm<R: Reference>(exec: Exec, tensors: &[MixedTensor<'_, R>], grads: &[f32]) {
     let norm = |exec| MixedTensor::grad_norm(exec, tensors).expect("a norm");
     let found = norm(exec);
     let elsewhere = norm(Exec { isa: Isa::Scalar, parallel: false });
@@ -321,7 +321,7 @@ fn check_norm<R: Specified>(exec: Exec, tensors: &[MixedTensor<'_, R>], grads: &
 /// Fails unless step `t` over all pieces at once, with the misfit among them, is refused and writes
 /// nothing; says why it was refused.
 #[track_caller]
-pub fn check_mixed_refused<R: Specified + Debug>(
+pub fn check_mixed_refused<R: Reference + Debug>(
     rule: &R,
     t: u64,
     pass: Pass,

@@ -2,193 +2,18 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+mod choices;
 mod draw;
 mod guarded;
 pub mod mixed;
 pub mod rows;
 
-use adamant::{
-    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Arity, Epsilon, Error, Exec, Float,
-    Lion, Many, NAdam, Optimizer, RAdam, RmsProp, Rule, Sgd, Tensor, reference,
-};
+use adamant::{Arity, Error, Exec, Float, Many, Optimizer, Rule, Tensor, reference::Reference};
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use choices::{ForEachRule, WithRule, for_each_pair, for_each_rule, with_rule};
+#[allow(unused_imports, reason = "each test takes what it needs")]
 pub use draw::Draw;
 use guarded::Guarded;
-
-/// A rule, and the reference that its kernels answer to: the row of an optimizer in the tests.
-pub trait Specified: Rule {
-    fn reference<F: Float>(
-        &self,
-        t: u64,
-        param: &mut [F],
-        grad: &[F],
-        moments: Many<Self::Moments, &mut [F]>,
-    );
-}
-
-/// An optimizer of the crate, which may have any hyper-parameters.
-pub trait Drawn: Specified + std::fmt::Debug {
-    fn draw(draw: &mut Draw) -> Self;
-}
-
-/// Something to do with an optimizer of the crate.
-pub trait WithRule {
-    fn run<R: Drawn>(self);
-}
-
-/// Rows of [`Specified`] and [`Drawn`]: the optimizer; the reference function, and as many names as
-/// it has moments; the fields, each with the values it may have, a method of [`Draw`]; what they must
-/// be to each other.
-macro_rules! specified {
-    ($($rule:ident: $reference:ident($($moment:ident),*) {
-        $($field:tt: $values:ident),*
-    } $(where $fits:expr)?;)+) => {
-        $(impl Specified for $rule {
-            fn reference<F: Float>(
-                &self,
-                t: u64,
-                param: &mut [F],
-                grad: &[F],
-                [$($moment),*]: Many<Self::Moments, &mut [F]>,
-            ) {
-                reference::$reference(self, t, param, grad, $($moment),*);
-            }
-        }
-
-        impl Drawn for $rule {
-            fn draw(draw: &mut Draw) -> Self {
-                let rule = Self { $($field: draw.$values()),* };
-                $(
-                    let fits: fn(&Self) -> bool = $fits;
-                    draw.in_range &= fits(&rule);
-                )?
-                rule
-            }
-        })+
-
-        /// Runs with the optimizer of a row, by a number that may be any.
-        pub fn with_rule<W: WithRule>(row: u8, with: W) {
-            let runs = [$(W::run::<$rule>),+];
-            runs[usize::from(row) % runs.len()](with);
-        }
-    };
-}
-
-specified! {
-    Sgd: sgd(momentum_buffer) {
-        lr: size, momentum: size, dampening: finite, weight_decay: size, nesterov: flag, maximize: flag
-    } where |sgd| !sgd.nesterov || (sgd.dampening == 0.0 && sgd.momentum > 0.0);
-    AdaGrad: adagrad(sum) {
-        lr: size, lr_decay: size, weight_decay: size, initial_accumulator_value: size, eps: size,
-        maximize: flag
-    };
-    Adadelta: adadelta(square_avg, acc_delta) {
-        lr: size, rho: share, eps: size, weight_decay: size, maximize: flag
-    };
-    RmsProp: rmsprop(square_avg, grad_avg, momentum_buffer) {
-        lr: size, alpha: decay, eps: size, weight_decay: size, momentum: size, centered: flag,
-        maximize: flag
-    };
-    Adam: adam(exp_avg, exp_avg_sq) {
-        lr: size, beta1: decay, beta2: decay, eps: size, epsilon: epsilon, weight_decay: size,
-        decoupled_weight_decay: flag, maximize: flag, cautious: flag
-    };
-    AmsGrad: amsgrad(exp_avg, exp_avg_sq, max_exp_avg_sq) { 0: rule };
-    AdaMax: adamax(exp_avg, exp_inf) {
-        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size, maximize: flag
-    };
-    NAdam: nadam(exp_avg, exp_avg_sq) {
-        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size, momentum_decay: size,
-        decoupled_weight_decay: flag, maximize: flag
-    };
-    RAdam: radam(exp_avg, exp_avg_sq) {
-        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size,
-        decoupled_weight_decay: flag, maximize: flag
-    };
-    Lion: lion(exp_avg) {
-        lr: size, beta1: decay, beta2: decay, weight_decay: size, maximize: flag
-    };
-    Adopt: adopt(exp_avg, exp_avg_sq) {
-        lr: size, beta1: decay, beta2: decay, eps: size, weight_decay: size,
-        decoupled_weight_decay: flag, maximize: flag
-    };
-    AdEmaMix: ademamix(exp_avg_fast, exp_avg_slow, exp_avg_sq) {
-        lr: size, beta1: decay, beta2: decay, beta3: decay, alpha: size, beta3_warmup: count,
-        alpha_warmup: count, eps: size, weight_decay: size, maximize: flag
-    } where |mix| mix.beta3_warmup == 0 || (mix.beta1 > 0.0 && mix.beta3 >= mix.beta1);
-}
-
-/// Something to do with every optimizer.
-pub trait ForEachRule {
-    fn visit<R: Specified + std::fmt::Debug>(&mut self, rule: R);
-}
-
-/// Visits every optimizer of the crate in every choice that changes its formula, the defaults first.
-pub fn for_each_rule(each: &mut impl ForEachRule) {
-    let sgd = Sgd { lr: 0.1, ..Sgd::default() };
-    let momentum = Sgd { momentum: 0.9, ..sgd };
-    each.visit(sgd);
-    each.visit(Sgd { weight_decay: 0.01, maximize: true, ..sgd });
-    each.visit(Sgd { dampening: 0.5, ..momentum });
-    each.visit(Sgd { nesterov: true, ..momentum });
-
-    let adagrad = AdaGrad::default();
-    each.visit(adagrad);
-    let initial_accumulator_value = 0.5;
-    each.visit(AdaGrad { lr_decay: 0.1, weight_decay: 0.1, initial_accumulator_value, ..adagrad });
-    each.visit(AdaGrad { maximize: true, ..adagrad });
-
-    each.visit(Adadelta::default());
-    each.visit(Adadelta { weight_decay: 0.1, maximize: true, ..Adadelta::default() });
-
-    let rmsprop = RmsProp::default();
-    each.visit(rmsprop);
-    each.visit(RmsProp { centered: true, maximize: true, ..rmsprop });
-    each.visit(RmsProp { momentum: 0.9, weight_decay: 0.1, ..rmsprop });
-    each.visit(RmsProp { momentum: 0.9, centered: true, ..rmsprop });
-
-    let adam = Adam::default();
-    for adam in [
-        adam,
-        Adam { epsilon: Epsilon::Hat, eps: 0.1, ..adam },
-        Adam { weight_decay: 0.01, ..adam },
-        Adam { weight_decay: 0.01, maximize: true, eps: 1.0, ..adam },
-        Adam { maximize: true, cautious: true, ..Adam::adamw() },
-        Adam { lr: 0.0, beta1: 0.0, beta2: 0.0, eps: 0.0, ..Adam::adamw() },
-    ] {
-        each.visit(adam);
-        each.visit(AmsGrad(adam));
-    }
-
-    each.visit(AdaMax::default());
-    each.visit(AdaMax { weight_decay: 0.1, maximize: true, ..AdaMax::default() });
-
-    let decoupled_weight_decay = true;
-    let nadam = NAdam::default();
-    each.visit(nadam);
-    each.visit(NAdam { weight_decay: 0.1, maximize: true, ..nadam });
-    each.visit(NAdam { weight_decay: 0.1, decoupled_weight_decay, ..nadam });
-
-    let radam = RAdam::default();
-    each.visit(radam);
-    // Never rectified.
-    each.visit(RAdam { beta2: 0.0, maximize: true, ..radam });
-    each.visit(RAdam { weight_decay: 0.1, ..radam });
-    each.visit(RAdam { weight_decay: 0.1, decoupled_weight_decay, ..radam });
-
-    each.visit(Lion::default());
-    each.visit(Lion { weight_decay: 0.1, maximize: true, ..Lion::default() });
-
-    let adopt = Adopt::default();
-    each.visit(adopt);
-    each.visit(Adopt { weight_decay: 0.1, maximize: true, ..adopt });
-    each.visit(Adopt { weight_decay: 0.1, decoupled_weight_decay, ..adopt });
-
-    let ademamix = AdEmaMix::default();
-    each.visit(ademamix);
-    let (alpha_warmup, beta3_warmup) = (5, 100);
-    each.visit(AdEmaMix { alpha_warmup, beta3_warmup, weight_decay: 0.1, ..ademamix });
-    each.visit(AdEmaMix { maximize: true, ..ademamix });
-}
 
 /// The arrays of one tensor: parameters, gradients, moments.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,7 +50,7 @@ impl<F: Float> Columns<F> {
     }
 
     /// What the reference makes of them.
-    pub fn reference<R: Specified>(&mut self, rule: &R, t: u64) {
+    pub fn reference<R: Reference>(&mut self, rule: &R, t: u64) {
         let Tensor { param, grad, moments } = self.tensor::<R>();
         rule.reference(t, param, grad, moments);
     }
@@ -324,7 +149,7 @@ impl<F: Float> Arrays<F> {
 
 /// Fails unless steps `t`, made this way, give the bits of the reference and write nothing else.
 #[track_caller]
-pub fn check<R: Specified + std::fmt::Debug, F: Float>(
+pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
     steps: impl Iterator<Item = u64> + Clone,
     before: &Columns<F>,
@@ -373,7 +198,7 @@ impl Misfit {
 /// Fails unless step `t` of all pieces at once, with the misfit among them, is refused and writes
 /// nothing; says why it was refused.
 #[track_caller]
-pub fn check_refused<R: Specified + std::fmt::Debug, F: Float>(
+pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
     t: u64,
     before: &Columns<F>,

@@ -6,51 +6,15 @@ mod faults;
 use std::{fmt::Debug, iter};
 
 use adamant::{
-    Error, Exec, Float, Many, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
-    Table, reference,
+    Error, Exec, Float, Many, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, Table,
+    reference::{self, RowReference},
 };
 
-use super::{Columns, Guarded, Specified, same_bits};
+use super::{Columns, Guarded, same_bits};
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use dense_equivalent::{Event, check_dense_equivalent, check_dense_equivalent_or_refused};
 use faults::Faults;
 pub use faults::Misfit;
-
-/// A rule for rows, and the reference that its kernels answer to.
-pub trait SpecifiedRows: RowRule + Debug {
-    /// A step of one row.
-    fn reference_row<F: Float>(
-        &self,
-        t: u64,
-        param: &mut [F],
-        grad: &[F],
-        moments: Many<Self::RowMoments, &mut [F]>,
-    );
-}
-
-impl<R: Specified + Debug> SpecifiedRows for R {
-    fn reference_row<F: Float>(
-        &self,
-        t: u64,
-        param: &mut [F],
-        grad: &[F],
-        moments: Many<R::Moments, &mut [F]>,
-    ) {
-        self.reference(t, param, grad, moments);
-    }
-}
-
-impl SpecifiedRows for RowWiseAdam {
-    fn reference_row<F: Float>(
-        &self,
-        t: u64,
-        param: &mut [F],
-        grad: &[F],
-        [exp_avg, exp_avg_sq]: [&mut [F]; 2],
-    ) {
-        reference::row_wise_adam(self, t, param, grad, exp_avg, &mut exp_avg_sq[0]);
-    }
-}
 
 /// As many slices as a rule for rows has moments.
 fn many_rows<'a, R: RowRule, F: Float>(
@@ -196,7 +160,7 @@ impl<F: Float> RowColumns<F> {
     }
 
     /// What the reference makes of the listed rows.
-    pub fn reference<R: SpecifiedRows>(&mut self, rule: &R, t: u64, listed: &Listed<F>) {
+    pub fn reference<R: RowReference + Debug>(&mut self, rule: &R, t: u64, listed: &Listed<F>) {
         let Listed { rows, values, stride, .. } = listed;
         for (row, grad) in reference::sum_rows(&places(rows), values, self.width, *stride) {
             let (param, moments) = self.row::<R>(row);
@@ -268,7 +232,7 @@ impl<F: Float> Arrays<F> {
 /// Fails unless lazy steps, the first of which is `t`, give the bits of the reference and write
 /// nothing else.
 #[track_caller]
-pub fn check_lazy<R: SpecifiedRows, F: Float>(
+pub fn check_lazy<R: RowReference + Debug, F: Float>(
     rule: &R,
     t: u64,
     before: &RowColumns<F>,
@@ -283,7 +247,7 @@ pub fn check_lazy<R: SpecifiedRows, F: Float>(
 /// Fails unless lazy steps, the first of which is `t`, give the bits of the reference and write
 /// nothing else, or are refused for a reason that they have and write nothing; returns the errors.
 #[track_caller]
-pub fn check_lazy_or_refused<'a, R: SpecifiedRows, F: Float>(
+pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     rule: &R,
     t: u64,
     before: &RowColumns<F>,

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use adamant::{Adam, CatchUp, DenseEquivalent, Error, Exec, Float, RowIndex, Table, reference};
+use adamant::{
+    Adam, CatchUp, DenseEquivalent, Error, Exec, Float, RowIndex, Table,
+    reference::{self, Reference},
+};
 
 use super::{
     super::Guarded, Arrays, Faults, IndexType, Listed, Misfit, RowColumns, WithRows, places,
@@ -202,7 +205,7 @@ impl<F: Float> Model<F> {
                 CatchUp::Replay => {
                     let zeros = vec![F::default(); param.len()];
                     for (t, adam) in &self.steps[self.steps.len() - skipped..] {
-                        reference::adam(adam, *t, param, &zeros, exp_avg, exp_avg_sq);
+                        adam.reference(*t, param, &zeros, [exp_avg, exp_avg_sq]);
                     }
                 }
             }

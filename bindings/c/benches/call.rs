@@ -1,0 +1,175 @@
+//! The cost of steps through the C library as it is installed, beside the same steps from Rust.
+//!
+//! ```text
+//! cargo build --release -p adamant-capi
+//! cargo run --release -p adamant-capi --example call -- [--quick] [LIBRARY]
+//! ```
+//!
+//! `LIBRARY` is `target/release/libadamant.so` unless given. `call` is a step of Adam on 16 elements in
+//! `f32`, of which most is checks; `f32` and `q8` are steps on 64 Ki elements, with moments in `f32` and in 8
+//! bits. All are on the calling thread.
+
+#![allow(missing_docs, reason = "of the functions of C, which are in the header")]
+
+#[allow(dead_code, unused_imports, reason = "of the structs and numbers of C, some are used")]
+#[path = "../src/lib.rs"]
+mod capi;
+#[path = "../../../benches/roofline/timing.rs"]
+mod timing;
+
+use std::{
+    env,
+    error::Error,
+    hint::black_box,
+    mem,
+    path::{Path, PathBuf},
+    ptr,
+    time::Duration,
+};
+
+use adamant::{
+    Adam, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
+};
+use capi::{
+    adamant_array, adamant_exec, adamant_hyper, adamant_optimizer, adamant_status, adamant_tensor,
+    adamant_threads, adamant_type,
+};
+use libloading::{Library, library_filename};
+use timing::{Plan, time};
+
+type HyperInit = unsafe extern "C" fn(*mut adamant_hyper, usize, u32) -> adamant_status;
+type Step = unsafe extern "C" fn(
+    *const adamant_hyper,
+    *const adamant_exec,
+    u64,
+    *const capi::adamant_pass,
+    *const adamant_tensor,
+    usize,
+) -> adamant_status;
+
+/// The arrays of a tensor: moments in `f32`, or in 8 bits.
+struct Arrays {
+    param: Vec<f32>,
+    grad: Vec<f32>,
+    moments: [Vec<f32>; 2],
+    codes: [Vec<u8>; 2],
+    scales: [Vec<f32>; 2],
+}
+
+impl Arrays {
+    fn new(len: usize) -> Result<Self, adamant::Error> {
+        let moments = [vec![1e-4; len], vec![1e-4; len]];
+        let mut codes = [vec![0; len], vec![0; len]];
+        let mut scales = [(); 2].map(|()| vec![0.0; Q8::scales(len)]);
+        for (moment, format) in [Q8::Signed, Q8::Squares].into_iter().enumerate() {
+            format.encode(&moments[moment], &mut codes[moment], &mut scales[moment])?;
+        }
+        Ok(Self { param: vec![1.0; len], grad: vec![0.01; len], moments, codes, scales })
+    }
+
+    fn c(&mut self, is_q8: bool) -> adamant_tensor {
+        fn array<T>(values: &mut [T], element: adamant_type) -> adamant_array {
+            let (data, len) = (values.as_mut_ptr().cast(), values.len());
+            adamant_array { data, len, r#type: element as u32 }
+        }
+        let f32s = |values: &mut Vec<f32>| array(values, adamant_type::ADAMANT_F32);
+        // SAFETY: a struct of C that may be all zeros.
+        let mut tensor = unsafe { mem::zeroed::<adamant_tensor>() };
+        tensor.size = size_of::<adamant_tensor>();
+        (tensor.param, tensor.grad) = (f32s(&mut self.param), f32s(&mut self.grad));
+        for moment in 0..2 {
+            if is_q8 {
+                tensor.moments[moment] = array(&mut self.codes[moment], adamant_type::ADAMANT_Q8);
+                tensor.scales[moment] = f32s(&mut self.scales[moment]);
+            } else {
+                tensor.moments[moment] = f32s(&mut self.moments[moment]);
+            }
+        }
+        tensor
+    }
+
+    fn rust(&mut self) -> MixedTensor<'_, Adam> {
+        let ([m, v], [of_m, of_v]) = (&mut self.codes, &mut self.scales);
+        MixedTensor {
+            param: Param::F32(&mut self.param),
+            grad: Grad::F32(&self.grad),
+            moments: [Moment::Q8(m, of_m), Moment::Q8(v, of_v)],
+            first: 0,
+        }
+    }
+}
+
+/// Nanoseconds a call: through C, and from Rust.
+fn measure(
+    library: &Library,
+    plan: Plan,
+    len: usize,
+    is_q8: bool,
+) -> Result<[f64; 2], Box<dyn Error>> {
+    // SAFETY: the library is built of this crate, which declares both so.
+    let (hyper_init, step) = unsafe {
+        (library.get::<HyperInit>(c"adamant_hyper_init")?, library.get::<Step>(c"adamant_step")?)
+    };
+    let adam = Adam { lr: 1e-6, ..Adam::default() };
+    // SAFETY: structs of C that may be all zeros.
+    let (mut hyper, mut exec) = unsafe { mem::zeroed::<(adamant_hyper, adamant_exec)>() };
+    // SAFETY: as much memory as the size says.
+    let status = unsafe {
+        hyper_init(&mut hyper, size_of::<adamant_hyper>(), adamant_optimizer::ADAMANT_ADAM as u32)
+    };
+    assert_eq!(status, adamant_status::ADAMANT_OK);
+    hyper.lr = adam.lr;
+    exec.size = size_of::<adamant_exec>();
+    exec.threads = adamant_threads::ADAMANT_THREADS_SERIAL as u32;
+    let on_caller = Exec { isa: Isa::selected()?, parallel: false };
+    let mut arrays = Arrays::new(len)?;
+    let mut t = 0;
+    Ok(plan.medians(|which, repetitions| match which {
+        0 => {
+            let tensor = arrays.c(is_q8);
+            time(repetitions, || {
+                t += 1;
+                let tensors = black_box(&tensor);
+                // SAFETY: structs of this version; the arrays are alive, and nobody else's until it returns.
+                let status = unsafe { step(&hyper, &exec, t, ptr::null(), tensors, 1) };
+                assert_eq!(status, adamant_status::ADAMANT_OK);
+            })
+        }
+        _ => time(repetitions, || {
+            use adamant::{Optimizer, Tensor};
+            t += 1;
+            if is_q8 {
+                let tensors = &mut [black_box(arrays.rust())];
+                let done = adam.step_mixed(on_caller, t, Pass::default(), tensors);
+                assert_eq!(done, Ok(Outcome::Taken));
+            } else {
+                let Arrays { param, grad, moments: [m, v], .. } = &mut arrays;
+                let tensor = Tensor { param, grad, moments: [&mut m[..], &mut v[..]] };
+                let done = adam.step_many_on(on_caller, t, &mut [black_box(tensor)]);
+                done.expect("a valid step");
+            }
+        }),
+    }))
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (mut rounds, mut path) = (101, None);
+    for argument in env::args().skip(1) {
+        match argument.as_str() {
+            "--quick" => rounds = 5,
+            _ => path = Some(argument),
+        }
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release");
+    let path = path.map_or(built.join(library_filename("adamant")), PathBuf::from);
+    // SAFETY: a library of this crate, which starts nothing when it is opened.
+    let library = unsafe { Library::new(&path) }?;
+    let plan = Plan { rounds, least: Duration::from_millis(5) };
+    println!("{:<6} {:>9} {:>13} {:>13} {:>7}", "case", "elements", "C, ns", "Rust, ns", "ratio");
+    for (case, len, is_q8) in [("call", 16, false), ("f32", 1 << 16, false), ("q8", 1 << 16, true)]
+    {
+        let [c, rust] = measure(&library, plan, len, is_q8)?;
+        println!("{case:<6} {len:>9} {c:>13.1} {rust:>13.1} {:>7.2}", c / rust);
+    }
+    Ok(())
+}

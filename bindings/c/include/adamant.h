@@ -1,0 +1,892 @@
+/*
+ * adamant: SIMD CPU optimizer kernels, Adam and its family in one pass over memory, with the same
+ * bits on every CPU and number of threads. For C99 and C++17, and later ones.
+ *
+ *     float w[1000], g[1000], m[1000] = {0}, v[1000] = {0};
+ *     ...
+ *     adamant_hyper hyper;
+ *     adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_ADAM);
+ *     adamant_tensor tensor;
+ *     adamant_tensor_init(&tensor, sizeof tensor);
+ *     tensor.param = (adamant_array){w, 1000, ADAMANT_F32};
+ *     tensor.grad = (adamant_array){g, 1000, ADAMANT_F32};
+ *     tensor.moments[0] = (adamant_array){m, 1000, ADAMANT_F32};
+ *     tensor.moments[1] = (adamant_array){v, 1000, ADAMANT_F32};
+ *     if (adamant_step(&hyper, NULL, 1, NULL, &tensor, 1) != ADAMANT_OK)
+ *         fprintf(stderr, "%s\n", adamant_last_error());
+ *
+ * Contents: versions and enums; structs and handles; then the functions, in sections: version,
+ * the last error, hyper-parameters, instruction sets and threads, steps on tensors, the norm of
+ * gradients, moments, lazy steps on rows of a table, steps on rows with the results of dense steps,
+ * memory on huge pages.
+ *
+ * WHAT HOLDS FOR ALL FUNCTIONS
+ *
+ * Memory is the caller's. A call reads and writes what it is given, keeps no pointer to it, and
+ * allocates nothing per step (unless it has more than 256 tensors); handles hold what is adamant's
+ * own, and are freed by the function whose name ends in _free.
+ *
+ * Mistakes. Every one that can be told is answered by a status, and adamant_last_error has the
+ * message. Nothing was written then. Besides those that a function lists, any function may return:
+ *     ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED   for any pointer
+ *     ADAMANT_TOO_LARGE, ADAMANT_OVERLAP         for any array
+ *     ADAMANT_STRUCT_SIZE                        for any struct
+ *     ADAMANT_UNKNOWN_VALUE                      for any number that stands for an enum, or flag
+ *     ADAMANT_PANICKED                           for a defect of the library
+ *
+ * What cannot be told is a promise of the caller's: that a pointer which is neither null nor
+ * misaligned leads to as much memory as its struct or length says; that what is read was written
+ * before; that a handle is from this library and not freed yet; that nobody else writes to any of it,
+ * or reads what is written, while the call runs.
+ *
+ * Threads. All functions may be called from any number of threads at once, on different data.
+ * Nothing global is changed: no signal handlers, locale, floating-point environment or environment
+ * variables. Handles may be shared by threads, one call at a time (adamant_pool: any number).
+ *
+ * Versions. Structs begin with their size, enums have fixed values, and both only grow. A program
+ * that was built with an older header passes smaller structs, and gets the defaults of the fields
+ * that it does not know. One that was built with a newer header than the library passes larger ones,
+ * which are taken if what the library does not know is all zeros, and else answered by
+ * ADAMANT_STRUCT_SIZE.
+ */
+
+#ifndef ADAMANT_H
+#define ADAMANT_H
+
+/* Made by cbindgen of bindings/c/src: do not edit. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+// The version of this header. Until 1.0 a change of the minor version may break callers, after it
+// one of the major version.
+#define ADAMANT_VERSION_MAJOR 0
+
+// See `ADAMANT_VERSION_MAJOR`.
+#define ADAMANT_VERSION_MINOR 1
+
+// See `ADAMANT_VERSION_MAJOR`.
+#define ADAMANT_VERSION_PATCH 0
+
+// What a call returns. Whatever is not `ADAMANT_OK` or `ADAMANT_LEFT_OUT` is a mistake: nothing was
+// written, and `adamant_last_error` tells what to mend.
+//
+// Later versions may add some.
+enum adamant_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // All was done.
+    ADAMANT_OK = 0,
+    // No mistake: the step was left out, since the norm of the gradients in `adamant_pass` is not
+    // finite. It is not to be counted.
+    ADAMANT_LEFT_OUT = 1,
+    // A pointer is null.
+    ADAMANT_NULL_POINTER = 2,
+    // A pointer is not aligned for its type.
+    ADAMANT_MISALIGNED = 3,
+    // An array is larger than memory can be.
+    ADAMANT_TOO_LARGE = 4,
+    // An array that is written overlaps another one of the call.
+    ADAMANT_OVERLAP = 5,
+    // A number stands for no value of its enum, or is no flag.
+    ADAMANT_UNKNOWN_VALUE = 6,
+    // A struct is of no size that a version of this library knows.
+    ADAMANT_STRUCT_SIZE = 7,
+    // Arrays are of types that do not go together.
+    ADAMANT_TYPE_MISMATCH = 8,
+    // The function is not for this optimizer.
+    ADAMANT_UNSUPPORTED = 9,
+    // A number is outside its range.
+    ADAMANT_OUT_OF_RANGE = 10,
+    // A handle is in use by another thread.
+    ADAMANT_BUSY = 11,
+    // There is not enough memory.
+    ADAMANT_OUT_OF_MEMORY = 12,
+    // The threads of a pool could not be started.
+    ADAMANT_NO_THREADS = 13,
+    // A defect of this library: please report the message. What the call was to write may be
+    // written in part.
+    ADAMANT_PANICKED = 14,
+    // A mistake that has no status of its own: the message tells which.
+    ADAMANT_OTHER = 15,
+    // An array is not as long as its tensor's parameters.
+    ADAMANT_LENGTH_MISMATCH = 32,
+    // A moment was passed that the hyper-parameters do without.
+    ADAMANT_UNUSED_MOMENT = 33,
+    // A moment of 8 bits has not one scale for each 256 elements.
+    ADAMANT_SCALES_MISMATCH = 34,
+    // A table has rows of no parameters.
+    ADAMANT_ZERO_WIDTH = 35,
+    // The parameters of a table are no whole number of rows.
+    ADAMANT_TABLE_SHAPE = 36,
+    // A moment of a table is not as long as its rows need.
+    ADAMANT_MOMENT_MISMATCH = 37,
+    // A table has not as many rows as its `adamant_dense_equivalent`.
+    ADAMANT_ROW_COUNT_MISMATCH = 38,
+    // A state and its rows have not taken the same steps. (Reserved: no function keeps both.)
+    ADAMANT_STEP_MISMATCH = 39,
+    // A gradient's rows are wider or narrower than those of the table.
+    ADAMANT_WIDTH_MISMATCH = 40,
+    // The rows of a gradient overlap.
+    ADAMANT_STRIDE_TOO_SMALL = 41,
+    // The values of a gradient are not as many as its indices need.
+    ADAMANT_VALUES_MISMATCH = 42,
+    // A row index is negative or beyond the table.
+    ADAMANT_ROW_OUT_OF_RANGE = 43,
+    // A call has more indices for a larger table than can be put in order.
+    ADAMANT_TOO_MANY_ROWS = 44,
+    // A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
+    ADAMANT_HYPER_PARAMETER = 45,
+    // A constant of the step is too large for the type of the step.
+    ADAMANT_CONSTANT_OVERFLOW = 46,
+    // The step count is 0; the first step is 1.
+    ADAMANT_ZERO_STEP = 47,
+    // A state has taken 2^64 - 1 steps, and can't count another.
+    ADAMANT_STEP_OVERFLOW = 48,
+    // The environment variable ADAMANT_ISA names no instruction set.
+    ADAMANT_UNKNOWN_ISA = 49,
+    // This CPU lacks the instruction set that was asked for.
+    ADAMANT_ISA_UNAVAILABLE = 50,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_status adamant_status;
+#else
+typedef uint32_t adamant_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The optimizers: the fields of `adamant_hyper` that each reads, besides `lr` and `maximize`, and
+// its moments, in their order.
+enum adamant_optimizer
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // SGD: momentum, dampening, weight_decay (L2), nesterov. Moment, only with momentum:
+    // momentum_buffer.
+    ADAMANT_SGD = 1,
+    // AdaGrad: lr_decay, weight_decay (L2), initial_accumulator_value, eps. Moment: sum, which starts
+    // from initial_accumulator_value.
+    ADAMANT_ADAGRAD = 2,
+    // Adadelta: rho, eps, weight_decay (L2). Moments: square_avg, acc_delta.
+    ADAMANT_ADADELTA = 3,
+    // RMSProp: alpha, eps, weight_decay (L2), momentum, centered. Moments: square_avg; grad_avg, only
+    // if centered; momentum_buffer, only with momentum.
+    ADAMANT_RMSPROP = 4,
+    // Adam: beta1, beta2, eps, epsilon, weight_decay (L2, or of the parameters themselves if
+    // decoupled_weight_decay), cautious. Moments: exp_avg, exp_avg_sq.
+    ADAMANT_ADAM = 5,
+    // AdamW: Adam with other defaults, a decoupled weight decay of 0.01. The same fields and moments.
+    ADAMANT_ADAMW = 6,
+    // AMSGrad: the fields of Adam. Moments: exp_avg, exp_avg_sq, max_exp_avg_sq.
+    ADAMANT_AMSGRAD = 7,
+    // AdaMax: beta1, beta2, eps, weight_decay (L2). Moments: exp_avg, exp_inf.
+    ADAMANT_ADAMAX = 8,
+    // NAdam: beta1, beta2, eps, weight_decay, momentum_decay, decoupled_weight_decay. Moments:
+    // exp_avg, exp_avg_sq.
+    ADAMANT_NADAM = 9,
+    // RAdam: beta1, beta2, eps, weight_decay, decoupled_weight_decay. Moments: exp_avg, exp_avg_sq.
+    ADAMANT_RADAM = 10,
+    // Lion: beta1, beta2, weight_decay (decoupled). Moment: exp_avg.
+    ADAMANT_LION = 11,
+    // ADOPT: beta1, beta2, eps, weight_decay, decoupled_weight_decay. Moments: exp_avg, exp_avg_sq.
+    ADAMANT_ADOPT = 12,
+    // AdEMAMix: beta1, beta2, beta3, alpha, beta3_warmup, alpha_warmup, eps, weight_decay (decoupled).
+    // Moments: exp_avg_fast, exp_avg_slow, exp_avg_sq.
+    ADAMANT_ADEMAMIX = 13,
+    // Adam with one second moment a row, for lazy steps on rows of a table only: the fields of Adam.
+    // Moments: exp_avg, as long as the table; exp_avg_sq, an element for each row.
+    ADAMANT_ROW_WISE_ADAM = 14,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_optimizer adamant_optimizer;
+#else
+typedef uint32_t adamant_optimizer;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Where the epsilon of Adam stands.
+enum adamant_epsilon
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Added to the root of the corrected second moment: the paper's Algorithm 1, PyTorch, JAX.
+    ADAMANT_EPSILON_STANDARD = 0,
+    // Added to the root of the second moment as it is: TensorFlow, Keras, PyTorch's SparseAdam.
+    ADAMANT_EPSILON_HAT = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_epsilon adamant_epsilon;
+#else
+typedef uint32_t adamant_epsilon;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The instruction sets. All of them give the same bits.
+enum adamant_isa
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The one that the environment variable ADAMANT_ISA names, or the best that this CPU has.
+    ADAMANT_ISA_SELECTED = 0,
+    // One element at a time; on every CPU.
+    ADAMANT_ISA_SCALAR = 1,
+    // x86-64 with AVX2 and FMA.
+    ADAMANT_ISA_AVX2 = 2,
+    // x86-64 with AVX-512 F, BW, CD, DQ and VL.
+    ADAMANT_ISA_AVX512 = 3,
+    // AArch64.
+    ADAMANT_ISA_NEON = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_isa adamant_isa;
+#else
+typedef uint32_t adamant_isa;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Who does the work of a call. The results have the same bits.
+enum adamant_threads
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The calling thread and, where a call is large enough for it, the library's default pool, which
+    // has as many threads as there are CPUs (or as the environment variable RAYON_NUM_THREADS says)
+    // and begins with the first call that is.
+    ADAMANT_THREADS_DEFAULT = 0,
+    // The calling thread alone.
+    ADAMANT_THREADS_SERIAL = 1,
+    // The threads of `pool`, where a call is large enough for it.
+    ADAMANT_THREADS_POOL = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_threads adamant_threads;
+#else
+typedef uint32_t adamant_threads;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The types of arrays.
+enum adamant_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // No array: its length is 0.
+    ADAMANT_NONE = 0,
+    // `float`.
+    ADAMANT_F32 = 1,
+    // `double`.
+    ADAMANT_F64 = 2,
+    // The upper half of a float, as `uint16_t`.
+    ADAMANT_BF16 = 3,
+    // IEEE 754 binary16, as `uint16_t`.
+    ADAMANT_F16 = 4,
+    // Codes of 8 bits, as `uint8_t`, with a `float` for each 256 of them: see `adamant_q8`.
+    ADAMANT_Q8 = 5,
+    // The lower half of parameters that are split in two, as `uint16_t`: see `adamant_tensor`.
+    ADAMANT_LOW16 = 6,
+    // `uint32_t`, for indices, like all that follow.
+    ADAMANT_U32 = 7,
+    // `uint64_t`.
+    ADAMANT_U64 = 8,
+    // `int32_t`.
+    ADAMANT_I32 = 9,
+    // `int64_t`.
+    ADAMANT_I64 = 10,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_type adamant_type;
+#else
+typedef uint32_t adamant_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How a row catches up with the steps in which it was not listed.
+enum adamant_catch_up
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // All skipped steps at once, by a series: the cost does not depend on how many there are, and the
+    // error is like that of the dense steps.
+    ADAMANT_CATCH_UP_SERIES = 0,
+    // The skipped steps one by one: the bits of the dense steps, and their cost.
+    ADAMANT_CATCH_UP_REPLAY = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_catch_up adamant_catch_up;
+#else
+typedef uint32_t adamant_catch_up;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The two formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a
+// scale in float, and a code of 8 bits for each element. With e the 4 bits of exponent of a code, and
+// f the bits below, a signed code stands for +-scale * (2^(e-15) * (1 + f/8) - 2^-15), and one of
+// squares for (scale * (2^(e-15) * (1 + f/16) - 2^-15))^2.
+enum adamant_q8
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Numbers of either sign: a bit of sign, 4 of exponent, 3 below.
+    ADAMANT_Q8_SIGNED = 0,
+    // Numbers that are not negative, averages of squares: 4 bits of exponent, 4 below.
+    ADAMANT_Q8_SQUARES = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_q8 adamant_q8;
+#else
+typedef uint32_t adamant_q8;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// An array of zeros that begins on a cache line, and lies on huge pages where it is large and Linux
+// grants them: for tables of which a step touches a few rows. Any other memory will do, too.
+typedef struct adamant_buffer adamant_buffer;
+
+// What Adam and AdamW need to know of a table's rows for steps that touch a few of them and have the
+// results of dense steps with gradients of zero for all others: those of TensorFlow's Adam, and of
+// PyTorch's with dense gradients. It counts the steps.
+//
+// A row moves on when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
+// the rows that the forward pass will read; forward and backward pass;
+// `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is
+// read, for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then
+// is parameters, moments and `adamant_dense_equivalent_step`; a new handle is restored from it by
+// `adamant_dense_equivalent_set_step`.
+//
+// For one call at a time: ADAMANT_BUSY is the answer to another.
+typedef struct adamant_dense_equivalent adamant_dense_equivalent;
+
+// Threads of one's own; see `adamant_pool_new`.
+typedef struct adamant_pool adamant_pool;
+
+// Where the rows of a call are put in order; keeps its memory, 16 bytes for each index of the
+// largest call, for the next one. For one call at a time.
+typedef struct adamant_row_scratch adamant_row_scratch;
+
+// The hyper-parameters of all optimizers; each reads its own (see `adamant_optimizer`) and takes no
+// notice of the others. Names and defaults are PyTorch's where it has the optimizer.
+//
+// `adamant_hyper_init` fills in the defaults; set what is to differ after it. Any field may change
+// from step to step, as for a schedule. Fields that count as true or false are 1 or 0.
+//
+// The first 24 bytes must be there; a smaller `size` gives the other fields their defaults.
+typedef struct adamant_hyper {
+    // `sizeof(adamant_hyper)`.
+    size_t size;
+    // One of `adamant_optimizer`.
+    uint32_t optimizer;
+    // Whether to climb instead of to descend.
+    uint32_t maximize;
+    // The learning rate: finite, at least 0.
+    double lr;
+    // The decay of the average of gradients: at least 0, less than 1.
+    double beta1;
+    // The decay of the average of squared gradients: at least 0, less than 1. (Lion: of the momentum.)
+    double beta2;
+    // AdEMAMix: the decay of the slow average: at least 0, less than 1.
+    double beta3;
+    // What keeps the denominator away from 0: finite, at least 0.
+    double eps;
+    // The strength of weight decay: finite, at least 0.
+    double weight_decay;
+    // SGD, RMSProp: the momentum: finite, at least 0.
+    double momentum;
+    // SGD: the share of the gradient that the momentum is spared, after step 1: finite.
+    double dampening;
+    // RMSProp: the decay of the averages, at least 0, less than 1. AdEMAMix: the weight of the slow
+    // average, finite, at least 0.
+    double alpha;
+    // Adadelta: the decay of both averages: at least 0, at most 1.
+    double rho;
+    // AdaGrad: how fast the learning rate falls with the steps: finite, at least 0.
+    double lr_decay;
+    // AdaGrad: what the sum starts from: finite, at least 0.
+    double initial_accumulator_value;
+    // NAdam: how fast the momentum approaches beta1: finite, at least 0.
+    double momentum_decay;
+    // AdEMAMix: the steps in which the slow average's decay grows from beta1 to beta3.
+    uint64_t beta3_warmup;
+    // AdEMAMix: the steps in which the slow average's weight grows from 0 to alpha.
+    uint64_t alpha_warmup;
+    // One of `adamant_epsilon`.
+    uint32_t epsilon;
+    // Whether weight_decay shrinks the parameters themselves (AdamW) instead of adding to the
+    // gradient (L2).
+    uint32_t decoupled_weight_decay;
+    // Whether to leave a parameter that Adam would move against its gradient of this step.
+    uint32_t cautious;
+    // SGD: whether to look ahead by the momentum; takes momentum over 0 and no dampening.
+    uint32_t nesterov;
+    // RMSProp: whether to divide by the deviation instead of by the root of the mean square.
+    uint32_t centered;
+    // 0.
+    uint32_t reserved;
+} adamant_hyper;
+
+// How a call runs. All zeros but the size is the default, as is a null pointer in its place.
+//
+// The first 16 bytes must be there; a smaller `size` means no pool.
+typedef struct adamant_exec {
+    // `sizeof(adamant_exec)`.
+    size_t size;
+    // One of `adamant_isa`.
+    uint32_t isa;
+    // One of `adamant_threads`.
+    uint32_t threads;
+    // With ADAMANT_THREADS_POOL; null otherwise.
+    const struct adamant_pool *pool;
+} adamant_exec;
+
+// An array of the caller's: any length, and any address that suits its type. Null is an address for
+// no elements. All zeros is no array.
+//
+// `data` is not const, but only what a function says it writes is written.
+typedef struct adamant_array {
+    // The first element.
+    void *data;
+    // The number of elements.
+    size_t len;
+    // One of `adamant_type`.
+    uint32_t type;
+} adamant_array;
+
+// One tensor of a call: arrays that are all of one length. All arrays in ADAMANT_F64, or each of
+// any other type that is given here; steps are computed in double if all are, or else in float.
+//
+// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
+// first 128 bytes must be there; a smaller `size` means zeros for the other fields. All tensors of a
+// call have the same size.
+typedef struct adamant_tensor {
+    // `sizeof(adamant_tensor)`.
+    size_t size;
+    // The parameters, written: ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. The latter two
+    // are rounded to nearest, ties to even, in each step.
+    struct adamant_array param;
+    // The gradient of the loss for each parameter: ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
+    // ADAMANT_F16.
+    struct adamant_array grad;
+    // The optimizer's moments, written, in the order of `adamant_optimizer`: ADAMANT_F32,
+    // ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8, of which the latter two are rounded at random. Before
+    // the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
+    // hyper-parameters do without is ADAMANT_NONE.
+    struct adamant_array moments[3];
+    // What goes with the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
+    // parameters in ADAMANT_F32: a copy of them, rounded to nearest, that each step writes.
+    // ADAMANT_LOW16 with parameters in ADAMANT_BF16: the lower half of the parameters, which are
+    // floats in two halves. The upper one is the float rounded to nearest bf16, ties away from zero;
+    // with the lower one as a signed number l, the bits of the float are those of the upper one times
+    // 2^16, plus l.
+    struct adamant_array param_extra;
+    // For each moment in ADAMANT_Q8 its scales, written, in ADAMANT_F32: `adamant_q8_scales(len)` of
+    // them. ADAMANT_NONE for the others.
+    struct adamant_array scales[3];
+    // The number of the first element among all elements of the model: random bits go by it, so that
+    // a tensor of which a part is passed gets the same ones.
+    uint64_t first;
+    // Whether the step leaves a gradient of zeros (1) or as it was (0).
+    uint32_t zero_grad;
+    // Whether parameters in ADAMANT_BF16 are rounded at random (1) or to nearest (0).
+    uint32_t stochastic_param;
+} adamant_tensor;
+
+// What a step does on its way, for tensors in float and less. All zeros but the size and
+// `grad_factor = 1` is the default, as is a null pointer in its place.
+//
+// The first 16 bytes must be there; a smaller `size` gives the other fields their defaults.
+typedef struct adamant_pass {
+    // `sizeof(adamant_pass)`.
+    size_t size;
+    // What gradients are multiplied by as they are read: to undo the scale of a loss, to clip
+    // (`adamant_clip_factor`), to average. Finite in float.
+    double grad_factor;
+    // The norm of all gradients, times any factor; counts with `use_grad_norm` alone.
+    double grad_norm;
+    // Whether the step is left out, with ADAMANT_LEFT_OUT, where grad_norm is infinite or NaN.
+    uint32_t use_grad_norm;
+    // Whether moments that are subnormal (below 1.2e-38) become 0: many CPUs take long for them.
+    uint32_t flush_subnormals;
+    // What random bits begin with.
+    uint64_t seed;
+} adamant_pass;
+
+// A moment of an optimizer, as `adamant_describe_moment` finds it.
+typedef struct adamant_moment {
+    // `sizeof(adamant_moment)`.
+    size_t size;
+    // The number of elements; 0 if the hyper-parameters do without the moment.
+    size_t len;
+    // The bytes of its elements.
+    size_t bytes;
+    // The number of its scales, each a float, in ADAMANT_Q8; 0 in other types.
+    size_t scales;
+    // What each element is before the first step.
+    double start;
+    // Whether it is an average or sum of squares: in ADAMANT_Q8 those are ADAMANT_Q8_SQUARES, the
+    // others ADAMANT_Q8_SIGNED.
+    uint32_t holds_squares;
+    // 0.
+    uint32_t reserved;
+    // Its name, as in PyTorch's checkpoints, with a zero at the end.
+    char name[32];
+} adamant_moment;
+
+// A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
+// in ADAMANT_F32, or all in ADAMANT_F64.
+typedef struct adamant_table {
+    // `sizeof(adamant_table)`.
+    size_t size;
+    // The number of parameters in a row: at least 1.
+    size_t width;
+    // The parameters, written: rows times width.
+    struct adamant_array param;
+    // The optimizer's moments, written, in the order of `adamant_optimizer`, each as long as the
+    // parameters; with ADAMANT_ROW_WISE_ADAM the second has one element a row. Before the first step
+    // each holds what `adamant_fill_moment` writes. One that the hyper-parameters do without is
+    // ADAMANT_NONE.
+    struct adamant_array moments[3];
+} adamant_table;
+
+// The gradient of some rows of a table: their indices, in any order, and for each index a row of
+// values. The gradients of a row that is listed more than once are added up first, in their order.
+//
+// A `size` without the last field means that rows follow each other without gaps.
+typedef struct adamant_row_grads {
+    // `sizeof(adamant_row_grads)`.
+    size_t size;
+    // The number of parameters in a row, as in the table.
+    size_t width;
+    // The rows' indices, from 0: ADAMANT_U32, ADAMANT_U64, ADAMANT_I32 or ADAMANT_I64.
+    struct adamant_array rows;
+    // For each index a row of gradients, of the type of the table.
+    struct adamant_array values;
+    // The elements from the start of a row of values to the start of the next: at least width, or 0
+    // for width.
+    size_t stride;
+} adamant_row_grads;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// # Version
+//
+// The version of the library: `(major << 16) | (minor << 8) | patch`.
+uint32_t adamant_version(void);
+
+// The version of the library as text, such as "0.1.0".
+const char *adamant_version_string(void);
+
+// # The last error
+//
+// The message of the last call on this thread that was refused; empty if none was. It names the
+// argument and the numbers, in at most 511 bytes of UTF-8.
+//
+// The memory is the library's: it holds the message until another call on this thread is refused, or
+// the thread ends. Calls that succeed leave it as it is.
+const char *adamant_last_error(void);
+
+// # Hyper-parameters
+//
+// Fills in an optimizer's defaults; `size` is `sizeof(adamant_hyper)`. Fields that the optimizer does
+// not read become 0.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for hyper, ADAMANT_STRUCT_SIZE for size,
+// ADAMANT_UNKNOWN_VALUE for optimizer.
+adamant_status adamant_hyper_init(struct adamant_hyper *hyper,
+                                  size_t size,
+                                  uint32_t optimizer);
+
+// # Instruction sets and threads
+//
+// Fills in the default: the selected instruction set, the default pool.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for exec, ADAMANT_STRUCT_SIZE for size.
+adamant_status adamant_exec_init(struct adamant_exec *exec, size_t size);
+
+// The instruction set that calls use where none is asked for: what the environment variable
+// ADAMANT_ISA (scalar, avx2, avx512 or neon) says, or the best of this CPU where it is unset or empty.
+// The variable is read once in the life of a process.
+//
+// ADAMANT_UNKNOWN_ISA or ADAMANT_ISA_UNAVAILABLE for the variable.
+adamant_status adamant_isa_selected(uint32_t *isa);
+
+// The best instruction set of this CPU, one of `adamant_isa`.
+uint32_t adamant_isa_detect(void);
+
+// 1 if this CPU has the instruction set, 0 if it lacks it or there is none by that number.
+uint32_t adamant_isa_is_available(uint32_t isa);
+
+// The name of an instruction set, as ADAMANT_ISA takes it; null if there is none by that number.
+const char *adamant_isa_name(uint32_t isa);
+
+// Starts a pool of `threads` threads, 1 to 1024, and writes its handle to `*pool`; any number of
+// threads may use it at once. A child of fork() must not use it: threads do not survive that.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_OUT_OF_RANGE for threads,
+// ADAMANT_NO_THREADS if the system has none to give.
+adamant_status adamant_pool_new(size_t threads, struct adamant_pool **pool);
+
+// The number of threads of a pool; 0 if `pool` is null.
+size_t adamant_pool_threads(const struct adamant_pool *pool);
+
+// Ends the threads of a pool and frees it; no call may be using it. Null does nothing.
+void adamant_pool_free(struct adamant_pool *pool);
+
+// # Steps on tensors
+//
+// Fills in an empty tensor: all zeros but the size, which is `sizeof(adamant_tensor)`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for tensor, ADAMANT_STRUCT_SIZE for size.
+adamant_status adamant_tensor_init(struct adamant_tensor *tensor, size_t size);
+
+// Fills in the default; `size` is `sizeof(adamant_pass)`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pass, ADAMANT_STRUCT_SIZE for size.
+adamant_status adamant_pass_init(struct adamant_pass *pass, size_t size);
+
+// Takes step `t`, counted from 1, of any number of tensors in one go: large ones are shared among
+// threads, small ones put together. `exec` and `pass` may be null for their defaults.
+//
+// Tensors are all in ADAMANT_F64, and then `pass` is the default but for its seed; or none is.
+// Infinities and NaN are data: they stay in their own element.
+//
+// Returns ADAMANT_LEFT_OUT where `pass` says so. Mistakes, besides those of every call:
+// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_UNUSED_MOMENT and ADAMANT_SCALES_MISMATCH
+// for arrays; ADAMANT_HYPER_PARAMETER and ADAMANT_CONSTANT_OVERFLOW for hyper-parameters;
+// ADAMANT_ZERO_STEP; ADAMANT_UNSUPPORTED for ADAMANT_ROW_WISE_ADAM; ADAMANT_UNKNOWN_ISA and
+// ADAMANT_ISA_UNAVAILABLE.
+adamant_status adamant_step(const struct adamant_hyper *hyper,
+                            const struct adamant_exec *exec,
+                            uint64_t t,
+                            const struct adamant_pass *pass,
+                            const struct adamant_tensor *tensors,
+                            size_t count);
+
+// # The norm of gradients
+//
+// Writes to `*norm` the Euclidean norm of all gradients of a model, taken as one vector: `count`
+// arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
+// default.
+//
+// Squares are summed in double. The norm is infinite or NaN if any gradient is; the order of the sum
+// depends on the lengths of the arrays alone, so that its bits are the same everywhere.
+//
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
+// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
+adamant_status adamant_grad_norm(const struct adamant_exec *exec,
+                                 const struct adamant_array *grads,
+                                 size_t count,
+                                 double *norm);
+
+// What the gradients are to be multiplied by so that their norm is at most `max_norm`:
+// `min(1, max_norm / (norm + 1e-6))`, as in PyTorch. It is 0 or NaN where the norm is not finite.
+double adamant_clip_factor(double norm, double max_norm);
+
+// # Moments
+//
+// Writes to `*count` the number of moments of an optimizer, those included that its hyper-parameters
+// do without.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE and
+// ADAMANT_UNKNOWN_VALUE for hyper.
+adamant_status adamant_moment_count(const struct adamant_hyper *hyper,
+                                    size_t *count);
+
+// Describes a moment, by its position, of a table of `rows` by `width` parameters, kept in `type`:
+// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
+// `size` is `sizeof(adamant_moment)`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for either
+// struct, ADAMANT_UNKNOWN_VALUE and ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for
+// number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
+adamant_status adamant_describe_moment(const struct adamant_hyper *hyper,
+                                       size_t number,
+                                       uint32_t type,
+                                       size_t rows,
+                                       size_t width,
+                                       struct adamant_moment *moment,
+                                       size_t size);
+
+// Fills a moment, by its position, with what it is before the first step. `scales` is for a moment in
+// ADAMANT_Q8, and null for any other.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_STRUCT_SIZE, ADAMANT_UNKNOWN_VALUE and
+// ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
+// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the hyper-parameters do
+// without.
+adamant_status adamant_fill_moment(const struct adamant_hyper *hyper,
+                                   size_t number,
+                                   const struct adamant_array *moment,
+                                   const struct adamant_array *scales);
+
+// The number of scales of `len` elements in ADAMANT_Q8: one for each 256, the last for fewer.
+size_t adamant_q8_scales(size_t len);
+
+// Turns values into codes and scales, each rounded to the nearest. `format` is one of `adamant_q8`;
+// `values` is ADAMANT_F32, `codes` ADAMANT_Q8 and as long, `scales` ADAMANT_F32. A block with a number
+// that is not finite (or is negative, for ADAMANT_Q8_SQUARES) becomes NaN.
+//
+// ADAMANT_UNKNOWN_VALUE for format; ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH and those of every
+// call for the arrays.
+adamant_status adamant_q8_encode(uint32_t format,
+                                 const struct adamant_array *values,
+                                 const struct adamant_array *codes,
+                                 const struct adamant_array *scales);
+
+// Turns codes and scales into values; the arguments are those of `adamant_q8_encode`.
+//
+// Mistakes: as `adamant_q8_encode`.
+adamant_status adamant_q8_decode(uint32_t format,
+                                 const struct adamant_array *codes,
+                                 const struct adamant_array *scales,
+                                 const struct adamant_array *values);
+
+// # Lazy steps on rows of a table
+//
+// Makes an `adamant_row_scratch` and writes its handle to `*scratch`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for scratch.
+adamant_status adamant_row_scratch_new(struct adamant_row_scratch **scratch);
+
+// Frees an `adamant_row_scratch`. Null does nothing.
+void adamant_row_scratch_free(struct adamant_row_scratch *scratch);
+
+// Takes step `t`, counted from 1, on the listed rows of a table only. All others keep parameters and
+// moments as they are: PyTorch's SparseAdam, for every optimizer. The cost is that of the listed rows.
+// `exec` may be null for its default, and `scratch` for memory that is freed again.
+//
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
+// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_UNUSED_MOMENT for the table;
+// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH,
+// ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_HYPER_PARAMETER and
+// ADAMANT_CONSTANT_OVERFLOW for hyper-parameters; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
+// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
+adamant_status adamant_step_rows_lazy(const struct adamant_hyper *hyper,
+                                      const struct adamant_exec *exec,
+                                      uint64_t t,
+                                      const struct adamant_table *table,
+                                      const struct adamant_row_grads *grads,
+                                      struct adamant_row_scratch *scratch);
+
+// # Steps on rows with the results of dense steps
+//
+// Makes one for a table of `rows` rows in `type`, ADAMANT_F32 or ADAMANT_F64, that has taken no step
+// yet, and writes its handle to `*dense_equivalent`. `way` is one of `adamant_catch_up`.
+//
+// It takes 7 to 8 bytes a row, and at least 0.2 to 1.2 MB.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for dense_equivalent, ADAMANT_UNKNOWN_VALUE or
+// ADAMANT_TYPE_MISMATCH for type and way, ADAMANT_OUT_OF_MEMORY for rows.
+adamant_status adamant_dense_equivalent_new(size_t rows,
+                                            uint32_t type,
+                                            uint32_t way,
+                                            struct adamant_dense_equivalent **dense_equivalent);
+
+// Makes a copy, and writes its handle to `*copy`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either, ADAMANT_BUSY, ADAMANT_OUT_OF_MEMORY.
+adamant_status adamant_dense_equivalent_clone(const struct adamant_dense_equivalent *dense_equivalent,
+                                              struct adamant_dense_equivalent **copy);
+
+// Frees one. Null does nothing.
+void adamant_dense_equivalent_free(struct adamant_dense_equivalent *dense_equivalent);
+
+// Writes the number of rows of the table to `*rows`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_BUSY.
+adamant_status adamant_dense_equivalent_rows(const struct adamant_dense_equivalent *dense_equivalent,
+                                             size_t *rows);
+
+// Writes the number of steps taken to `*step`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_BUSY.
+adamant_status adamant_dense_equivalent_step(const struct adamant_dense_equivalent *dense_equivalent,
+                                             uint64_t *step);
+
+// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
+// step. What rows had yet to catch up with is forgotten.
+//
+// ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED, ADAMANT_BUSY.
+adamant_status adamant_dense_equivalent_set_step(struct adamant_dense_equivalent *dense_equivalent,
+                                                 uint64_t step);
+
+// Writes to `*skipped` how many steps a row has to catch up with.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_BUSY,
+// ADAMANT_ROW_OUT_OF_RANGE.
+adamant_status adamant_dense_equivalent_skipped(const struct adamant_dense_equivalent *dense_equivalent,
+                                                size_t row,
+                                                uint64_t *skipped);
+
+// Brings the listed rows (ADAMANT_U32, ADAMANT_U64, ADAMANT_I32 or ADAMANT_I64, in any order) to the
+// present step, before they are read. `exec` may be null for its default.
+//
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
+// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH, ADAMANT_UNUSED_MOMENT and
+// ADAMANT_ROW_COUNT_MISMATCH for the table; ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for
+// the rows; ADAMANT_BUSY; ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
+adamant_status adamant_dense_equivalent_catch_up(struct adamant_dense_equivalent *dense_equivalent,
+                                                 const struct adamant_exec *exec,
+                                                 const struct adamant_table *table,
+                                                 const struct adamant_array *rows);
+
+// Brings all rows to the present step, before the table is evaluated or saved. `exec` may be null for
+// its default.
+//
+// Mistakes: as `adamant_dense_equivalent_catch_up`.
+adamant_status adamant_dense_equivalent_catch_up_all(struct adamant_dense_equivalent *dense_equivalent,
+                                                     const struct adamant_exec *exec,
+                                                     const struct adamant_table *table);
+
+// Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
+// one of zero, at the cost of the listed ones. `exec` may be null for its default.
+//
+// For ADAMANT_ADAM and ADAMANT_ADAMW. Learning rate and strength of weight decay may change from step
+// to step; a change of anything else is allowed, but then the step first catches up with the whole
+// table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight decay that is decoupled,
+// and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER.
+//
+// Mistakes: those of `adamant_step_rows_lazy` and ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for
+// other optimizers, ADAMANT_STEP_OVERFLOW.
+adamant_status adamant_step_rows_dense_equivalent(const struct adamant_hyper *hyper,
+                                                  const struct adamant_exec *exec,
+                                                  const struct adamant_table *table,
+                                                  const struct adamant_row_grads *grads,
+                                                  struct adamant_dense_equivalent *dense_equivalent);
+
+// # Memory on huge pages
+//
+// Allocates `len` zeros of a type, ADAMANT_F32 or ADAMANT_F64, and writes the handle to `*buffer`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for buffer, ADAMANT_UNKNOWN_VALUE or
+// ADAMANT_TYPE_MISMATCH for type, ADAMANT_OUT_OF_MEMORY for len.
+adamant_status adamant_buffer_new(size_t len, uint32_t type, struct adamant_buffer **buffer);
+
+// The first element of a buffer; null if `buffer` is.
+void *adamant_buffer_data(struct adamant_buffer *buffer);
+
+// Frees a buffer. Null does nothing.
+void adamant_buffer_free(struct adamant_buffer *buffer);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* ADAMANT_H */

@@ -1,0 +1,288 @@
+//! Instruction sets and threads.
+
+use core::ffi::{CStr, c_char};
+use std::{mem, ptr};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::{
+    status::{Failure, adamant_status, guarded, refuse},
+    versioned::{self, check_pointer, versioned},
+};
+use adamant::{Error, Exec, Isa, bindings};
+
+/// The instruction sets. All of them give the same bits.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_isa {
+    /// The one that the environment variable ADAMANT_ISA names, or the best that this CPU has.
+    ADAMANT_ISA_SELECTED = 0,
+    /// One element at a time; on every CPU.
+    ADAMANT_ISA_SCALAR = 1,
+    /// x86-64 with AVX2 and FMA.
+    ADAMANT_ISA_AVX2 = 2,
+    /// x86-64 with AVX-512 F, BW, CD, DQ and VL.
+    ADAMANT_ISA_AVX512 = 3,
+    /// AArch64.
+    ADAMANT_ISA_NEON = 4,
+}
+
+/// Who does the work of a call. The results have the same bits.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_threads {
+    /// The calling thread and, where a call is large enough for it, the library's default pool, which
+    /// has as many threads as there are CPUs (or as the environment variable RAYON_NUM_THREADS says)
+    /// and begins with the first call that is.
+    ADAMANT_THREADS_DEFAULT = 0,
+    /// The calling thread alone.
+    ADAMANT_THREADS_SERIAL = 1,
+    /// The threads of `pool`, where a call is large enough for it.
+    ADAMANT_THREADS_POOL = 2,
+}
+
+/// How a call runs. All zeros but the size is the default, as is a null pointer in its place.
+///
+/// The first 16 bytes must be there; a smaller `size` means no pool.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_exec {
+    /// `sizeof(adamant_exec)`.
+    pub size: usize,
+    /// One of `adamant_isa`.
+    pub isa: u32,
+    /// One of `adamant_threads`.
+    pub threads: u32,
+    /// With ADAMANT_THREADS_POOL; null otherwise.
+    pub pool: *const adamant_pool,
+}
+
+versioned!(adamant_exec: pool);
+
+/// Threads of one's own; see `adamant_pool_new`.
+pub struct adamant_pool(ThreadPool);
+
+impl adamant_exec {
+    const DEFAULT: Self = Self { size: size_of::<Self>(), isa: 0, threads: 0, pool: ptr::null() };
+}
+
+/// How a call runs, checked.
+pub(super) struct Runner<'a> {
+    exec: Exec,
+    pool: Option<&'a ThreadPool>,
+}
+
+impl Runner<'_> {
+    /// From the caller's struct; the default if it is null.
+    ///
+    /// # Safety
+    ///
+    /// As [`versioned::size_of_struct`], and `pool` is null or from `adamant_pool_new` and not freed
+    /// before the call ends.
+    ///
+    /// Inlined: what it returns would go through memory, byte by byte, and be read back whole.
+    #[inline(always)]
+    pub(super) unsafe fn read(exec: *const adamant_exec) -> Result<Self, Failure> {
+        if exec.is_null() {
+            return Ok(Self { exec: Exec::selected()?, pool: None });
+        }
+        // SAFETY: the same promise.
+        let size = unsafe { versioned::size_of_struct(exec, "exec")? };
+        let room;
+        let found = if size >= size_of::<adamant_exec>() {
+            // SAFETY: aligned, whole, and written by nobody: the same promise.
+            unsafe { &*exec }
+        } else {
+            // SAFETY: `size` bytes are there, by the same promise.
+            room = unsafe { versioned::read_sized(exec, size, adamant_exec::DEFAULT) };
+            &room
+        };
+        let isa = match isa(found.isa)? {
+            Some(isa) => isa,
+            None => Isa::selected()?,
+        };
+        const DEFAULT: u32 = adamant_threads::ADAMANT_THREADS_DEFAULT as u32;
+        const SERIAL: u32 = adamant_threads::ADAMANT_THREADS_SERIAL as u32;
+        const POOL: u32 = adamant_threads::ADAMANT_THREADS_POOL as u32;
+        let parallel = match found.threads {
+            DEFAULT | POOL => true,
+            SERIAL => false,
+            other => {
+                refuse!(ADAMANT_UNKNOWN_VALUE, "threads is {other}, which is no adamant_threads")
+            }
+        };
+        let pool = if found.threads == POOL {
+            check_pointer(found.pool, "pool")?;
+            // SAFETY: a live pool: the caller's promise.
+            Some(unsafe { &(*found.pool).0 })
+        } else if found.pool.is_null() {
+            None
+        } else {
+            refuse!(
+                ADAMANT_UNKNOWN_VALUE,
+                "threads is {}, but must be ADAMANT_THREADS_POOL ({POOL}) with a pool",
+                found.threads
+            )
+        };
+        Ok(Self { exec: Exec { isa, parallel }, pool })
+    }
+
+    /// Runs a call over so many elements. What it takes to enter a pool is compiled once.
+    pub(super) fn run(
+        &self,
+        len: usize,
+        call: &mut (dyn FnMut(Exec) -> Result<(), Error> + Send),
+    ) -> Result<(), Failure> {
+        let done = match self.pool {
+            Some(pool) if bindings::is_worth_moving(len) => pool.install(|| call(self.exec)),
+            // Moving to a thread of the pool and back would take longer.
+            Some(_) => call(Exec { parallel: false, ..self.exec }),
+            None => call(self.exec),
+        };
+        Ok(done?)
+    }
+}
+
+/// An instruction set by number; `None` is the selected one.
+#[inline]
+fn isa(number: u32) -> Result<Option<Isa>, Failure> {
+    const SELECTED: u32 = adamant_isa::ADAMANT_ISA_SELECTED as u32;
+    const SCALAR: u32 = adamant_isa::ADAMANT_ISA_SCALAR as u32;
+    const AVX2: u32 = adamant_isa::ADAMANT_ISA_AVX2 as u32;
+    const AVX512: u32 = adamant_isa::ADAMANT_ISA_AVX512 as u32;
+    const NEON: u32 = adamant_isa::ADAMANT_ISA_NEON as u32;
+    match number {
+        SELECTED => Ok(None),
+        SCALAR => Ok(Some(Isa::Scalar)),
+        AVX2 => Ok(Some(Isa::Avx2)),
+        AVX512 => Ok(Some(Isa::Avx512)),
+        NEON => Ok(Some(Isa::Neon)),
+        _ => refuse!(ADAMANT_UNKNOWN_VALUE, "isa is {number}, which is no adamant_isa"),
+    }
+}
+
+/// The instruction sets of Rust, with their numbers and names.
+const ISAS: [(Isa, adamant_isa, &CStr); 4] = [
+    (Isa::Scalar, adamant_isa::ADAMANT_ISA_SCALAR, c"scalar"),
+    (Isa::Avx2, adamant_isa::ADAMANT_ISA_AVX2, c"avx2"),
+    (Isa::Avx512, adamant_isa::ADAMANT_ISA_AVX512, c"avx512"),
+    (Isa::Neon, adamant_isa::ADAMANT_ISA_NEON, c"neon"),
+];
+
+/// The number of an instruction set. All have one, as `tests/bits.rs` holds.
+fn number(isa: Isa) -> u32 {
+    let found = ISAS.iter().find(|(known, ..)| *known == isa);
+    found.map_or(0, |&(_, number, _)| number as u32)
+}
+
+/// Writes the result of a call to where the caller wants it.
+///
+/// # Safety
+///
+/// A pointer that is neither null nor misaligned may be written.
+pub(super) unsafe fn put<T>(out: *mut T, name: &str, value: T) -> Result<(), Failure> {
+    check_pointer(out, name)?;
+    // SAFETY: not null, aligned, and so writable: the caller's promise.
+    unsafe { out.write(value) };
+    Ok(())
+}
+
+/// # Instruction sets and threads
+///
+/// Fills in the default: the selected instruction set, the default pool.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for exec, ADAMANT_STRUCT_SIZE for size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_exec_init(exec: *mut adamant_exec, size: usize) -> adamant_status {
+    // SAFETY: `size` bytes may be written: the caller's promise.
+    guarded(|| unsafe { versioned::write(exec, size, "exec", adamant_exec::DEFAULT) })
+}
+
+/// The instruction set that calls use where none is asked for: what the environment variable
+/// ADAMANT_ISA (scalar, avx2, avx512 or neon) says, or the best of this CPU where it is unset or empty.
+/// The variable is read once in the life of a process.
+///
+/// ADAMANT_UNKNOWN_ISA or ADAMANT_ISA_UNAVAILABLE for the variable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_isa_selected(isa: *mut u32) -> adamant_status {
+    guarded(|| {
+        check_pointer(isa, "isa")?;
+        // SAFETY: the caller's promise.
+        unsafe { put(isa, "isa", number(Isa::selected()?)) }
+    })
+}
+
+/// The best instruction set of this CPU, one of `adamant_isa`.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_isa_detect() -> u32 {
+    number(Isa::detect())
+}
+
+/// 1 if this CPU has the instruction set, 0 if it lacks it or there is none by that number.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_isa_is_available(isa: u32) -> u32 {
+    ISAS.iter().any(|&(known, number, _)| number as u32 == isa && known.is_available()).into()
+}
+
+/// The name of an instruction set, as ADAMANT_ISA takes it; null if there is none by that number.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_isa_name(isa: u32) -> *const c_char {
+    let found = ISAS.iter().find(|&&(_, number, _)| number as u32 == isa);
+    found.map_or(ptr::null(), |(.., name)| name.as_ptr())
+}
+
+/// The most threads of a pool.
+const MOST_THREADS: usize = 1024;
+
+/// Starts a pool of `threads` threads, 1 to 1024, and writes its handle to `*pool`; any number of
+/// threads may use it at once. A child of fork() must not use it: threads do not survive that.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_OUT_OF_RANGE for threads,
+/// ADAMANT_NO_THREADS if the system has none to give.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_pool_new(
+    threads: usize,
+    pool: *mut *mut adamant_pool,
+) -> adamant_status {
+    guarded(|| {
+        check_pointer(pool, "pool")?;
+        if !(1..=MOST_THREADS).contains(&threads) {
+            refuse!(ADAMANT_OUT_OF_RANGE, "threads is {threads}, but must be 1 to {MOST_THREADS}");
+        }
+        match ThreadPoolBuilder::new().num_threads(threads).build() {
+            // SAFETY: the caller's promise.
+            Ok(found) => unsafe { put(pool, "pool", Box::into_raw(Box::new(adamant_pool(found)))) },
+            Err(error) => refuse!(ADAMANT_NO_THREADS, "{threads} threads: {error}"),
+        }
+    })
+}
+
+/// The number of threads of a pool; 0 if `pool` is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_pool_threads(pool: *const adamant_pool) -> usize {
+    // SAFETY: null, or a live pool: the caller's promise.
+    let pool = unsafe { pool.as_ref() };
+    pool.map_or(0, |pool| pool.0.current_num_threads())
+}
+
+/// Ends the threads of a pool and frees it; no call may be using it. Null does nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_pool_free(pool: *mut adamant_pool) {
+    // SAFETY: null, or from `adamant_pool_new` and freed once: the caller's promise.
+    unsafe { free(pool) }
+}
+
+/// Frees what `Box::into_raw` gave to C.
+///
+/// # Safety
+///
+/// The handle is null, or from `Box::into_raw`, and not used again.
+pub(super) unsafe fn free<T>(handle: *mut T) {
+    if !handle.is_null() && handle.is_aligned() {
+        guarded(|| {
+            // SAFETY: the caller's promise.
+            mem::drop(unsafe { Box::from_raw(handle) });
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,88 @@
+//! The C ABI of adamant, of which `include/adamant.h` is generated.
+//!
+//! The comments of everything here that has a name in C are those of the header, in its terms; the
+//! header begins with what holds for all functions. What they have in common in Rust:
+//!
+//! - every function is one closure in `status::guarded`, which turns errors and panics into statuses;
+//! - structs of the caller are copied, by the size that they say they have (`versioned.rs`);
+//! - arrays of the caller become slices in `memory.rs` alone, after all checks of the call.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+#![allow(clippy::missing_safety_doc, reason = "the header begins with what a caller promises")]
+
+// Apart, in the order in which their functions stand in the header.
+mod status;
+
+mod hyper;
+
+mod exec;
+
+mod dense;
+
+mod norm;
+
+mod moments;
+
+mod rows;
+
+mod dense_equivalent;
+
+mod buffer;
+
+mod memory;
+mod versioned;
+
+pub use buffer::*;
+pub use dense::*;
+pub use dense_equivalent::*;
+pub use exec::*;
+pub use hyper::*;
+pub use memory::{adamant_array, adamant_type};
+pub use moments::*;
+pub use norm::*;
+pub use rows::*;
+pub use status::{adamant_last_error, adamant_status};
+
+#[cfg(test)]
+#[path = "../tests/allocations.rs"]
+mod allocations;
+#[cfg(test)]
+#[path = "../tests/bits.rs"]
+mod bits;
+// What the tests have in common with those of the core.
+#[cfg(test)]
+#[path = "../../../tests/support/mod.rs"]
+mod support;
+
+use core::ffi::c_char;
+
+/// The version of this header. Until 1.0 a change of the minor version may break callers, after it
+/// one of the major version.
+pub const ADAMANT_VERSION_MAJOR: u32 = 0;
+/// See `ADAMANT_VERSION_MAJOR`.
+pub const ADAMANT_VERSION_MINOR: u32 = 1;
+/// See `ADAMANT_VERSION_MAJOR`.
+pub const ADAMANT_VERSION_PATCH: u32 = 0;
+
+const _: () = {
+    const fn is(text: &str, number: u32) -> bool {
+        matches!(u32::from_str_radix(text, 10), Ok(found) if found == number)
+    }
+    assert!(is(env!("CARGO_PKG_VERSION_MAJOR"), ADAMANT_VERSION_MAJOR));
+    assert!(is(env!("CARGO_PKG_VERSION_MINOR"), ADAMANT_VERSION_MINOR));
+    assert!(is(env!("CARGO_PKG_VERSION_PATCH"), ADAMANT_VERSION_PATCH));
+};
+
+/// # Version
+///
+/// The version of the library: `(major << 16) | (minor << 8) | patch`.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_version() -> u32 {
+    ADAMANT_VERSION_MAJOR << 16 | ADAMANT_VERSION_MINOR << 8 | ADAMANT_VERSION_PATCH
+}
+
+/// The version of the library as text, such as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_version_string() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}

@@ -1,0 +1,365 @@
+//! What moments an optimizer keeps, and moments of 8 bits.
+
+use core::ffi::c_char;
+
+use half::bf16;
+
+use super::{
+    exec::put,
+    hyper::{WithRowRule, WithRule, adamant_hyper, with_row_rule, with_rule},
+    memory::{Claims, Place, adamant_array, adamant_type, type_of},
+    status::{Failure, adamant_status, guarded, refuse},
+    versioned::{self, check_pointer, versioned},
+};
+use adamant::{Q8, RowRule, Rule};
+
+/// A moment of an optimizer, as `adamant_describe_moment` finds it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_moment {
+    /// `sizeof(adamant_moment)`.
+    pub size: usize,
+    /// The number of elements; 0 if the hyper-parameters do without the moment.
+    pub len: usize,
+    /// The bytes of its elements.
+    pub bytes: usize,
+    /// The number of its scales, each a float, in ADAMANT_Q8; 0 in other types.
+    pub scales: usize,
+    /// What each element is before the first step.
+    pub start: f64,
+    /// Whether it is an average or sum of squares: in ADAMANT_Q8 those are ADAMANT_Q8_SQUARES, the
+    /// others ADAMANT_Q8_SIGNED.
+    pub holds_squares: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Its name, as in PyTorch's checkpoints, with a zero at the end.
+    pub name: [c_char; 32],
+}
+
+versioned!(adamant_moment: scales, start, holds_squares, name);
+
+/// The two formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a
+/// scale in float, and a code of 8 bits for each element. With e the 4 bits of exponent of a code, and
+/// f the bits below, a signed code stands for +-scale * (2^(e-15) * (1 + f/8) - 2^-15), and one of
+/// squares for (scale * (2^(e-15) * (1 + f/16) - 2^-15))^2.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_q8 {
+    /// Numbers of either sign: a bit of sign, 4 of exponent, 3 below.
+    ADAMANT_Q8_SIGNED = 0,
+    /// Numbers that are not negative, averages of squares: 4 bits of exponent, 4 below.
+    ADAMANT_Q8_SQUARES = 1,
+}
+
+/// Counts the moments of an optimizer.
+struct CountMoments;
+
+impl WithRowRule for CountMoments {
+    type Output = usize;
+
+    fn run<R: RowRule>(self, _rule: R) -> Result<usize, Failure> {
+        Ok(R::ROW_MOMENT_NAMES.as_ref().len())
+    }
+}
+
+/// Describes a moment for a table of `rows` by `width` parameters, but for what depends on its type.
+struct Describe {
+    number: usize,
+    rows: usize,
+    width: usize,
+}
+
+impl WithRowRule for Describe {
+    type Output = adamant_moment;
+
+    fn run<R: RowRule>(self, rule: R) -> Result<adamant_moment, Failure> {
+        let Self { number, rows, width } = self;
+        rule.check_rule()?;
+        let names = R::ROW_MOMENT_NAMES;
+        let Some(&text) = names.as_ref().get(number) else {
+            let count = names.as_ref().len();
+            refuse!(
+                ADAMANT_OUT_OF_RANGE,
+                "moment is {number}, but the optimizer has {count}, from 0 on"
+            );
+        };
+        let Some(len) = rows.checked_mul(rule.moment_width(number, width)) else {
+            refuse!(ADAMANT_TOO_LARGE, "{rows} rows of {width} are more than memory can be");
+        };
+        let mut name = [0; 32];
+        for (to, &from) in name[..31].iter_mut().zip(text.as_bytes()) {
+            *to = from as c_char;
+        }
+        let start = rule.moment_start(number);
+        let size = size_of::<adamant_moment>();
+        Ok(adamant_moment { size, len, start, name, ..adamant_moment::NONE })
+    }
+}
+
+/// The format of a moment of 8 bits.
+struct FormatOf(usize);
+
+impl WithRule for FormatOf {
+    type Output = Q8;
+
+    fn run<R: Rule>(self, rule: R) -> Result<Q8, Failure> {
+        Ok(if rule.holds_squares(self.0) { Q8::Squares } else { Q8::Signed })
+    }
+}
+
+impl adamant_moment {
+    const NONE: Self = Self {
+        size: size_of::<Self>(),
+        len: 0,
+        bytes: 0,
+        scales: 0,
+        start: 0.0,
+        holds_squares: 0,
+        reserved: 0,
+        name: [0; 32],
+    };
+}
+
+/// What a moment is, in a type, for a table; a tensor is a table of one row.
+fn describe(
+    hyper: &adamant_hyper,
+    number: usize,
+    element: adamant_type,
+    rows: usize,
+    width: usize,
+) -> Result<(adamant_moment, Q8), Failure> {
+    use adamant_type::*;
+    let moment = with_row_rule(hyper, Describe { number, rows, width })?;
+    let is_row_wise = hyper.is_for_rows();
+    let format = match is_row_wise {
+        // The second is the one that Adam has.
+        true => {
+            if number == 1 {
+                Q8::Squares
+            } else {
+                Q8::Signed
+            }
+        }
+        false => with_rule(hyper, FormatOf(number))?,
+    };
+    match element {
+        ADAMANT_F32 | ADAMANT_F64 => {}
+        ADAMANT_BF16 | ADAMANT_Q8 if !is_row_wise => {}
+        other => refuse!(ADAMANT_TYPE_MISMATCH, "type is {other:?}, which no moment is kept in"),
+    }
+    let scales = if element == ADAMANT_Q8 { Q8::scales(moment.len) } else { 0 };
+    let bytes = moment.len.checked_mul(element.bytes());
+    let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
+        refuse!(ADAMANT_TOO_LARGE, "{rows} rows of {width} are more than memory can be");
+    };
+    let holds_squares = (format == Q8::Squares).into();
+    Ok((adamant_moment { bytes, scales, holds_squares, ..moment }, format))
+}
+
+/// # Moments
+///
+/// Writes to `*count` the number of moments of an optimizer, those included that its hyper-parameters
+/// do without.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE and
+/// ADAMANT_UNKNOWN_VALUE for hyper.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_moment_count(
+    hyper: *const adamant_hyper,
+    count: *mut usize,
+) -> adamant_status {
+    guarded(|| {
+        let mut room = None;
+        // SAFETY: the caller's promise, here and below.
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut Claims::new())? };
+        let found = with_row_rule(hyper, CountMoments)?;
+        // SAFETY: the caller's promise.
+        unsafe { put(count, "count", found) }
+    })
+}
+
+/// Describes a moment, by its position, of a table of `rows` by `width` parameters, kept in `type`:
+/// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
+/// `size` is `sizeof(adamant_moment)`.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for either
+/// struct, ADAMANT_UNKNOWN_VALUE and ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for
+/// number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_describe_moment(
+    hyper: *const adamant_hyper,
+    number: usize,
+    r#type: u32,
+    rows: usize,
+    width: usize,
+    moment: *mut adamant_moment,
+    size: usize,
+) -> adamant_status {
+    guarded(|| {
+        let mut room = None;
+        // SAFETY: the caller's promise, here and below.
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut Claims::new())? };
+        let element = type_of(r#type, Place::of(&"the moment"))?;
+        let (found, _) = describe(hyper, number, element, rows, width)?;
+        // SAFETY: the caller's promise.
+        unsafe { versioned::write(moment, size, "moment", found) }
+    })
+}
+
+/// Fills a moment, by its position, with what it is before the first step. `scales` is for a moment in
+/// ADAMANT_Q8, and null for any other.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_STRUCT_SIZE, ADAMANT_UNKNOWN_VALUE and
+/// ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
+/// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the hyper-parameters do
+/// without.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_fill_moment(
+    hyper: *const adamant_hyper,
+    number: usize,
+    moment: *const adamant_array,
+    scales: *const adamant_array,
+) -> adamant_status {
+    guarded(|| {
+        use adamant_type::*;
+        let (mut claims, mut room) = (Claims::new(), None);
+        // SAFETY: the structs are what the caller promises, here and below.
+        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut claims)? };
+        check_pointer(moment, "moment")?;
+        // SAFETY: the caller's promise.
+        let moment = unsafe { moment.read() };
+        let scales = match scales.is_null() {
+            true => adamant_array::NONE,
+            false => {
+                check_pointer(scales, "scales")?;
+                // SAFETY: the caller's promise.
+                unsafe { scales.read() }
+            }
+        };
+        let element = claims.claim(&moment, true, Place::of(&"moment"))?;
+        if claims.claim(&scales, true, Place::of(&"scales"))? != ADAMANT_NONE {
+            scales.expect(ADAMANT_F32, Place::of(&"scales"))?;
+        }
+        claims.check()?;
+        if element == ADAMANT_NONE {
+            return Ok(());
+        }
+        let (described, format) = describe(hyper, number, element, 1, moment.len)?;
+        if described.len != moment.len && !hyper.is_for_rows() {
+            refuse!(
+                ADAMANT_UNUSED_MOMENT,
+                "moment {number} has {} elements, but these hyper-parameters do without",
+                moment.len
+            );
+        }
+        if described.scales != scales.len {
+            refuse!(
+                ADAMANT_SCALES_MISMATCH,
+                "moment {number} has {} scales, but its elements need {}",
+                scales.len,
+                described.scales
+            );
+        }
+        let start = described.start;
+        // SAFETY: claimed with these types, apart, and made a slice once.
+        unsafe {
+            match element {
+                ADAMANT_F32 => moment.slice_mut::<f32>().fill(start as f32),
+                ADAMANT_F64 => moment.slice_mut::<f64>().fill(start),
+                ADAMANT_BF16 => moment.slice_mut::<bf16>().fill(bf16::from_f64(start)),
+                _ => {
+                    let (codes, scales) = (moment.slice_mut::<u8>(), scales.slice_mut());
+                    let block = [start as f32; 256];
+                    for (codes, scale) in codes.chunks_mut(block.len()).zip(scales.chunks_mut(1)) {
+                        format.encode(&block[..codes.len()], codes, scale)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The number of scales of `len` elements in ADAMANT_Q8: one for each 256, the last for fewer.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_q8_scales(len: usize) -> usize {
+    Q8::scales(len)
+}
+
+fn format_of(number: u32) -> Result<Q8, Failure> {
+    const SIGNED: u32 = adamant_q8::ADAMANT_Q8_SIGNED as u32;
+    const SQUARES: u32 = adamant_q8::ADAMANT_Q8_SQUARES as u32;
+    match number {
+        SIGNED => Ok(Q8::Signed),
+        SQUARES => Ok(Q8::Squares),
+        other => refuse!(ADAMANT_UNKNOWN_VALUE, "format is {other}, which is no adamant_q8"),
+    }
+}
+
+/// Turns values into codes and scales, each rounded to the nearest. `format` is one of `adamant_q8`;
+/// `values` is ADAMANT_F32, `codes` ADAMANT_Q8 and as long, `scales` ADAMANT_F32. A block with a number
+/// that is not finite (or is negative, for ADAMANT_Q8_SQUARES) becomes NaN.
+///
+/// ADAMANT_UNKNOWN_VALUE for format; ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH and those of every
+/// call for the arrays.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_q8_encode(
+    format: u32,
+    values: *const adamant_array,
+    codes: *const adamant_array,
+    scales: *const adamant_array,
+) -> adamant_status {
+    guarded(|| {
+        let format = format_of(format)?;
+        // SAFETY: the arrays are what the caller promises; made slices once.
+        unsafe {
+            let [values, codes, scales] = claim_q8([values, codes, scales], [false, true, true])?;
+            Ok(format.encode(values.slice(), codes.slice_mut(), scales.slice_mut())?)
+        }
+    })
+}
+
+/// Turns codes and scales into values; the arguments are those of `adamant_q8_encode`.
+///
+/// Mistakes: as `adamant_q8_encode`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_q8_decode(
+    format: u32,
+    codes: *const adamant_array,
+    scales: *const adamant_array,
+    values: *const adamant_array,
+) -> adamant_status {
+    guarded(|| {
+        let format = format_of(format)?;
+        // SAFETY: the arrays are what the caller promises; made slices once.
+        unsafe {
+            let [values, codes, scales] = claim_q8([values, codes, scales], [true, false, false])?;
+            Ok(format.decode(codes.slice(), scales.slice(), values.slice_mut())?)
+        }
+    })
+}
+
+/// Copies of the arrays of a conversion, values, codes and scales, checked.
+///
+/// # Safety
+///
+/// Each pointer is null, misaligned, or to an array.
+unsafe fn claim_q8(
+    arrays: [*const adamant_array; 3],
+    written: [bool; 3],
+) -> Result<[adamant_array; 3], Failure> {
+    use adamant_type::*;
+    let mut claims = Claims::new();
+    let mut found = [adamant_array::NONE; 3];
+    let kinds = [(&"values", ADAMANT_F32), (&"codes", ADAMANT_Q8), (&"scales", ADAMANT_F32)];
+    for (at, (name, element)) in kinds.into_iter().enumerate() {
+        check_pointer(arrays[at], name)?;
+        // SAFETY: not null, aligned, and so an array: the caller's promise.
+        found[at] = unsafe { arrays[at].read() };
+        if claims.claim(&found[at], written[at], Place::of(name))? != ADAMANT_NONE {
+            found[at].expect(element, Place::of(name))?;
+        }
+    }
+    claims.check()?;
+    Ok(found)
+}

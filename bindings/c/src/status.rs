@@ -1,0 +1,265 @@
+//! Statuses, and the message that goes with each.
+
+use core::{
+    cell::Cell,
+    ffi::c_char,
+    fmt::{self, Write},
+    panic::AssertUnwindSafe,
+};
+use std::panic::catch_unwind;
+
+use adamant::{Error, Outcome};
+
+/// What a call returns. Whatever is not `ADAMANT_OK` or `ADAMANT_LEFT_OUT` is a mistake: nothing was
+/// written, and `adamant_last_error` tells what to mend.
+///
+/// Later versions may add some.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_status {
+    /// All was done.
+    ADAMANT_OK = 0,
+    /// No mistake: the step was left out, since the norm of the gradients in `adamant_pass` is not
+    /// finite. It is not to be counted.
+    ADAMANT_LEFT_OUT = 1,
+
+    /// A pointer is null.
+    ADAMANT_NULL_POINTER = 2,
+    /// A pointer is not aligned for its type.
+    ADAMANT_MISALIGNED = 3,
+    /// An array is larger than memory can be.
+    ADAMANT_TOO_LARGE = 4,
+    /// An array that is written overlaps another one of the call.
+    ADAMANT_OVERLAP = 5,
+    /// A number stands for no value of its enum, or is no flag.
+    ADAMANT_UNKNOWN_VALUE = 6,
+    /// A struct is of no size that a version of this library knows.
+    ADAMANT_STRUCT_SIZE = 7,
+    /// Arrays are of types that do not go together.
+    ADAMANT_TYPE_MISMATCH = 8,
+    /// The function is not for this optimizer.
+    ADAMANT_UNSUPPORTED = 9,
+    /// A number is outside its range.
+    ADAMANT_OUT_OF_RANGE = 10,
+    /// A handle is in use by another thread.
+    ADAMANT_BUSY = 11,
+    /// There is not enough memory.
+    ADAMANT_OUT_OF_MEMORY = 12,
+    /// The threads of a pool could not be started.
+    ADAMANT_NO_THREADS = 13,
+    /// A defect of this library: please report the message. What the call was to write may be
+    /// written in part.
+    ADAMANT_PANICKED = 14,
+    /// A mistake that has no status of its own: the message tells which.
+    ADAMANT_OTHER = 15,
+
+    /// An array is not as long as its tensor's parameters.
+    ADAMANT_LENGTH_MISMATCH = 32,
+    /// A moment was passed that the hyper-parameters do without.
+    ADAMANT_UNUSED_MOMENT = 33,
+    /// A moment of 8 bits has not one scale for each 256 elements.
+    ADAMANT_SCALES_MISMATCH = 34,
+    /// A table has rows of no parameters.
+    ADAMANT_ZERO_WIDTH = 35,
+    /// The parameters of a table are no whole number of rows.
+    ADAMANT_TABLE_SHAPE = 36,
+    /// A moment of a table is not as long as its rows need.
+    ADAMANT_MOMENT_MISMATCH = 37,
+    /// A table has not as many rows as its `adamant_dense_equivalent`.
+    ADAMANT_ROW_COUNT_MISMATCH = 38,
+    /// A state and its rows have not taken the same steps. (Reserved: no function keeps both.)
+    ADAMANT_STEP_MISMATCH = 39,
+    /// A gradient's rows are wider or narrower than those of the table.
+    ADAMANT_WIDTH_MISMATCH = 40,
+    /// The rows of a gradient overlap.
+    ADAMANT_STRIDE_TOO_SMALL = 41,
+    /// The values of a gradient are not as many as its indices need.
+    ADAMANT_VALUES_MISMATCH = 42,
+    /// A row index is negative or beyond the table.
+    ADAMANT_ROW_OUT_OF_RANGE = 43,
+    /// A call has more indices for a larger table than can be put in order.
+    ADAMANT_TOO_MANY_ROWS = 44,
+    /// A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
+    ADAMANT_HYPER_PARAMETER = 45,
+    /// A constant of the step is too large for the type of the step.
+    ADAMANT_CONSTANT_OVERFLOW = 46,
+    /// The step count is 0; the first step is 1.
+    ADAMANT_ZERO_STEP = 47,
+    /// A state has taken 2^64 - 1 steps, and can't count another.
+    ADAMANT_STEP_OVERFLOW = 48,
+    /// The environment variable ADAMANT_ISA names no instruction set.
+    ADAMANT_UNKNOWN_ISA = 49,
+    /// This CPU lacks the instruction set that was asked for.
+    ADAMANT_ISA_UNAVAILABLE = 50,
+}
+
+impl From<Outcome> for adamant_status {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Taken => Self::ADAMANT_OK,
+            Outcome::LeftOut => Self::ADAMANT_LEFT_OUT,
+        }
+    }
+}
+
+/// Why a call was refused. Its message is this thread's last error already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure(adamant_status);
+
+impl Failure {
+    /// Takes down the message.
+    #[cold]
+    pub(super) fn new(status: adamant_status, message: fmt::Arguments<'_>) -> Self {
+        let mut text = Message { bytes: [0; MESSAGE], len: 0 };
+        // Whatever does not fit is left out, which is no error.
+        let _ = text.write_fmt(message);
+        LAST.set(text.bytes);
+        Self(status)
+    }
+}
+
+impl From<Error> for Failure {
+    #[cold]
+    fn from(error: Error) -> Self {
+        use adamant_status::*;
+        let status = match error {
+            Error::LengthMismatch { .. } => ADAMANT_LENGTH_MISMATCH,
+            Error::UnusedMoment { .. } => ADAMANT_UNUSED_MOMENT,
+            Error::ScalesMismatch { .. } => ADAMANT_SCALES_MISMATCH,
+            Error::ZeroWidth => ADAMANT_ZERO_WIDTH,
+            Error::TableShape { .. } => ADAMANT_TABLE_SHAPE,
+            Error::MomentMismatch { .. } => ADAMANT_MOMENT_MISMATCH,
+            Error::RowCountMismatch { .. } => ADAMANT_ROW_COUNT_MISMATCH,
+            Error::StepMismatch { .. } => ADAMANT_STEP_MISMATCH,
+            Error::WidthMismatch { .. } => ADAMANT_WIDTH_MISMATCH,
+            Error::StrideTooSmall { .. } => ADAMANT_STRIDE_TOO_SMALL,
+            Error::ValuesMismatch { .. } => ADAMANT_VALUES_MISMATCH,
+            Error::RowOutOfRange { .. } => ADAMANT_ROW_OUT_OF_RANGE,
+            Error::TooManyRows { .. } => ADAMANT_TOO_MANY_ROWS,
+            // Names come from Rust's callers only.
+            Error::HyperParameter { .. }
+            | Error::UnknownSetting { .. }
+            | Error::WrongSetting { .. }
+            | Error::UnknownOptimizer { .. } => ADAMANT_HYPER_PARAMETER,
+            Error::ConstantOverflow { .. } => ADAMANT_CONSTANT_OVERFLOW,
+            Error::ZeroStep => ADAMANT_ZERO_STEP,
+            Error::StepOverflow => ADAMANT_STEP_OVERFLOW,
+            Error::UnknownIsa { .. } => ADAMANT_UNKNOWN_ISA,
+            Error::IsaUnavailable { .. } => ADAMANT_ISA_UNAVAILABLE,
+            Error::ThreadCount { .. } => ADAMANT_OUT_OF_RANGE,
+            Error::NoThreads { .. } => ADAMANT_NO_THREADS,
+            Error::NormsMismatch { .. } => ADAMANT_LENGTH_MISMATCH,
+            _ => ADAMANT_OTHER,
+        };
+        Self::new(status, format_args!("{error}"))
+    }
+}
+
+/// Refuses the call: a status, and the message as in `format!`. `Failure` and `adamant_status` must be in
+/// scope: a test or a fuzz target has this crate as a module, so that no path to them is the same everywhere.
+macro_rules! refuse {
+    ($status:ident, $($message:tt)+) => {
+        return Err(Failure::new(adamant_status::$status, format_args!($($message)+)))
+    };
+}
+pub(super) use refuse;
+
+/// The longest message, with the zero that ends it.
+const MESSAGE: usize = 512;
+
+thread_local! {
+    /// Without a destructor, so that it lives as long as its thread.
+    static LAST: Cell<[u8; MESSAGE]> = const { Cell::new([0; MESSAGE]) };
+}
+
+/// A text that ends with at least one zero.
+struct Message {
+    bytes: [u8; MESSAGE],
+    len: usize,
+}
+
+impl Write for Message {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.bytes[self.len..MESSAGE - 1];
+        let fits = (0..=text.len().min(room.len())).rfind(|&end| text.is_char_boundary(end));
+        let fits = fits.unwrap_or(0);
+        room[..fits].copy_from_slice(&text.as_bytes()[..fits]);
+        self.len += fits;
+        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// Runs what a function does, and turns whatever comes of it into a status.
+pub(super) fn guarded<S: Into<adamant_status>>(
+    run: impl FnOnce() -> Result<S, Failure>,
+) -> adamant_status {
+    // Nothing that the closure leaves half done is seen again, but a handle's inside, which its lock
+    // marks.
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(outcome)) => outcome.into(),
+        Ok(Err(Failure(status))) => status,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or(panic.downcast_ref::<String>().map(String::as_str));
+            let text = text.unwrap_or("no message");
+            Failure::new(adamant_status::ADAMANT_PANICKED, format_args!("panicked: {text}")).0
+        }
+    }
+}
+
+impl From<()> for adamant_status {
+    fn from((): ()) -> Self {
+        Self::ADAMANT_OK
+    }
+}
+
+/// # The last error
+///
+/// The message of the last call on this thread that was refused; empty if none was. It names the
+/// argument and the numbers, in at most 511 bytes of UTF-8.
+///
+/// The memory is the library's: it holds the message until another call on this thread is refused, or
+/// the thread ends. Calls that succeed leave it as it is.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_last_error() -> *const c_char {
+    LAST.with(|last| last.as_ptr().cast_const().cast())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    fn message() -> String {
+        // SAFETY: a text of this thread, which ends with a zero.
+        let text = unsafe { CStr::from_ptr(adamant_last_error()) };
+        text.to_str().expect("UTF-8").to_owned()
+    }
+
+    #[test]
+    fn a_panic_is_a_status_with_its_message() {
+        let status = guarded(|| -> Result<(), Failure> { panic!("at {}", 7) });
+        assert_eq!(status, adamant_status::ADAMANT_PANICKED);
+        assert_eq!(message(), "panicked: at 7");
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_is_cut_between_letters() {
+        let long = "é".repeat(400);
+        let status = guarded(|| -> Result<(), Failure> { refuse!(ADAMANT_BUSY, "x{long}") });
+        assert_eq!(status, adamant_status::ADAMANT_BUSY);
+        assert_eq!(message(), format!("x{}", "é".repeat(255)));
+        let status = guarded(|| -> Result<(), Failure> { refuse!(ADAMANT_BUSY, "{long}") });
+        assert_eq!(status, adamant_status::ADAMANT_BUSY);
+        assert_eq!(message(), "é".repeat(255));
+    }
+
+    #[test]
+    fn each_thread_has_its_own_message() {
+        let refused = || guarded(|| -> Result<(), Failure> { refuse!(ADAMANT_BUSY, "here") });
+        refused();
+        assert_eq!(std::thread::spawn(message).join().expect("a message"), "");
+        assert_eq!(message(), "here");
+    }
+}

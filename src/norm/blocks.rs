@@ -1,0 +1,158 @@
+//! Sums over a block of gradients.
+
+use half::{bf16, f16};
+use pulp::{Simd, WithSimd};
+
+use super::NormOrder;
+use crate::{element::Narrow, lanes::TILE, words::Words};
+
+/// Elements that are summed up one after the other.
+pub(super) const BLOCK: usize = 4096;
+/// Partial sums: element j of a block belongs to sum j modulo this.
+const SUMS: usize = 32;
+
+/// Private, so that [`Element`](crate::Element) is sealed.
+pub trait Summed: Copy + Send + Sync + 'static {
+    /// Adds the squares of a block, each times the square of `scale`, to some sums.
+    fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]);
+
+    /// Adds the absolute values of a block to some sums.
+    fn add_absolutes<S: Simd>(simd: S, block: &[Self], sums: &mut [f64; SUMS]);
+
+    /// The largest absolute value of a block; NaN if it has one.
+    fn largest<S: Simd>(simd: S, block: &[Self]) -> f64;
+}
+
+/// Adds a term for each element: of its own sums, so that they stay in registers.
+macro_rules! add {
+    ($block:ident, $sums:ident, $value:ident => $term:expr) => {
+        let (chunks, rest) = $block.as_chunks::<SUMS>();
+        let mut gathered = *$sums;
+        for chunk in chunks {
+            for i in 0..SUMS {
+                let $value = f64::from(chunk[i]);
+                gathered[i] += $term;
+            }
+        }
+        *$sums = gathered;
+        for (sum, &value) in $sums.iter_mut().zip(rest) {
+            let $value = f64::from(value);
+            *sum += $term;
+        }
+    };
+}
+
+/// Without the sign, floats are in the order of their bits: NaN above infinity above all numbers.
+macro_rules! largest {
+    ($float:ty, $bits:ty) => {
+        #[inline(always)]
+        fn largest<S: Simd>(_simd: S, block: &[Self]) -> f64 {
+            let (chunks, rest) = block.as_chunks::<SUMS>();
+            let mut most = [0; SUMS];
+            for chunk in chunks {
+                for i in 0..SUMS {
+                    most[i] = most[i].max(chunk[i].to_bits() & (<$bits>::MAX >> 1));
+                }
+            }
+            for (most, value) in most.iter_mut().zip(rest) {
+                *most = (*most).max(value.to_bits() & (<$bits>::MAX >> 1));
+            }
+            let mut largest: $bits = 0;
+            for most in most {
+                largest = largest.max(most);
+            }
+            let largest = f64::from(<$float>::from_bits(largest));
+            if largest.is_nan() { f64::NAN } else { largest }
+        }
+    };
+}
+
+macro_rules! summed {
+    ($float:ty, $bits:ty) => {
+        impl Summed for $float {
+            #[inline(always)]
+            fn add_squares<S: Simd>(_simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
+                add!(block, sums, value => {
+                    let value = value * scale;
+                    value * value
+                });
+            }
+
+            #[inline(always)]
+            fn add_absolutes<S: Simd>(_simd: S, block: &[Self], sums: &mut [f64; SUMS]) {
+                add!(block, sums, value => value.abs());
+            }
+
+            largest!($float, $bits);
+        }
+    };
+}
+
+/// As `f32`, widened a tile at a time.
+macro_rules! half_summed {
+    ($half:ty) => {
+        impl Summed for $half {
+            #[inline(always)]
+            fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
+                let mut tile = [0.0; TILE];
+                for block in block.chunks(TILE) {
+                    let wide = widen(simd, block, &mut tile);
+                    f32::add_squares(simd, wide, scale, sums);
+                }
+            }
+
+            #[inline(always)]
+            fn add_absolutes<S: Simd>(simd: S, block: &[Self], sums: &mut [f64; SUMS]) {
+                let mut tile = [0.0; TILE];
+                for block in block.chunks(TILE) {
+                    f32::add_absolutes(simd, widen(simd, block, &mut tile), sums);
+                }
+            }
+
+            largest!($half, u16);
+        }
+    };
+}
+
+summed!(f32, u32);
+summed!(f64, u64);
+half_summed!(bf16);
+half_summed!(f16);
+
+#[inline(always)]
+fn widen<'a, S: Simd, E: Narrow>(simd: S, block: &[E], tile: &'a mut [f32; TILE]) -> &'a [f32] {
+    let (wide, lanes) = (&mut tile[..block.len()], Words::<S>::LANES);
+    for (wide, narrow) in wide.chunks_mut(lanes).zip(block.chunks(lanes)) {
+        E::widen(simd, narrow).write(wide);
+    }
+    wide
+}
+
+/// The sum of a block, by the order of the norm.
+pub(super) struct OfBlock<'a, E> {
+    pub(super) values: &'a [E],
+    pub(super) order: NormOrder,
+    pub(super) scale: f64,
+}
+
+impl<E: Summed> WithSimd for OfBlock<'_, E> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        let mut sums = [0.0; SUMS];
+        match self.order {
+            NormOrder::Infinity => return E::largest(simd, self.values),
+            NormOrder::One => E::add_absolutes(simd, self.values, &mut sums),
+            NormOrder::Two => E::add_squares(simd, self.values, self.scale, &mut sums),
+        }
+        let mut half = SUMS / 2;
+        while half > 0 {
+            for i in 0..half {
+                sums[i] += sums[i + half];
+            }
+            half /= 2;
+        }
+        sums[0]
+    }
+}

@@ -1,0 +1,320 @@
+//! The shape of a sum: a binary tree over tensors, and then over blocks, that depends on their number
+//! alone. Threads take subtrees, which are put together in the order of the tree.
+
+use core::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::{
+    NormOrder,
+    blocks::{BLOCK, OfBlock},
+};
+use crate::{Element, Grad, Group, Tensor, Threads, array::GradArray, isa::Cpu, pieces};
+
+/// The most subtrees that are shared out: more than threads on any machine of today, and 12 KiB of stack.
+const MOST_SUBTREES: usize = 256;
+/// The subtrees that are aimed at.
+const SUBTREES: usize = 128;
+/// The least elements of a subtree that is worth a piece of its own.
+const LEAST: usize = 8 * BLOCK;
+/// Gradients that take as long to sum up as a dense step takes for one element: it moves 28 bytes for
+/// each in f32, where these are 4.
+const GRADS_PER_ELEMENT: usize = 4;
+
+/// A tensor that has gradients.
+pub(crate) trait Gradients: Sync {
+    /// Whether they are `f64`, or may be.
+    const ARE_F64: bool;
+
+    fn len(&self) -> usize;
+
+    /// [`Sum::of_blocks`] of the gradients.
+    fn sum_squares(&self, sum: Sum) -> f64;
+}
+
+impl<E: Element> Gradients for &[E] {
+    const ARE_F64: bool = size_of::<E>() == 8;
+
+    fn len(&self) -> usize {
+        <[E]>::len(self)
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        sum.of_blocks(self)
+    }
+}
+
+impl Gradients for Grad<'_> {
+    /// Some may be.
+    const ARE_F64: bool = true;
+
+    fn len(&self) -> usize {
+        Grad::len(self)
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        match &self.0 {
+            GradArray::F32(grad) => sum.of_blocks(grad),
+            GradArray::F64(grad) => sum.of_blocks(grad),
+            GradArray::Bf16(grad) => sum.of_blocks(grad),
+            GradArray::F16(grad) => sum.of_blocks(grad),
+            GradArray::F32ToZero(grad) => sum.of_blocks(grad),
+            GradArray::F64ToZero(grad) => sum.of_blocks(grad),
+            GradArray::Bf16ToZero(grad) => sum.of_blocks(grad),
+            GradArray::F16ToZero(grad) => sum.of_blocks(grad),
+        }
+    }
+}
+
+impl Gradients for Tensor<'_> {
+    const ARE_F64: bool = true;
+
+    fn len(&self) -> usize {
+        self.grad.len()
+    }
+
+    fn sum_squares(&self, sum: Sum) -> f64 {
+        self.grad.sum_squares(sum)
+    }
+}
+
+/// Tensors in a row.
+pub(crate) trait List: Sync {
+    type Item: Gradients;
+
+    fn count(&self) -> usize;
+
+    fn item(&self, index: usize) -> &Self::Item;
+}
+
+impl<T: Gradients> List for [T] {
+    type Item = T;
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn item(&self, index: usize) -> &T {
+        &self[index]
+    }
+}
+
+/// The tensors of all groups: how they are grouped decides nothing.
+impl<'x> List for [Group<'_, 'x>] {
+    type Item = Tensor<'x>;
+
+    fn count(&self) -> usize {
+        self.iter().map(|group| group.tensors.len()).sum()
+    }
+
+    fn item(&self, mut index: usize) -> &Tensor<'x> {
+        let mut groups = self;
+        while let [group, rest @ ..] = groups {
+            if index < group.tensors.len() || rest.is_empty() {
+                return &group.tensors[index];
+            }
+            (index, groups) = (index - group.tensors.len(), rest);
+        }
+        unreachable!("no index where there are no tensors")
+    }
+}
+
+/// A node of the tree: some tensors, or some blocks of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Node {
+    tensor: usize,
+    tensors: usize,
+    /// Of the tensor, where there is one.
+    block: usize,
+    blocks: usize,
+}
+
+impl Node {
+    const NONE: Self = Self { tensor: 0, tensors: 0, block: 0, blocks: 0 };
+
+    fn new<L: List + ?Sized>(all: &L, tensor: usize, tensors: usize) -> Self {
+        let blocks = if tensors == 1 { blocks(all.item(tensor)) } else { 0 };
+        Self { tensor, tensors, block: 0, blocks }
+    }
+
+    /// The two nodes below, if there are any.
+    fn split<L: List + ?Sized>(self, all: &L) -> Option<[Self; 2]> {
+        let Self { tensor, tensors, block, blocks } = self;
+        if tensors > 1 {
+            let left = tensors / 2;
+            return Some([
+                Self::new(all, tensor, left),
+                Self::new(all, tensor + left, tensors - left),
+            ]);
+        }
+        let left = blocks / 2;
+        let right = Self { block: block + left, blocks: blocks - left, ..self };
+        (left > 0).then_some([Self { blocks: left, ..self }, right])
+    }
+
+    fn is_whole_tensor<L: List + ?Sized>(self, all: &L) -> bool {
+        self.tensors == 1 && self.blocks == blocks(all.item(self.tensor))
+    }
+
+    /// The number of elements.
+    fn len<L: List + ?Sized>(self, all: &L) -> usize {
+        if self.tensors == 1 {
+            let rest = all.item(self.tensor).len() - self.block * BLOCK;
+            return rest.min(self.blocks.saturating_mul(BLOCK));
+        }
+        total(all, self.tensor..self.tensor + self.tensors)
+    }
+}
+
+fn blocks<T: Gradients>(tensor: &T) -> usize {
+    tensor.len().div_ceil(BLOCK)
+}
+
+/// Gradients may overlap, so that 32-bit numbers need not hold their number; nothing but the choice of
+/// pieces depends on it.
+fn total<L: List + ?Sized>(all: &L, tensors: Range<usize>) -> usize {
+    tensors.map(|tensor| all.item(tensor).len()).fold(0, usize::saturating_add)
+}
+
+/// The subtrees that are pieces, from left to right.
+struct Subtrees {
+    nodes: [Node; MOST_SUBTREES],
+    count: usize,
+}
+
+impl Subtrees {
+    fn new<L: List + ?Sized>(all: &L, len: usize) -> Self {
+        let mut found = Self { nodes: [Node::NONE; MOST_SUBTREES], count: 0 };
+        let root = Node::new(all, 0, all.count());
+        let mut limit = (len / SUBTREES).max(LEAST);
+        // A deep tree has small subtrees beside the large ones. Then there are fewer large ones.
+        while !found.collect(all, root, len, limit) {
+            found.count = 0;
+            limit = limit.saturating_mul(2);
+        }
+        found
+    }
+
+    /// Takes down the largest nodes of no more than `limit` elements; false if there are too many.
+    fn collect<L: List + ?Sized>(&mut self, all: &L, node: Node, len: usize, limit: usize) -> bool {
+        if len > limit
+            && let Some([left, right]) = node.split(all)
+        {
+            let (left_len, right_len) = (left.len(all), right.len(all));
+            return self.collect(all, left, left_len, limit)
+                && self.collect(all, right, right_len, limit);
+        }
+        let Some(place) = self.nodes.get_mut(self.count) else { return false };
+        *place = node;
+        self.count += 1;
+        true
+    }
+}
+
+/// A sum of squares or of absolute values, or the largest of these, by the order of the norm; of some
+/// blocks where it is a tensor's.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    order: NormOrder,
+    cpu: Cpu,
+    scale: f64,
+    block: usize,
+    blocks: usize,
+}
+
+impl Sum {
+    pub(super) fn new(order: NormOrder, cpu: Cpu, scale: f64) -> Self {
+        Self { order, cpu, scale, block: 0, blocks: 0 }
+    }
+
+    /// The sum of all tensors. `whole` takes that of each tensor, on any thread.
+    pub(super) fn of_tensors<L: List + ?Sized>(
+        self,
+        threads: Threads<'_>,
+        all: &L,
+        whole: &(dyn Fn(usize, f64) + Sync),
+    ) -> f64 {
+        if all.count() == 0 {
+            return 0.0;
+        }
+        let len = total(all, 0..all.count());
+        let elements = len / GRADS_PER_ELEMENT;
+        if !pieces::may_share(threads, elements) {
+            return self.of_node(all, Node::new(all, 0, all.count()), whole);
+        }
+        let subtrees = Subtrees::new(all, len);
+        let nodes = &subtrees.nodes[..subtrees.count];
+        let sums = Mutex::new([0.0; MOST_SUBTREES]);
+        pieces::run_indexed(threads, elements, nodes.len(), &|numbers| {
+            for number in numbers {
+                let sum = self.of_node(all, nodes[number], whole);
+                sums.lock().unwrap_or_else(PoisonError::into_inner)[number] = sum;
+            }
+        });
+        let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = nodes.iter().copied().zip(sums).peekable();
+        self.of_sums(all, Node::new(all, 0, all.count()), &mut sums, whole)
+    }
+
+    /// The sum of a node, on this thread.
+    fn of_node<L: List + ?Sized>(
+        self,
+        all: &L,
+        node: Node,
+        whole: &(dyn Fn(usize, f64) + Sync),
+    ) -> f64 {
+        if node.tensors > 1
+            && let Some([left, right]) = node.split(all)
+        {
+            return self.add(self.of_node(all, left, whole), self.of_node(all, right, whole));
+        }
+        let sum = Self { block: node.block, blocks: node.blocks, ..self };
+        let sum = all.item(node.tensor).sum_squares(sum);
+        if node.is_whole_tensor(all) {
+            whole(node.tensor, sum);
+        }
+        sum
+    }
+
+    /// The sum of a node from those of the subtrees, of which the first is the leftmost one below.
+    fn of_sums<L: List + ?Sized>(
+        self,
+        all: &L,
+        node: Node,
+        sums: &mut core::iter::Peekable<impl Iterator<Item = (Node, f64)>>,
+        whole: &(dyn Fn(usize, f64) + Sync),
+    ) -> f64 {
+        if let Some((_, sum)) = sums.next_if(|&(subtree, _)| subtree == node) {
+            return sum;
+        }
+        let Some([left, right]) = node.split(all) else { return 0.0 };
+        let left = self.of_sums(all, left, sums, whole);
+        let sum = self.add(left, self.of_sums(all, right, sums, whole));
+        if node.is_whole_tensor(all) {
+            whole(node.tensor, sum);
+        }
+        sum
+    }
+
+    /// The sum of the node's blocks out of the gradients of its tensor.
+    pub(crate) fn of_blocks<E: Element>(self, grads: &[E]) -> f64 {
+        let grads = &grads[self.block * BLOCK..];
+        self.of_some(&grads[..grads.len().min(self.blocks.saturating_mul(BLOCK))])
+    }
+
+    fn of_some<E: Element>(self, values: &[E]) -> f64 {
+        let blocks = values.len().div_ceil(BLOCK);
+        if blocks <= 1 {
+            return self.cpu.run(OfBlock { values, order: self.order, scale: self.scale });
+        }
+        let (left, right) = values.split_at(blocks / 2 * BLOCK);
+        self.add(self.of_some(left), self.of_some(right))
+    }
+
+    fn add(self, left: f64, right: f64) -> f64 {
+        match self.order {
+            NormOrder::One | NormOrder::Two => left + right,
+            NormOrder::Infinity if left > right || left.is_nan() => left,
+            NormOrder::Infinity => right,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What is kept from one call of a caller to its next, and how many helpers a call is worth.
+
+use super::{
+    process,
+    row::{LINGER, MOST_HELPERS, Owner},
+    sync::Time,
+};
+
+/// Elements of a dense step that are worth a thread, where threads are awake: from twice as many on, two
+/// threads were faster than one. From the table "Who does the work" in the design (Zen 3): 32 Ki
+/// elements, one call after the other, took .332 ns each with two threads, .493 with one.
+const SHARE_AWAKE: usize = 16 << 10;
+/// The same where threads sleep. From the same table: with pauses between calls, 64 Ki elements took
+/// 2.54 ns each with two threads and 1.92 with one, 128 Ki 1.79 and 1.96, 256 Ki 1.28 and 1.74.
+const SHARE_ASLEEP: usize = 64 << 10;
+/// Calls that must follow each other within [`LINGER`] before a small one wakes threads, which will then
+/// be awake for the next. A training step that makes a few calls, one after the other, is not enough.
+const CALLS_IN_A_ROW: u32 = 4;
+
+/// The least elements of a call that is shared.
+pub(super) const LEAST_SHARED: usize = 2 * SHARE_AWAKE;
+
+/// A caller's row, and what is known of its last calls.
+pub(super) struct Caller {
+    pub(super) owner: Owner,
+    /// The process that it was made in.
+    process: u32,
+    /// When the last call ended.
+    ended: Option<Time>,
+    /// Whether it had helpers.
+    helped: bool,
+    /// Calls up to now that followed each other at once.
+    in_a_row: u32,
+}
+
+impl Caller {
+    pub(super) fn new() -> Self {
+        let process = process::id();
+        Self { owner: Owner::new(), process, ended: None, helped: false, in_a_row: 0 }
+    }
+
+    pub(super) fn is_of_this_process(&self) -> bool {
+        self.process == process::id()
+    }
+
+    /// The number of helpers that a call is worth. `threads` gives the number of threads of the pool, the
+    /// calling one among them; it is asked only if the call is worth a helper, since it may create them.
+    pub(super) fn begin(&mut self, elements: usize, threads: impl FnOnce(&Self) -> usize) -> usize {
+        let follows_at_once = self.ended.is_some_and(|ended| ended.is_within(LINGER));
+        self.in_a_row = if follows_at_once { self.in_a_row.saturating_add(1) } else { 0 };
+        let is_awake = follows_at_once && (self.helped || self.in_a_row >= CALLS_IN_A_ROW);
+        let is_worth_it = helpers(elements, usize::MAX, is_awake) > 0;
+        let helpers = if is_worth_it { helpers(elements, threads(self), is_awake) } else { 0 };
+        self.helped = helpers > 0;
+        helpers
+    }
+
+    pub(super) fn end(&mut self) {
+        self.ended = Some(Time::now());
+    }
+}
+
+/// The number of helpers that a call is worth, by one of so many threads.
+pub(super) fn helpers(elements: usize, threads: usize, is_awake: bool) -> usize {
+    let share = if is_awake { SHARE_AWAKE } else { SHARE_ASLEEP };
+    (elements / share).min(threads).saturating_sub(1).min(MOST_HELPERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Duration};
+
+    use super::{Caller, LEAST_SHARED, helpers};
+
+    #[test]
+    fn sleeping_threads_are_asked_later_than_those_that_are_awake() {
+        assert_eq!(helpers(LEAST_SHARED - 1, 64, true), 0);
+        assert_eq!(helpers(LEAST_SHARED, 64, true), 1);
+        assert_eq!(helpers((128 << 10) - 1, 64, false), 0);
+        assert_eq!(helpers(128 << 10, 64, false), 1);
+        assert_eq!(helpers(usize::MAX, 64, false), 63);
+        assert_eq!(helpers(usize::MAX, usize::MAX, false), super::MOST_HELPERS);
+        assert_eq!(helpers(usize::MAX, 1, true), 0);
+        assert_eq!(helpers(usize::MAX, 0, true), 0);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "there, calls are far apart")]
+    fn small_calls_ask_for_helpers_once_several_have_followed_each_other() {
+        let mut caller = Caller::new();
+        let mut call = |pause: u64| {
+            thread::sleep(Duration::from_millis(pause));
+            let helpers = caller.begin(LEAST_SHARED, |_| 2);
+            caller.end();
+            helpers
+        };
+        assert_eq!(call(0), 0);
+        // On a busy machine, two calls may be far apart.
+        assert!((0..1_000_000).any(|_| call(0) == 1));
+        assert_eq!(call(1), 0);
+    }
+}

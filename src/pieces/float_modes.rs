@@ -1,0 +1,212 @@
+//! The floating-point modes that results depend on: rounding, subnormals, traps.
+//!
+//! A thread of a caller may round otherwise or flush subnormals (`torch.set_flush_denormal`). Neither
+//! may change our bits, and the caller must find its modes as they were.
+
+#![allow(unsafe_code, reason = "the register of the modes is reached by assembly alone")]
+
+/// Runs `f` with the modes that a program starts with: rounding to nearest, subnormals as they are, no
+/// traps. The caller's modes are restored, also if `f` panics.
+///
+/// On x86 and AArch64; elsewhere it only runs `f`. It costs a few cycles where the modes are right.
+pub(crate) fn with_default_float_modes<T>(f: impl FnOnce() -> T) -> T {
+    let _modes = Modes::enter();
+    apart(f)
+}
+
+/// Not inlined: arithmetic is not ordered with the assembly that changes the modes, but with calls of
+/// functions that are compiled apart it is.
+#[inline(never)]
+fn apart<T>(f: impl FnOnce() -> T) -> T {
+    f()
+}
+
+/// The caller's modes, where they had to be changed. Dropping it restores them.
+struct Modes(Option<register::Word>);
+
+impl Modes {
+    #[inline]
+    fn enter() -> Self {
+        let found = register::read();
+        if register::is_default(found) {
+            return Self(None);
+        }
+        register::write(register::DEFAULT);
+        Self(Some(found))
+    }
+}
+
+impl Drop for Modes {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(found) = self.0 {
+            register::write(found);
+        }
+    }
+}
+
+#[cfg(all(
+    any(target_arch = "x86_64", all(target_arch = "x86", target_feature = "sse")),
+    not(miri)
+))]
+mod register {
+    use core::arch::asm;
+
+    /// MXCSR.
+    pub(super) type Word = u32;
+
+    /// All exceptions masked, rounding to nearest, subnormals neither read nor written as 0.
+    pub(super) const DEFAULT: Word = 0x1f80;
+    /// Which exceptions happened: no mode.
+    const FLAGS: Word = 0x3f;
+
+    #[inline]
+    pub(super) fn is_default(word: Word) -> bool {
+        word & !FLAGS == DEFAULT
+    }
+
+    #[inline]
+    pub(super) fn read() -> Word {
+        let mut word = 0;
+        // SAFETY: it writes `word` and nothing else.
+        unsafe {
+            asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack, preserves_flags));
+        }
+        word
+    }
+
+    #[inline]
+    pub(super) fn write(word: Word) {
+        // SAFETY: it reads `word`, which is `DEFAULT` or was read from the register, so that no reserved
+        // bit is set. Rust assumes the default modes: they are set before its code runs (`apart`), and
+        // modes of the caller's are restored after it has run, for the caller, who chose them.
+        unsafe {
+            asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack));
+        }
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", not(miri)))]
+mod register {
+    use core::arch::asm;
+
+    /// FPCR.
+    pub(super) type Word = u64;
+
+    /// No traps, rounding to nearest, subnormals and NaN as they are, IEEE half precision.
+    pub(super) const DEFAULT: Word = 0;
+
+    #[inline]
+    pub(super) fn is_default(word: Word) -> bool {
+        word == DEFAULT
+    }
+
+    #[inline]
+    pub(super) fn read() -> Word {
+        let word;
+        // SAFETY: it reads a register that every program may read.
+        unsafe {
+            asm!("mrs {}, fpcr", out(reg) word, options(nomem, nostack, preserves_flags));
+        }
+        word
+    }
+
+    #[inline]
+    pub(super) fn write(word: Word) {
+        // SAFETY: every program may write the register, and `word` is `DEFAULT` or was read from it. Rust
+        // assumes the default modes: they are set before its code runs (`apart`), and modes of the
+        // caller's are restored after it has run, for the caller, who chose them.
+        unsafe {
+            asm!("msr fpcr, {}", in(reg) word, options(nostack));
+        }
+    }
+}
+
+#[cfg(not(all(
+    any(
+        target_arch = "x86_64",
+        all(target_arch = "x86", target_feature = "sse"),
+        target_arch = "aarch64"
+    ),
+    not(miri)
+)))]
+mod register {
+    pub(super) type Word = ();
+    pub(super) const DEFAULT: Word = ();
+
+    pub(super) fn is_default((): Word) -> bool {
+        true
+    }
+
+    pub(super) fn read() -> Word {}
+
+    pub(super) fn write((): Word) {}
+}
+
+#[cfg(all(test, target_arch = "x86_64", not(miri)))]
+pub(super) mod tests {
+    use core::hint::black_box;
+    use std::panic;
+
+    use super::{Modes, register, with_default_float_modes};
+
+    /// Flushes subnormals that are written, takes those that are read as 0, and rounds up.
+    pub(crate) const ODD: u32 = register::DEFAULT | 0x8040 | 0x4000;
+
+    /// Runs `f` with other modes.
+    pub(crate) fn with_modes<T>(word: u32, f: impl FnOnce() -> T) -> T {
+        let before = register::read();
+        register::write(word);
+        let _restore = Modes(Some(before));
+        super::apart(f)
+    }
+
+    pub(crate) fn modes() -> u32 {
+        register::read() & !0x3f
+    }
+
+    /// -1 / 3, which is rounded down to nearest.
+    fn third() -> f32 {
+        black_box(-1.0_f32) / black_box(3.0)
+    }
+
+    fn subnormal() -> f32 {
+        black_box(f32::MIN_POSITIVE) * black_box(0.5)
+    }
+
+    #[test]
+    fn odd_modes_are_seen_by_arithmetic_and_default_ones_are_not() {
+        let nearest = (third().to_bits(), subnormal());
+        let odd = with_modes(ODD, || (third().to_bits(), subnormal()));
+        assert_eq!((nearest.0 - 1, 0.0), odd);
+        let inside = with_modes(ODD, || {
+            let found = with_default_float_modes(|| (third().to_bits(), subnormal()));
+            assert_eq!(modes(), ODD);
+            found
+        });
+        assert_eq!(inside, nearest);
+    }
+
+    #[test]
+    fn a_panic_restores_the_modes_of_the_caller() {
+        with_modes(ODD, || {
+            let done = panic::catch_unwind(|| {
+                with_default_float_modes(|| panic::resume_unwind(Box::new(1)));
+            });
+            assert!(done.is_err());
+            assert_eq!(modes(), ODD);
+        });
+    }
+
+    #[test]
+    fn traps_are_masked_and_flags_are_no_modes() {
+        // Division by zero would raise a signal.
+        let word = register::DEFAULT & !0x200;
+        let found =
+            with_modes(word, || with_default_float_modes(|| black_box(1.0_f32) / black_box(0.0)));
+        assert_eq!(found, f32::INFINITY);
+        with_modes(register::DEFAULT | 0x3f, || {
+            assert_eq!(with_default_float_modes(register::read), register::DEFAULT | 0x3f);
+        });
+    }
+}

@@ -1,0 +1,60 @@
+//! The one list of optimizers: a row of it is all that a new one needs outside its own files.
+
+use super::{any::optimizers, settings::Settings};
+use crate::reference::Reference;
+
+/// An optimizer of the crate.
+///
+/// Everything that goes through all of them is generic over this: see [`AnyOptimizer::with`].
+pub trait BuiltIn: Settings + Reference + Into<AnyOptimizer> {
+    /// Its names for [`AnyOptimizer::new`], each with other settings; the first one is that of the
+    /// defaults.
+    const NAMES: &'static [&'static str];
+
+    /// The square roots of a step, for each element.
+    const ROOTS: u32;
+
+    /// The divisions of a step, for each element.
+    const QUOTIENTS: u32;
+}
+
+// The type; its origin; the names, each with the settings that it stands for; the roots and the
+// quotients of a step.
+optimizers! {
+    Sgd, "momentum: Polyak 1964; Nesterov: Sutskever et al. 2013",
+        { "sgd": Sgd::default() }, 0, 0;
+    AdaGrad, "Duchi et al. 2011",
+        { "adagrad": AdaGrad::default() }, 1, 1;
+    Adadelta, "Zeiler 2012",
+        { "adadelta": Adadelta::default() }, 1, 1;
+    RmsProp, "Tieleman and Hinton 2012",
+        { "rmsprop": RmsProp::default() }, 1, 1;
+    Adam, "Kingma and Ba 2015; Loshchilov and Hutter 2019; cautious: Liang et al. 2024",
+        { "adam": Adam::default(), "adamw": Adam::adamw() }, 1, 1;
+    AmsGrad, "Reddi et al. 2018",
+        { "amsgrad": AmsGrad::default() }, 1, 1;
+    AdaMax, "Kingma and Ba 2015",
+        { "adamax": AdaMax::default() }, 0, 1;
+    NAdam, "Dozat 2016",
+        { "nadam": NAdam::default() }, 1, 1;
+    RAdam, "Liu et al. 2020",
+        { "radam": RAdam::default() }, 1, 1;
+    Lion, "Chen et al. 2023",
+        { "lion": Lion::default() }, 0, 0;
+    Adopt, "Taniguchi et al. 2024",
+        { "adopt": Adopt::default() }, 1, 1;
+    AdEmaMix, "Pagliardini et al. 2024",
+        { "ademamix": AdEmaMix::default() }, 1, 1;
+    AdaBelief, "Zhuang et al. 2020",
+        { "adabelief": AdaBelief::default() }, 1, 1;
+    Yogi, "Zaheer et al. 2018",
+        { "yogi": Yogi::default() }, 1, 1;
+    Adan, "Xie et al. 2022",
+        { "adan": Adan::default() }, 1, 1;
+    Rprop, "Riedmiller and Braun 1993",
+        { "rprop": Rprop::default() }, 0, 0;
+    Asgd, "Polyak and Juditsky 1992",
+        { "asgd": Asgd::default() }, 0, 0;
+    Ftrl, "FTRL-Proximal: McMahan et al. 2013",
+        { "ftrl": Ftrl::default() }, 2, 1;
+}

@@ -1,0 +1,423 @@
+//! The settings of an optimizer by name: what there is, what it may be, reading and writing.
+
+use core::{
+    fmt,
+    ops::{Bound, RangeBounds},
+};
+
+use super::check;
+use crate::{Error, Rule};
+
+/// An optimizer whose settings can be listed, read and written by name; every optimizer of the crate
+/// is one.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Adam, SettingValue, Settings};
+///
+/// let mut adam = Adam::default();
+/// adam.set("lr", 0.5)?;
+/// adam.set("epsilon", "hat")?;
+/// assert_eq!(adam.lr, 0.5);
+/// assert_eq!(adam.get("maximize"), Ok(SettingValue::Flag(false)));
+/// let error = adam.set("beta3", 0.9).expect_err("no setting of Adam");
+/// assert!(error.to_string().starts_with("Adam has no setting \"beta3\"; known: lr, beta1, beta2"));
+/// # Ok::<(), adamant::Error>(())
+/// ```
+pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
+    /// The settings, in the order of the fields.
+    const SETTINGS: &'static [Setting];
+
+    /// The value of a setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSetting`] if the optimizer has no setting of that name.
+    fn get(&self, name: &str) -> Result<SettingValue<'static>, Error>;
+
+    /// Gives a setting a value. Numbers out of their range are left for the next call to refuse, as
+    /// they are where a field is assigned.
+    ///
+    /// A number that is whole will do for a count, and a count for a number that can hold it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSetting`] if the optimizer has no setting of that name,
+    /// [`Error::WrongSetting`] if the value is not of the kind that the setting needs.
+    fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error>;
+
+    /// Checks that every number is in the range of its setting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::HyperParameter`] for the first one that is not.
+    fn check_ranges(&self) -> Result<(), Error>;
+}
+
+/// A setting: its name, the values that it may have, and its default.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// The name of the field.
+    pub name: &'static str,
+    /// The values that it may have.
+    pub kind: SettingKind,
+    /// Its value in the `Default` of the optimizer.
+    pub default: SettingValue<'static>,
+}
+
+impl Setting {
+    pub(super) const fn number(name: &'static str, range: NumberRange, default: f64) -> Self {
+        Self { name, kind: SettingKind::Number(range), default: SettingValue::Number(default) }
+    }
+
+    pub(super) const fn count(name: &'static str, default: u64) -> Self {
+        Self { name, kind: SettingKind::Count, default: SettingValue::Count(default) }
+    }
+
+    pub(super) const fn flag(name: &'static str, default: bool) -> Self {
+        Self { name, kind: SettingKind::Flag, default: SettingValue::Flag(default) }
+    }
+
+    pub(super) const fn choice(
+        name: &'static str,
+        choices: &'static [&'static str],
+        default: &'static str,
+    ) -> Self {
+        Self { name, kind: SettingKind::Choice(choices), default: SettingValue::Choice(default) }
+    }
+}
+
+/// The values that a setting may have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SettingKind {
+    /// A number of a range.
+    Number(NumberRange),
+    /// A whole number that is not negative.
+    Count,
+    /// True or false.
+    Flag,
+    /// One of some names.
+    Choice(&'static [&'static str]),
+}
+
+impl fmt::Display for SettingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(range) => write!(f, "a number, {}", range.words),
+            Self::Count => f.write_str("a whole number of at least 0"),
+            Self::Flag => f.write_str("true or false"),
+            Self::Choice(names) => f.write_str(&names.join(" or ")),
+        }
+    }
+}
+
+/// A range of numbers, and the words that errors have for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NumberRange {
+    /// The lower end.
+    pub start: Bound<f64>,
+    /// The upper end.
+    pub end: Bound<f64>,
+    /// The range in words: `"finite and at least 0"`.
+    pub words: &'static str,
+}
+
+impl RangeBounds<f64> for NumberRange {
+    fn start_bound(&self) -> Bound<&f64> {
+        self.start.as_ref()
+    }
+
+    fn end_bound(&self) -> Bound<&f64> {
+        self.end.as_ref()
+    }
+}
+
+pub(super) const NOT_NEGATIVE: NumberRange = NumberRange {
+    start: Bound::Included(0.0),
+    end: Bound::Included(f64::MAX),
+    words: "finite and at least 0",
+};
+
+pub(super) const DECAY: NumberRange = NumberRange {
+    start: Bound::Included(0.0),
+    end: Bound::Excluded(1.0),
+    words: "at least 0 and less than 1",
+};
+
+pub(super) const SHARE: NumberRange = NumberRange {
+    start: Bound::Included(0.0),
+    end: Bound::Included(1.0),
+    words: "at least 0 and at most 1",
+};
+
+pub(super) const FINITE: NumberRange = NumberRange {
+    start: Bound::Included(f64::MIN),
+    end: Bound::Included(f64::MAX),
+    words: "finite",
+};
+
+/// The value of a setting.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SettingValue<'a> {
+    /// A number.
+    Number(f64),
+    /// A whole number that is not negative.
+    Count(u64),
+    /// True or false.
+    Flag(bool),
+    /// A name.
+    Choice(&'a str),
+}
+
+impl fmt::Display for SettingValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Count(count) => count.fmt(f),
+            Self::Flag(flag) => flag.fmt(f),
+            Self::Choice(name) => fmt::Debug::fmt(name, f),
+        }
+    }
+}
+
+impl From<f64> for SettingValue<'_> {
+    fn from(number: f64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<i32> for SettingValue<'_> {
+    fn from(number: i32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u64> for SettingValue<'_> {
+    fn from(count: u64) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<bool> for SettingValue<'_> {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+impl<'a> From<&'a str> for SettingValue<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::Choice(name)
+    }
+}
+
+/// The type of a field that is a setting.
+pub(super) trait Field: Copy {
+    fn value(self) -> SettingValue<'static>;
+
+    /// The inverse of [`value`](Self::value); `None` for a value of another kind.
+    fn read(value: SettingValue<'_>) -> Option<Self>;
+
+    /// Checks the range.
+    #[inline(always)]
+    fn check(self, _setting: &Setting) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Field for f64 {
+    fn value(self) -> SettingValue<'static> {
+        SettingValue::Number(self)
+    }
+
+    fn read(value: SettingValue<'_>) -> Option<Self> {
+        match value {
+            SettingValue::Number(number) => Some(number),
+            // The largest u64 becomes 2^64 and back the largest u64: the one that must not pass.
+            SettingValue::Count(count) => {
+                (count as f64 as u64 == count && count != u64::MAX).then_some(count as f64)
+            }
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn check(self, setting: &Setting) -> Result<(), Error> {
+        match setting.kind {
+            SettingKind::Number(range) => check(setting.name, self, range, range.words),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Field for u64 {
+    fn value(self) -> SettingValue<'static> {
+        SettingValue::Count(self)
+    }
+
+    fn read(value: SettingValue<'_>) -> Option<Self> {
+        const END: f64 = 18_446_744_073_709_551_616.0;
+        match value {
+            SettingValue::Count(count) => Some(count),
+            SettingValue::Number(number) => {
+                (number.fract() == 0.0 && (0.0..END).contains(&number)).then_some(number as u64)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Field for bool {
+    fn value(self) -> SettingValue<'static> {
+        SettingValue::Flag(self)
+    }
+
+    fn read(value: SettingValue<'_>) -> Option<Self> {
+        match value {
+            SettingValue::Flag(flag) => Some(flag),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a field from a value, or says what the setting needs instead.
+pub(super) fn read<T: Field>(setting: &Setting, value: SettingValue<'_>) -> Result<T, Error> {
+    T::read(value).ok_or_else(|| Error::WrongSetting {
+        name: setting.name,
+        value: value.to_string(),
+        allowed: setting.kind.to_string(),
+    })
+}
+
+pub(super) fn unknown<S: Settings>(optimizer: &'static str, name: &str) -> Error {
+    let known = S::SETTINGS.iter().map(|setting| setting.name).collect();
+    Error::UnknownSetting { optimizer, name: name.into(), known }
+}
+
+/// Declares the settings of an optimizer, each with the values that it may have and its default; for
+/// [`Settings`] and for `Default`.
+macro_rules! settings {
+    ($rule:ident { $($kind:ident $field:ident $(: $values:tt)? = $default:expr;)+ }) => {
+        impl Default for $rule {
+            fn default() -> Self {
+                Self { $($field: $default),+ }
+            }
+        }
+
+        impl $crate::Settings for $rule {
+            const SETTINGS: &'static [$crate::Setting] = {
+                #[allow(unused_imports, reason = "each optimizer has some of them")]
+                use $crate::rule::settings::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
+                &[$($crate::rule::settings::setting!($kind $field $(: $values)? = $default)),+]
+            };
+
+            fn get(&self, name: &str) -> Result<$crate::SettingValue<'static>, $crate::Error> {
+                use $crate::rule::settings::{Field, unknown};
+                match name {
+                    $(stringify!($field) => Ok(Field::value(self.$field)),)+
+                    _ => Err(unknown::<Self>(stringify!($rule), name)),
+                }
+            }
+
+            fn set<'a>(
+                &mut self,
+                name: &str,
+                value: impl Into<$crate::SettingValue<'a>>,
+            ) -> Result<(), $crate::Error> {
+                use $crate::rule::settings::{read, unknown};
+                let Some(setting) = Self::SETTINGS.iter().find(|setting| setting.name == name) else {
+                    return Err(unknown::<Self>(stringify!($rule), name));
+                };
+                match name {
+                    $(stringify!($field) => self.$field = read(setting, value.into())?,)+
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            #[inline]
+            fn check_ranges(&self) -> Result<(), $crate::Error> {
+                use $crate::rule::settings::Field;
+                if let [$($field),+] = Self::SETTINGS {
+                    $(Field::check(self.$field, $field)?;)+
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+/// One setting of [`settings!`].
+macro_rules! setting {
+    (number $field:ident: $range:ident = $default:expr) => {
+        $crate::Setting::number(stringify!($field), $range, $default)
+    };
+    (count $field:ident = $default:expr) => {
+        $crate::Setting::count(stringify!($field), $default)
+    };
+    (flag $field:ident = $default:expr) => {
+        $crate::Setting::flag(stringify!($field), $default)
+    };
+    (choice $field:ident: $choices:ident = $default:expr) => {
+        $crate::Setting::choice(stringify!($field), $choices::NAMES, $default.name())
+    };
+}
+
+pub(super) use {setting, settings};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AdEmaMix, Adam, AmsGrad, Epsilon};
+
+    #[test]
+    fn settings_are_read_and_written_by_name() {
+        let mut adam = AmsGrad::default();
+        for setting in AmsGrad::SETTINGS {
+            assert_eq!(adam.get(setting.name), Ok(setting.default));
+        }
+        adam.set("epsilon", "hat").expect("a choice");
+        adam.set("weight_decay", 1).expect("a whole number");
+        adam.set("maximize", true).expect("a flag");
+        let expected =
+            Adam { epsilon: Epsilon::Hat, weight_decay: 1.0, maximize: true, ..Adam::default() };
+        assert_eq!(adam, AmsGrad(expected));
+        assert_eq!(adam.get("epsilon"), Ok(SettingValue::Choice("hat")));
+    }
+
+    #[test]
+    fn whole_numbers_and_counts_stand_for_each_other() {
+        let mut mix = AdEmaMix::default();
+        mix.set("alpha_warmup", 5e9).expect("a whole number");
+        mix.set("alpha", 3_u64).expect("a number");
+        assert_eq!((mix.alpha_warmup, mix.alpha), (5_000_000_000, 3.0));
+        for wrong in [-1.0, 0.5, f64::NAN, f64::INFINITY, 18_446_744_073_709_551_616.0] {
+            assert!(mix.set("alpha_warmup", wrong).is_err(), "{wrong}");
+        }
+        for wrong in [u64::MAX, (1 << 53) + 1] {
+            assert!(mix.set("alpha", wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((mix.alpha_warmup, mix.alpha), (5_000_000_000, 3.0));
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_what_the_setting_needs() {
+        let mut mix = AdEmaMix::default();
+        let mut adam = Adam::default();
+        for (found, message) in [
+            (adam.set("lr", "fast"), "lr is \"fast\", but must be a number, finite and at least 0"),
+            (adam.set("maximize", 1), "maximize is 1, but must be true or false"),
+            (adam.set("epsilon", "Hat"), "epsilon is \"Hat\", but must be standard or hat"),
+            (
+                mix.set("beta3_warmup", -2),
+                "beta3_warmup is -2, but must be a whole number of at least 0",
+            ),
+        ] {
+            assert_eq!(found.expect_err("refused").to_string(), message);
+        }
+        assert_eq!((mix, adam), (AdEmaMix::default(), Adam::default()));
+    }
+}

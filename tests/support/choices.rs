@@ -1,0 +1,120 @@
+//! Every optimizer of the crate in the choices that change its formula, made from the settings that
+//! it declares.
+
+use std::ops::Bound;
+
+use adamant::{AnyOptimizer, BuiltIn, Setting, SettingKind, SettingValue, WithOptimizer};
+
+/// Something to do with every optimizer.
+pub trait ForEachRule {
+    fn visit<R: BuiltIn>(&mut self, rule: R);
+}
+
+/// Something to do with an optimizer of the crate, by its type alone.
+pub trait WithRule {
+    fn run<R: BuiltIn>(self);
+}
+
+/// Runs with an optimizer, by a number that may be any.
+pub fn with_rule<W: WithRule>(row: u8, with: W) {
+    struct Run<W>(W);
+    impl<W: WithRule> WithOptimizer for Run<W> {
+        type Output = ();
+
+        fn run<R: BuiltIn>(self, _: R) {
+            self.0.run::<R>();
+        }
+    }
+    let name = AnyOptimizer::NAMES[usize::from(row) % AnyOptimizer::NAMES.len()];
+    by_name(name).with(Run(with));
+}
+
+/// Visits every optimizer of the crate with its defaults, with each choice made otherwise, and with all
+/// decays 0, alone and together with all other numbers that may be 0.
+pub fn for_each_rule(each: &mut impl ForEachRule) {
+    for name in AnyOptimizer::NAMES {
+        let default = by_name(name);
+        default.with(Visit(each));
+        let settings = default.settings();
+        let mut visit = |optimizer: Option<AnyOptimizer>| {
+            if let Some(optimizer) = optimizer.filter(|optimizer| optimizer.check().is_ok()) {
+                optimizer.with(Visit(each));
+            }
+        };
+        for setting in settings {
+            visit(toggled(default, setting));
+        }
+        visit(zeroed(default, is_decay));
+        visit(zeroed(default, |_| true));
+    }
+}
+
+/// Visits every optimizer with each pair of choices made otherwise, where they go together.
+pub fn for_each_pair(each: &mut impl ForEachRule) {
+    for name in AnyOptimizer::NAMES {
+        let default = by_name(name);
+        let settings = default.settings();
+        for (number, first) in settings.iter().enumerate() {
+            for second in &settings[number + 1..] {
+                let both = toggled(default, first).and_then(|one| toggled(one, second));
+                if let Some(optimizer) = both.filter(|optimizer| optimizer.check().is_ok()) {
+                    optimizer.with(Visit(each));
+                }
+            }
+        }
+    }
+}
+
+struct Visit<'a, E>(&'a mut E);
+
+impl<E: ForEachRule> WithOptimizer for Visit<'_, E> {
+    type Output = ();
+
+    fn run<R: BuiltIn>(self, rule: R) {
+        self.0.visit(rule);
+    }
+}
+
+/// With a setting that makes a choice the other way: a flag, one of some names, or a number whose
+/// default, 0, means off.
+fn toggled(mut optimizer: AnyOptimizer, setting: &Setting) -> Option<AnyOptimizer> {
+    let now = optimizer.get(setting.name).expect("a setting of the optimizer");
+    let other: SettingValue<'_> = match (setting.kind, setting.default, now) {
+        (SettingKind::Flag, _, SettingValue::Flag(flag)) => (!flag).into(),
+        (SettingKind::Choice(names), _, SettingValue::Choice(now)) => {
+            (*names.iter().find(|&&name| name != now).expect("another choice")).into()
+        }
+        (SettingKind::Number(_), SettingValue::Number(0.0), SettingValue::Number(now)) => {
+            if now == 0.0 { 0.1 } else { 0.0 }.into()
+        }
+        (SettingKind::Count, SettingValue::Count(0), SettingValue::Count(0)) => 100_u64.into(),
+        _ => return None,
+    };
+    optimizer.set(setting.name, other).expect("a value of its kind");
+    Some(optimizer)
+}
+
+/// With all numbers of some settings 0 that may be 0; `None` if there are none.
+fn zeroed(mut optimizer: AnyOptimizer, which: impl Fn(&Setting) -> bool) -> Option<AnyOptimizer> {
+    let mut found = false;
+    for setting in optimizer.settings() {
+        if let SettingKind::Number(range) = setting.kind
+            && std::ops::RangeBounds::contains(&range, &0.0)
+            && which(setting)
+        {
+            optimizer.set(setting.name, 0.0).expect("a number");
+            found = true;
+        }
+    }
+    found.then_some(optimizer)
+}
+
+/// Whether a setting is the decay of an average.
+fn is_decay(setting: &Setting) -> bool {
+    let SettingKind::Number(range) = setting.kind else { return false };
+    range.start == Bound::Included(0.0) && range.end == Bound::Excluded(1.0)
+}
+
+fn by_name(name: &str) -> AnyOptimizer {
+    AnyOptimizer::new(name).expect("a name of the list")
+}
