@@ -20,7 +20,7 @@
 
 use adamant::{
     Adam, Count, Error, Exec, Group, Isa, Lanes, Optimizer, Outcome, Rule, StepOptions, Storage,
-    Threads, bias_corrections, check,
+    Threads, bias_corrections, check, named_constants,
 };
 
 const BETAS: [f64; 2] = [0.9, 0.999];
@@ -33,9 +33,11 @@ struct AdaBound {
     final_lr: f64,
 }
 
+named_constants!(struct K { keep1, keep2, step_size, eps, low, high });
+
 impl Rule for AdaBound {
     type Moments = Count<2>;
-    type Constants = Count<6>;
+    type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
     fn holds_squares(&self, moment: usize) -> bool {
@@ -48,7 +50,7 @@ impl Rule for AdaBound {
     }
 
     /// All that depends on the step alone is computed here, once for a step.
-    fn constants(&self, t: u64) -> [f64; 6] {
+    fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections(BETAS, t);
         // The correction of v is moved out of the root.
         let step_size = self.lr * correction2.sqrt() / correction1;
@@ -56,15 +58,22 @@ impl Rule for AdaBound {
         let trust = GAMMA * t as f64;
         let low = self.final_lr * (1.0 - 1.0 / (trust + 1.0));
         let high = self.final_lr * (1.0 + 1.0 / trust);
-        [1.0 - BETAS[0], 1.0 - BETAS[1], step_size, eps, low, high]
+        let [keep1, keep2] = BETAS.map(|beta| 1.0 - beta);
+        K { keep1, keep2, step_size, eps, low, high }.into()
     }
 
     #[inline(always)]
-    fn update<L: Lanes>(&self, k: &[L; 6], param: L, grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
-        let &[keep1, keep2, step_size, eps, low, high] = k;
-        let m = keep1.mul_add(grad - m, m);
-        let v = keep2.mul_add(grad.mul_add(grad, -v), v);
-        let rate = (step_size / (v.sqrt() + eps)).max(low).min(high);
+    fn update<L: Lanes>(
+        &self,
+        k: &[L; K::COUNT],
+        param: L,
+        grad: L,
+        [m, v]: [L; 2],
+    ) -> (L, [L; 2]) {
+        let k = K::from(*k);
+        let m = k.keep1.mul_add(grad - m, m);
+        let v = k.keep2.mul_add(grad.mul_add(grad, -v), v);
+        let rate = (k.step_size / (v.sqrt() + k.eps)).max(k.low).min(k.high);
         ((-rate).mul_add(m, param), [m, v])
     }
 }

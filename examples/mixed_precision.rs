@@ -5,30 +5,11 @@
 //! cargo run --release --example mixed_precision
 //! ```
 
-use adamant::{Adam, Error, Grad, Optimizer, Outcome, Param, StepOptions, Storage};
+use adamant::{Adam, Error, Grad, LossScaler, Optimizer, Outcome, Param, StepOptions, Storage};
 use half::f16;
 
 const STEPS: u64 = 300;
 const WIDTH: usize = 8;
-
-/// What the loss is multiplied by, so that small gradients do not become 0 in f16.
-struct LossScale {
-    scale: f64,
-    /// Steps taken since it last changed.
-    taken: u32,
-}
-
-impl LossScale {
-    /// Halves the scale when gradients overflowed, and doubles it after a while without.
-    fn update(&mut self, outcome: Outcome) {
-        self.taken = if outcome == Outcome::Taken { self.taken + 1 } else { 0 };
-        match outcome {
-            Outcome::LeftOut => self.scale /= 2.0,
-            Outcome::Taken if self.taken.is_multiple_of(100) => self.scale *= 2.0,
-            Outcome::Taken => {}
-        }
-    }
-}
 
 fn main() -> Result<(), Error> {
     let adam = Adam { lr: 0.02, ..Adam::default() };
@@ -36,24 +17,24 @@ fn main() -> Result<(), Error> {
     let mut copy = vec![f16::ZERO; WIDTH];
     let mut grads = vec![f16::ZERO; WIDTH];
     let mut state = adam.state_in(Storage::Q8, WIDTH);
-    let mut loss_scale = LossScale { scale: 65536.0, taken: 0 };
+    let mut scaler = LossScaler { growth_interval: 100, ..LossScaler::default() };
     let mut left_out = 0;
 
     for batch in 0..STEPS {
-        add_gradients(&copy, batch, loss_scale.scale, &mut grads);
+        add_gradients(&copy, batch, scaler.scale, &mut grads);
         let options = StepOptions {
-            grad_factor: 1.0 / loss_scale.scale,
+            grad_factor: scaler.grad_factor(),
             skip_nonfinite: true,
             ..StepOptions::default()
         };
         // The step writes the copy, and leaves gradients of zero for the next batch.
         let (param, grad) = (Param::with_copy(&mut params, &mut copy), Grad::zeroed(&mut grads));
         let report = adam.step_with(param, grad, &mut state, &options)?;
-        loss_scale.update(report.outcome);
+        scaler.update(report.outcome)?;
         left_out += u64::from(report.outcome == Outcome::LeftOut);
     }
 
-    println!("left out {left_out} of {STEPS} steps, loss scale {}", loss_scale.scale);
+    println!("left out {left_out} of {STEPS} steps, loss scale {}", scaler.scale);
     println!("parameters {params:.2?}");
     assert_eq!(state.steps(), STEPS - left_out);
     assert!(left_out > 0 && params.iter().all(|param| (param - 1.0).abs() < 0.02));

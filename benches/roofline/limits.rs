@@ -15,7 +15,7 @@ use crate::timing::{Plan, Time, time};
 pub use divide::{DIVIDED, divider};
 pub use stream::Stream;
 use stream::{Loop, STEPS};
-pub use sweep::Shape;
+use sweep::Shape;
 
 /// Where something runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -255,9 +255,9 @@ impl Arrays {
     fn step(&mut self, place: Place, flush_subnormals: bool, repetitions: usize) -> Duration {
         let (kind, rule, exec) = (self.case.kind, self.rule(), place.exec());
         if kind == Kind::Norm {
-            let grad = &*self.grad.wide(GRAD);
+            let grads = &[Grad::from(&*self.grad.wide(GRAD))];
             return time(repetitions, || {
-                let norm = grad_norms(NormOrder::Two, exec, &[Grad::from(grad)], &mut [0.0]);
+                let norm = grad_norms(NormOrder::Two, exec, grads, &mut [0.0]);
                 black_box(norm.expect("a valid norm"));
             });
         }
