@@ -10,13 +10,13 @@ mod support;
 use std::{collections::BTreeMap, env, fmt::Debug, fs, path::Path};
 
 use adamant::{
-    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Exec, Float, Isa, Optimizer, RowGrads,
-    RowOptimizer, RowScratch, Rule,
+    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Exec, Float, Optimizer, Outcome,
+    RowGrads, RowOptimizer, RowScratch, Rule,
     SettingValue::{self, Choice, Flag, Number},
-    Table, Tensor, WithOptimizer,
+    StepOptions, Table, WithOptimizer,
 };
 use serde::Deserialize;
-use support::Columns;
+use support::{Columns, execs, many};
 
 /// One file: a run of an optimizer, in the names of the library that ran it.
 #[derive(Deserialize)]
@@ -140,9 +140,9 @@ impl Golden {
     }
 
     /// Replays the run on every instruction set and in both types.
-    fn check<R: Rule>(self, rule: R) {
+    fn check<R: Rule + Debug>(self, rule: R) {
         assert!(self.rows.is_none(), "row-indexed gradients for {:?}", self.optimizer);
-        for exec in self.execs() {
+        for exec in execs(false) {
             self.check_on::<R, f64>(&rule, exec, self.dense_step(&rule, exec));
             self.check_on::<R, f32>(&rule, exec, self.dense_step(&rule, exec));
         }
@@ -154,7 +154,7 @@ impl Golden {
 
     /// The same for gradients of rows.
     fn check_rows(self, adam: Adam, meaning: Rows) {
-        for exec in self.execs() {
+        for exec in execs(false) {
             for way in [CatchUp::Series, CatchUp::Replay] {
                 let step = self.row_step(adam, meaning, way, exec);
                 self.check_on::<Adam, f64>(&adam, exec, step);
@@ -164,12 +164,9 @@ impl Golden {
         }
     }
 
-    /// The run in words of 64 bits, in the order that `tests/c/cases.h` gives.
-    #[cfg(feature = "capi")]
-    #[allow(unsafe_code, reason = "the bytes of a struct of C")]
-    fn words<R: Rule>(&self, rule: &R) -> String {
-        use adamant::ffi::adamant_hyper;
-        const HYPER: usize = size_of::<adamant_hyper>() / 8;
+    /// The rule as Rust prints it, and the run in the order that `bindings/c/tests/cases.h` gives, as
+    /// words of 64 bits in hexadecimal.
+    fn words<R: Rule + Debug>(&self, rule: &R) -> String {
         let (param, grads) = (numbers(&self.param), self.grads.as_array().expect("arrays"));
         let moments = R::MOMENT_NAMES.as_ref().len();
         let mut words = vec![param.len() as u64, grads.len() as u64, moments as u64];
@@ -192,18 +189,18 @@ impl Golden {
         format!("{rule:?}\n{words}")
     }
 
-    fn execs(&self) -> impl Iterator<Item = Exec> + use<> {
-        Isa::available().into_iter().map(|isa| Exec { isa, parallel: false })
-    }
-
     fn dense_step<R: Rule, F: Float>(
         &self,
         rule: &R,
-        exec: Exec,
+        exec: Exec<'static>,
     ) -> impl FnMut(u64, &mut Columns<F>, &serde_json::Value) {
+        let mut steps = 0;
+        let options = StepOptions { exec, ..StepOptions::default() };
         move |t, columns, grad| {
             columns.grad = floats(grad);
-            rule.step_many_on(exec, t, &mut [columns.tensor()]).expect("a valid step");
+            let tensor = columns.tensor(&mut steps);
+            let report = rule.step_tensors(&mut [tensor], &options).expect("a valid step");
+            assert_eq!((report.outcome, steps), (Outcome::Taken, t));
         }
     }
 
@@ -214,7 +211,7 @@ impl Golden {
         adam: Adam,
         meaning: Rows,
         way: CatchUp,
-        exec: Exec,
+        exec: Exec<'static>,
     ) -> impl FnMut(u64, &mut Columns<F>, &serde_json::Value) {
         let width = self.param[0].as_array().expect("an array of rows").len();
         let rows = self.param.as_array().expect("an array of rows").len();
@@ -226,8 +223,8 @@ impl Golden {
                 numbers(&listed[t as usize - 1]).iter().map(|&row| row as u32).collect();
             let values = floats(grad);
             let grads = RowGrads::new(&listed, &values, width);
-            let Tensor { param, moments, .. } = columns.tensor::<Adam>();
-            let mut table = Table { param, moments, width };
+            let moments = many::<Adam, F>(columns.moments.iter_mut().map(Vec::as_mut_slice));
+            let mut table = Table { param: &mut columns.param, moments, width };
             match meaning {
                 Rows::Lazy => adam.step_rows_lazy_on(exec, t, table, grads, &mut scratch),
                 Rows::DenseEquivalent => {
@@ -250,10 +247,10 @@ impl Golden {
     fn check_on<R: Rule, F: Float>(
         &self,
         rule: &R,
-        exec: Exec,
+        exec: Exec<'static>,
         mut step: impl FnMut(u64, &mut Columns<F>, &serde_json::Value),
     ) {
-        let isa = exec.isa;
+        let isa = exec.isa.expect("an instruction set");
         let unit = if size_of::<F>() == 4 { f32::EPSILON as f64 } else { f64::EPSILON } / 2.0;
         let grads = self.grads.as_array().expect("an array a step");
         let start = numbers(&self.param);
