@@ -14,6 +14,7 @@
 #[allow(dead_code, unused_imports, reason = "of the structs and numbers of C, some are used")]
 #[path = "../src/lib.rs"]
 mod capi;
+#[allow(dead_code, reason = "the bench of the core uses all of it")]
 #[path = "../../../benches/roofline/timing.rs"]
 mod timing;
 
@@ -134,7 +135,7 @@ fn measure(
         ..StepOptions::default()
     };
     let mut arrays = Arrays::new(len)?;
-    let medians = plan.medians(|which, repetitions| match which {
+    let times = plan.times(|which, repetitions| match which {
         0 => {
             let tensor = arrays.c(is_q8);
             let size = size_of::<adamant_group>();
@@ -154,7 +155,7 @@ fn measure(
     });
     // SAFETY: used no more.
     unsafe { free(optimizer) };
-    Ok(medians)
+    Ok(times.map(|time| time.median))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

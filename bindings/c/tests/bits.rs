@@ -433,7 +433,6 @@ impl ForEachRule for Mixed {
             };
             let mut plain = expected.each_mut().map(Arrays::rust);
             let report = any.step_tensors(&mut plain, &options).expect("a valid step");
-            drop(plain);
             let c = tensors.each_mut().map(Arrays::c);
             let mut found = no_report();
             let (groups, exec) = (group(&handle, &c), serial(isa));
