@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, env, fmt::Debug, fs, path::Path};
+use std::{collections::BTreeMap, env, fs, path::Path};
 
 use adamant::{
     Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Exec, Float, Optimizer, Outcome,
@@ -140,7 +140,7 @@ impl Golden {
     }
 
     /// Replays the run on every instruction set and in both types.
-    fn check<R: Rule + Debug>(self, rule: R) {
+    fn check<R: BuiltIn>(self, rule: R) {
         assert!(self.rows.is_none(), "row-indexed gradients for {:?}", self.optimizer);
         for exec in execs(false) {
             self.check_on::<R, f64>(&rule, exec, self.dense_step(&rule, exec));
@@ -164,9 +164,9 @@ impl Golden {
         }
     }
 
-    /// The rule as Rust prints it, and the run in the order that `bindings/c/tests/cases.h` gives, as
-    /// words of 64 bits in hexadecimal.
-    fn words<R: Rule + Debug>(&self, rule: &R) -> String {
+    /// The optimizer's name and its settings, each a name and a value, and the run in the order that
+    /// `bindings/c/tests/cases.h` gives, as words of 64 bits in hexadecimal.
+    fn words<R: BuiltIn>(&self, rule: &R) -> String {
         let (param, grads) = (numbers(&self.param), self.grads.as_array().expect("arrays"));
         let moments = R::MOMENT_NAMES.as_ref().len();
         let mut words = vec![param.len() as u64, grads.len() as u64, moments as u64];
@@ -186,7 +186,17 @@ impl Golden {
             put(&mut words, state.unwrap_or_default());
         }
         let words: String = words.iter().map(|word| format!("{word:x}\n")).collect();
-        format!("{rule:?}\n{words}")
+        let optimizer: AnyOptimizer = (*rule).into();
+        let mut line = optimizer.name().to_owned();
+        for setting in optimizer.settings() {
+            let value = match optimizer.get(setting.name).expect("a setting") {
+                Choice(name) => name.to_owned(),
+                Flag(flag) => u8::from(flag).to_string(),
+                number => number.to_string(),
+            };
+            line += &format!(" {} {value}", setting.name);
+        }
+        format!("{line}\n{words}")
     }
 
     fn dense_step<R: Rule, F: Float>(

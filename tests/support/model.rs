@@ -55,6 +55,7 @@ impl<R: Reference + Debug> AnyRule for R {
 
 /// A tensor of any types.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a test has a few of them")]
 pub enum AnyTensor {
     /// Computed in `f32`.
     Mixed(MixedColumns),

@@ -14,12 +14,14 @@
 #[allow(dead_code, unused_imports, reason = "of the structs and numbers of C, some are used")]
 #[path = "../src/lib.rs"]
 mod capi;
+#[allow(dead_code, reason = "the bench of the core uses all of it")]
 #[path = "../../../benches/roofline/timing.rs"]
 mod timing;
 
 use std::{
     env,
     error::Error,
+    ffi::c_char,
     hint::black_box,
     mem,
     path::{Path, PathBuf},
@@ -27,24 +29,23 @@ use std::{
     time::Duration,
 };
 
-use adamant::{
-    Adam, Exec, Grad, Isa, MixedOptimizer, MixedTensor, Moment, Outcome, Param, Pass, Q8,
-};
+use adamant::{Adam, Exec, Moment, Optimizer, Outcome, Q8, StepOptions, Tensor, Threads};
 use capi::{
-    adamant_array, adamant_exec, adamant_hyper, adamant_optimizer, adamant_status, adamant_tensor,
-    adamant_threads, adamant_type,
+    adamant_array, adamant_exec, adamant_group, adamant_optimizer, adamant_report, adamant_status,
+    adamant_step_options, adamant_tensor, adamant_threads, adamant_type,
 };
 use libloading::{Library, library_filename};
 use timing::{Plan, time};
 
-type HyperInit = unsafe extern "C" fn(*mut adamant_hyper, usize, u32) -> adamant_status;
+type New = unsafe extern "C" fn(*const c_char, *mut *mut adamant_optimizer) -> adamant_status;
+type Set = unsafe extern "C" fn(*mut adamant_optimizer, *const c_char, f64) -> adamant_status;
+type Free = unsafe extern "C" fn(*mut adamant_optimizer);
 type Step = unsafe extern "C" fn(
-    *const adamant_hyper,
-    *const adamant_exec,
-    u64,
-    *const capi::adamant_pass,
-    *const adamant_tensor,
+    *const adamant_group,
     usize,
+    *const adamant_step_options,
+    *const adamant_exec,
+    *mut adamant_report,
 ) -> adamant_status;
 
 /// The arrays of a tensor: moments in `f32`, or in 8 bits.
@@ -54,6 +55,7 @@ struct Arrays {
     moments: [Vec<f32>; 2],
     codes: [Vec<u8>; 2],
     scales: [Vec<f32>; 2],
+    steps: u64,
 }
 
 impl Arrays {
@@ -64,7 +66,8 @@ impl Arrays {
         for (moment, format) in [Q8::Signed, Q8::Squares].into_iter().enumerate() {
             format.encode(&moments[moment], &mut codes[moment], &mut scales[moment])?;
         }
-        Ok(Self { param: vec![1.0; len], grad: vec![0.01; len], moments, codes, scales })
+        let (param, grad) = (vec![1.0; len], vec![0.01; len]);
+        Ok(Self { param, grad, moments, codes, scales, steps: 0 })
     }
 
     fn c(&mut self, is_q8: bool) -> adamant_tensor {
@@ -77,6 +80,7 @@ impl Arrays {
         let mut tensor = unsafe { mem::zeroed::<adamant_tensor>() };
         tensor.size = size_of::<adamant_tensor>();
         (tensor.param, tensor.grad) = (f32s(&mut self.param), f32s(&mut self.grad));
+        tensor.steps = &raw mut self.steps;
         for moment in 0..2 {
             if is_q8 {
                 tensor.moments[moment] = array(&mut self.codes[moment], adamant_type::ADAMANT_Q8);
@@ -88,13 +92,13 @@ impl Arrays {
         tensor
     }
 
-    fn rust(&mut self) -> MixedTensor<'_, Adam> {
-        let ([m, v], [of_m, of_v]) = (&mut self.codes, &mut self.scales);
-        MixedTensor {
-            param: Param::F32(&mut self.param),
-            grad: Grad::F32(&self.grad),
-            moments: [Moment::Q8(m, of_m), Moment::Q8(v, of_v)],
-            first: 0,
+    fn rust(&mut self, is_q8: bool) -> Tensor<'_> {
+        let tensor = Tensor::new(&mut self.param, &self.grad, &mut self.steps);
+        if is_q8 {
+            let ([m, v], [of_m, of_v]) = (&mut self.codes, &mut self.scales);
+            tensor.with_moments([Moment::q8(m, of_m), Moment::q8(v, of_v)])
+        } else {
+            tensor.with_moments(self.moments.each_mut().map(Moment::from))
         }
     }
 }
@@ -106,50 +110,52 @@ fn measure(
     len: usize,
     is_q8: bool,
 ) -> Result<[f64; 2], Box<dyn Error>> {
-    // SAFETY: the library is built of this crate, which declares both so.
-    let (hyper_init, step) = unsafe {
-        (library.get::<HyperInit>(c"adamant_hyper_init")?, library.get::<Step>(c"adamant_step")?)
+    // SAFETY: the library is built of this crate, which declares them so.
+    let (new, set, free, step) = unsafe {
+        (
+            library.get::<New>(c"adamant_optimizer_new")?,
+            library.get::<Set>(c"adamant_optimizer_set")?,
+            library.get::<Free>(c"adamant_optimizer_free")?,
+            library.get::<Step>(c"adamant_step")?,
+        )
     };
     let adam = Adam { lr: 1e-6, ..Adam::default() };
-    // SAFETY: structs of C that may be all zeros.
-    let (mut hyper, mut exec) = unsafe { mem::zeroed::<(adamant_hyper, adamant_exec)>() };
-    // SAFETY: as much memory as the size says.
-    let status = unsafe {
-        hyper_init(&mut hyper, size_of::<adamant_hyper>(), adamant_optimizer::ADAMANT_ADAM as u32)
-    };
-    assert_eq!(status, adamant_status::ADAMANT_OK);
-    hyper.lr = adam.lr;
+    let mut optimizer = ptr::null_mut();
+    // SAFETY: texts, and a pointer to a pointer; the handle is freed at the end.
+    unsafe {
+        assert_eq!(new(c"adam".as_ptr(), &mut optimizer), adamant_status::ADAMANT_OK);
+        assert_eq!(set(optimizer, c"lr".as_ptr(), adam.lr), adamant_status::ADAMANT_OK);
+    }
+    // SAFETY: a struct of C that may be all zeros.
+    let mut exec = unsafe { mem::zeroed::<adamant_exec>() };
     exec.size = size_of::<adamant_exec>();
     exec.threads = adamant_threads::ADAMANT_THREADS_SERIAL as u32;
-    let on_caller = Exec { isa: Isa::selected()?, parallel: false };
+    let options = StepOptions {
+        exec: Exec { isa: None, threads: Threads::Serial },
+        ..StepOptions::default()
+    };
     let mut arrays = Arrays::new(len)?;
-    let mut t = 0;
-    Ok(plan.medians(|which, repetitions| match which {
+    let times = plan.times(|which, repetitions| match which {
         0 => {
             let tensor = arrays.c(is_q8);
+            let size = size_of::<adamant_group>();
+            let group = adamant_group { size, optimizer, tensors: &tensor, tensor_count: 1 };
             time(repetitions, || {
-                t += 1;
-                let tensors = black_box(&tensor);
+                let groups = black_box(&group);
                 // SAFETY: structs of this version; the arrays are alive, and nobody else's until it returns.
-                let status = unsafe { step(&hyper, &exec, t, ptr::null(), tensors, 1) };
+                let status = unsafe { step(groups, 1, ptr::null(), &exec, ptr::null_mut()) };
                 assert_eq!(status, adamant_status::ADAMANT_OK);
             })
         }
         _ => time(repetitions, || {
-            use adamant::{Optimizer, Tensor};
-            t += 1;
-            if is_q8 {
-                let tensors = &mut [black_box(arrays.rust())];
-                let done = adam.step_mixed(on_caller, t, Pass::default(), tensors);
-                assert_eq!(done, Ok(Outcome::Taken));
-            } else {
-                let Arrays { param, grad, moments: [m, v], .. } = &mut arrays;
-                let tensor = Tensor { param, grad, moments: [&mut m[..], &mut v[..]] };
-                let done = adam.step_many_on(on_caller, t, &mut [black_box(tensor)]);
-                done.expect("a valid step");
-            }
+            let tensors = &mut [black_box(arrays.rust(is_q8))];
+            let report = adam.step_tensors(tensors, &options).expect("a valid step");
+            assert_eq!(report.outcome, Outcome::Taken);
         }),
-    }))
+    });
+    // SAFETY: used no more.
+    unsafe { free(optimizer) };
+    Ok(times.map(|time| time.median))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -10,9 +10,10 @@
 
 enum { POINTS = 512, HIDDEN = 32, STEPS = 1000 };
 
-/* Parameters, gradients and both moments of one layer: memory is the caller's. */
+/* Parameters, gradients, both moments and the step count of one layer: memory is the caller's. */
 typedef struct {
     float param[3 * HIDDEN], grad[3 * HIDDEN], exp_avg[3 * HIDDEN], exp_avg_sq[3 * HIDDEN];
+    uint64_t steps;
 } layer;
 
 /* Ends the program with the library's own words. */
@@ -42,6 +43,7 @@ static adamant_tensor tensor_of(layer *it, size_t len) {
     tensor.grad = floats(it->grad, len);
     tensor.moments[0] = floats(it->exp_avg, len);
     tensor.moments[1] = floats(it->exp_avg_sq, len);
+    tensor.steps = &it->steps;
     tensor.zero_grad = 1; /* the step leaves gradients of zero */
     return tensor;
 }
@@ -74,12 +76,13 @@ int main(void) {
     for (int i = 0; i < HIDDEN; ++i) out.param[i] = 0.2f * uniform();
     for (int i = 0; i < POINTS; ++i) points[i][0] = uniform(), points[i][1] = uniform();
 
-    adamant_hyper hyper;
-    check(adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_ADAMW));
-    adamant_pass pass;
-    check(adamant_pass_init(&pass, sizeof pass));
+    adamant_optimizer *adamw;
+    check(adamant_optimizer_new("adamw", &adamw));
+    adamant_step_options options;
+    check(adamant_step_options_init(&options, sizeof options));
+    options.max_norm = 1.0; /* clips */
     adamant_tensor tensors[2] = {tensor_of(&in, 3 * HIDDEN), tensor_of(&out, HIDDEN + 1)};
-    adamant_array grads[2] = {tensors[0].grad, tensors[1].grad};
+    adamant_group group = {sizeof group, adamw, tensors, 2};
 
     printf("adamant %s\n", adamant_version_string());
     float first = 0.0f, loss = 0.0f;
@@ -89,11 +92,9 @@ int main(void) {
         if (step == 1) first = loss;
         if (step == 1 || step % 200 == 0) printf("step %4d: loss %.4f\n", step, loss);
 
-        double norm;
-        check(adamant_grad_norm(NULL, grads, 2, &norm));
-        pass.grad_factor = adamant_clip_factor(norm, 1.0);
-        hyper.lr = 0.02 * (1.0 - (double)(step - 1) / STEPS); /* a schedule sets the field */
-        check(adamant_step(&hyper, NULL, (uint64_t)step, &pass, tensors, 2));
+        check(adamant_optimizer_set(adamw, "lr", 0.02 * (1.0 - (double)(step - 1) / STEPS)));
+        check(adamant_step(&group, 1, &options, NULL, NULL));
     }
+    adamant_optimizer_free(adamw);
     return loss < 0.2f * first ? 0 : 1;
 }

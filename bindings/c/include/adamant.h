@@ -3,28 +3,33 @@
  * bits on every CPU and number of threads. For C99 and C++17, and later ones.
  *
  *     float w[1000], g[1000], m[1000] = {0}, v[1000] = {0};
+ *     uint64_t steps = 0;
  *     ...
- *     adamant_hyper hyper;
- *     adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_ADAM);
+ *     adamant_optimizer *adam;
+ *     adamant_optimizer_new("adam", &adam);
+ *     adamant_optimizer_set(adam, "lr", 1e-3);
  *     adamant_tensor tensor;
  *     adamant_tensor_init(&tensor, sizeof tensor);
  *     tensor.param = (adamant_array){w, 1000, ADAMANT_F32};
  *     tensor.grad = (adamant_array){g, 1000, ADAMANT_F32};
  *     tensor.moments[0] = (adamant_array){m, 1000, ADAMANT_F32};
  *     tensor.moments[1] = (adamant_array){v, 1000, ADAMANT_F32};
- *     if (adamant_step(&hyper, NULL, 1, NULL, &tensor, 1) != ADAMANT_OK)
+ *     tensor.steps = &steps;
+ *     adamant_group group = {sizeof group, adam, &tensor, 1};
+ *     if (adamant_step(&group, 1, NULL, NULL, NULL) != ADAMANT_OK)
  *         fprintf(stderr, "%s\n", adamant_last_error());
  *
  * Contents: versions and enums; structs and handles; then the functions, in sections: version,
- * the last error, hyper-parameters, instruction sets and threads, steps on tensors, the norm of
- * gradients, moments, conversions, lazy steps on rows of a table, steps on rows with the results of
+ * the last error, optimizers, instruction sets and threads, steps on tensors, the norm of
+ * gradients, sums of gradients, moments, conversions, lazy steps on rows of a table, steps on rows with the results of
  * dense steps, memory on huge pages.
  *
  * WHAT HOLDS FOR ALL FUNCTIONS
  *
- * Memory is the caller's. A call reads and writes what it is given, keeps no pointer to it, and
- * allocates nothing per step (unless it has more than 256 tensors); handles hold what is adamant's
- * own, and are freed by the function whose name ends in _free.
+ * Memory is the caller's. A call reads and writes what it is given, and keeps no pointer to it. A step
+ * allocates nothing, but that a call with more tensors than any before it on its thread makes room for
+ * them, which the thread keeps. Handles hold what is adamant's own, and are freed by the function whose
+ * name ends in _free.
  *
  * Mistakes. Every one that can be told is answered by a status, and adamant_last_error has the
  * message. Nothing was written then. Besides those that a function lists, any function may return:
@@ -44,7 +49,8 @@
  *
  * Threads. All functions may be called from any number of threads at once, on different data.
  * Nothing global is changed: no signal handlers, locale, floating-point environment or environment
- * variables. Handles may be shared by threads, one call at a time (adamant_pool: any number).
+ * variables. Handles may be shared by threads, one call at a time (adamant_pool: any number;
+ * adamant_optimizer: any number that do not change it).
  *
  * Versions. Structs begin with their size, enums have fixed values, and both only grow. A program
  * that was built with an older header passes smaller structs, and gets the defaults of the fields
@@ -66,7 +72,7 @@
 #define ADAMANT_VERSION_MAJOR 0
 
 // See `ADAMANT_VERSION_MAJOR`.
-#define ADAMANT_VERSION_MINOR 1
+#define ADAMANT_VERSION_MINOR 2
 
 // See `ADAMANT_VERSION_MAJOR`.
 #define ADAMANT_VERSION_PATCH 0
@@ -82,8 +88,8 @@ enum adamant_status
  {
     // All was done.
     ADAMANT_OK = 0,
-    // No mistake: the step was left out, since the norm of the gradients in `adamant_pass` is not
-    // finite. It is not to be counted.
+    // No mistake: the step was left out, since the norm of the gradients is not finite. No tensor has
+    // counted it.
     ADAMANT_LEFT_OUT = 1,
     // A pointer is null.
     ADAMANT_NULL_POINTER = 2,
@@ -140,18 +146,38 @@ enum adamant_status
     ADAMANT_ROW_OUT_OF_RANGE = 43,
     // A call has more indices for a larger table than can be put in order.
     ADAMANT_TOO_MANY_ROWS = 44,
-    // A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
+    // A setting of an optimizer is outside its range, infinite or NaN, or does not go with the others.
     ADAMANT_HYPER_PARAMETER = 45,
     // A constant of the step is too large for the type of the step.
     ADAMANT_CONSTANT_OVERFLOW = 46,
     // The step count is 0; the first step is 1.
     ADAMANT_ZERO_STEP = 47,
-    // A state has taken 2^64 - 1 steps, and can't count another.
+    // A tensor or table has taken 2^64 - 1 steps, and cannot count another.
     ADAMANT_STEP_OVERFLOW = 48,
     // The environment variable ADAMANT_ISA names no instruction set.
     ADAMANT_UNKNOWN_ISA = 49,
     // This CPU lacks the instruction set that was asked for.
     ADAMANT_ISA_UNAVAILABLE = 50,
+    // A name is no optimizer's.
+    ADAMANT_UNKNOWN_OPTIMIZER = 51,
+    // An optimizer has no setting of a name.
+    ADAMANT_UNKNOWN_SETTING = 52,
+    // A setting was given a value of another kind.
+    ADAMANT_WRONG_SETTING = 53,
+    // A tensor has more moments than its optimizer.
+    ADAMANT_TOO_MANY_MOMENTS = 54,
+    // A number of `adamant_step_options` is outside its range.
+    ADAMANT_OPTION = 55,
+    // A pool was asked for with no threads, or with too many.
+    ADAMANT_THREAD_COUNT = 56,
+    // There are not as many places for norms as tensors. (Reserved: a call has one count for both.)
+    ADAMANT_NORMS_MISMATCH = 57,
+    // A state has the moments of another optimizer. (Reserved: no function keeps a state.)
+    ADAMANT_STATE_MISMATCH = 58,
+    // A state has no moment of a name. (Reserved: no function keeps a state.)
+    ADAMANT_UNKNOWN_MOMENT = 59,
+    // Every step for a while was left out. (Reserved: no function scales losses.)
+    ADAMANT_TRAINING_STALLED = 60,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -161,73 +187,26 @@ typedef uint32_t adamant_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// The optimizers: the fields of `adamant_hyper` that each reads, besides `lr` and `maximize`, and
-// its moments, in their order.
-enum adamant_optimizer
+// What a setting may be.
+enum adamant_setting_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // SGD: momentum, dampening, weight_decay (L2), nesterov. Moment, only with momentum:
-    // momentum_buffer.
-    ADAMANT_SGD = 1,
-    // AdaGrad: lr_decay, weight_decay (L2), initial_accumulator_value, eps. Moment: sum, which starts
-    // from initial_accumulator_value.
-    ADAMANT_ADAGRAD = 2,
-    // Adadelta: rho, eps, weight_decay (L2). Moments: square_avg, acc_delta.
-    ADAMANT_ADADELTA = 3,
-    // RMSProp: alpha, eps, weight_decay (L2), momentum, centered. Moments: square_avg; grad_avg, only
-    // if centered; momentum_buffer, only with momentum.
-    ADAMANT_RMSPROP = 4,
-    // Adam: beta1, beta2, eps, epsilon, weight_decay (L2, or of the parameters themselves if
-    // decoupled_weight_decay), cautious. Moments: exp_avg, exp_avg_sq.
-    ADAMANT_ADAM = 5,
-    // AdamW: Adam with other defaults, a decoupled weight decay of 0.01. The same fields and moments.
-    ADAMANT_ADAMW = 6,
-    // AMSGrad: the fields of Adam. Moments: exp_avg, exp_avg_sq, max_exp_avg_sq.
-    ADAMANT_AMSGRAD = 7,
-    // AdaMax: beta1, beta2, eps, weight_decay (L2). Moments: exp_avg, exp_inf.
-    ADAMANT_ADAMAX = 8,
-    // NAdam: beta1, beta2, eps, weight_decay, momentum_decay, decoupled_weight_decay. Moments:
-    // exp_avg, exp_avg_sq.
-    ADAMANT_NADAM = 9,
-    // RAdam: beta1, beta2, eps, weight_decay, decoupled_weight_decay. Moments: exp_avg, exp_avg_sq.
-    ADAMANT_RADAM = 10,
-    // Lion: beta1, beta2, weight_decay (decoupled). Moment: exp_avg.
-    ADAMANT_LION = 11,
-    // ADOPT: beta1, beta2, eps, weight_decay, decoupled_weight_decay. Moments: exp_avg, exp_avg_sq.
-    ADAMANT_ADOPT = 12,
-    // AdEMAMix: beta1, beta2, beta3, alpha, beta3_warmup, alpha_warmup, eps, weight_decay (decoupled).
-    // Moments: exp_avg_fast, exp_avg_slow, exp_avg_sq.
-    ADAMANT_ADEMAMIX = 13,
-    // Adam with one second moment a row, for lazy steps on rows of a table only: the fields of Adam.
-    // Moments: exp_avg, as long as the table; exp_avg_sq, an element for each row.
-    ADAMANT_ROW_WISE_ADAM = 14,
+    // A number.
+    ADAMANT_SETTING_NUMBER = 0,
+    // A whole number of at least 0.
+    ADAMANT_SETTING_COUNT = 1,
+    // 0 or 1.
+    ADAMANT_SETTING_FLAG = 2,
+    // One of some names, for `adamant_optimizer_set_name`.
+    ADAMANT_SETTING_CHOICE = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
-typedef enum adamant_optimizer adamant_optimizer;
+typedef enum adamant_setting_kind adamant_setting_kind;
 #else
-typedef uint32_t adamant_optimizer;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-// Where the epsilon of Adam stands.
-enum adamant_epsilon
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    // Added to the root of the corrected second moment: the paper's Algorithm 1, PyTorch, JAX.
-    ADAMANT_EPSILON_STANDARD = 0,
-    // Added to the root of the second moment as it is: TensorFlow, Keras, PyTorch's SparseAdam.
-    ADAMANT_EPSILON_HAT = 1,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum adamant_epsilon adamant_epsilon;
-#else
-typedef uint32_t adamant_epsilon;
+typedef uint32_t adamant_setting_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -268,8 +247,10 @@ enum adamant_threads
     ADAMANT_THREADS_DEFAULT = 0,
     // The calling thread alone.
     ADAMANT_THREADS_SERIAL = 1,
-    // The threads of `pool`, where a call is large enough for it.
+    // The calling thread and, where a call is large enough for it, the threads of `pool`.
     ADAMANT_THREADS_POOL = 2,
+    // The calling thread and, where a call is large enough for it, somebody else's threads: `tasks`.
+    ADAMANT_THREADS_TASKS = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -313,6 +294,27 @@ enum adamant_type
 typedef enum adamant_type adamant_type;
 #else
 typedef uint32_t adamant_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Which norm of the gradients, taken as one vector: `norm_type` of PyTorch.
+enum adamant_norm_order
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The sum of absolute values.
+    ADAMANT_NORM_ONE = 1,
+    // The Euclidean norm.
+    ADAMANT_NORM_TWO = 2,
+    // The largest absolute value; NaN if any gradient is NaN.
+    ADAMANT_NORM_INFINITY = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum adamant_norm_order adamant_norm_order;
+#else
+typedef uint32_t adamant_norm_order;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -376,6 +378,12 @@ typedef struct adamant_buffer adamant_buffer;
 // For one call at a time: ADAMANT_BUSY is the answer to another.
 typedef struct adamant_dense_equivalent adamant_dense_equivalent;
 
+// An optimizer and its settings; see `adamant_optimizer_new`.
+//
+// Any number of threads may use one at once, but no other call may use it while one of the functions
+// `adamant_optimizer_set`, `adamant_optimizer_set_name` and `adamant_optimizer_free` does.
+typedef struct adamant_optimizer adamant_optimizer;
+
 // Threads of one's own; see `adamant_pool_new`.
 typedef struct adamant_pool adamant_pool;
 
@@ -383,69 +391,48 @@ typedef struct adamant_pool adamant_pool;
 // largest call, for the next one. For one call at a time.
 typedef struct adamant_row_scratch adamant_row_scratch;
 
-// The hyper-parameters of all optimizers; each reads its own (see `adamant_optimizer`) and takes no
-// notice of the others. Names and defaults are PyTorch's where it has the optimizer.
-//
-// `adamant_hyper_init` fills in the defaults; set what is to differ after it. Any field may change
-// from step to step, as for a schedule. Fields that count as true or false are 1 or 0.
-//
-// The fields up to `lr` must be there; a smaller `size` gives the others their defaults.
-typedef struct adamant_hyper {
-    // `sizeof(adamant_hyper)`.
+// A setting of an optimizer, as `adamant_optimizer_setting` finds it. The library keeps its texts for
+// the life of the process.
+typedef struct adamant_setting {
+    // `sizeof(adamant_setting)`.
     size_t size;
-    // One of `adamant_optimizer`.
-    uint32_t optimizer;
-    // Whether to climb instead of to descend.
-    uint32_t maximize;
-    // The learning rate: finite, at least 0.
-    double lr;
-    // The decay of the average of gradients: at least 0, less than 1.
-    double beta1;
-    // The decay of the average of squared gradients: at least 0, less than 1. (Lion: of the momentum.)
-    double beta2;
-    // AdEMAMix: the decay of the slow average: at least 0, less than 1.
-    double beta3;
-    // What keeps the denominator away from 0: finite, at least 0.
-    double eps;
-    // The strength of weight decay: finite, at least 0.
-    double weight_decay;
-    // SGD, RMSProp: the momentum: finite, at least 0.
-    double momentum;
-    // SGD: the share of the gradient that the momentum is spared, after step 1: finite.
-    double dampening;
-    // RMSProp: the decay of the averages, at least 0, less than 1. AdEMAMix: the weight of the slow
-    // average, finite, at least 0.
-    double alpha;
-    // Adadelta: the decay of both averages: at least 0, at most 1.
-    double rho;
-    // AdaGrad: how fast the learning rate falls with the steps: finite, at least 0.
-    double lr_decay;
-    // AdaGrad: what the sum starts from: finite, at least 0.
-    double initial_accumulator_value;
-    // NAdam: how fast the momentum approaches beta1: finite, at least 0.
-    double momentum_decay;
-    // AdEMAMix: the steps in which the slow average's decay grows from beta1 to beta3.
-    uint64_t beta3_warmup;
-    // AdEMAMix: the steps in which the slow average's weight grows from 0 to alpha.
-    uint64_t alpha_warmup;
-    // One of `adamant_epsilon`.
-    uint32_t epsilon;
-    // Whether weight_decay shrinks the parameters themselves (AdamW) instead of adding to the
-    // gradient (L2).
-    uint32_t decoupled_weight_decay;
-    // Whether to leave a parameter that Adam would move against its gradient of this step.
-    uint32_t cautious;
-    // SGD: whether to look ahead by the momentum; takes momentum over 0 and no dampening.
-    uint32_t nesterov;
-    // RMSProp: whether to divide by the deviation instead of by the root of the mean square.
-    uint32_t centered;
+    // The name.
+    const char *name;
+    // The values that it may have, in words: "a number, finite and at least 0", "standard or hat".
+    const char *allowed;
+    // The default of a choice; null for the others.
+    const char *default_name;
+    // The default of a number, a count or a flag; 0 for a choice.
+    double default_value;
+    // One of `adamant_setting_kind`.
+    uint32_t kind;
     // 0.
     uint32_t reserved;
-} adamant_hyper;
+} adamant_setting;
+
+// A task: a function of the library's that `adamant_tasks.run` calls. It does not unwind.
+typedef void (*adamant_task)(void *task_context, size_t number);
+
+// A thread pool of the caller's, such as the one of a framework: a function that runs tasks at the same
+// time.
+//
+// `run` calls `task(task_context, number)` with each number from 0 to `tasks`, on any threads, and
+// returns when all calls have returned. A task that is left out does no harm: the calling thread does its
+// work after `run` has returned. `run` must not unwind.
+typedef struct adamant_tasks {
+    // `sizeof(adamant_tasks)`.
+    size_t size;
+    // The function.
+    void (*run)(void *context, size_t tasks, adamant_task task, void *task_context);
+    // The number of threads, the calling one among them: at least 1.
+    size_t threads;
+    // What the function is passed as its context.
+    void *context;
+} adamant_tasks;
 
 // How a call runs. All zeros but the size is the default, as is a null pointer in its place.
 //
-// The fields up to `threads` must be there; a smaller `size` means no pool.
+// The fields up to `threads` must be there; a smaller `size` means no pool and no tasks.
 typedef struct adamant_exec {
     // `sizeof(adamant_exec)`.
     size_t size;
@@ -455,6 +442,8 @@ typedef struct adamant_exec {
     uint32_t threads;
     // With ADAMANT_THREADS_POOL; null otherwise.
     const struct adamant_pool *pool;
+    // With ADAMANT_THREADS_TASKS; null otherwise.
+    const struct adamant_tasks *tasks;
 } adamant_exec;
 
 // An array of the caller's: any length, and any address that suits its type. Null is an address for
@@ -470,12 +459,13 @@ typedef struct adamant_array {
     uint32_t type;
 } adamant_array;
 
-// One tensor of a call: arrays that are all of one length. All arrays in ADAMANT_F64, or each of
-// any other type that is given here; steps are computed in double if all are, or else in float.
+// One tensor of a call: arrays that are all of one length, and the number of steps that they have seen.
+// All arrays in ADAMANT_F64, or each of any other type that is given here; steps are computed in double
+// if all are, or else in float. Tensors of different types may be in one call.
 //
 // Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
-// fields up to `moments` must be there; a smaller `size` means zeros for the others. All tensors of a
-// call have the same size.
+// fields up to `steps` must be there; a smaller `size` means zeros for the others. All tensors of a
+// group have the same size.
 typedef struct adamant_tensor {
     // `sizeof(adamant_tensor)`.
     size_t size;
@@ -485,11 +475,14 @@ typedef struct adamant_tensor {
     // The gradient of the loss for each parameter: ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
     // ADAMANT_F16.
     struct adamant_array grad;
-    // The optimizer's moments, written, in the order of `adamant_optimizer`: ADAMANT_F32,
+    // The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
     // ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8, of which the latter two are rounded at random. Before
     // the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
-    // hyper-parameters do without is ADAMANT_NONE.
-    struct adamant_array moments[3];
+    // settings do without is ADAMANT_NONE.
+    struct adamant_array moments[4];
+    // The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
+    // first step. A call that takes a step adds one.
+    uint64_t *steps;
     // What goes with the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
     // parameters in ADAMANT_F32: a copy of them, rounded to nearest, that each step writes.
     // ADAMANT_LOW16 with parameters in ADAMANT_BF16: the lower half of the parameters, which are
@@ -499,9 +492,9 @@ typedef struct adamant_tensor {
     struct adamant_array param_extra;
     // For each moment in ADAMANT_Q8 its scales, written, in ADAMANT_F32: `adamant_q8_scales(len)` of
     // them. ADAMANT_NONE for the others.
-    struct adamant_array scales[3];
+    struct adamant_array scales[4];
     // The number of the first element among all elements of the model: random bits go by it, so that
-    // a tensor of which a part is passed gets the same ones.
+    // a tensor of which a part is passed gets the same ones, and two tensors get different ones.
     uint64_t first;
     // Whether the step leaves a gradient of zeros (1) or as it was (0).
     uint32_t zero_grad;
@@ -509,32 +502,68 @@ typedef struct adamant_tensor {
     uint32_t stochastic_param;
 } adamant_tensor;
 
-// What a step does on its way, for tensors in float and less. All zeros but the size and
-// `grad_factor = 1` is the default, as is a null pointer in its place.
+// What a step does besides the step; the same for all tensors of a call. All zeros but the size is the
+// default, as is a null pointer in its place.
 //
 // The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
-typedef struct adamant_pass {
-    // `sizeof(adamant_pass)`.
+typedef struct adamant_step_options {
+    // `sizeof(adamant_step_options)`.
     size_t size;
-    // What gradients are multiplied by as they are read: to undo the scale of a loss, to clip
-    // (`adamant_clip_factor`), to average. Finite in float, and not 0, by which nothing would be learned:
-    // a factor of 0 is answered by ADAMANT_OUT_OF_RANGE, unless the step is left out.
+    // What gradients are multiplied by as they are read: to undo the scale of a loss, to average.
+    // A normal number over 0, in float unless all tensors are ADAMANT_F64; 0 for 1.
     double grad_factor;
-    // The norm of all gradients, times any factor; counts with `use_grad_norm` alone.
+    // The largest norm of all gradients, times grad_factor, that is taken as it is; longer ones are
+    // multiplied by `adamant_clip_factor`. The norm is computed in the call; the step is left out where
+    // it is not finite. Over 0; 0 for no clipping.
+    double max_norm;
+    // The norm of all gradients, without grad_factor, if the caller knows it: where a model is shared
+    // among processes, the norm of all shares. At least 0, infinite or NaN. The step is left out where
+    // it is not finite. Counts with use_grad_norm alone.
     double grad_norm;
-    // Whether the step is left out, with ADAMANT_LEFT_OUT, where grad_norm is infinite or NaN.
-    uint32_t use_grad_norm;
-    // Whether moments that are subnormal (below 1.2e-38) become 0: many CPUs take long for them.
-    uint32_t flush_subnormals;
     // What random bits begin with.
     uint64_t seed;
-} adamant_pass;
+    // Whether grad_norm counts (1), or is computed if it is needed (0).
+    uint32_t use_grad_norm;
+    // Whether the step is left out where a gradient is not finite (1): what a loss scaler asks for.
+    uint32_t skip_nonfinite;
+    // Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
+    // (0): a NaN that stays in a buffer to which gradients are added would have every later step left
+    // out.
+    uint32_t keep_grads;
+    // Whether moments that are subnormal (below 1.2e-38 in float) become 0 (1).
+    uint32_t flush_subnormals;
+} adamant_step_options;
+
+// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
+// of a call have the same size.
+typedef struct adamant_group {
+    // `sizeof(adamant_group)`.
+    size_t size;
+    // The optimizer.
+    const struct adamant_optimizer *optimizer;
+    // The tensors; null if there are none.
+    const struct adamant_tensor *tensors;
+    // The number of tensors.
+    size_t tensor_count;
+} adamant_group;
+
+// What `adamant_step` tells of its step.
+typedef struct adamant_report {
+    // `sizeof(adamant_report)`: set before the call.
+    size_t size;
+    // What the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
+    uint32_t outcome;
+    // Whether grad_norm is known: if the options needed it.
+    uint32_t has_grad_norm;
+    // The norm of all gradients, times grad_factor; 0 if it is not known.
+    double grad_norm;
+} adamant_report;
 
 // A moment of an optimizer, as `adamant_describe_moment` finds it.
 typedef struct adamant_moment {
     // `sizeof(adamant_moment)`.
     size_t size;
-    // The number of elements; 0 if the hyper-parameters do without the moment.
+    // The number of elements; 0 if the settings do without the moment.
     size_t len;
     // The bytes of its elements.
     size_t bytes;
@@ -547,8 +576,8 @@ typedef struct adamant_moment {
     uint32_t holds_squares;
     // 0.
     uint32_t reserved;
-    // Its name, as in PyTorch's checkpoints, with a zero at the end.
-    char name[32];
+    // Its name, as in PyTorch's checkpoints. The text is the library's, for the life of the process.
+    const char *name;
 } adamant_moment;
 
 // A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
@@ -560,11 +589,10 @@ typedef struct adamant_table {
     size_t width;
     // The parameters, written: rows times width.
     struct adamant_array param;
-    // The optimizer's moments, written, in the order of `adamant_optimizer`, each as long as the
-    // parameters; with ADAMANT_ROW_WISE_ADAM the second has one element a row. Before the first step
-    // each holds what `adamant_fill_moment` writes. One that the hyper-parameters do without is
-    // ADAMANT_NONE.
-    struct adamant_array moments[3];
+    // The optimizer's moments, written, in the order of `adamant_describe_moment`, each as long as the
+    // parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
+    // what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
+    struct adamant_array moments[4];
 } adamant_table;
 
 // The gradient of some rows of a table: their indices, in any order, and for each index a row of
@@ -594,7 +622,7 @@ extern "C" {
 // The version of the library: `(major << 16) | (minor << 8) | patch`.
 uint32_t adamant_version(void);
 
-// The version of the library as text, such as "0.1.0".
+// The version of the library as text, such as "0.2.0".
 const char *adamant_version_string(void);
 
 // # The last error
@@ -606,20 +634,87 @@ const char *adamant_version_string(void);
 // the thread ends. Calls that succeed leave it as it is.
 const char *adamant_last_error(void);
 
-// # Hyper-parameters
+// # Optimizers
 //
-// Fills in an optimizer's defaults; `size` is `sizeof(adamant_hyper)`. Fields that the optimizer does
-// not read become 0.
+// The name of an optimizer that `adamant_optimizer_new` takes, by its position from 0 on; null after the
+// last one. The text is the library's, for the life of the process.
+const char *adamant_optimizer_name(size_t index);
+
+// Makes an optimizer with the default settings of a name, such as "adamw", and writes its handle to
+// `*optimizer`. The documentation of the Rust crate has the formula and the settings of each.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for hyper, ADAMANT_STRUCT_SIZE for size,
-// ADAMANT_UNKNOWN_VALUE for optimizer.
-adamant_status adamant_hyper_init(struct adamant_hyper *hyper,
-                                  size_t size,
-                                  uint32_t optimizer);
+// "rowwise_adam" has the settings of "adam" and keeps one second moment for a whole row of a table, for
+// `adamant_step_rows_lazy` only.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_OPTIMIZER, whose
+// message lists the names that there are.
+adamant_status adamant_optimizer_new(const char *name,
+                                     struct adamant_optimizer **optimizer);
+
+// Frees an optimizer. Null does nothing.
+void adamant_optimizer_free(struct adamant_optimizer *optimizer);
+
+// Gives a setting a value: a number, a whole number for a count, 0 or 1 for a flag. A schedule sets "lr"
+// before each step.
+//
+// A number that is outside its range is refused by the next call that uses the optimizer, and by
+// `adamant_optimizer_check`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_SETTING, whose message
+// lists the settings that there are; ADAMANT_WRONG_SETTING.
+adamant_status adamant_optimizer_set(struct adamant_optimizer *optimizer,
+                                     const char *name,
+                                     double value);
+
+// Gives a setting that is a choice a value: "epsilon" the value "hat".
+//
+// Mistakes: as `adamant_optimizer_set`.
+adamant_status adamant_optimizer_set_name(struct adamant_optimizer *optimizer,
+                                          const char *name,
+                                          const char *value);
+
+// Writes the value of a setting to `*value`: a number, a count, or 0 or 1 for a flag.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for any pointer; ADAMANT_UNKNOWN_SETTING;
+// ADAMANT_WRONG_SETTING for a choice.
+adamant_status adamant_optimizer_get(const struct adamant_optimizer *optimizer,
+                                     const char *name,
+                                     double *value);
+
+// Writes the value of a setting that is a choice to `*value`. The text is the library's, for the life of
+// the process.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for any pointer; ADAMANT_UNKNOWN_SETTING;
+// ADAMANT_WRONG_SETTING for a setting that is no choice.
+adamant_status adamant_optimizer_get_name(const struct adamant_optimizer *optimizer,
+                                          const char *name,
+                                          const char **value);
+
+// Checks the settings, as every call that uses the optimizer does.
+//
+// ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED; ADAMANT_HYPER_PARAMETER for the first setting outside its
+// range.
+adamant_status adamant_optimizer_check(const struct adamant_optimizer *optimizer);
+
+// Writes the number of settings to `*count`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer.
+adamant_status adamant_optimizer_setting_count(const struct adamant_optimizer *optimizer,
+                                               size_t *count);
+
+// Describes a setting, by its position: its name, the values that it may have, and its default in an
+// optimizer of this name. `size` is `sizeof(adamant_setting)`.
+//
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for size,
+// ADAMANT_OUT_OF_RANGE for index.
+adamant_status adamant_optimizer_setting(const struct adamant_optimizer *optimizer,
+                                         size_t index,
+                                         struct adamant_setting *setting,
+                                         size_t size);
 
 // # Instruction sets and threads
 //
-// Fills in the default: the selected instruction set, the default pool.
+// Fills in the default: the selected instruction set, the default threads.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for exec, ADAMANT_STRUCT_SIZE for size.
 adamant_status adamant_exec_init(struct adamant_exec *exec, size_t size);
@@ -640,14 +735,17 @@ uint32_t adamant_isa_is_available(uint32_t isa);
 // The name of an instruction set, as ADAMANT_ISA takes it; null if there is none by that number.
 const char *adamant_isa_name(uint32_t isa);
 
-// Starts a pool of `threads` threads, 1 to 1024, and writes its handle to `*pool`; any number of
-// threads may use it at once. A child of fork() must not use it: threads do not survive that.
+// Starts a pool of `threads` threads, 1 to 1024, the calling one among them, and writes its handle to
+// `*pool`. Any number of threads may use it at once. Threads do not survive fork(): in a child, calls
+// with a pool of its parent run on the calling thread.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_OUT_OF_RANGE for threads,
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_THREAD_COUNT for threads,
 // ADAMANT_NO_THREADS if the system has none to give.
-adamant_status adamant_pool_new(size_t threads, struct adamant_pool **pool);
+adamant_status adamant_pool_new(size_t threads,
+                                struct adamant_pool **pool);
 
-// The number of threads of a pool; 0 if `pool` is null.
+// The number of threads of a pool, the calling one among them: as asked for, or 1 in a child of fork();
+// 0 if `pool` is null.
 size_t adamant_pool_threads(const struct adamant_pool *pool);
 
 // Ends the threads of a pool and frees it; no call may be using it. Null does nothing.
@@ -660,67 +758,93 @@ void adamant_pool_free(struct adamant_pool *pool);
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for tensor, ADAMANT_STRUCT_SIZE for size.
 adamant_status adamant_tensor_init(struct adamant_tensor *tensor, size_t size);
 
-// Fills in the default; `size` is `sizeof(adamant_pass)`.
+// Fills in the default: all zeros but the size, which is `sizeof(adamant_step_options)`.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pass, ADAMANT_STRUCT_SIZE for size.
-adamant_status adamant_pass_init(struct adamant_pass *pass, size_t size);
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for options, ADAMANT_STRUCT_SIZE for size.
+adamant_status adamant_step_options_init(struct adamant_step_options *options, size_t size);
 
-// Takes step `t`, counted from 1, of any number of tensors in one go: large ones are shared among
-// threads, small ones put together. `exec` and `pass` may be null for their defaults.
+// Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
+// All share one parallel region: large tensors are cut, small ones put together. What the options say of
+// gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
+// if nobody reads it.
 //
-// Tensors are all in ADAMANT_F64, and then `pass` is the default but for its seed; or none is.
-// Infinities and NaN are data: they stay in their own element.
+// Infinities and NaN are data: they stay in their own element. A call takes less than 64 KiB of stack.
 //
-// Returns ADAMANT_LEFT_OUT where `pass` says so. Mistakes, besides those of every call:
-// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_UNUSED_MOMENT and ADAMANT_SCALES_MISMATCH
-// for arrays; ADAMANT_OUT_OF_RANGE for a grad_factor of 0; ADAMANT_HYPER_PARAMETER and ADAMANT_CONSTANT_OVERFLOW for hyper-parameters;
-// ADAMANT_ZERO_STEP; ADAMANT_UNSUPPORTED for ADAMANT_ROW_WISE_ADAM; ADAMANT_UNKNOWN_ISA and
-// ADAMANT_ISA_UNAVAILABLE.
-adamant_status adamant_step(const struct adamant_hyper *hyper,
+// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and
+// ADAMANT_SCALES_MISMATCH for arrays; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
+// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_STEP_OVERFLOW; ADAMANT_UNSUPPORTED for "rowwise_adam";
+// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE. Messages count the tensors of a call through all
+// groups, from 0.
+adamant_status adamant_step(const struct adamant_group *groups,
+                            size_t group_count,
+                            const struct adamant_step_options *options,
                             const struct adamant_exec *exec,
-                            uint64_t t,
-                            const struct adamant_pass *pass,
-                            const struct adamant_tensor *tensors,
-                            size_t count);
+                            struct adamant_report *report);
 
 // # The norm of gradients
 //
-// Writes to `*norm` the Euclidean norm of all gradients of a model, taken as one vector: `count`
-// arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
-// default.
+// Writes to `*norm` a norm of all gradients of a model, taken as one vector, and to `norms[i]` that of
+// array `i`, if `norms` is not null: `count` arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
+// ADAMANT_F16. `order` is one of `adamant_norm_order`. `exec` may be null for its default.
 //
-// Squares are summed in double. The norm is infinite or NaN if any gradient is; the order of the sum
-// depends on the lengths of the arrays alone, so that its bits are the same everywhere.
+// Sums are taken in double. A norm is infinite or NaN if any gradient is; the order of the sum depends on
+// the lengths of the arrays alone, so that its bits are the same everywhere. A step that clips computes
+// the norm itself: see `adamant_step_options`.
 //
 // Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
 // ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
-adamant_status adamant_grad_norm(const struct adamant_exec *exec,
-                                 const struct adamant_array *grads,
-                                 size_t count,
-                                 double *norm);
+adamant_status adamant_grad_norms(uint32_t order,
+                                  const struct adamant_exec *exec,
+                                  const struct adamant_array *grads,
+                                  size_t count,
+                                  double *norms,
+                                  double *norm);
+
+// Writes to `*index` the position of the first of `count` arrays with a gradient that is infinite or NaN;
+// `count` if all are finite. For finding out why a step was left out. `exec` may be null for its default.
+//
+// Mistakes: as `adamant_grad_norms`.
+adamant_status adamant_first_nonfinite(const struct adamant_exec *exec,
+                                       const struct adamant_array *grads,
+                                       size_t count,
+                                       size_t *index);
 
 // What the gradients are to be multiplied by so that their norm is at most `max_norm`:
 // `min(1, max_norm / (norm + 1e-6))`, as in PyTorch. It is 0 or NaN where the norm is not finite.
 double adamant_clip_factor(double norm, double max_norm);
 
+// # Sums of gradients
+//
+// Adds the gradients of a micro-batch to sums in float: `sums` is ADAMANT_F32; `grad` is as long, in
+// ADAMANT_F32, ADAMANT_BF16 or ADAMANT_F16, and becomes zeros if `zero_grad` is 1. `exec` may be null for
+// its default.
+//
+// Sums of many small gradients stand still in 16 bits. A step then takes the sums, with a
+// `grad_factor` of one over the number of micro-batches.
+//
+// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH for the arrays,
+// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
+adamant_status adamant_accumulate(const struct adamant_exec *exec,
+                                  const struct adamant_array *sums,
+                                  const struct adamant_array *grad,
+                                  uint32_t zero_grad);
+
 // # Moments
 //
-// Writes to `*count` the number of moments of an optimizer, those included that its hyper-parameters
-// do without.
+// Writes to `*count` the number of moments of an optimizer, those included that its settings do
+// without.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE and
-// ADAMANT_UNKNOWN_VALUE for hyper.
-adamant_status adamant_moment_count(const struct adamant_hyper *hyper,
-                                    size_t *count);
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer.
+adamant_status adamant_moment_count(const struct adamant_optimizer *optimizer, size_t *count);
 
 // Describes a moment, by its position, of a table of `rows` by `width` parameters, kept in `type`:
 // ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
 // `size` is `sizeof(adamant_moment)`.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for either
-// struct, ADAMANT_UNKNOWN_VALUE and ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for
-// number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
-adamant_status adamant_describe_moment(const struct adamant_hyper *hyper,
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for
+// size, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
+adamant_status adamant_describe_moment(const struct adamant_optimizer *optimizer,
                                        size_t number,
                                        uint32_t type,
                                        size_t rows,
@@ -731,11 +855,9 @@ adamant_status adamant_describe_moment(const struct adamant_hyper *hyper,
 // Fills a moment, by its position, with what it is before the first step. `scales` is for a moment in
 // ADAMANT_Q8, and null for any other.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_STRUCT_SIZE, ADAMANT_UNKNOWN_VALUE and
-// ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
-// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the hyper-parameters do
-// without.
-adamant_status adamant_fill_moment(const struct adamant_hyper *hyper,
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
+// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the settings do without.
+adamant_status adamant_fill_moment(const struct adamant_optimizer *optimizer,
                                    size_t number,
                                    const struct adamant_array *moment,
                                    const struct adamant_array *scales);
@@ -803,12 +925,12 @@ void adamant_row_scratch_free(struct adamant_row_scratch *scratch);
 // `exec` may be null for its default, and `scratch` for memory that is freed again.
 //
 // Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
-// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_UNUSED_MOMENT for the table;
+// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
 // ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH,
 // ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_HYPER_PARAMETER and
-// ADAMANT_CONSTANT_OVERFLOW for hyper-parameters; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
+// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
 // ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
-adamant_status adamant_step_rows_lazy(const struct adamant_hyper *hyper,
+adamant_status adamant_step_rows_lazy(const struct adamant_optimizer *optimizer,
                                       const struct adamant_exec *exec,
                                       uint64_t t,
                                       const struct adamant_table *table,
@@ -869,7 +991,7 @@ adamant_status adamant_dense_equivalent_skipped(const struct adamant_dense_equiv
 // present step, before they are read. `exec` may be null for its default.
 //
 // Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
-// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH, ADAMANT_UNUSED_MOMENT and
+// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH, ADAMANT_TOO_MANY_MOMENTS and
 // ADAMANT_ROW_COUNT_MISMATCH for the table; ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for
 // the rows; ADAMANT_BUSY; ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 adamant_status adamant_dense_equivalent_catch_up(struct adamant_dense_equivalent *dense_equivalent,
@@ -888,14 +1010,14 @@ adamant_status adamant_dense_equivalent_catch_up_all(struct adamant_dense_equiva
 // Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
 // one of zero, at the cost of the listed ones. `exec` may be null for its default.
 //
-// For ADAMANT_ADAM and ADAMANT_ADAMW. Learning rate and strength of weight decay may change from step
+// For "adam" and "adamw". Learning rate and strength of weight decay may change from step
 // to step; a change of anything else is allowed, but then the step first catches up with the whole
 // table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight decay that is decoupled,
 // and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER.
 //
 // Mistakes: those of `adamant_step_rows_lazy` and ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for
 // other optimizers, ADAMANT_STEP_OVERFLOW.
-adamant_status adamant_step_rows_dense_equivalent(const struct adamant_hyper *hyper,
+adamant_status adamant_step_rows_dense_equivalent(const struct adamant_optimizer *optimizer,
                                                   const struct adamant_exec *exec,
                                                   const struct adamant_table *table,
                                                   const struct adamant_row_grads *grads,

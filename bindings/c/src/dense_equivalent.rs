@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use super::{
     exec::{Runner, adamant_exec, free, put},
-    hyper::{self, adamant_hyper},
     memory::{Claims, Element, Place, adamant_array, adamant_type, check_memory, type_of},
+    optimizer::adamant_optimizer,
     rows::{WithRows, adamant_row_grads, adamant_table, claim_rows, hold, with_rows},
     status::{Failure, adamant_status, guarded, refuse},
     versioned::check_pointer,
@@ -258,7 +258,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_skipped(
 /// present step, before they are read. `exec` may be null for its default.
 ///
 /// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
-/// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH, ADAMANT_UNUSED_MOMENT and
+/// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH, ADAMANT_TOO_MANY_MOMENTS and
 /// ADAMANT_ROW_COUNT_MISMATCH for the table; ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for
 /// the rows; ADAMANT_BUSY; ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 #[unsafe(no_mangle)]
@@ -300,9 +300,8 @@ struct CatchUpRows<'a, F: Float> {
 
 impl<F: Float> WithRows for CatchUpRows<'_, F> {
     fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
-        let Self { runner, mut table, waiting } = self;
-        let len = rows.len().saturating_mul(table.width);
-        runner.run(len, &mut |exec| waiting.catch_up_on(exec, table.reborrow(), rows))
+        let Self { runner, table, waiting } = self;
+        Ok(waiting.catch_up_on(runner.exec(), table, rows)?)
     }
 }
 
@@ -322,15 +321,13 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
         let (runner, (table, element)) =
             unsafe { (Runner::read(exec)?, adamant_table::read(table, &mut claims)?) };
         claims.check()?;
-        let len = table.param.len;
         // SAFETY: the caller's promise.
         unsafe {
             with_handle(dense_equivalent, |waiting| {
                 waiting.check_element(element)?;
                 // SAFETY: claimed with this type, apart, and made a table once.
                 either!(waiting, waiting => {
-                    let mut table = table.table()?;
-                    runner.run(len, &mut |exec| waiting.catch_up_all_on(exec, table.reborrow()))
+                    Ok(waiting.catch_up_all_on(runner.exec(), table.table()?)?)
                 })
             })
         }
@@ -340,7 +337,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
 /// Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
 /// one of zero, at the cost of the listed ones. `exec` may be null for its default.
 ///
-/// For ADAMANT_ADAM and ADAMANT_ADAMW. Learning rate and strength of weight decay may change from step
+/// For "adam" and "adamw". Learning rate and strength of weight decay may change from step
 /// to step; a change of anything else is allowed, but then the step first catches up with the whole
 /// table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight decay that is decoupled,
 /// and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER.
@@ -349,18 +346,18 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
 /// other optimizers, ADAMANT_STEP_OVERFLOW.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_step_rows_dense_equivalent(
-    hyper: *const adamant_hyper,
+    optimizer: *const adamant_optimizer,
     exec: *const adamant_exec,
     table: *const adamant_table,
     grads: *const adamant_row_grads,
     dense_equivalent: *mut adamant_dense_equivalent,
 ) -> adamant_status {
     guarded(|| {
-        let (mut claims, mut room) = (Claims::new(), None);
+        let mut claims = Claims::new();
         // SAFETY: structs and handles are what the caller promises, here and below.
-        let (hyper, runner) =
-            unsafe { (adamant_hyper::read(hyper, &mut room, &mut claims)?, Runner::read(exec)?) };
-        let adam = hyper::adam(hyper)?;
+        let (optimizer, runner) =
+            unsafe { (adamant_optimizer::read(optimizer)?, Runner::read(exec)?) };
+        let adam = optimizer.adam()?;
         // SAFETY: as above.
         let (table, element) = unsafe { adamant_table::read(table, &mut claims)? };
         // SAFETY: as above.
@@ -391,12 +388,9 @@ struct StepRows<'a, F: Float> {
 
 impl<F: Float + Element> WithRows for StepRows<'_, F> {
     fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
-        let Self { runner, adam, mut table, grads, waiting } = self;
-        let len = grads.len();
+        let Self { runner, adam, table, grads, waiting } = self;
         // SAFETY: the values were claimed with the type of the table, and are apart from it.
         let grads = unsafe { grads.grads::<I, F>(rows) };
-        runner.run(len, &mut |exec| {
-            adam.step_rows_dense_equivalent_on(exec, table.reborrow(), grads, waiting)
-        })
+        Ok(adam.step_rows_dense_equivalent_on(runner.exec(), table, grads, waiting)?)
     }
 }

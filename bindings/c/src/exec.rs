@@ -1,15 +1,13 @@
 //! Instruction sets and threads.
 
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_void};
 use std::{mem, ptr};
-
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
-use adamant::{Error, Exec, Isa, bindings};
+use adamant::{Exec, Isa, Pool, RunTasks, Threads};
 
 /// The instruction sets. All of them give the same bits.
 #[repr(u32)]
@@ -37,13 +35,46 @@ pub enum adamant_threads {
     ADAMANT_THREADS_DEFAULT = 0,
     /// The calling thread alone.
     ADAMANT_THREADS_SERIAL = 1,
-    /// The threads of `pool`, where a call is large enough for it.
+    /// The calling thread and, where a call is large enough for it, the threads of `pool`.
     ADAMANT_THREADS_POOL = 2,
+    /// The calling thread and, where a call is large enough for it, somebody else's threads: `tasks`.
+    ADAMANT_THREADS_TASKS = 3,
 }
+
+/// A task: a function of the library's that `adamant_tasks.run` calls. It does not unwind.
+pub type adamant_task = unsafe extern "C" fn(task_context: *mut c_void, number: usize);
+
+/// A thread pool of the caller's, such as the one of a framework: a function that runs tasks at the same
+/// time.
+///
+/// `run` calls `task(task_context, number)` with each number from 0 to `tasks`, on any threads, and
+/// returns when all calls have returned. A task that is left out does no harm: the calling thread does its
+/// work after `run` has returned. `run` must not unwind.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_tasks {
+    /// `sizeof(adamant_tasks)`.
+    pub size: usize,
+    /// The function.
+    pub run: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            tasks: usize,
+            task: adamant_task,
+            task_context: *mut c_void,
+        ),
+    >,
+    /// The number of threads, the calling one among them: at least 1.
+    pub threads: usize,
+    /// What the function is passed as its context.
+    pub context: *mut c_void,
+}
+
+versioned!(adamant_tasks: context);
 
 /// How a call runs. All zeros but the size is the default, as is a null pointer in its place.
 ///
-/// The fields up to `threads` must be there; a smaller `size` means no pool.
+/// The fields up to `threads` must be there; a smaller `size` means no pool and no tasks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_exec {
@@ -55,21 +86,67 @@ pub struct adamant_exec {
     pub threads: u32,
     /// With ADAMANT_THREADS_POOL; null otherwise.
     pub pool: *const adamant_pool,
+    /// With ADAMANT_THREADS_TASKS; null otherwise.
+    pub tasks: *const adamant_tasks,
 }
 
-versioned!(adamant_exec: pool);
+versioned!(adamant_exec: pool, tasks);
 
 /// Threads of one's own; see `adamant_pool_new`.
-pub struct adamant_pool(ThreadPool);
+pub struct adamant_pool(Pool);
 
 impl adamant_exec {
-    const DEFAULT: Self = Self { size: size_of::<Self>(), isa: 0, threads: 0, pool: ptr::null() };
+    const DEFAULT: Self =
+        Self { size: size_of::<Self>(), isa: 0, threads: 0, pool: ptr::null(), tasks: ptr::null() };
+}
+
+impl adamant_tasks {
+    const NONE: Self =
+        Self { size: size_of::<Self>(), run: None, threads: 0, context: ptr::null_mut() };
+}
+
+/// The caller's function that runs tasks.
+struct Tasks {
+    run: unsafe extern "C" fn(*mut c_void, usize, adamant_task, *mut c_void),
+    threads: usize,
+    context: *mut c_void,
+}
+
+// SAFETY: the library itself calls the function on the calling thread only, and does not use the context.
+unsafe impl Sync for Tasks {}
+
+type Task<'a> = &'a (dyn Fn(usize) + Sync);
+
+impl RunTasks for Tasks {
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn run(&self, tasks: usize, task: Task<'_>) {
+        /// A task as C calls it.
+        unsafe extern "C" fn call(task: *mut c_void, number: usize) {
+            // SAFETY: a `Task` that is alive until `run` returns, and `run` waits for this: the caller's
+            // promise.
+            let task = unsafe { *task.cast::<Task<'_>>() };
+            task(number);
+        }
+        let context: *const Task<'_> = &task;
+        // SAFETY: the caller's function, with what its contract says.
+        unsafe { (self.run)(self.context, tasks, call, context.cast_mut().cast()) }
+    }
 }
 
 /// How a call runs, checked.
 pub(super) struct Runner<'a> {
-    exec: Exec,
-    pool: Option<&'a ThreadPool>,
+    isa: Option<Isa>,
+    threads: Workers<'a>,
+}
+
+enum Workers<'a> {
+    Default,
+    Serial,
+    Pool(&'a Pool),
+    Tasks(Tasks),
 }
 
 impl Runner<'_> {
@@ -77,14 +154,14 @@ impl Runner<'_> {
     ///
     /// # Safety
     ///
-    /// As [`versioned::size_of_struct`], and `pool` is null or from `adamant_pool_new` and not freed
-    /// before the call ends.
+    /// As [`versioned::size_of_struct`], for `tasks`, too, and `pool` is null or from `adamant_pool_new`
+    /// and not freed before the call ends.
     ///
     /// Inlined: what it returns would go through memory, byte by byte, and be read back whole.
     #[inline(always)]
     pub(super) unsafe fn read(exec: *const adamant_exec) -> Result<Self, Failure> {
         if exec.is_null() {
-            return Ok(Self { exec: Exec::selected()?, pool: None });
+            return Ok(Self { isa: None, threads: Workers::Default });
         }
         // SAFETY: the same promise.
         let size = unsafe { versioned::size_of_struct(exec, "exec")? };
@@ -97,49 +174,74 @@ impl Runner<'_> {
             room = unsafe { versioned::read_sized(exec, size, adamant_exec::DEFAULT) };
             &room
         };
-        let isa = match isa(found.isa)? {
-            Some(isa) => isa,
-            None => Isa::selected()?,
-        };
         const DEFAULT: u32 = adamant_threads::ADAMANT_THREADS_DEFAULT as u32;
         const SERIAL: u32 = adamant_threads::ADAMANT_THREADS_SERIAL as u32;
         const POOL: u32 = adamant_threads::ADAMANT_THREADS_POOL as u32;
-        let parallel = match found.threads {
-            DEFAULT | POOL => true,
-            SERIAL => false,
+        const TASKS: u32 = adamant_threads::ADAMANT_THREADS_TASKS as u32;
+        let isa = isa(found.isa)?;
+        let threads = match found.threads {
+            DEFAULT => Workers::Default,
+            SERIAL => Workers::Serial,
+            POOL => {
+                check_pointer(found.pool, "pool")?;
+                // SAFETY: a live pool: the caller's promise.
+                Workers::Pool(unsafe { &(*found.pool).0 })
+            }
+            TASKS => {
+                // SAFETY: the same promise.
+                Workers::Tasks(unsafe { Tasks::read(found.tasks)? })
+            }
             other => {
                 refuse!(ADAMANT_UNKNOWN_VALUE, "threads is {other}, which is no adamant_threads")
             }
         };
-        let pool = if found.threads == POOL {
-            check_pointer(found.pool, "pool")?;
-            // SAFETY: a live pool: the caller's promise.
-            Some(unsafe { &(*found.pool).0 })
-        } else if found.pool.is_null() {
-            None
-        } else {
+        if found.threads != POOL && !found.pool.is_null() {
             refuse!(
                 ADAMANT_UNKNOWN_VALUE,
                 "threads is {}, but must be ADAMANT_THREADS_POOL ({POOL}) with a pool",
                 found.threads
-            )
-        };
-        Ok(Self { exec: Exec { isa, parallel }, pool })
+            );
+        }
+        if found.threads != TASKS && !found.tasks.is_null() {
+            refuse!(
+                ADAMANT_UNKNOWN_VALUE,
+                "threads is {}, but must be ADAMANT_THREADS_TASKS ({TASKS}) with tasks",
+                found.threads
+            );
+        }
+        Ok(Self { isa, threads })
     }
 
-    /// Runs a call over so many elements. What it takes to enter a pool is compiled once.
-    pub(super) fn run(
-        &self,
-        len: usize,
-        call: &mut (dyn FnMut(Exec) -> Result<(), Error> + Send),
-    ) -> Result<(), Failure> {
-        let done = match self.pool {
-            Some(pool) if bindings::is_worth_moving(len) => pool.install(|| call(self.exec)),
-            // Moving to a thread of the pool and back would take longer.
-            Some(_) => call(Exec { parallel: false, ..self.exec }),
-            None => call(self.exec),
+    /// As Rust has it.
+    #[inline(always)]
+    pub(super) fn exec(&self) -> Exec<'_> {
+        let threads = match &self.threads {
+            Workers::Default => Threads::Rayon,
+            Workers::Serial => Threads::Serial,
+            Workers::Pool(pool) => Threads::Pool(pool),
+            Workers::Tasks(tasks) => Threads::Tasks(tasks),
         };
-        Ok(done?)
+        Exec { isa: self.isa, threads }
+    }
+}
+
+impl Tasks {
+    /// From the caller's struct.
+    ///
+    /// # Safety
+    ///
+    /// As [`versioned::size_of_struct`].
+    unsafe fn read(tasks: *const adamant_tasks) -> Result<Self, Failure> {
+        // SAFETY: the same promise.
+        let found = unsafe { versioned::read(tasks, "tasks", adamant_tasks::NONE)? };
+        let adamant_tasks { run, threads, context, .. } = found;
+        let Some(run) = run else {
+            refuse!(ADAMANT_NULL_POINTER, "run of tasks is null");
+        };
+        if threads == 0 {
+            refuse!(ADAMANT_OUT_OF_RANGE, "threads of tasks is 0, but must be at least 1");
+        }
+        Ok(Self { run, threads, context })
     }
 }
 
@@ -189,7 +291,7 @@ pub(super) unsafe fn put<T>(out: *mut T, name: &str, value: T) -> Result<(), Fai
 
 /// # Instruction sets and threads
 ///
-/// Fills in the default: the selected instruction set, the default pool.
+/// Fills in the default: the selected instruction set, the default threads.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for exec, ADAMANT_STRUCT_SIZE for size.
 #[unsafe(no_mangle)]
@@ -231,13 +333,11 @@ pub extern "C" fn adamant_isa_name(isa: u32) -> *const c_char {
     found.map_or(ptr::null(), |(.., name)| name.as_ptr())
 }
 
-/// The most threads of a pool.
-const MOST_THREADS: usize = 1024;
-
-/// Starts a pool of `threads` threads, 1 to 1024, and writes its handle to `*pool`; any number of
-/// threads may use it at once. A child of fork() must not use it: threads do not survive that.
+/// Starts a pool of `threads` threads, 1 to 1024, the calling one among them, and writes its handle to
+/// `*pool`. Any number of threads may use it at once. Threads do not survive fork(): in a child, calls
+/// with a pool of its parent run on the calling thread.
 ///
-/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_OUT_OF_RANGE for threads,
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_THREAD_COUNT for threads,
 /// ADAMANT_NO_THREADS if the system has none to give.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_pool_new(
@@ -246,23 +346,19 @@ pub unsafe extern "C" fn adamant_pool_new(
 ) -> adamant_status {
     guarded(|| {
         check_pointer(pool, "pool")?;
-        if !(1..=MOST_THREADS).contains(&threads) {
-            refuse!(ADAMANT_OUT_OF_RANGE, "threads is {threads}, but must be 1 to {MOST_THREADS}");
-        }
-        match ThreadPoolBuilder::new().num_threads(threads).build() {
-            // SAFETY: the caller's promise.
-            Ok(found) => unsafe { put(pool, "pool", Box::into_raw(Box::new(adamant_pool(found)))) },
-            Err(error) => refuse!(ADAMANT_NO_THREADS, "{threads} threads: {error}"),
-        }
+        let found = Box::new(adamant_pool(Pool::new(threads)?));
+        // SAFETY: the caller's promise.
+        unsafe { put(pool, "pool", Box::into_raw(found)) }
     })
 }
 
-/// The number of threads of a pool; 0 if `pool` is null.
+/// The number of threads of a pool, the calling one among them: as asked for, or 1 in a child of fork();
+/// 0 if `pool` is null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_pool_threads(pool: *const adamant_pool) -> usize {
     // SAFETY: null, or a live pool: the caller's promise.
     let pool = unsafe { pool.as_ref() };
-    pool.map_or(0, |pool| pool.0.current_num_threads())
+    pool.map_or(0, |pool| pool.0.threads())
 }
 
 /// Ends the threads of a pool and frees it; no call may be using it. Null does nothing.

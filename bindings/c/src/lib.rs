@@ -13,13 +13,15 @@
 // Apart, in the order in which their functions stand in the header.
 mod status;
 
-mod hyper;
+mod optimizer;
 
 mod exec;
 
-mod dense;
+mod step;
 
 mod norm;
+
+mod accumulate;
 
 mod moments;
 
@@ -32,19 +34,21 @@ mod dense_equivalent;
 mod buffer;
 
 mod memory;
+mod room;
 mod versioned;
 
+pub use accumulate::*;
 pub use buffer::*;
 pub use convert::*;
-pub use dense::*;
 pub use dense_equivalent::*;
 pub use exec::*;
-pub use hyper::*;
 pub use memory::{adamant_array, adamant_type};
 pub use moments::*;
 pub use norm::*;
+pub use optimizer::*;
 pub use rows::*;
 pub use status::{adamant_last_error, adamant_status};
+pub use step::*;
 
 #[cfg(test)]
 #[path = "../tests/allocations.rs"]
@@ -63,7 +67,7 @@ use core::ffi::c_char;
 /// one of the major version.
 pub const ADAMANT_VERSION_MAJOR: u32 = 0;
 /// See `ADAMANT_VERSION_MAJOR`.
-pub const ADAMANT_VERSION_MINOR: u32 = 1;
+pub const ADAMANT_VERSION_MINOR: u32 = 2;
 /// See `ADAMANT_VERSION_MAJOR`.
 pub const ADAMANT_VERSION_PATCH: u32 = 0;
 
@@ -84,7 +88,7 @@ pub extern "C" fn adamant_version() -> u32 {
     ADAMANT_VERSION_MAJOR << 16 | ADAMANT_VERSION_MINOR << 8 | ADAMANT_VERSION_PATCH
 }
 
-/// The version of the library as text, such as "0.1.0".
+/// The version of the library as text, such as "0.2.0".
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_version_string() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

@@ -249,9 +249,9 @@ struct Span {
     place: Place,
 }
 
-/// So many spans are compared with each other, without more memory: those of one tensor, the tensor
-/// itself, and the hyper-parameters.
-const FEW: usize = 11;
+/// So many spans are compared with each other, without more memory: those of one tensor, and the structs
+/// of a call.
+const FEW: usize = 16;
 
 /// The memory of all arrays of a call.
 pub(super) struct Claims {
@@ -300,6 +300,19 @@ impl Claims {
             }
             _ => Err(array.refusal(place)),
         }
+    }
+
+    /// Checks a pointer to `len` numbers that are written, and notes it down.
+    #[inline(always)]
+    pub(super) fn claim_out(
+        &mut self,
+        data: *mut c_void,
+        len: usize,
+        element: adamant_type,
+        place: Place,
+    ) -> Result<(), Failure> {
+        let array = adamant_array { data, len, r#type: element as u32 };
+        self.claim(&array, true, place).map(|_| ())
     }
 
     /// Notes down memory that is read, and known to be memory.

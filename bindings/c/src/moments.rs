@@ -1,17 +1,17 @@
 //! What moments an optimizer keeps, and moments of 8 bits.
 
-use core::ffi::c_char;
+use core::{ffi::c_char, ptr};
 
 use half::bf16;
 
 use super::{
     exec::put,
-    hyper::{WithRowRule, WithRule, adamant_hyper, with_row_rule, with_rule},
     memory::{Claims, Place, adamant_array, adamant_type, claim_arrays, type_of},
+    optimizer::{WithRowRule, adamant_optimizer, moment_text},
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
-use adamant::{Q8, RowRule, Rule};
+use adamant::{Q8, RowRule};
 
 /// A moment of an optimizer, as `adamant_describe_moment` finds it.
 #[repr(C)]
@@ -19,7 +19,7 @@ use adamant::{Q8, RowRule, Rule};
 pub struct adamant_moment {
     /// `sizeof(adamant_moment)`.
     pub size: usize,
-    /// The number of elements; 0 if the hyper-parameters do without the moment.
+    /// The number of elements; 0 if the settings do without the moment.
     pub len: usize,
     /// The bytes of its elements.
     pub bytes: usize,
@@ -32,8 +32,8 @@ pub struct adamant_moment {
     pub holds_squares: u32,
     /// 0.
     pub reserved: u32,
-    /// Its name, as in PyTorch's checkpoints, with a zero at the end.
-    pub name: [c_char; 32],
+    /// Its name, as in PyTorch's checkpoints. The text is the library's, for the life of the process.
+    pub name: *const c_char,
 }
 
 versioned!(adamant_moment: scales, start, holds_squares, name);
@@ -86,24 +86,10 @@ impl WithRowRule for Describe {
         let Some(len) = rows.checked_mul(rule.moment_width(number, width)) else {
             refuse!(ADAMANT_TOO_LARGE, "{rows} rows of {width} are more than memory can be");
         };
-        let mut name = [0; 32];
-        for (to, &from) in name[..31].iter_mut().zip(text.as_bytes()) {
-            *to = from as c_char;
-        }
+        let name = moment_text(text);
         let start = rule.moment_start(number);
         let size = size_of::<adamant_moment>();
         Ok(adamant_moment { size, len, start, name, ..adamant_moment::NONE })
-    }
-}
-
-/// The format of a moment of 8 bits.
-struct FormatOf(usize);
-
-impl WithRule for FormatOf {
-    type Output = Q8;
-
-    fn run<R: Rule>(self, rule: R) -> Result<Q8, Failure> {
-        Ok(if rule.holds_squares(self.0) { Q8::Squares } else { Q8::Signed })
     }
 }
 
@@ -116,32 +102,22 @@ impl adamant_moment {
         start: 0.0,
         holds_squares: 0,
         reserved: 0,
-        name: [0; 32],
+        name: ptr::null(),
     };
 }
 
 /// What a moment is, in a type, for a table; a tensor is a table of one row.
 fn describe(
-    hyper: &adamant_hyper,
+    optimizer: &adamant_optimizer,
     number: usize,
     element: adamant_type,
     rows: usize,
     width: usize,
 ) -> Result<(adamant_moment, Q8), Failure> {
     use adamant_type::*;
-    let moment = with_row_rule(hyper, Describe { number, rows, width })?;
-    let is_row_wise = hyper.is_for_rows();
-    let format = match is_row_wise {
-        // The second is the one that Adam has.
-        true => {
-            if number == 1 {
-                Q8::Squares
-            } else {
-                Q8::Signed
-            }
-        }
-        false => with_rule(hyper, FormatOf(number))?,
-    };
+    let moment = optimizer.with_row_rule(Describe { number, rows, width })?;
+    let is_row_wise = optimizer.is_for_rows();
+    let format = if optimizer.holds_squares(number) { Q8::Squares } else { Q8::Signed };
     match element {
         ADAMANT_F32 | ADAMANT_F64 => {}
         ADAMANT_BF16 | ADAMANT_Q8 if !is_row_wise => {}
@@ -158,21 +134,19 @@ fn describe(
 
 /// # Moments
 ///
-/// Writes to `*count` the number of moments of an optimizer, those included that its hyper-parameters
-/// do without.
+/// Writes to `*count` the number of moments of an optimizer, those included that its settings do
+/// without.
 ///
-/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE and
-/// ADAMANT_UNKNOWN_VALUE for hyper.
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_moment_count(
-    hyper: *const adamant_hyper,
+    optimizer: *const adamant_optimizer,
     count: *mut usize,
 ) -> adamant_status {
     guarded(|| {
-        let mut room = None;
         // SAFETY: the caller's promise, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut Claims::new())? };
-        let found = with_row_rule(hyper, CountMoments)?;
+        let optimizer = unsafe { adamant_optimizer::read(optimizer)? };
+        let found = optimizer.with_row_rule(CountMoments)?;
         // SAFETY: the caller's promise.
         unsafe { put(count, "count", found) }
     })
@@ -182,12 +156,11 @@ pub unsafe extern "C" fn adamant_moment_count(
 /// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
 /// `size` is `sizeof(adamant_moment)`.
 ///
-/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for either
-/// struct, ADAMANT_UNKNOWN_VALUE and ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for
-/// number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for
+/// size, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_describe_moment(
-    hyper: *const adamant_hyper,
+    optimizer: *const adamant_optimizer,
     number: usize,
     r#type: u32,
     rows: usize,
@@ -196,11 +169,10 @@ pub unsafe extern "C" fn adamant_describe_moment(
     size: usize,
 ) -> adamant_status {
     guarded(|| {
-        let mut room = None;
         // SAFETY: the caller's promise, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut Claims::new())? };
+        let optimizer = unsafe { adamant_optimizer::read(optimizer)? };
         let element = type_of(r#type, Place::of(&"the moment"))?;
-        let (found, _) = describe(hyper, number, element, rows, width)?;
+        let (found, _) = describe(optimizer, number, element, rows, width)?;
         // SAFETY: the caller's promise.
         unsafe { versioned::write(moment, size, "moment", found) }
     })
@@ -209,22 +181,20 @@ pub unsafe extern "C" fn adamant_describe_moment(
 /// Fills a moment, by its position, with what it is before the first step. `scales` is for a moment in
 /// ADAMANT_Q8, and null for any other.
 ///
-/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_STRUCT_SIZE, ADAMANT_UNKNOWN_VALUE and
-/// ADAMANT_HYPER_PARAMETER for hyper, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
-/// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the hyper-parameters do
-/// without.
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
+/// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the settings do without.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_fill_moment(
-    hyper: *const adamant_hyper,
+    optimizer: *const adamant_optimizer,
     number: usize,
     moment: *const adamant_array,
     scales: *const adamant_array,
 ) -> adamant_status {
     guarded(|| {
         use adamant_type::*;
-        let (mut claims, mut room) = (Claims::new(), None);
-        // SAFETY: the structs are what the caller promises, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut claims)? };
+        let mut claims = Claims::new();
+        // SAFETY: handle and structs are what the caller promises, here and below.
+        let optimizer = unsafe { adamant_optimizer::read(optimizer)? };
         check_pointer(moment, "moment")?;
         // SAFETY: the caller's promise.
         let moment = unsafe { moment.read() };
@@ -244,11 +214,11 @@ pub unsafe extern "C" fn adamant_fill_moment(
         if element == ADAMANT_NONE {
             return Ok(());
         }
-        let (described, format) = describe(hyper, number, element, 1, moment.len)?;
-        if described.len != moment.len && !hyper.is_for_rows() {
+        let (described, format) = describe(optimizer, number, element, 1, moment.len)?;
+        if described.len != moment.len && !optimizer.is_for_rows() {
             refuse!(
                 ADAMANT_UNUSED_MOMENT,
-                "moment {number} has {} elements, but these hyper-parameters do without",
+                "moment {number} has {} elements, but these settings do without",
                 moment.len
             );
         }

@@ -1,61 +1,122 @@
 //! The norm of gradients.
 
+use core::slice;
+
+use adamant::{Grad, NormOrder, clip_factor, first_nonfinite, grad_norms};
+
 use super::{
-    dense::with_all,
-    exec::{Runner, adamant_exec, put},
+    exec::{Runner, adamant_exec},
     memory::{Claims, Place, adamant_array, adamant_type},
+    room::with_all,
     status::{Failure, adamant_status, guarded, refuse},
+    step::grad_of,
     versioned::check_pointer,
 };
-use adamant::{
-    bindings::{AnyGrads, any_grad_norm},
-    clip_factor,
-};
+
+/// Which norm of the gradients, taken as one vector: `norm_type` of PyTorch.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_norm_order {
+    /// The sum of absolute values.
+    ADAMANT_NORM_ONE = 1,
+    /// The Euclidean norm.
+    ADAMANT_NORM_TWO = 2,
+    /// The largest absolute value; NaN if any gradient is NaN.
+    ADAMANT_NORM_INFINITY = 3,
+}
+
+fn order_of(number: u32) -> Result<NormOrder, Failure> {
+    const ONE: u32 = adamant_norm_order::ADAMANT_NORM_ONE as u32;
+    const TWO: u32 = adamant_norm_order::ADAMANT_NORM_TWO as u32;
+    const INFINITY: u32 = adamant_norm_order::ADAMANT_NORM_INFINITY as u32;
+    match number {
+        ONE => Ok(NormOrder::One),
+        TWO => Ok(NormOrder::Two),
+        INFINITY => Ok(NormOrder::Infinity),
+        other => refuse!(ADAMANT_UNKNOWN_VALUE, "order is {other}, which is no adamant_norm_order"),
+    }
+}
 
 /// # The norm of gradients
 ///
-/// Writes to `*norm` the Euclidean norm of all gradients of a model, taken as one vector: `count`
-/// arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. `exec` may be null for its
-/// default.
+/// Writes to `*norm` a norm of all gradients of a model, taken as one vector, and to `norms[i]` that of
+/// array `i`, if `norms` is not null: `count` arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
+/// ADAMANT_F16. `order` is one of `adamant_norm_order`. `exec` may be null for its default.
 ///
-/// Squares are summed in double. The norm is infinite or NaN if any gradient is; the order of the sum
-/// depends on the lengths of the arrays alone, so that its bits are the same everywhere.
+/// Sums are taken in double. A norm is infinite or NaN if any gradient is; the order of the sum depends on
+/// the lengths of the arrays alone, so that its bits are the same everywhere. A step that clips computes
+/// the norm itself: see `adamant_step_options`.
 ///
 /// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
 /// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn adamant_grad_norm(
+pub unsafe extern "C" fn adamant_grad_norms(
+    order: u32,
     exec: *const adamant_exec,
     grads: *const adamant_array,
     count: usize,
+    norms: *mut f64,
     norm: *mut f64,
 ) -> adamant_status {
+    use adamant_type::ADAMANT_F64;
     guarded(|| {
-        use adamant_type::*;
+        let order = order_of(order)?;
         // SAFETY: the structs are what the caller promises, here and below.
         let runner = unsafe { Runner::read(exec)? };
-        check_pointer(norm, "norm")?;
-        // SAFETY: the caller's promise.
-        let grads = unsafe { Grads::new(grads, count)? };
         let mut claims = Claims::new();
-        for index in 0..count {
-            let place = Place::of(&"grads").number(index);
-            match claims.claim(&grads.get(index), false, place)? {
-                ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16 => {}
-                other => {
-                    refuse!(ADAMANT_TYPE_MISMATCH, "{place} is {other:?}, which is no gradient")
-                }
-            }
+        claims.claim_out(norm.cast(), 1, ADAMANT_F64, Place::of(&"norm"))?;
+        if !norms.is_null() {
+            claims.claim_out(norms.cast(), count, ADAMANT_F64, Place::of(&"norms"))?;
         }
-        claims.check()?;
-        // SAFETY: all were claimed as what they are.
-        let found = unsafe { grads.norm(&runner)? };
         // SAFETY: the caller's promise.
-        unsafe { put(norm, "norm", found) }
+        let grads = unsafe { Grads::claim(grads, count, claims)? };
+        // SAFETY: claimed as memory that is written, apart, and made slices once.
+        let found = unsafe {
+            grads.with(|grads| {
+                if !norms.is_null() {
+                    let norms = slice::from_raw_parts_mut(norms, grads.len());
+                    norms.fill(0.0);
+                    return Ok(grad_norms(order, runner.exec(), grads, norms)?);
+                }
+                with_all(
+                    grads.len(),
+                    |_| Ok(0.0),
+                    |norms| Ok(grad_norms(order, runner.exec(), grads, norms)?),
+                )
+            })?
+        };
+        // SAFETY: claimed as memory that is written.
+        unsafe { norm.write(found) };
+        Ok(())
     })
 }
 
-/// The arrays of a call, as the caller has them.
+/// Writes to `*index` the position of the first of `count` arrays with a gradient that is infinite or NaN;
+/// `count` if all are finite. For finding out why a step was left out. `exec` may be null for its default.
+///
+/// Mistakes: as `adamant_grad_norms`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_first_nonfinite(
+    exec: *const adamant_exec,
+    grads: *const adamant_array,
+    count: usize,
+    index: *mut usize,
+) -> adamant_status {
+    guarded(|| {
+        // SAFETY: the structs are what the caller promises, here and below.
+        let runner = unsafe { Runner::read(exec)? };
+        check_pointer(index, "index")?;
+        // SAFETY: the caller's promise.
+        let grads = unsafe { Grads::claim(grads, count, Claims::new())? };
+        // SAFETY: claimed and apart.
+        let found = unsafe { grads.with(|grads| Ok(first_nonfinite(runner.exec(), grads)?))? };
+        // SAFETY: neither null nor misaligned: the caller's promise.
+        unsafe { index.write(found.unwrap_or(count)) };
+        Ok(())
+    })
+}
+
+/// The arrays of a call, as the caller has them; checked and claimed.
 struct Grads {
     grads: *const adamant_array,
     count: usize,
@@ -65,65 +126,57 @@ impl Grads {
     /// # Safety
     ///
     /// `grads` is null, misaligned, or to `count` arrays.
-    unsafe fn new(grads: *const adamant_array, count: usize) -> Result<Self, Failure> {
+    unsafe fn claim(
+        grads: *const adamant_array,
+        count: usize,
+        mut claims: Claims,
+    ) -> Result<Self, Failure> {
         if count > 0 {
             check_pointer(grads, "grads")?;
         }
         let bytes = count.checked_mul(size_of::<adamant_array>());
         let bytes = bytes.filter(|&bytes| bytes <= isize::MAX as usize);
-        if bytes.and_then(|bytes| grads.addr().checked_add(bytes)).is_none() {
-            refuse!(ADAMANT_TOO_LARGE, "{count} arrays are more than memory can be");
+        match bytes.and_then(|bytes| grads.addr().checked_add(bytes).and(Some(bytes))) {
+            Some(bytes) => claims.note(grads.addr(), bytes, Place::of(&"grads")),
+            None => refuse!(ADAMANT_TOO_LARGE, "{count} arrays are more than memory can be"),
         }
-        Ok(Self { grads, count })
+        let found = Self { grads, count };
+        for index in 0..count {
+            claims.claim(&found.get(index), false, Self::place(index))?;
+        }
+        claims.check()?;
+        Ok(found)
+    }
+
+    const fn place(index: usize) -> Place {
+        Place::of(&"grads").number(index)
     }
 
     fn get(&self, index: usize) -> adamant_array {
         debug_assert!(index < self.count);
-        // SAFETY: one of the arrays, by `new`.
+        // SAFETY: one of the arrays, by `claim`.
         unsafe { self.grads.add(index).read() }
     }
 
     /// # Safety
     ///
-    /// All arrays were claimed.
-    unsafe fn norm(&self, runner: &Runner<'_>) -> Result<f64, Failure> {
-        let len = (0..self.count).map(|index| self.get(index).len).fold(0, usize::saturating_add);
-        let mut found = 0.0;
+    /// No slice of the arrays is alive that may be written.
+    unsafe fn with<Out>(
+        &self,
+        run: impl FnOnce(&[Grad<'_>]) -> Result<Out, Failure>,
+    ) -> Result<Out, Failure> {
         with_all(
             self.count,
-            // SAFETY: the caller's promise.
-            |index| unsafe { grads_of(&self.get(index)) },
-            || AnyGrads::F32(&[]),
-            |grads| {
-                runner.run(len, &mut |exec| {
-                    found = any_grad_norm(exec, grads)?;
-                    Ok(())
-                })
+            |index| {
+                let grad = self.get(index);
+                if grad.len == 0 && grad.r#type == adamant_type::ADAMANT_NONE as u32 {
+                    return Ok(Grad::from(&[0.0_f32; 0]));
+                }
+                // SAFETY: claimed and apart; the caller's promise.
+                unsafe { grad_of(&grad, false, Self::place(index)) }
             },
-        )?;
-        Ok(found)
-    }
-}
-
-/// As a slice of its type.
-///
-/// # Safety
-///
-/// The array was claimed, and its type is one of these or none.
-unsafe fn grads_of<'a>(array: &adamant_array) -> AnyGrads<'a> {
-    use adamant_type::*;
-    let is = |element: adamant_type| array.r#type == element as u32;
-    // SAFETY: claimed as what it is: the caller's promise.
-    unsafe {
-        if is(ADAMANT_F64) {
-            AnyGrads::F64(array.slice())
-        } else if is(ADAMANT_BF16) {
-            AnyGrads::Bf16(array.slice())
-        } else if is(ADAMANT_F16) {
-            AnyGrads::F16(array.slice())
-        } else {
-            AnyGrads::F32(array.slice())
-        }
+            |grads| run(grads),
+        )
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use super::{
     exec::{Runner, adamant_exec, free, put},
-    hyper::{WithRowRule, adamant_hyper, with_row_rule},
     memory::{Claims, Element, Place, adamant_array, adamant_type},
+    optimizer::{WithRowRule, adamant_optimizer},
     status::{Failure, adamant_status, guarded, refuse},
+    step::MOMENTS,
     versioned::{self, check_pointer, versioned},
 };
 use adamant::{Arity, Float, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, Table};
@@ -22,11 +23,10 @@ pub struct adamant_table {
     pub width: usize,
     /// The parameters, written: rows times width.
     pub param: adamant_array,
-    /// The optimizer's moments, written, in the order of `adamant_optimizer`, each as long as the
-    /// parameters; with ADAMANT_ROW_WISE_ADAM the second has one element a row. Before the first step
-    /// each holds what `adamant_fill_moment` writes. One that the hyper-parameters do without is
-    /// ADAMANT_NONE.
-    pub moments: [adamant_array; 3],
+    /// The optimizer's moments, written, in the order of `adamant_describe_moment`, each as long as the
+    /// parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
+    /// what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
+    pub moments: [adamant_array; 4],
 }
 
 versioned!(adamant_table:);
@@ -75,7 +75,7 @@ impl adamant_table {
         size: size_of::<Self>(),
         width: 0,
         param: adamant_array::NONE,
-        moments: [adamant_array::NONE; 3],
+        moments: [adamant_array::NONE; MOMENTS],
     };
 
     /// A copy of the caller's, its arrays claimed; and their type, `ADAMANT_F32` or `ADAMANT_F64`.
@@ -119,7 +119,7 @@ impl adamant_table {
         for (number, moment) in self.moments.iter().enumerate().skip(count) {
             if moment.len > 0 {
                 refuse!(
-                    ADAMANT_UNUSED_MOMENT,
+                    ADAMANT_TOO_MANY_MOMENTS,
                     "moments[{number}] has {} elements, but the optimizer has {count} moments",
                     moment.len
                 );
@@ -203,11 +203,6 @@ impl adamant_row_grads {
         Ok(found)
     }
 
-    /// The elements of the gradient, as work.
-    pub(super) fn len(&self) -> usize {
-        self.rows.len.saturating_mul(self.width)
-    }
-
     /// As one of Rust's.
     ///
     /// # Safety
@@ -267,12 +262,10 @@ struct LazyStep<'a, R: RowRule, F: Float> {
 
 impl<R: RowRule, F: Float + Element> WithRows for LazyStep<'_, R, F> {
     fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
-        let Self { runner, rule, t, mut table, grads, scratch } = self;
-        let len = grads.len();
+        let Self { runner, rule, t, table, grads, scratch } = self;
         // SAFETY: the values were claimed with the type of the table, and are apart from it.
         let grads = unsafe { grads.grads::<I, F>(rows) };
-        runner
-            .run(len, &mut |exec| rule.step_rows_lazy_on(exec, t, table.reborrow(), grads, scratch))
+        Ok(rule.step_rows_lazy_on(runner.exec(), t, table, grads, scratch)?)
     }
 }
 
@@ -305,14 +298,14 @@ pub unsafe extern "C" fn adamant_row_scratch_free(scratch: *mut adamant_row_scra
 /// `exec` may be null for its default, and `scratch` for memory that is freed again.
 ///
 /// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
-/// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_UNUSED_MOMENT for the table;
+/// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
 /// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH,
 /// ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_HYPER_PARAMETER and
-/// ADAMANT_CONSTANT_OVERFLOW for hyper-parameters; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
+/// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
 /// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_step_rows_lazy(
-    hyper: *const adamant_hyper,
+    optimizer: *const adamant_optimizer,
     exec: *const adamant_exec,
     t: u64,
     table: *const adamant_table,
@@ -320,9 +313,9 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
     scratch: *mut adamant_row_scratch,
 ) -> adamant_status {
     guarded(|| {
-        let (mut claims, mut room) = (Claims::new(), None);
+        let mut claims = Claims::new();
         // SAFETY: the structs and handles are what the caller promises, here and below.
-        let hyper = unsafe { adamant_hyper::read(hyper, &mut room, &mut claims)? };
+        let optimizer = unsafe { adamant_optimizer::read(optimizer)? };
         // SAFETY: the caller's promise.
         let runner = unsafe { Runner::read(exec)? };
         // SAFETY: the caller's promise.
@@ -340,7 +333,7 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
             held = hold(unsafe { &(*scratch).0 }, "scratch")?;
             &mut *held
         };
-        with_row_rule(hyper, Lazy { runner, t, table, element, grads, scratch })
+        optimizer.with_row_rule(Lazy { runner, t, table, element, grads, scratch })
     })
 }
 

@@ -19,8 +19,8 @@ use adamant::{Error, Outcome};
 pub enum adamant_status {
     /// All was done.
     ADAMANT_OK = 0,
-    /// No mistake: the step was left out, since the norm of the gradients in `adamant_pass` is not
-    /// finite. It is not to be counted.
+    /// No mistake: the step was left out, since the norm of the gradients is not finite. No tensor has
+    /// counted it.
     ADAMANT_LEFT_OUT = 1,
 
     /// A pointer is null.
@@ -79,18 +79,38 @@ pub enum adamant_status {
     ADAMANT_ROW_OUT_OF_RANGE = 43,
     /// A call has more indices for a larger table than can be put in order.
     ADAMANT_TOO_MANY_ROWS = 44,
-    /// A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
+    /// A setting of an optimizer is outside its range, infinite or NaN, or does not go with the others.
     ADAMANT_HYPER_PARAMETER = 45,
     /// A constant of the step is too large for the type of the step.
     ADAMANT_CONSTANT_OVERFLOW = 46,
     /// The step count is 0; the first step is 1.
     ADAMANT_ZERO_STEP = 47,
-    /// A state has taken 2^64 - 1 steps, and can't count another.
+    /// A tensor or table has taken 2^64 - 1 steps, and cannot count another.
     ADAMANT_STEP_OVERFLOW = 48,
     /// The environment variable ADAMANT_ISA names no instruction set.
     ADAMANT_UNKNOWN_ISA = 49,
     /// This CPU lacks the instruction set that was asked for.
     ADAMANT_ISA_UNAVAILABLE = 50,
+    /// A name is no optimizer's.
+    ADAMANT_UNKNOWN_OPTIMIZER = 51,
+    /// An optimizer has no setting of a name.
+    ADAMANT_UNKNOWN_SETTING = 52,
+    /// A setting was given a value of another kind.
+    ADAMANT_WRONG_SETTING = 53,
+    /// A tensor has more moments than its optimizer.
+    ADAMANT_TOO_MANY_MOMENTS = 54,
+    /// A number of `adamant_step_options` is outside its range.
+    ADAMANT_OPTION = 55,
+    /// A pool was asked for with no threads, or with too many.
+    ADAMANT_THREAD_COUNT = 56,
+    /// There are not as many places for norms as tensors. (Reserved: a call has one count for both.)
+    ADAMANT_NORMS_MISMATCH = 57,
+    /// A state has the moments of another optimizer. (Reserved: no function keeps a state.)
+    ADAMANT_STATE_MISMATCH = 58,
+    /// A state has no moment of a name. (Reserved: no function keeps a state.)
+    ADAMANT_UNKNOWN_MOMENT = 59,
+    /// Every step for a while was left out. (Reserved: no function scales losses.)
+    ADAMANT_TRAINING_STALLED = 60,
 }
 
 impl From<Outcome> for adamant_status {
@@ -136,19 +156,25 @@ impl From<Error> for Failure {
             Error::ValuesMismatch { .. } => ADAMANT_VALUES_MISMATCH,
             Error::RowOutOfRange { .. } => ADAMANT_ROW_OUT_OF_RANGE,
             Error::TooManyRows { .. } => ADAMANT_TOO_MANY_ROWS,
-            // Names come from Rust's callers only.
-            Error::HyperParameter { .. }
-            | Error::UnknownSetting { .. }
-            | Error::WrongSetting { .. }
-            | Error::UnknownOptimizer { .. } => ADAMANT_HYPER_PARAMETER,
+            Error::HyperParameter { .. } => ADAMANT_HYPER_PARAMETER,
             Error::ConstantOverflow { .. } => ADAMANT_CONSTANT_OVERFLOW,
             Error::ZeroStep => ADAMANT_ZERO_STEP,
             Error::StepOverflow => ADAMANT_STEP_OVERFLOW,
             Error::UnknownIsa { .. } => ADAMANT_UNKNOWN_ISA,
             Error::IsaUnavailable { .. } => ADAMANT_ISA_UNAVAILABLE,
-            Error::ThreadCount { .. } => ADAMANT_OUT_OF_RANGE,
             Error::NoThreads { .. } => ADAMANT_NO_THREADS,
-            Error::NormsMismatch { .. } => ADAMANT_LENGTH_MISMATCH,
+            Error::TypeMismatch { .. } => ADAMANT_TYPE_MISMATCH,
+            Error::UnknownOptimizer { .. } => ADAMANT_UNKNOWN_OPTIMIZER,
+            Error::UnknownSetting { .. } => ADAMANT_UNKNOWN_SETTING,
+            Error::WrongSetting { .. } => ADAMANT_WRONG_SETTING,
+            Error::TooManyMoments { .. } => ADAMANT_TOO_MANY_MOMENTS,
+            Error::Option { .. } => ADAMANT_OPTION,
+            Error::ThreadCount { .. } => ADAMANT_THREAD_COUNT,
+            Error::NormsMismatch { .. } => ADAMANT_NORMS_MISMATCH,
+            Error::StateMismatch { .. } => ADAMANT_STATE_MISMATCH,
+            Error::UnknownMoment { .. } => ADAMANT_UNKNOWN_MOMENT,
+            Error::TrainingStalled { .. } => ADAMANT_TRAINING_STALLED,
+            // The core may get more.
             _ => ADAMANT_OTHER,
         };
         Self::new(status, format_args!("{error}"))

@@ -1,5 +1,7 @@
 //! Structs that begin with their size, and may be of another version than the library.
 
+use core::fmt::Display;
+
 use super::status::{Failure, adamant_status, refuse};
 
 /// A `repr(C)` struct for which every bit pattern is valid, and whose first field is its size as a
@@ -28,7 +30,7 @@ pub(super) use versioned;
 const LARGEST: usize = 4096;
 
 /// Fails where a pointer is null or misaligned.
-pub(super) fn check_pointer<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
+pub(super) fn check_pointer<T>(pointer: *const T, name: impl Display) -> Result<(), Failure> {
     if pointer.is_null() {
         refuse!(ADAMANT_NULL_POINTER, "{name} is null");
     }
@@ -39,7 +41,7 @@ pub(super) fn check_pointer<T>(pointer: *const T, name: &str) -> Result<(), Fail
     Ok(())
 }
 
-fn check_size<S: Versioned>(size: usize, name: &str) -> Result<(), Failure> {
+fn check_size<S: Versioned>(size: usize, name: impl Display) -> Result<(), Failure> {
     let known = size == size_of::<S>() || S::EARLIER.contains(&size);
     // Later versions add whole 8 bytes.
     let is_later =
@@ -64,7 +66,7 @@ fn check_size<S: Versioned>(size: usize, name: &str) -> Result<(), Failure> {
 #[inline]
 pub(super) unsafe fn size_of_struct<S: Versioned>(
     pointer: *const S,
-    name: &str,
+    name: impl Display + Copy,
 ) -> Result<usize, Failure> {
     check_pointer(pointer, name)?;
     // SAFETY: aligned, not null, and so readable: the caller's promise.

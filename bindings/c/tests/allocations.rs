@@ -42,9 +42,8 @@ fn a_step_allocates_nothing_refused_or_not() {
     const LEN: usize = 100;
     // SAFETY: zeros are valid for all of these; sizes are given; arrays are alive.
     unsafe {
-        let mut hyper: adamant_hyper = mem::zeroed();
-        let adam = adamant_optimizer::ADAMANT_ADAM as u32;
-        let status = adamant_hyper_init(&mut hyper, size_of::<adamant_hyper>(), adam);
+        let mut optimizer = ptr::null_mut();
+        let status = adamant_optimizer_new(c"adam".as_ptr(), &mut optimizer);
         assert_eq!(status, adamant_status::ADAMANT_OK);
         let mut exec: adamant_exec = mem::zeroed();
         exec.size = size_of::<adamant_exec>();
@@ -57,25 +56,40 @@ fn a_step_allocates_nothing_refused_or_not() {
                 len: LEN,
                 r#type: adamant_type::ADAMANT_F32 as u32,
             };
-            let tensors: Vec<_> = (arrays.iter_mut())
-                .map(|[param, grad, exp_avg, exp_avg_sq]| {
+            let mut steps = vec![0; count];
+            let tensors: Vec<_> = (arrays.iter_mut().zip(&mut steps))
+                .map(|([param, grad, exp_avg, exp_avg_sq], steps)| {
                     let mut tensor: adamant_tensor = mem::zeroed();
                     tensor.size = size_of::<adamant_tensor>();
                     (tensor.param, tensor.grad) = (array(param), array(grad));
                     tensor.moments[0] = array(exp_avg);
                     tensor.moments[1] = array(exp_avg_sq);
+                    tensor.steps = steps;
                     tensor
                 })
                 .collect();
-            let step = |t| adamant_step(&hyper, &exec, t, ptr::null(), tensors.as_ptr(), count);
-            // The first call of a thread keeps room for what it compares.
-            assert_eq!(step(1), adamant_status::ADAMANT_OK);
+            let groups: Vec<_> = (tensors.chunks(8))
+                .map(|tensors| adamant_group {
+                    size: size_of::<adamant_group>(),
+                    optimizer,
+                    tensors: tensors.as_ptr(),
+                    tensor_count: tensors.len(),
+                })
+                .collect();
+            let step = |options: *const adamant_step_options| {
+                adamant_step(groups.as_ptr(), groups.len(), options, &exec, ptr::null_mut())
+            };
+            // The first call of a thread keeps room for what it compares and for the tensors.
+            assert_eq!(step(ptr::null()), adamant_status::ADAMANT_OK);
+            let mut options: adamant_step_options = mem::zeroed();
+            (options.size, options.max_norm) = (size_of::<adamant_step_options>(), -1.0);
             let before = here();
-            for t in 2..10 {
-                assert_eq!(step(t), adamant_status::ADAMANT_OK);
+            for _ in 2..10 {
+                assert_eq!(step(ptr::null()), adamant_status::ADAMANT_OK);
             }
-            assert_eq!(step(0), adamant_status::ADAMANT_ZERO_STEP);
+            assert_eq!(step(&options), adamant_status::ADAMANT_OPTION);
             assert_eq!(here() - before, 0, "{count} tensors");
         }
+        adamant_optimizer_free(optimizer);
     }
 }

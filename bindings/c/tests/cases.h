@@ -37,23 +37,45 @@ static adamant_array array_of(void *data, size_t len, uint32_t type) {
 
 #define LEN 300
 
+static adamant_optimizer *optimizer_of(const char *name) {
+    adamant_optimizer *optimizer = NULL;
+    OK(adamant_optimizer_new(name, &optimizer));
+    return optimizer;
+}
+
+/* Sets a number of an optimizer. */
+#define SET(optimizer, name, value) OK(adamant_optimizer_set(optimizer, name, value))
+
 /* A call with nothing wrong: two tensors of Adam, in float. */
 typedef struct call {
     float memory[2][4][LEN];
-    adamant_hyper hyper;
+    uint64_t steps[2];
+    adamant_optimizer *optimizer;
     adamant_exec exec;
-    adamant_pass pass;
+    adamant_step_options options;
     adamant_tensor tensors[2];
+    adamant_group group;
+    adamant_report report;
 } call;
+
+/* Frees what the last call_init of this memory made. */
+static void call_end(call *it) {
+    adamant_optimizer_free(it->optimizer);
+    it->optimizer = NULL;
+}
+
+static void call_use(call *it, const char *name) {
+    call_end(it);
+    it->group.optimizer = it->optimizer = optimizer_of(name);
+}
 
 static void call_init(call *it) {
     int tensor, array, i;
     for (tensor = 0; tensor < 2; ++tensor)
         for (array = 0; array < 4; ++array)
             for (i = 0; i < LEN; ++i) it->memory[tensor][array][i] = 0.25f + (float)i / LEN;
-    OK(adamant_hyper_init(&it->hyper, sizeof it->hyper, ADAMANT_ADAM));
     OK(adamant_exec_init(&it->exec, sizeof it->exec));
-    OK(adamant_pass_init(&it->pass, sizeof it->pass));
+    OK(adamant_step_options_init(&it->options, sizeof it->options));
     for (tensor = 0; tensor < 2; ++tensor) {
         float(*memory)[LEN] = it->memory[tensor];
         adamant_tensor *t = &it->tensors[tensor];
@@ -62,61 +84,199 @@ static void call_init(call *it) {
         t->grad = array_of(memory[1], LEN, ADAMANT_F32);
         t->moments[0] = array_of(memory[2], LEN, ADAMANT_F32);
         t->moments[1] = array_of(memory[3], LEN, ADAMANT_F32);
+        t->steps = &it->steps[tensor];
+        it->steps[tensor] = 0;
     }
+    it->group.size = sizeof it->group;
+    it->group.tensors = it->tensors;
+    it->group.tensor_count = 2;
+    memset(&it->report, 0, sizeof it->report);
+    it->report.size = sizeof it->report;
+    call_use(it, "adam");
 }
 
-static adamant_status call_step(const call *it, uint64_t t) {
-    return adamant_step(&it->hyper, &it->exec, t, &it->pass, it->tensors, 2);
+static adamant_status call_step(call *it) {
+    return adamant_step(&it->group, 1, &it->options, &it->exec, &it->report);
 }
 
-/* Fails unless step `t` is answered by a status, with this part of the message, and nothing written. */
-static void call_refused(call *it, uint64_t t, adamant_status status, const char *part) {
-    static float before[2][4][LEN];
-    memcpy(before, it->memory, sizeof before);
-    EXPECT(status, call_step(it, t));
+/* Fails unless a step is answered by a status, with this part of the message, and nothing written. */
+static void call_refused(call *it, adamant_status status, const char *part) {
+    static call before;
+    memcpy(&before, it, sizeof before);
+    EXPECT(status, call_step(it));
     HAS_MESSAGE(part);
-    CHECK(memcmp(before, it->memory, sizeof before) == 0);
+    CHECK(memcmp(&before, it, sizeof before) == 0);
 }
 
 static void a_step_takes_the_step(void) {
     static call it;
     float expected;
     call_init(&it);
-    it.hyper.lr = 0.5;
+    SET(it.optimizer, "lr", 0.5);
     memset(it.memory[0][2], 0, 2 * sizeof it.memory[0][2]);
     expected = it.memory[0][0][7] - 0.5f;
-    OK(call_step(&it, 1));
+    OK(call_step(&it));
     CHECK(fabsf(it.memory[0][0][7] - expected) < 1e-5f);
-    /* Null stands for the defaults, and no tensors are a step of nothing. */
-    OK(adamant_step(&it.hyper, NULL, 2, NULL, it.tensors, 2));
-    OK(adamant_step(&it.hyper, NULL, 2, NULL, NULL, 0));
+    CHECK(it.steps[0] == 1 && it.steps[1] == 1);
+    CHECK(it.report.outcome == ADAMANT_OK && it.report.has_grad_norm == 0);
+    /* Null stands for the defaults, and no tensors and no groups are a step of nothing. */
+    OK(adamant_step(&it.group, 1, NULL, NULL, NULL));
+    it.group.tensors = NULL;
+    it.group.tensor_count = 0;
+    OK(call_step(&it));
+    OK(adamant_step(NULL, 0, NULL, NULL, NULL));
+    CHECK(it.steps[0] == 2);
+    call_end(&it);
+}
+
+/* Two groups, the second one in double, with a common norm. */
+static void groups_share_a_step_and_a_norm(void) {
+    float w[1] = {1}, g[1] = {3}, m[1] = {0}, v[1] = {0};
+    double bias[1] = {1}, bias_grad[1] = {4};
+    uint64_t steps[2] = {0, 7};
+    adamant_group groups[2];
+    adamant_tensor tensors[2];
+    adamant_step_options options;
+    adamant_report report;
+    OK(adamant_tensor_init(&tensors[0], sizeof tensors[0]));
+    tensors[1] = tensors[0];
+    tensors[0].param = array_of(w, 1, ADAMANT_F32);
+    tensors[0].grad = array_of(g, 1, ADAMANT_F32);
+    tensors[0].moments[0] = array_of(m, 1, ADAMANT_F32);
+    tensors[0].moments[1] = array_of(v, 1, ADAMANT_F32);
+    tensors[0].steps = &steps[0];
+    tensors[1].param = array_of(bias, 1, ADAMANT_F64);
+    tensors[1].grad = array_of(bias_grad, 1, ADAMANT_F64);
+    tensors[1].zero_grad = 1;
+    tensors[1].steps = &steps[1];
+    memset(groups, 0, sizeof groups);
+    groups[0].size = groups[1].size = sizeof groups[0];
+    groups[0].optimizer = optimizer_of("adamw");
+    groups[1].optimizer = optimizer_of("sgd");
+    groups[0].tensors = &tensors[0];
+    groups[1].tensors = &tensors[1];
+    groups[0].tensor_count = groups[1].tensor_count = 1;
+    OK(adamant_step_options_init(&options, sizeof options));
+    options.max_norm = 1;
+    report.size = sizeof report;
+    OK(adamant_step(groups, 2, &options, NULL, &report));
+    CHECK(report.outcome == ADAMANT_OK && report.has_grad_norm == 1 && report.grad_norm == 5);
+    CHECK(steps[0] == 1 && steps[1] == 8 && w[0] < 1 && bias_grad[0] == 0);
+    CHECK(fabs(bias[0] - (1 - 1e-3 * 0.8)) < 1e-8);
+    /* Memory of one group is not to be memory of another. */
+    tensors[1].steps = &steps[0];
+    EXPECT(ADAMANT_OVERLAP, adamant_step(groups, 2, &options, NULL, &report));
+    HAS_MESSAGE("steps of tensor 1");
+    tensors[1].steps = &steps[1];
+    tensors[1].param = array_of(w, 1, ADAMANT_F32);
+    tensors[1].grad = array_of(g, 1, ADAMANT_F32);
+    EXPECT(ADAMANT_OVERLAP, adamant_step(groups, 2, &options, NULL, &report));
+    HAS_MESSAGE("param of tensor 1");
+    CHECK(steps[0] == 1 && steps[1] == 8);
+    adamant_optimizer_free((adamant_optimizer *)groups[0].optimizer);
+    adamant_optimizer_free((adamant_optimizer *)groups[1].optimizer);
+}
+
+static void optimizers_are_chosen_and_set_by_name(void) {
+    adamant_optimizer *adamw = optimizer_of("adamw"), *none = NULL;
+    adamant_setting setting;
+    const char *text = NULL;
+    double value = -1;
+    size_t count = 0, i;
+    CHECK(!strcmp(adamant_optimizer_name(0), "sgd"));
+    for (i = 0; adamant_optimizer_name(i) != NULL; ++i) {
+        none = optimizer_of(adamant_optimizer_name(i));
+        adamant_optimizer_free(none);
+    }
+    CHECK(i > 15 && !strcmp(adamant_optimizer_name(i - 1), "rowwise_adam"));
+    none = NULL;
+    EXPECT(ADAMANT_UNKNOWN_OPTIMIZER, adamant_optimizer_new("AdamW", &none));
+    HAS_MESSAGE("\"AdamW\" is no optimizer; known: sgd, adagrad");
+    CHECK(none == NULL);
+    SET(adamw, "lr", 0.25);
+    SET(adamw, "maximize", 1);
+    OK(adamant_optimizer_set_name(adamw, "epsilon", "hat"));
+    OK(adamant_optimizer_get(adamw, "lr", &value));
+    CHECK(value == 0.25);
+    OK(adamant_optimizer_get(adamw, "maximize", &value));
+    CHECK(value == 1);
+    OK(adamant_optimizer_get_name(adamw, "epsilon", &text));
+    CHECK(!strcmp(text, "hat"));
+    EXPECT(ADAMANT_UNKNOWN_SETTING, adamant_optimizer_set(adamw, "beta3", 0.5));
+    HAS_MESSAGE("known: lr, beta1, beta2");
+    EXPECT(ADAMANT_UNKNOWN_SETTING, adamant_optimizer_get_name(adamw, "beta3", &text));
+    EXPECT(ADAMANT_WRONG_SETTING, adamant_optimizer_set(adamw, "maximize", 2));
+    EXPECT(ADAMANT_WRONG_SETTING, adamant_optimizer_set(adamw, "epsilon", 1));
+    EXPECT(ADAMANT_WRONG_SETTING, adamant_optimizer_set_name(adamw, "epsilon", "Hat"));
+    EXPECT(ADAMANT_WRONG_SETTING, adamant_optimizer_get(adamw, "epsilon", &value));
+    EXPECT(ADAMANT_WRONG_SETTING, adamant_optimizer_get_name(adamw, "lr", &text));
+    CHECK(value == 1 && !strcmp(text, "hat"));
+    OK(adamant_optimizer_setting_count(adamw, &count));
+    for (i = 0; i < count; ++i) {
+        OK(adamant_optimizer_setting(adamw, i, &setting, sizeof setting));
+        if (!strcmp(setting.name, "weight_decay")) {
+            CHECK(setting.kind == ADAMANT_SETTING_NUMBER && setting.default_value == 0.01);
+            CHECK(!strcmp(setting.allowed, "a number, finite and at least 0"));
+        }
+        if (!strcmp(setting.name, "epsilon")) {
+            CHECK(setting.kind == ADAMANT_SETTING_CHOICE);
+            CHECK(!strcmp(setting.default_name, "standard"));
+        }
+    }
+    EXPECT(ADAMANT_OUT_OF_RANGE, adamant_optimizer_setting(adamw, count, &setting, sizeof setting));
+    OK(adamant_optimizer_check(adamw));
+    SET(adamw, "beta2", 1);
+    EXPECT(ADAMANT_HYPER_PARAMETER, adamant_optimizer_check(adamw));
+    HAS_MESSAGE("beta2 is 1");
+    adamant_optimizer_free(adamw);
 }
 
 /* The numbers that later versions must keep. */
-static void the_numbers_are_those_of_version_0_1(void) {
-    CHECK(ADAMANT_OVERLAP == 5 && ADAMANT_ISA_UNAVAILABLE == 50);
-    CHECK(ADAMANT_ADAM == 5 && ADAMANT_ROW_WISE_ADAM == 14 && ADAMANT_I64 == 10);
+static void the_numbers_are_those_of_version_0_2(void) {
+    CHECK(ADAMANT_OVERLAP == 5 && ADAMANT_ISA_UNAVAILABLE == 50 && ADAMANT_TRAINING_STALLED == 60);
+    CHECK(ADAMANT_I64 == 10 && ADAMANT_THREADS_TASKS == 3 && ADAMANT_NORM_INFINITY == 3);
     CHECK(adamant_version() >> 16 == ADAMANT_VERSION_MAJOR);
 }
 
 static void null_and_misaligned_pointers_are_refused(void) {
     static call it;
     const char *odd;
+    adamant_optimizer *none = NULL;
+    double value = 0;
+    size_t i;
     call_init(&it);
-    EXPECT(ADAMANT_NULL_POINTER, adamant_step(NULL, NULL, 1, NULL, it.tensors, 2));
-    HAS_MESSAGE("hyper is null");
-    EXPECT(ADAMANT_NULL_POINTER, adamant_step(&it.hyper, NULL, 1, NULL, NULL, 2));
-    HAS_MESSAGE("tensors is null");
+    EXPECT(ADAMANT_NULL_POINTER, adamant_step(NULL, 1, NULL, NULL, NULL));
+    HAS_MESSAGE("groups is null");
+    it.group.optimizer = NULL;
+    call_refused(&it, ADAMANT_NULL_POINTER, "optimizer is null");
+    call_init(&it);
+    it.group.tensors = NULL;
+    call_refused(&it, ADAMANT_NULL_POINTER, "tensors of group[0] is null");
     odd = (const char *)it.memory + 4;
     EXPECT(ADAMANT_MISALIGNED,
-           adamant_step((const adamant_hyper *)(const void *)odd, NULL, 1, NULL, it.tensors, 2));
+           adamant_step((const adamant_group *)(const void *)odd, 1, NULL, NULL, NULL));
+    call_init(&it);
+    it.tensors[1].steps = NULL;
+    call_refused(&it, ADAMANT_NULL_POINTER, "steps of tensor 1 is null");
+    call_init(&it);
     it.tensors[1].grad.data = NULL;
-    call_refused(&it, 1, ADAMANT_NULL_POINTER, "grad of tensor 1 is null, but has 300 elements");
+    call_refused(&it, ADAMANT_NULL_POINTER, "grad of tensor 1 is null, but has 300 elements");
     it.tensors[1].grad.data = (char *)it.memory[1][1] + 2;
-    call_refused(&it, 1, ADAMANT_MISALIGNED, "grad of tensor 1 is at");
-    EXPECT(ADAMANT_NULL_POINTER, adamant_hyper_init(NULL, sizeof it.hyper, ADAMANT_ADAM));
+    call_refused(&it, ADAMANT_MISALIGNED, "grad of tensor 1 is at");
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_new(NULL, &none));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_new("adam", NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_set(NULL, "lr", 1));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_set(it.optimizer, NULL, 1));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_set_name(it.optimizer, "epsilon", NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_get(it.optimizer, "lr", NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_get(NULL, "lr", &value));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_get_name(it.optimizer, "epsilon", NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_check(NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_optimizer_setting_count(it.optimizer, NULL));
+    EXPECT(ADAMANT_NULL_POINTER,
+           adamant_optimizer_setting(it.optimizer, 0, NULL, sizeof(adamant_setting)));
     EXPECT(ADAMANT_NULL_POINTER, adamant_exec_init(NULL, sizeof it.exec));
-    EXPECT(ADAMANT_NULL_POINTER, adamant_pass_init(NULL, sizeof it.pass));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_step_options_init(NULL, sizeof it.options));
     EXPECT(ADAMANT_NULL_POINTER, adamant_tensor_init(NULL, sizeof it.tensors[0]));
     EXPECT(ADAMANT_NULL_POINTER, adamant_isa_selected(NULL));
     EXPECT(ADAMANT_NULL_POINTER, adamant_pool_new(1, NULL));
@@ -124,17 +284,26 @@ static void null_and_misaligned_pointers_are_refused(void) {
     EXPECT(ADAMANT_NULL_POINTER, adamant_buffer_new(1, ADAMANT_F32, NULL));
     EXPECT(ADAMANT_NULL_POINTER, adamant_dense_equivalent_new(1, ADAMANT_F32, 0, NULL));
     EXPECT(ADAMANT_NULL_POINTER, adamant_dense_equivalent_set_step(NULL, 1));
-    EXPECT(ADAMANT_NULL_POINTER, adamant_grad_norm(NULL, NULL, 0, NULL));
-    EXPECT(ADAMANT_NULL_POINTER, adamant_moment_count(&it.hyper, NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_grad_norms(ADAMANT_NORM_TWO, NULL, NULL, 0, NULL, NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_grad_norms(ADAMANT_NORM_TWO, NULL, NULL, 1, NULL, &value));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_first_nonfinite(NULL, NULL, 0, NULL));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_first_nonfinite(NULL, NULL, 1, &i));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_accumulate(NULL, NULL, &it.tensors[0].grad, 0));
+    EXPECT(ADAMANT_NULL_POINTER, adamant_moment_count(it.optimizer, NULL));
+    CHECK(none == NULL);
     adamant_pool_free(NULL);
     adamant_buffer_free(NULL);
     adamant_row_scratch_free(NULL);
     adamant_dense_equivalent_free(NULL);
+    adamant_optimizer_free(NULL);
     CHECK(adamant_pool_threads(NULL) == 0 && adamant_buffer_data(NULL) == NULL);
+    call_end(&it);
 }
 
 static void lengths_that_overflow_are_refused(void) {
     static call it;
+    adamant_dense_equivalent *waiting = NULL;
+    adamant_buffer *buffer = NULL;
     size_t lens[3];
     int i;
     lens[0] = SIZE_MAX;
@@ -143,81 +312,86 @@ static void lengths_that_overflow_are_refused(void) {
     for (i = 0; i < 3; ++i) {
         call_init(&it);
         it.tensors[0].param.len = lens[i];
-        call_refused(&it, 1, ADAMANT_TOO_LARGE, "param of tensor 0 has ");
+        call_refused(&it, ADAMANT_TOO_LARGE, "param of tensor 0 has ");
     }
     call_init(&it);
+    it.group.tensor_count = SIZE_MAX / sizeof it.tensors[0];
+    call_refused(&it, ADAMANT_TOO_LARGE, "tensors of group[0]");
     EXPECT(ADAMANT_TOO_LARGE,
-           adamant_step(&it.hyper, NULL, 1, NULL, it.tensors, SIZE_MAX / sizeof it.tensors[0]));
-    EXPECT(ADAMANT_OUT_OF_MEMORY, adamant_dense_equivalent_new(SIZE_MAX, ADAMANT_F32, 0,
-                                                                (adamant_dense_equivalent **)&it.hyper));
-    EXPECT(ADAMANT_OUT_OF_MEMORY,
-           adamant_buffer_new(SIZE_MAX / 4, ADAMANT_F64, (adamant_buffer **)&it.hyper));
+           adamant_step(&it.group, SIZE_MAX / sizeof it.group, NULL, NULL, NULL));
+    EXPECT(ADAMANT_OUT_OF_MEMORY, adamant_dense_equivalent_new(SIZE_MAX, ADAMANT_F32, 0, &waiting));
+    EXPECT(ADAMANT_OUT_OF_MEMORY, adamant_buffer_new(SIZE_MAX / 4, ADAMANT_F64, &buffer));
+    CHECK(waiting == NULL && buffer == NULL);
+    call_end(&it);
 }
 
 static void arrays_that_overlap_are_refused(void) {
     static call it;
     static float many[20][2];
+    uint64_t steps[10] = {0};
     adamant_tensor tensors[10];
     int i;
     call_init(&it);
     it.tensors[1].param.data = &it.memory[0][3][LEN - 1];
-    call_refused(&it, 1, ADAMANT_OVERLAP, "overlaps moments[1] of tensor 0");
+    call_refused(&it, ADAMANT_OVERLAP, "overlaps moments[1] of tensor 0");
     /* The structs themselves are memory of the call, too. */
     call_init(&it);
     it.tensors[0].param.data = &it.tensors[1];
     it.tensors[0].param.len = it.tensors[0].grad.len = 2;
     it.tensors[0].moments[0].len = it.tensors[0].moments[1].len = 2;
-    call_refused(&it, 1, ADAMANT_OVERLAP, "overlaps tensors");
+    call_refused(&it, ADAMANT_OVERLAP, "overlaps tensors");
     call_init(&it);
-    it.tensors[0].param.data = &it.hyper.lr;
-    it.tensors[0].param.len = it.tensors[0].grad.len = 2;
-    it.tensors[0].moments[0].len = it.tensors[0].moments[1].len = 2;
-    call_refused(&it, 1, ADAMANT_OVERLAP, "overlaps hyper");
+    it.tensors[0].param = array_of(&it.report, 2, ADAMANT_F32);
+    it.tensors[0].grad.len = it.tensors[0].moments[0].len = it.tensors[0].moments[1].len = 2;
+    call_refused(&it, ADAMANT_OVERLAP, "overlaps report");
+    call_init(&it);
+    it.tensors[1].steps = it.tensors[0].steps;
+    call_refused(&it, ADAMANT_OVERLAP, "steps of tensor 1 (8 bytes at ");
     /* Gradients are read, and may be shared. */
     call_init(&it);
     it.tensors[1].grad = it.tensors[0].grad;
-    OK(call_step(&it, 1));
+    OK(call_step(&it));
     it.tensors[1].zero_grad = 1;
-    call_refused(&it, 2, ADAMANT_OVERLAP, "grad of tensor 1");
+    call_refused(&it, ADAMANT_OVERLAP, "grad of tensor 1");
     /* More arrays than are compared one by one. */
-    OK(adamant_hyper_init(&it.hyper, sizeof it.hyper, ADAMANT_SGD));
+    call_use(&it, "sgd");
+    it.group.tensors = tensors;
+    it.group.tensor_count = 10;
     for (i = 0; i < 10; ++i) {
         OK(adamant_tensor_init(&tensors[i], sizeof tensors[i]));
         tensors[i].param = array_of(many[2 * i], 2, ADAMANT_F32);
         tensors[i].grad = array_of(many[2 * i + 1], 2, ADAMANT_F32);
+        tensors[i].steps = &steps[i];
     }
-    OK(adamant_step(&it.hyper, NULL, 1, NULL, tensors, 10));
+    OK(call_step(&it));
     tensors[9].grad.data = tensors[3].grad.data;
-    OK(adamant_step(&it.hyper, NULL, 1, NULL, tensors, 10));
+    OK(call_step(&it));
     tensors[9].grad.data = tensors[3].param.data;
-    EXPECT(ADAMANT_OVERLAP, adamant_step(&it.hyper, NULL, 1, NULL, tensors, 10));
+    EXPECT(ADAMANT_OVERLAP, call_step(&it));
     tensors[9].grad.data = many[19];
     tensors[9].param.data = &many[7][1];
-    EXPECT(ADAMANT_OVERLAP, adamant_step(&it.hyper, NULL, 1, NULL, tensors, 10));
+    EXPECT(ADAMANT_OVERLAP, call_step(&it));
+    call_end(&it);
 }
 
 static void unknown_values_are_refused(void) {
     static call it;
-    EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_hyper_init(&it.hyper, sizeof it.hyper, 0));
-    EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_hyper_init(&it.hyper, sizeof it.hyper, 15));
-    HAS_MESSAGE("optimizer is 15");
+    adamant_dense_equivalent *waiting = NULL;
+    double norm = 0;
 #define UNKNOWN(field, value)                                                                    \
     do {                                                                                         \
         call_init(&it);                                                                          \
         it.field = (value);                                                                      \
-        call_refused(&it, 1, ADAMANT_UNKNOWN_VALUE, "");                                         \
+        call_refused(&it, ADAMANT_UNKNOWN_VALUE, "");                                         \
     } while (0)
-    UNKNOWN(hyper.optimizer, 0xffffffffu);
-    UNKNOWN(hyper.epsilon, 2);
-    UNKNOWN(hyper.maximize, 2);
-    UNKNOWN(hyper.cautious, 0xffffffffu);
-    UNKNOWN(hyper.decoupled_weight_decay, 7);
-    UNKNOWN(hyper.reserved, 1);
     UNKNOWN(exec.isa, 5);
-    UNKNOWN(exec.threads, 3);
+    UNKNOWN(exec.threads, 4);
     UNKNOWN(exec.pool, (const adamant_pool *)&it);
-    UNKNOWN(pass.use_grad_norm, 2);
-    UNKNOWN(pass.flush_subnormals, 2);
+    UNKNOWN(exec.tasks, (const adamant_tasks *)&it);
+    UNKNOWN(options.use_grad_norm, 2);
+    UNKNOWN(options.skip_nonfinite, 2);
+    UNKNOWN(options.keep_grads, 2);
+    UNKNOWN(options.flush_subnormals, 2);
     UNKNOWN(tensors[1].param.type, 11);
     UNKNOWN(tensors[1].grad.type, 0xffffffffu);
     UNKNOWN(tensors[0].zero_grad, 2);
@@ -225,10 +399,16 @@ static void unknown_values_are_refused(void) {
 #undef UNKNOWN
     call_init(&it);
     it.exec.threads = ADAMANT_THREADS_POOL;
-    call_refused(&it, 1, ADAMANT_NULL_POINTER, "pool is null");
-    EXPECT(ADAMANT_UNKNOWN_VALUE,
-           adamant_dense_equivalent_new(1, ADAMANT_F32, 2, (adamant_dense_equivalent **)&it.exec));
+    call_refused(&it, ADAMANT_NULL_POINTER, "pool is null");
+    it.exec.threads = ADAMANT_THREADS_TASKS;
+    call_refused(&it, ADAMANT_NULL_POINTER, "tasks is null");
+    EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_dense_equivalent_new(1, ADAMANT_F32, 2, &waiting));
     EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_q8_encode(2, NULL, NULL, NULL));
+    EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_grad_norms(0, NULL, NULL, 0, NULL, &norm));
+    EXPECT(ADAMANT_UNKNOWN_VALUE,
+           adamant_accumulate(NULL, &it.tensors[0].param, &it.tensors[0].grad, 2));
+    CHECK(waiting == NULL);
+    call_end(&it);
 }
 
 static void types_that_do_not_go_together_are_refused(void) {
@@ -237,7 +417,7 @@ static void types_that_do_not_go_together_are_refused(void) {
     do {                                                                                         \
         call_init(&it);                                                                          \
         statement;                                                                               \
-        call_refused(&it, 1, ADAMANT_TYPE_MISMATCH, "");                                         \
+        call_refused(&it, ADAMANT_TYPE_MISMATCH, "");                                         \
     } while (0)
     MISMATCH(it.tensors[0].param.type = ADAMANT_NONE);
     MISMATCH(it.tensors[0].param.type = ADAMANT_U32);
@@ -250,89 +430,92 @@ static void types_that_do_not_go_together_are_refused(void) {
     MISMATCH((it.tensors[0].scales[0] = it.tensors[1].grad,
               it.tensors[0].scales[0].type = ADAMANT_F32, it.tensors[1].grad = it.tensors[0].grad));
 #undef MISMATCH
+    call_end(&it);
 }
 
 /* Each of Rust's errors that a step on tensors can have. */
 static void what_rust_refuses_is_refused(void) {
     static call it;
+    const double factors[] = {-1.0, 1e-46, INFINITY, NAN};
     uint32_t isa;
+    size_t i;
     call_init(&it);
-    call_refused(&it, 0, ADAMANT_ZERO_STEP, "steps are counted from 1");
+    it.steps[1] = UINT64_MAX;
+    call_refused(&it, ADAMANT_STEP_OVERFLOW, "cannot count another");
+    call_init(&it);
     it.tensors[1].grad.len = LEN - 1;
-    call_refused(&it, 1, ADAMANT_LENGTH_MISMATCH, "grad of tensor 1 has 299 elements");
+    call_refused(&it, ADAMANT_LENGTH_MISMATCH, "grad of tensor 1 has 299 elements");
     call_init(&it);
-    it.hyper.beta1 = 1.0;
-    call_refused(&it, 1, ADAMANT_HYPER_PARAMETER, "beta1 is 1");
+    SET(it.optimizer, "beta1", 1.0);
+    call_refused(&it, ADAMANT_HYPER_PARAMETER, "beta1 is 1");
     call_init(&it);
-    it.hyper.lr = 1e300;
-    call_refused(&it, 1, ADAMANT_CONSTANT_OVERFLOW, "f32");
+    SET(it.optimizer, "lr", 1e300);
+    call_refused(&it, ADAMANT_CONSTANT_OVERFLOW, "f32");
+    for (i = 0; i < sizeof factors / sizeof *factors; ++i) {
+        call_init(&it);
+        it.options.grad_factor = factors[i];
+        call_refused(&it, ADAMANT_OPTION, "grad_factor is ");
+    }
     call_init(&it);
-    it.pass.grad_factor = INFINITY;
-    call_refused(&it, 1, ADAMANT_HYPER_PARAMETER, "grad_factor");
+    it.options.max_norm = -1;
+    call_refused(&it, ADAMANT_OPTION, "max_norm is ");
+    call_init(&it);
+    it.options.use_grad_norm = 1;
+    it.options.grad_norm = -1;
+    call_refused(&it, ADAMANT_OPTION, "grad_norm is ");
     call_init(&it);
     it.tensors[1].moments[2] = array_of(it.memory[1][3], 0, ADAMANT_F32);
-    OK(call_step(&it, 1));
+    OK(call_step(&it));
     it.tensors[0].moments[2] = array_of(it.memory[0][3], 1, ADAMANT_F32);
     it.tensors[0].moments[1].data = it.memory[0][3] + 1;
     it.tensors[0].moments[1].len = LEN - 1;
-    call_refused(&it, 1, ADAMANT_UNUSED_MOMENT, "moments[2] of tensor 0 has 1 elements");
+    call_refused(&it, ADAMANT_TOO_MANY_MOMENTS, "tensor 0 has 3 moments");
     call_init(&it);
-    OK(adamant_hyper_init(&it.hyper, sizeof it.hyper, ADAMANT_SGD));
+    call_use(&it, "sgd");
     it.tensors[0].moments[1].len = it.tensors[1].moments[1].len = 0;
-    call_refused(&it, 1, ADAMANT_UNUSED_MOMENT, "momentum_buffer of tensor 0");
+    call_refused(&it, ADAMANT_UNUSED_MOMENT, "momentum_buffer of tensor 0");
     call_init(&it);
     it.tensors[0].moments[1].type = ADAMANT_Q8;
-    call_refused(&it, 1, ADAMANT_SCALES_MISMATCH, "exp_avg_sq of tensor 0 has 0 scales");
+    call_refused(&it, ADAMANT_SCALES_MISMATCH, "exp_avg_sq of tensor 0 has 0 scales");
     call_init(&it);
-    OK(adamant_hyper_init(&it.hyper, sizeof it.hyper, ADAMANT_ROW_WISE_ADAM));
-    call_refused(&it, 1, ADAMANT_UNSUPPORTED, "ROW_WISE_ADAM");
+    call_use(&it, "rowwise_adam");
+    call_refused(&it, ADAMANT_UNSUPPORTED, "rowwise_adam");
     for (isa = ADAMANT_ISA_SCALAR; isa <= ADAMANT_ISA_NEON; ++isa) {
         call_init(&it);
         it.exec.isa = isa;
         if (adamant_isa_is_available(isa))
-            OK(call_step(&it, 1));
+            OK(call_step(&it));
         else
-            call_refused(&it, 1, ADAMANT_ISA_UNAVAILABLE, adamant_isa_name(isa));
+            call_refused(&it, ADAMANT_ISA_UNAVAILABLE, adamant_isa_name(isa));
     }
+    call_end(&it);
 }
 
 static void a_step_is_left_out_where_the_norm_is_not_finite(void) {
     static call it, before;
-    call_init(&it);
-    it.pass.use_grad_norm = 1;
-    it.pass.grad_norm = NAN;
-    memcpy(&before, &it, sizeof it);
-    EXPECT(ADAMANT_LEFT_OUT, call_step(&it, 1));
-    CHECK(memcmp(before.memory, it.memory, sizeof it.memory) == 0);
-}
-
-static void a_factor_that_would_stop_all_learning_is_refused(void) {
-    static call it;
-    const double factors[] = {0.0, -0.0, 1e-46};
-    size_t i;
-    for (i = 0; i < sizeof factors / sizeof *factors; ++i) {
+    int way;
+    for (way = 0; way < 3; ++way) {
         call_init(&it);
-        /* All zeros but the size, as exec and tensors may be. */
-        memset(&it.pass, 0, sizeof it.pass);
-        it.pass.size = sizeof it.pass;
-        it.pass.grad_factor = factors[i];
-        call_refused(&it, 1, ADAMANT_OUT_OF_RANGE, "grad_factor is ");
-        it.pass.use_grad_norm = 1;
-        call_refused(&it, 1, ADAMANT_OUT_OF_RANGE, "grad_factor is ");
-        /* What clipping makes of a norm that is not finite. */
-        it.pass.grad_norm = INFINITY;
-        EXPECT(ADAMANT_LEFT_OUT, call_step(&it, 1));
+        it.memory[1][1][7] = way ? NAN : 1;
+        it.options.use_grad_norm = way == 0;
+        it.options.grad_norm = NAN;
+        it.options.skip_nonfinite = way == 1;
+        it.options.max_norm = way == 2 ? 1 : 0;
+        memcpy(&before, &it, sizeof it);
+        EXPECT(ADAMANT_LEFT_OUT, call_step(&it));
+        CHECK(memcmp(before.memory, it.memory, sizeof it.memory) == 0);
+        CHECK(it.steps[0] == 0 && it.steps[1] == 0);
+        CHECK(it.report.outcome == ADAMANT_LEFT_OUT && it.report.has_grad_norm == 1);
+        CHECK(isnan(it.report.grad_norm));
     }
-    call_init(&it);
-    it.pass.grad_factor = 1e-45;
-    OK(call_step(&it, 1));
+    call_end(&it);
 }
 
 /* Callers that were built with an older header, and with a newer one. */
 static void structs_of_other_sizes_are_taken_or_refused(void) {
     static call it, expected;
     struct later {
-        adamant_hyper hyper;
+        adamant_step_options options;
         uint64_t more[2];
     } later;
     struct short_tensors {
@@ -340,16 +523,18 @@ static void structs_of_other_sizes_are_taken_or_refused(void) {
     } *few;
     int i;
     call_init(&expected);
-    OK(call_step(&expected, 3));
+    expected.options.grad_factor = 0.5;
+    OK(call_step(&expected));
 
     call_init(&it);
-    it.hyper.size = offsetof(adamant_hyper, beta1);
-    it.hyper.beta1 = it.hyper.beta2 = it.hyper.eps = NAN;
-    it.hyper.epsilon = it.hyper.cautious = 99;
     it.exec.size = offsetof(adamant_exec, pool);
     it.exec.pool = (const adamant_pool *)&it;
-    it.pass.size = offsetof(adamant_pass, grad_norm);
-    it.pass.use_grad_norm = 99;
+    it.exec.tasks = (const adamant_tasks *)&it;
+    it.options.size = offsetof(adamant_step_options, max_norm);
+    it.options.grad_factor = 0.5;
+    it.options.use_grad_norm = it.options.keep_grads = 99;
+    it.report.size = offsetof(adamant_report, grad_norm);
+    it.report.grad_norm = 77;
     /* Two tensors of an older version, one right after the other. */
     few = (struct short_tensors *)malloc(sizeof *few);
     CHECK(few != NULL);
@@ -357,43 +542,48 @@ static void structs_of_other_sizes_are_taken_or_refused(void) {
         it.tensors[i].size = sizeof few->bytes[i];
         memcpy(few->bytes[i], &it.tensors[i], sizeof few->bytes[i]);
     }
-    OK(adamant_step(&it.hyper, &it.exec, 3, &it.pass, (adamant_tensor *)(void *)few, 2));
+    it.group.tensors = (adamant_tensor *)(void *)few;
+    OK(call_step(&it));
     CHECK(memcmp(expected.memory, it.memory, sizeof it.memory) == 0);
+    CHECK(it.report.grad_norm == 77 && it.report.size == offsetof(adamant_report, grad_norm));
     free(few);
 
     call_init(&it);
     memset(&later, 0, sizeof later);
-    OK(adamant_hyper_init(&later.hyper, sizeof later, ADAMANT_ADAM));
-    CHECK(later.hyper.size == sizeof later);
-    OK(adamant_step(&later.hyper, NULL, 3, NULL, it.tensors, 2));
+    OK(adamant_step_options_init(&later.options, sizeof later));
+    CHECK(later.options.size == sizeof later);
+    later.options.grad_factor = 0.5;
+    OK(adamant_step(&it.group, 1, &later.options, NULL, NULL));
     CHECK(memcmp(expected.memory, it.memory, sizeof it.memory) == 0);
     later.more[1] = 1;
-    EXPECT(ADAMANT_STRUCT_SIZE, adamant_step(&later.hyper, NULL, 1, NULL, it.tensors, 2));
+    EXPECT(ADAMANT_STRUCT_SIZE, adamant_step(&it.group, 1, &later.options, NULL, NULL));
     HAS_MESSAGE("and the others are not 0");
     /* Later versions add whole 8 bytes: other sizes are of no version, even with zeros there. */
     later.more[1] = 0;
     for (i = 1; i < 8; ++i) {
-        later.hyper.size = sizeof later.hyper + (size_t)i;
-        EXPECT(ADAMANT_STRUCT_SIZE, adamant_step(&later.hyper, NULL, 1, NULL, it.tensors, 2));
-        HAS_MESSAGE("the size of hyper is ");
+        later.options.size = sizeof later.options + (size_t)i;
+        EXPECT(ADAMANT_STRUCT_SIZE, adamant_step(&it.group, 1, &later.options, NULL, NULL));
+        HAS_MESSAGE("the size of options is ");
     }
 
 #define SIZE(field, value)                                                                       \
     do {                                                                                         \
         call_init(&it);                                                                          \
         it.field.size = (value);                                                                 \
-        call_refused(&it, 1, ADAMANT_STRUCT_SIZE, "");                                           \
+        call_refused(&it, ADAMANT_STRUCT_SIZE, "");                                              \
     } while (0)
-    SIZE(hyper, 0);
-    SIZE(hyper, 16);
-    SIZE(hyper, sizeof it.hyper - 1);
-    SIZE(hyper, SIZE_MAX);
     SIZE(exec, 8);
-    SIZE(pass, offsetof(adamant_pass, grad_norm) - 4);
+    SIZE(options, 0);
+    SIZE(options, SIZE_MAX);
+    SIZE(options, offsetof(adamant_step_options, max_norm) - 4);
+    SIZE(group, sizeof it.group - sizeof(size_t));
+    SIZE(report, 8);
     SIZE(tensors[0], offsetof(adamant_tensor, param_extra) - 8);
     SIZE(tensors[1], offsetof(adamant_tensor, param_extra));
 #undef SIZE
-    EXPECT(ADAMANT_STRUCT_SIZE, adamant_hyper_init(&it.hyper, 3, ADAMANT_ADAM));
+    EXPECT(ADAMANT_STRUCT_SIZE, adamant_step_options_init(&it.options, 3));
+    call_end(&it);
+    call_end(&expected);
 }
 
 /* Rows: one call with nothing wrong, three gradients for ten rows of four. */
@@ -401,7 +591,7 @@ typedef struct rows_call {
     float memory[3][40];
     float values[14];
     int64_t ids[3];
-    adamant_hyper hyper;
+    adamant_optimizer *optimizer;
     adamant_table table;
     adamant_row_grads grads;
     adamant_dense_equivalent *waiting;
@@ -415,7 +605,7 @@ static void rows_init(rows_call *it) {
     for (i = 0; i < 14; ++i) it->values[i] = 0.5f - (float)i;
     it->ids[0] = it->ids[2] = 7;
     it->ids[1] = 2;
-    OK(adamant_hyper_init(&it->hyper, sizeof it->hyper, ADAMANT_ADAM));
+    it->optimizer = optimizer_of("adam");
     it->table.size = sizeof it->table;
     it->table.width = 4;
     it->table.param = array_of(it->memory[0], 40, ADAMANT_F32);
@@ -429,20 +619,25 @@ static void rows_init(rows_call *it) {
     OK(adamant_dense_equivalent_new(10, ADAMANT_F32, ADAMANT_CATCH_UP_SERIES, &it->waiting));
 }
 
+static void rows_end(rows_call *it) {
+    adamant_dense_equivalent_free(it->waiting);
+    adamant_optimizer_free(it->optimizer);
+}
+
 /* Fails unless lazy and dense-equivalent steps are refused, and nothing is written. */
 static void rows_refused(rows_call *it, adamant_status status, const char *part) {
     float before[3][40];
     uint64_t step = 1;
     memcpy(before, it->memory, sizeof before);
-    EXPECT(status, adamant_step_rows_lazy(&it->hyper, NULL, 1, &it->table, &it->grads, NULL));
+    EXPECT(status, adamant_step_rows_lazy(it->optimizer, NULL, 1, &it->table, &it->grads, NULL));
     HAS_MESSAGE(part);
-    EXPECT(status, adamant_step_rows_dense_equivalent(&it->hyper, NULL, &it->table, &it->grads,
+    EXPECT(status, adamant_step_rows_dense_equivalent(it->optimizer, NULL, &it->table, &it->grads,
                                                       it->waiting));
     HAS_MESSAGE(part);
     CHECK(memcmp(before, it->memory, sizeof before) == 0);
     OK(adamant_dense_equivalent_step(it->waiting, &step));
     CHECK(step == 0);
-    adamant_dense_equivalent_free(it->waiting);
+    rows_end(it);
 }
 
 static void bad_rows_are_refused(void) {
@@ -457,7 +652,7 @@ static void bad_rows_are_refused(void) {
     REFUSED(ADAMANT_ZERO_WIDTH, "width is 0", it.table.width = 0);
     REFUSED(ADAMANT_TABLE_SHAPE, "39 parameters", it.table.param.len = 39);
     REFUSED(ADAMANT_MOMENT_MISMATCH, "exp_avg_sq has 38", it.table.moments[1].len = 38);
-    REFUSED(ADAMANT_UNUSED_MOMENT, "moments[2] has 1",
+    REFUSED(ADAMANT_TOO_MANY_MOMENTS, "moments[2] has 1",
             (it.table.moments[1].len = 39,
              it.table.moments[2] = array_of(&it.memory[2][39], 1, ADAMANT_F32)));
     REFUSED(ADAMANT_WIDTH_MISMATCH, "3 wide", it.grads.width = 3);
@@ -471,18 +666,21 @@ static void bad_rows_are_refused(void) {
     REFUSED(ADAMANT_TYPE_MISMATCH, "param", it.table.param.type = ADAMANT_F16);
     REFUSED(ADAMANT_NULL_POINTER, "rows is null", it.grads.rows.data = NULL);
     REFUSED(ADAMANT_STRUCT_SIZE, "table", it.table.size = 8);
-    REFUSED(ADAMANT_HYPER_PARAMETER, "lr", it.hyper.lr = -1);
+    REFUSED(ADAMANT_HYPER_PARAMETER, "lr", SET(it.optimizer, "lr", -1));
 #undef REFUSED
     rows_init(&it);
     EXPECT(ADAMANT_ZERO_STEP,
-           adamant_step_rows_lazy(&it.hyper, NULL, 0, &it.table, &it.grads, NULL));
-    it.hyper.optimizer = ADAMANT_LION;
-    EXPECT(ADAMANT_UNSUPPORTED, adamant_step_rows_dense_equivalent(&it.hyper, NULL, &it.table,
+           adamant_step_rows_lazy(it.optimizer, NULL, 0, &it.table, &it.grads, NULL));
+    adamant_optimizer_free(it.optimizer);
+    it.optimizer = optimizer_of("lion");
+    EXPECT(ADAMANT_UNSUPPORTED, adamant_step_rows_dense_equivalent(it.optimizer, NULL, &it.table,
                                                                    &it.grads, it.waiting));
-    it.hyper.optimizer = ADAMANT_ADAM;
+    HAS_MESSAGE("the optimizer is lion");
+    adamant_optimizer_free(it.optimizer);
+    it.optimizer = optimizer_of("adam");
     EXPECT(ADAMANT_ROW_OUT_OF_RANGE, adamant_dense_equivalent_skipped(it.waiting, 10, &skipped));
     OK(adamant_dense_equivalent_set_step(it.waiting, UINT64_MAX));
-    EXPECT(ADAMANT_STEP_OVERFLOW, adamant_step_rows_dense_equivalent(&it.hyper, NULL, &it.table,
+    EXPECT(ADAMANT_STEP_OVERFLOW, adamant_step_rows_dense_equivalent(it.optimizer, NULL, &it.table,
                                                                      &it.grads, it.waiting));
     adamant_dense_equivalent_free(it.waiting);
     OK(adamant_dense_equivalent_new(9, ADAMANT_F32, ADAMANT_CATCH_UP_REPLAY, &it.waiting));
@@ -490,7 +688,7 @@ static void bad_rows_are_refused(void) {
            adamant_dense_equivalent_catch_up_all(it.waiting, NULL, &it.table));
     EXPECT(ADAMANT_ROW_COUNT_MISMATCH,
            adamant_dense_equivalent_catch_up(it.waiting, NULL, &it.table, &it.grads.rows));
-    adamant_dense_equivalent_free(it.waiting);
+    rows_end(&it);
 }
 
 /* A caller whose struct ends before the stride means rows without gaps. */
@@ -500,19 +698,19 @@ static void rows_without_a_stride_follow_each_other(void) {
     rows_init(&expected);
     expected.grads.stride = 4;
     expected.grads.values.len = it.grads.values.len = 12;
-    OK(adamant_step_rows_lazy(&expected.hyper, NULL, 1, &expected.table, &expected.grads, NULL));
+    OK(adamant_step_rows_lazy(expected.optimizer, NULL, 1, &expected.table, &expected.grads, NULL));
     it.grads.size = offsetof(adamant_row_grads, stride);
     it.grads.stride = 99;
-    OK(adamant_step_rows_lazy(&it.hyper, NULL, 1, &it.table, &it.grads, NULL));
+    OK(adamant_step_rows_lazy(it.optimizer, NULL, 1, &it.table, &it.grads, NULL));
     CHECK(memcmp(it.memory, expected.memory, sizeof it.memory) == 0);
-    adamant_dense_equivalent_free(it.waiting);
-    adamant_dense_equivalent_free(expected.waiting);
+    rows_end(&it);
+    rows_end(&expected);
 }
 
 static void a_pool_has_as_many_threads_as_asked_for(void) {
     adamant_pool *pool = NULL;
-    EXPECT(ADAMANT_OUT_OF_RANGE, adamant_pool_new(0, &pool));
-    EXPECT(ADAMANT_OUT_OF_RANGE, adamant_pool_new(SIZE_MAX, &pool));
+    EXPECT(ADAMANT_THREAD_COUNT, adamant_pool_new(0, &pool));
+    EXPECT(ADAMANT_THREAD_COUNT, adamant_pool_new(SIZE_MAX, &pool));
     CHECK(pool == NULL);
     OK(adamant_pool_new(3, &pool));
     CHECK(adamant_pool_threads(pool) == 3);
@@ -545,7 +743,7 @@ static void a_buffer_of_any_type_is_zeros(void) {
 }
 
 static void moments_and_conversions_are_checked(void) {
-    adamant_hyper hyper;
+    adamant_optimizer *optimizer = optimizer_of("adam");
     adamant_moment moment;
     size_t count = 0;
     float values[300], scales[2];
@@ -554,20 +752,19 @@ static void moments_and_conversions_are_checked(void) {
     adamant_array of_codes = array_of(codes, 300, ADAMANT_Q8);
     adamant_array of_scales = array_of(scales, 2, ADAMANT_F32);
     int i;
-    OK(adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_ADAM));
-    OK(adamant_moment_count(&hyper, &count));
+    OK(adamant_moment_count(optimizer, &count));
     CHECK(count == 2);
-    OK(adamant_describe_moment(&hyper, 1, ADAMANT_Q8, 1, 300, &moment, sizeof moment));
+    OK(adamant_describe_moment(optimizer, 1, ADAMANT_Q8, 1, 300, &moment, sizeof moment));
     CHECK(moment.len == 300 && moment.bytes == 300 && moment.scales == 2);
     CHECK(moment.start == 0 && moment.holds_squares == 1 && !strcmp(moment.name, "exp_avg_sq"));
     EXPECT(ADAMANT_OUT_OF_RANGE,
-           adamant_describe_moment(&hyper, 2, ADAMANT_F32, 1, 300, &moment, sizeof moment));
-    EXPECT(ADAMANT_TOO_LARGE, adamant_describe_moment(&hyper, 0, ADAMANT_F32, SIZE_MAX, 2, &moment,
+           adamant_describe_moment(optimizer, 2, ADAMANT_F32, 1, 300, &moment, sizeof moment));
+    EXPECT(ADAMANT_TOO_LARGE, adamant_describe_moment(optimizer, 0, ADAMANT_F32, SIZE_MAX, 2, &moment,
                                                       sizeof moment));
     EXPECT(ADAMANT_TYPE_MISMATCH,
-           adamant_describe_moment(&hyper, 0, ADAMANT_F16, 1, 2, &moment, sizeof moment));
-    OK(adamant_fill_moment(&hyper, 0, &of_codes, &of_scales));
-    EXPECT(ADAMANT_SCALES_MISMATCH, adamant_fill_moment(&hyper, 0, &of_codes, NULL));
+           adamant_describe_moment(optimizer, 0, ADAMANT_F16, 1, 2, &moment, sizeof moment));
+    OK(adamant_fill_moment(optimizer, 0, &of_codes, &of_scales));
+    EXPECT(ADAMANT_SCALES_MISMATCH, adamant_fill_moment(optimizer, 0, &of_codes, NULL));
     CHECK(adamant_q8_scales(300) == 2 && adamant_q8_scales(0) == 0);
     for (i = 0; i < 300; ++i) values[i] = (float)(i - 150);
     OK(adamant_q8_encode(ADAMANT_Q8_SIGNED, &of_values, &of_codes, &of_scales));
@@ -576,27 +773,109 @@ static void moments_and_conversions_are_checked(void) {
     of_scales.len = 1;
     EXPECT(ADAMANT_LENGTH_MISMATCH,
            adamant_q8_encode(ADAMANT_Q8_SIGNED, &of_values, &of_codes, &of_scales));
-    OK(adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_SGD));
-    EXPECT(ADAMANT_UNUSED_MOMENT, adamant_fill_moment(&hyper, 0, &of_values, NULL));
+    adamant_optimizer_free(optimizer);
+    optimizer = optimizer_of("sgd");
+    EXPECT(ADAMANT_UNUSED_MOMENT, adamant_fill_moment(optimizer, 0, &of_values, NULL));
+    adamant_optimizer_free(optimizer);
 }
 
 static void norms_are_checked(void) {
     float values[2] = {3, 4};
     uint16_t half = 0xc080;
-    double norm = -1;
+    double norm = -1, norms[2] = {-1, -1};
+    size_t index = 77;
     adamant_array grads[2];
     grads[0] = array_of(&values[0], 1, ADAMANT_F32);
     grads[1] = array_of(&values[1], 1, ADAMANT_F32);
-    OK(adamant_grad_norm(NULL, grads, 2, &norm));
+    OK(adamant_grad_norms(ADAMANT_NORM_TWO, NULL, grads, 2, NULL, &norm));
     CHECK(norm == 5 && fabs(adamant_clip_factor(norm, 1) - 0.2) < 1e-6);
     grads[1].type = ADAMANT_Q8;
-    EXPECT(ADAMANT_TYPE_MISMATCH, adamant_grad_norm(NULL, grads, 2, &norm));
-    CHECK(norm == 5);
+    EXPECT(ADAMANT_TYPE_MISMATCH, adamant_grad_norms(ADAMANT_NORM_ONE, NULL, grads, 2, norms, &norm));
+    CHECK(norm == 5 && norms[0] == -1);
     /* Arrays of different types: 0xc080 is -4 in bf16. */
     grads[1] = array_of(&half, 1, ADAMANT_BF16);
-    norm = -1;
-    OK(adamant_grad_norm(NULL, grads, 2, &norm));
-    CHECK(norm == 5);
+    OK(adamant_grad_norms(ADAMANT_NORM_ONE, NULL, grads, 2, norms, &norm));
+    CHECK(norm == 7 && norms[0] == 3 && norms[1] == 4);
+    OK(adamant_grad_norms(ADAMANT_NORM_INFINITY, NULL, grads, 2, norms, &norm));
+    CHECK(norm == 4);
+    EXPECT(ADAMANT_OVERLAP, adamant_grad_norms(ADAMANT_NORM_ONE, NULL, grads, 2, norms, &norms[1]));
+    HAS_MESSAGE("norms");
+    OK(adamant_first_nonfinite(NULL, grads, 2, &index));
+    CHECK(index == 2);
+    values[0] = INFINITY;
+    OK(adamant_first_nonfinite(NULL, grads, 2, &index));
+    CHECK(index == 0);
+}
+
+static void sums_of_gradients_are_checked(void) {
+    float sums[2] = {256, 1};
+    uint16_t grads[2] = {0x3f80, 0x3f80};
+    adamant_array of_sums = array_of(sums, 2, ADAMANT_F32);
+    adamant_array of_grads = array_of(grads, 2, ADAMANT_BF16);
+    OK(adamant_accumulate(NULL, &of_sums, &of_grads, 0));
+    CHECK(sums[0] == 257 && sums[1] == 2 && grads[0] == 0x3f80);
+    OK(adamant_accumulate(NULL, &of_sums, &of_grads, 1));
+    CHECK(sums[0] == 258 && grads[0] == 0 && grads[1] == 0);
+    of_grads.len = 1;
+    EXPECT(ADAMANT_LENGTH_MISMATCH, adamant_accumulate(NULL, &of_sums, &of_grads, 1));
+    of_grads = array_of(sums, 2, ADAMANT_F32);
+    EXPECT(ADAMANT_OVERLAP, adamant_accumulate(NULL, &of_sums, &of_grads, 0));
+    of_grads = array_of(grads, 2, ADAMANT_LOW16);
+    EXPECT(ADAMANT_TYPE_MISMATCH, adamant_accumulate(NULL, &of_sums, &of_grads, 0));
+    of_grads.type = ADAMANT_F16;
+    of_sums.type = ADAMANT_U32;
+    EXPECT(ADAMANT_TYPE_MISMATCH, adamant_accumulate(NULL, &of_sums, &of_grads, 0));
+    CHECK(sums[0] == 258 && sums[1] == 2);
+}
+
+/* A thread pool of the caller's, of one thread that leaves out every second task. */
+static void run_every_second(void *context, size_t tasks, adamant_task task, void *task_context) {
+    size_t number;
+    for (number = 0; number < tasks; number += 2) task(task_context, number);
+    ++*(int *)context;
+}
+
+static void a_callers_threads_take_the_step(void) {
+    enum { COUNT = 300000 };
+    float *memory = (float *)calloc(2 * COUNT, sizeof *memory);
+    uint64_t steps = 0;
+    int calls = 0;
+    size_t i;
+    adamant_tasks tasks;
+    adamant_exec exec;
+    adamant_tensor tensor;
+    adamant_group group;
+    adamant_optimizer *sgd = optimizer_of("sgd");
+    CHECK(memory != NULL);
+    for (i = 0; i < COUNT; ++i) memory[COUNT + i] = 1;
+    SET(sgd, "lr", 0.5);
+    OK(adamant_tensor_init(&tensor, sizeof tensor));
+    tensor.param = array_of(memory, COUNT, ADAMANT_F32);
+    tensor.grad = array_of(memory + COUNT, COUNT, ADAMANT_F32);
+    tensor.steps = &steps;
+    group.size = sizeof group;
+    group.optimizer = sgd;
+    group.tensors = &tensor;
+    group.tensor_count = 1;
+    tasks.size = sizeof tasks;
+    tasks.run = run_every_second;
+    tasks.threads = 4;
+    tasks.context = &calls;
+    OK(adamant_exec_init(&exec, sizeof exec));
+    exec.threads = ADAMANT_THREADS_TASKS;
+    exec.tasks = &tasks;
+    OK(adamant_step(&group, 1, NULL, &exec, NULL));
+    CHECK(calls > 0 && steps == 1);
+    for (i = 0; i < COUNT; ++i) CHECK(memory[i] == -0.5f);
+    tasks.threads = 0;
+    EXPECT(ADAMANT_OUT_OF_RANGE, adamant_step(&group, 1, NULL, &exec, NULL));
+    tasks.threads = 4;
+    tasks.run = NULL;
+    EXPECT(ADAMANT_NULL_POINTER, adamant_step(&group, 1, NULL, &exec, NULL));
+    HAS_MESSAGE("run of tasks is null");
+    CHECK(steps == 1);
+    adamant_optimizer_free(sgd);
+    free(memory);
 }
 
 static void floats_become_16_bits_and_come_back(void) {
@@ -636,14 +915,14 @@ static void floats_become_16_bits_and_come_back(void) {
 static void train_alone(adamant_pool *pool, float *last) {
     enum { COUNT = 300000 };
     float *memory = (float *)calloc(4 * COUNT, sizeof *memory);
-    adamant_hyper hyper;
+    adamant_optimizer *optimizer = optimizer_of("adamw");
     adamant_exec exec;
     adamant_tensor tensor;
-    uint64_t t;
+    adamant_group group;
+    uint64_t steps = 0;
     int i;
     CHECK(memory != NULL);
     for (i = 0; i < COUNT; ++i) memory[COUNT + i] = (float)i / COUNT - 0.5f;
-    OK(adamant_hyper_init(&hyper, sizeof hyper, ADAMANT_ADAMW));
     OK(adamant_exec_init(&exec, sizeof exec));
     exec.threads = pool ? ADAMANT_THREADS_POOL : ADAMANT_THREADS_DEFAULT;
     exec.pool = pool;
@@ -652,66 +931,48 @@ static void train_alone(adamant_pool *pool, float *last) {
     tensor.grad = array_of(memory + COUNT, COUNT, ADAMANT_F32);
     tensor.moments[0] = array_of(memory + 2 * COUNT, COUNT, ADAMANT_F32);
     tensor.moments[1] = array_of(memory + 3 * COUNT, COUNT, ADAMANT_F32);
-    for (t = 1; t <= 100; ++t) {
-        OK(adamant_step(&hyper, &exec, t, NULL, &tensor, 1));
+    tensor.steps = &steps;
+    group.size = sizeof group;
+    group.optimizer = optimizer;
+    group.tensors = &tensor;
+    group.tensor_count = 1;
+    for (i = 1; i <= 100; ++i) {
+        OK(adamant_step(&group, 1, NULL, &exec, NULL));
         /* The message of another thread's mistake stays there. */
-        if (t == 50) {
-            EXPECT(ADAMANT_ZERO_STEP, adamant_step(&hyper, &exec, 0, NULL, &tensor, 1));
-        }
+        if (i == 50) EXPECT(ADAMANT_UNKNOWN_SETTING, adamant_optimizer_set(optimizer, "speed", 1));
     }
-    HAS_MESSAGE("the step count is 0");
+    HAS_MESSAGE("no setting \"speed\"");
+    CHECK(steps == 100);
     *last = memory[COUNT - 1];
+    adamant_optimizer_free(optimizer);
     free(memory);
 }
 
-/* Sets a hyper-parameter by its name, from how Rust writes its value. */
-static void set_field(adamant_hyper *hyper, const char *name, const char *value) {
-#define DOUBLE(field)                                                                            \
-    if (!strcmp(name, #field)) {                                                                 \
-        hyper->field = strtod(value, NULL);                                                      \
-        return;                                                                                  \
-    }
-#define WHOLE(field, is)                                                                         \
-    if (!strcmp(name, #field)) {                                                                 \
-        hyper->field = (is);                                                                     \
-        return;                                                                                  \
-    }
-    const int yes = !strcmp(value, "true");
-    DOUBLE(lr) DOUBLE(beta1) DOUBLE(beta2) DOUBLE(beta3) DOUBLE(eps) DOUBLE(weight_decay)
-    DOUBLE(momentum) DOUBLE(dampening) DOUBLE(alpha) DOUBLE(rho) DOUBLE(lr_decay)
-    DOUBLE(initial_accumulator_value) DOUBLE(momentum_decay)
-    WHOLE(beta3_warmup, strtoull(value, NULL, 10)) WHOLE(alpha_warmup, strtoull(value, NULL, 10))
-    WHOLE(epsilon, !strcmp(value, "Hat") ? ADAMANT_EPSILON_HAT : ADAMANT_EPSILON_STANDARD)
-    WHOLE(maximize, yes) WHOLE(decoupled_weight_decay, yes) WHOLE(cautious, yes)
-    WHOLE(nesterov, yes) WHOLE(centered, yes)
-    CHECK(!"a hyper-parameter that is known");
-#undef DOUBLE
-#undef WHOLE
-}
-
-/* Reads an optimizer as Rust writes it: Name { field: value, ... }, or one in another, Name(Name { ... }). */
-static void read_rule(FILE *file, adamant_hyper *hyper) {
-    static const char *const names[] = {
-        "",      "Sgd",   "AdaGrad", "Adadelta", "RmsProp", "Adam",  "",
-        "AmsGrad", "AdaMax", "NAdam", "RAdam",   "Lion",    "Adopt", "AdEmaMix"};
+/* Reads an optimizer: its name, then the name and the value of each setting, all in a line. */
+static adamant_optimizer *read_optimizer(FILE *file) {
     static char line[1000];
-    const char *const between = " {},():\n";
-    uint32_t optimizer = 0;
-    char *word;
+    const char *const between = " \n";
+    adamant_optimizer *optimizer;
+    char *name;
     CHECK(fgets(line, sizeof line, file) != NULL && strchr(line, '\n') != NULL);
-    word = strtok(line, between);
-    while (optimizer < 14 && (!*names[optimizer] || strcmp(names[optimizer], word) != 0)) ++optimizer;
-    OK(adamant_hyper_init(hyper, sizeof *hyper, optimizer));
-    while ((word = strtok(NULL, between)) != NULL) {
-        if (*word >= 'A' && *word <= 'Z') continue;
-        set_field(hyper, word, strtok(NULL, between));
+    optimizer = optimizer_of(strtok(line, between));
+    while ((name = strtok(NULL, between)) != NULL) {
+        char *value = strtok(NULL, between), *end;
+        double found;
+        CHECK(value != NULL);
+        found = strtod(value, &end);
+        if (*end == 0)
+            SET(optimizer, name, found);
+        else
+            OK(adamant_optimizer_set_name(optimizer, name, value));
     }
+    return optimizer;
 }
 
 /* Runs that another library made: see tests/golden. From the file that the test `golden` of the core
- * writes, the optimizer, and then words of 64 bits in hexadecimal:
+ * writes, the optimizer with its settings, and then words of 64 bits in hexadecimal:
  *
- *     optimizer
+ *     optimizer setting value...
  *     len steps moments library_error param...
  *     then for each step the gradient, and whether parameters follow, and they
  *     at last the moments: for each whether it is known, and it
@@ -748,17 +1009,19 @@ static void replay(const char *path, int is_double) {
     size_t len, size = is_double ? 8 : 4;
     uint32_t type = is_double ? ADAMANT_F64 : ADAMANT_F32;
     double library_error, unit = is_double ? ldexp(1, -53) : ldexp(1, -24);
-    double *start, *way, *largest[3];
-    void *param, *before, *grad, *moment[3];
-    adamant_hyper hyper;
+    double *start, *way, *largest[4];
+    void *param, *before, *grad, *moment[4];
+    uint64_t taken = 0;
+    adamant_optimizer *optimizer;
     adamant_tensor tensor;
+    adamant_group group;
     CHECK(file != NULL);
-    read_rule(file, &hyper);
+    optimizer = read_optimizer(file);
     len = (size_t)word(file);
     steps = word(file);
     moments = word(file);
     library_error = number(file);
-    CHECK(len > 0 && moments <= 3);
+    CHECK(len > 0 && moments <= 4);
     start = (double *)calloc(len, sizeof *start);
     way = (double *)calloc(len, sizeof *way);
     param = calloc(len, size);
@@ -769,19 +1032,25 @@ static void replay(const char *path, int is_double) {
     OK(adamant_tensor_init(&tensor, sizeof tensor));
     tensor.param = array_of(param, len, type);
     tensor.grad = array_of(grad, len, type);
+    tensor.steps = &taken;
+    group.size = sizeof group;
+    group.optimizer = optimizer;
+    group.tensors = &tensor;
+    group.tensor_count = 1;
     for (kept = 0; kept < moments; ++kept) {
         adamant_moment found;
-        OK(adamant_describe_moment(&hyper, kept, type, 1, len, &found, sizeof found));
+        OK(adamant_describe_moment(optimizer, kept, type, 1, len, &found, sizeof found));
         moment[kept] = calloc(len, size);
         largest[kept] = (double *)calloc(len, sizeof *largest[kept]);
         CHECK(moment[kept] && largest[kept]);
         tensor.moments[kept] = array_of(moment[kept], found.len, found.len ? type : ADAMANT_NONE);
-        if (found.len) OK(adamant_fill_moment(&hyper, kept, &tensor.moments[kept], NULL));
+        if (found.len) OK(adamant_fill_moment(optimizer, kept, &tensor.moments[kept], NULL));
     }
     for (t = 1; t <= steps; ++t) {
         memcpy(before, param, len * size);
         for (i = 0; i < len; ++i) put(grad, i, number(file), is_double);
-        OK(adamant_step(&hyper, NULL, t, NULL, &tensor, 1));
+        OK(adamant_step(&group, 1, NULL, NULL, NULL));
+        CHECK(taken == t);
         for (i = 0; i < len; ++i) {
             way[i] += fabs(get(param, i, is_double) - get(before, i, is_double));
             for (kept = 0; kept < moments; ++kept)
@@ -806,6 +1075,7 @@ static void replay(const char *path, int is_double) {
         free(largest[kept]);
     }
     fclose(file);
+    adamant_optimizer_free(optimizer);
     free(start);
     free(way);
     free(param);
@@ -821,13 +1091,16 @@ static void run_all(int count, char **paths) {
         static call it;
         uint32_t isa = 99;
         call_init(&it);
-        call_refused(&it, 1, ADAMANT_UNKNOWN_ISA, "is no instruction set");
+        call_refused(&it, ADAMANT_UNKNOWN_ISA, "is no instruction set");
+        call_end(&it);
         EXPECT(ADAMANT_UNKNOWN_ISA, adamant_isa_selected(&isa));
         CHECK(isa == 99);
         return;
     }
-    the_numbers_are_those_of_version_0_1();
+    the_numbers_are_those_of_version_0_2();
+    optimizers_are_chosen_and_set_by_name();
     a_step_takes_the_step();
+    groups_share_a_step_and_a_norm();
     null_and_misaligned_pointers_are_refused();
     lengths_that_overflow_are_refused();
     arrays_that_overlap_are_refused();
@@ -835,7 +1108,6 @@ static void run_all(int count, char **paths) {
     types_that_do_not_go_together_are_refused();
     what_rust_refuses_is_refused();
     a_step_is_left_out_where_the_norm_is_not_finite();
-    a_factor_that_would_stop_all_learning_is_refused();
     structs_of_other_sizes_are_taken_or_refused();
     bad_rows_are_refused();
     rows_without_a_stride_follow_each_other();
@@ -843,6 +1115,8 @@ static void run_all(int count, char **paths) {
     a_buffer_of_any_type_is_zeros();
     moments_and_conversions_are_checked();
     norms_are_checked();
+    sums_of_gradients_are_checked();
+    a_callers_threads_take_the_step();
     floats_become_16_bits_and_come_back();
     for (i = 0; i < count; ++i) {
         replay(paths[i], 0);

@@ -1,0 +1,446 @@
+//! Optimizers: chosen by name, with settings by name.
+
+use core::{
+    ffi::{CStr, c_char},
+    ptr,
+};
+use std::{
+    ffi::CString,
+    sync::{Mutex, PoisonError},
+};
+
+use adamant::{
+    Adam, AnyOptimizer, BuiltIn, DynOptimizer, Error, RowRule, RowWiseAdam, Setting, SettingKind,
+    SettingValue, WithOptimizer,
+};
+
+use super::{
+    exec::{free, put},
+    status::{Failure, adamant_status, guarded, refuse},
+    versioned::{self, check_pointer, versioned},
+};
+
+/// An optimizer and its settings; see `adamant_optimizer_new`.
+///
+/// Any number of threads may use one at once, but no other call may use it while one of the functions
+/// `adamant_optimizer_set`, `adamant_optimizer_set_name` and `adamant_optimizer_free` does.
+pub struct adamant_optimizer {
+    inner: AnyOptimizer,
+    /// The name that it was made by.
+    name: &'static str,
+}
+
+/// The name of Adam for rows of tables with one second moment a row.
+const ROW_WISE_ADAM: &str = "rowwise_adam";
+
+/// What a setting may be.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum adamant_setting_kind {
+    /// A number.
+    ADAMANT_SETTING_NUMBER = 0,
+    /// A whole number of at least 0.
+    ADAMANT_SETTING_COUNT = 1,
+    /// 0 or 1.
+    ADAMANT_SETTING_FLAG = 2,
+    /// One of some names, for `adamant_optimizer_set_name`.
+    ADAMANT_SETTING_CHOICE = 3,
+}
+
+/// A setting of an optimizer, as `adamant_optimizer_setting` finds it. The library keeps its texts for
+/// the life of the process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_setting {
+    /// `sizeof(adamant_setting)`.
+    pub size: usize,
+    /// The name.
+    pub name: *const c_char,
+    /// The values that it may have, in words: "a number, finite and at least 0", "standard or hat".
+    pub allowed: *const c_char,
+    /// The default of a choice; null for the others.
+    pub default_name: *const c_char,
+    /// The default of a number, a count or a flag; 0 for a choice.
+    pub default_value: f64,
+    /// One of `adamant_setting_kind`.
+    pub kind: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+versioned!(adamant_setting:);
+
+/// A static text as C has it; each text is kept once, for the life of the process.
+fn text(text: &str) -> *const c_char {
+    static TEXTS: Mutex<Vec<&'static CStr>> = Mutex::new(Vec::new());
+    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = texts.iter().find(|found| found.to_bytes() == text.as_bytes()) {
+        return found.as_ptr();
+    }
+    // No text of the core has a zero in it.
+    let kept = Box::leak(CString::new(text).unwrap_or_default().into_boxed_c_str());
+    texts.push(kept);
+    kept.as_ptr()
+}
+
+/// The name of a moment as C has it.
+pub(super) fn moment_text(name: &'static str) -> *const c_char {
+    text(name)
+}
+
+/// A text of the caller.
+///
+/// # Safety
+///
+/// A pointer that is not null is to bytes of which one is 0.
+unsafe fn read_text<'a>(
+    pointer: *const c_char,
+    name: &str,
+) -> Result<std::borrow::Cow<'a, str>, Failure> {
+    check_pointer(pointer, name)?;
+    // SAFETY: not null: the caller's promise.
+    Ok(unsafe { CStr::from_ptr(pointer) }.to_string_lossy())
+}
+
+/// The names that `adamant_optimizer_new` takes.
+fn names() -> impl Iterator<Item = &'static str> {
+    AnyOptimizer::NAMES.iter().copied().chain([ROW_WISE_ADAM])
+}
+
+impl adamant_optimizer {
+    fn new(name: &str) -> Result<Self, Failure> {
+        let Some(name) = names().find(|known| *known == name) else {
+            let (name, known) = (name.into(), names().collect());
+            return Err(Error::UnknownOptimizer { name, known }.into());
+        };
+        Ok(Self { inner: Self::defaults(name)?, name })
+    }
+
+    /// An optimizer with the settings that a name stands for.
+    fn defaults(name: &str) -> Result<AnyOptimizer, Error> {
+        match name {
+            ROW_WISE_ADAM => Ok(Adam::default().into()),
+            name => AnyOptimizer::new(name),
+        }
+    }
+
+    /// The caller's.
+    ///
+    /// # Safety
+    ///
+    /// A pointer that is neither null nor misaligned is from `adamant_optimizer_new` and not freed, and
+    /// nobody changes it, as long as the result is used.
+    #[inline]
+    pub(super) unsafe fn read<'a>(pointer: *const Self) -> Result<&'a Self, Failure> {
+        check_pointer(pointer, "optimizer")?;
+        // SAFETY: a live handle: the caller's promise.
+        Ok(unsafe { &*pointer })
+    }
+
+    /// Whether the optimizer steps rows of tables only.
+    pub(super) fn is_for_rows(&self) -> bool {
+        self.name == ROW_WISE_ADAM
+    }
+
+    /// The optimizer of a step on tensors.
+    #[inline]
+    pub(super) fn for_tensors(&self) -> Result<&dyn DynOptimizer, Failure> {
+        if self.is_for_rows() {
+            refuse!(ADAMANT_UNSUPPORTED, "{ROW_WISE_ADAM} is for lazy steps on rows only");
+        }
+        // The optimizer inside, so that each run of elements is dispatched once.
+        Ok(self.inner.as_dyn())
+    }
+
+    /// The optimizer of a dense-equivalent step, or why it is none.
+    pub(super) fn adam(&self) -> Result<Adam, Failure> {
+        match self.inner {
+            AnyOptimizer::Adam(adam) if !self.is_for_rows() => Ok(adam),
+            _ => refuse!(
+                ADAMANT_UNSUPPORTED,
+                "the optimizer is {}, but dense-equivalent steps are for adam and adamw",
+                self.name
+            ),
+        }
+    }
+
+    /// Runs with an optimizer for rows.
+    pub(super) fn with_row_rule<W: WithRowRule>(&self, with: W) -> Result<W::Output, Failure> {
+        match self.inner {
+            AnyOptimizer::Adam(adam) if self.is_for_rows() => with.run(RowWiseAdam(adam)),
+            inner => inner.with(Rows(with)),
+        }
+    }
+
+    /// The format of a moment of 8 bits, for tensors and rows alike: Adam's for row-wise Adam.
+    pub(super) fn holds_squares(&self, moment: usize) -> bool {
+        moment < self.inner.moment_count() && self.inner.moment_is_square(moment)
+    }
+
+    fn setting(&self, name: &str) -> Result<&'static Setting, Failure> {
+        match self.inner.settings().iter().find(|setting| setting.name == name) {
+            Some(found) => Ok(found),
+            // The core's words.
+            None => match self.inner.get(name) {
+                Err(error) => Err(error.into()),
+                Ok(_) => refuse!(ADAMANT_OTHER, "{name} is not listed"),
+            },
+        }
+    }
+}
+
+/// Something to do with an optimizer for rows.
+pub(super) trait WithRowRule {
+    type Output;
+    fn run<R: RowRule>(self, rule: R) -> Result<Self::Output, Failure>;
+}
+
+struct Rows<W>(W);
+
+impl<W: WithRowRule> WithOptimizer for Rows<W> {
+    type Output = Result<W::Output, Failure>;
+
+    fn run<R: BuiltIn>(self, rule: R) -> Self::Output {
+        self.0.run(rule)
+    }
+}
+
+/// A number that counts as false or true.
+#[inline(always)]
+pub(super) fn flag(raw: u32, name: &str) -> Result<bool, Failure> {
+    match raw {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => refuse!(ADAMANT_UNKNOWN_VALUE, "{name} is {raw}, but must be 0 or 1"),
+    }
+}
+
+/// A value as C has it; `None` for a choice.
+fn number_of(value: SettingValue<'_>) -> Option<f64> {
+    match value {
+        SettingValue::Number(number) => Some(number),
+        SettingValue::Count(count) => Some(count as f64),
+        SettingValue::Flag(flag) => Some(u8::from(flag).into()),
+        _ => None,
+    }
+}
+
+/// # Optimizers
+///
+/// The name of an optimizer that `adamant_optimizer_new` takes, by its position from 0 on; null after the
+/// last one. The text is the library's, for the life of the process.
+#[unsafe(no_mangle)]
+pub extern "C" fn adamant_optimizer_name(index: usize) -> *const c_char {
+    names().nth(index).map_or(ptr::null(), text)
+}
+
+/// Makes an optimizer with the default settings of a name, such as "adamw", and writes its handle to
+/// `*optimizer`. The documentation of the Rust crate has the formula and the settings of each.
+///
+/// "rowwise_adam" has the settings of "adam" and keeps one second moment for a whole row of a table, for
+/// `adamant_step_rows_lazy` only.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_OPTIMIZER, whose
+/// message lists the names that there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_new(
+    name: *const c_char,
+    optimizer: *mut *mut adamant_optimizer,
+) -> adamant_status {
+    guarded(|| {
+        check_pointer(optimizer, "optimizer")?;
+        // SAFETY: the caller's promise.
+        let found = adamant_optimizer::new(&unsafe { read_text(name, "name")? })?;
+        // SAFETY: the caller's promise.
+        unsafe { put(optimizer, "optimizer", Box::into_raw(Box::new(found))) }
+    })
+}
+
+/// Frees an optimizer. Null does nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_free(optimizer: *mut adamant_optimizer) {
+    // SAFETY: null, or from `adamant_optimizer_new` and freed once: the caller's promise.
+    unsafe { free(optimizer) }
+}
+
+/// Gives a setting a value: a number, a whole number for a count, 0 or 1 for a flag. A schedule sets "lr"
+/// before each step.
+///
+/// A number that is outside its range is refused by the next call that uses the optimizer, and by
+/// `adamant_optimizer_check`.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_SETTING, whose message
+/// lists the settings that there are; ADAMANT_WRONG_SETTING.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_set(
+    optimizer: *mut adamant_optimizer,
+    name: *const c_char,
+    value: f64,
+) -> adamant_status {
+    guarded(|| {
+        check_pointer(optimizer, "optimizer")?;
+        // SAFETY: the caller's promise, here and below.
+        let name = unsafe { read_text(name, "name")? };
+        // SAFETY: a live handle that no other call uses.
+        let optimizer = unsafe { &mut *optimizer };
+        let value = match (optimizer.setting(&name)?.kind, value) {
+            (SettingKind::Flag, 0.0) => SettingValue::Flag(false),
+            (SettingKind::Flag, 1.0) => SettingValue::Flag(true),
+            (SettingKind::Flag, _) => {
+                refuse!(ADAMANT_WRONG_SETTING, "{name} is {value}, but must be 0 or 1")
+            }
+            _ => SettingValue::Number(value),
+        };
+        Ok(optimizer.inner.set(&name, value)?)
+    })
+}
+
+/// Gives a setting that is a choice a value: "epsilon" the value "hat".
+///
+/// Mistakes: as `adamant_optimizer_set`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_set_name(
+    optimizer: *mut adamant_optimizer,
+    name: *const c_char,
+    value: *const c_char,
+) -> adamant_status {
+    guarded(|| {
+        check_pointer(optimizer, "optimizer")?;
+        // SAFETY: the caller's promise, here and below.
+        let (name, value) = unsafe { (read_text(name, "name")?, read_text(value, "value")?) };
+        // SAFETY: a live handle that no other call uses.
+        let optimizer = unsafe { &mut *optimizer };
+        Ok(optimizer.inner.set(&name, &*value)?)
+    })
+}
+
+/// Writes the value of a setting to `*value`: a number, a count, or 0 or 1 for a flag.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for any pointer; ADAMANT_UNKNOWN_SETTING;
+/// ADAMANT_WRONG_SETTING for a choice.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_get(
+    optimizer: *const adamant_optimizer,
+    name: *const c_char,
+    value: *mut f64,
+) -> adamant_status {
+    guarded(|| {
+        // SAFETY: the caller's promise, here and below.
+        let (optimizer, name) =
+            unsafe { (adamant_optimizer::read(optimizer)?, read_text(name, "name")?) };
+        let found = optimizer.inner.get(&name)?;
+        let Some(number) = number_of(found) else {
+            refuse!(
+                ADAMANT_WRONG_SETTING,
+                "{name} is {found}, which adamant_optimizer_get_name reads"
+            );
+        };
+        // SAFETY: the caller's promise.
+        unsafe { put(value, "value", number) }
+    })
+}
+
+/// Writes the value of a setting that is a choice to `*value`. The text is the library's, for the life of
+/// the process.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for any pointer; ADAMANT_UNKNOWN_SETTING;
+/// ADAMANT_WRONG_SETTING for a setting that is no choice.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_get_name(
+    optimizer: *const adamant_optimizer,
+    name: *const c_char,
+    value: *mut *const c_char,
+) -> adamant_status {
+    guarded(|| {
+        // SAFETY: the caller's promise, here and below.
+        let (optimizer, name) =
+            unsafe { (adamant_optimizer::read(optimizer)?, read_text(name, "name")?) };
+        let found = optimizer.inner.get(&name)?;
+        let SettingValue::Choice(choice) = found else {
+            refuse!(ADAMANT_WRONG_SETTING, "{name} is {found}, which adamant_optimizer_get reads");
+        };
+        // SAFETY: the caller's promise.
+        unsafe { put(value, "value", text(choice)) }
+    })
+}
+
+/// Checks the settings, as every call that uses the optimizer does.
+///
+/// ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED; ADAMANT_HYPER_PARAMETER for the first setting outside its
+/// range.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_check(
+    optimizer: *const adamant_optimizer,
+) -> adamant_status {
+    // SAFETY: the caller's promise.
+    guarded(|| Ok(unsafe { adamant_optimizer::read(optimizer)? }.inner.check()?))
+}
+
+/// Writes the number of settings to `*count`.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_setting_count(
+    optimizer: *const adamant_optimizer,
+    count: *mut usize,
+) -> adamant_status {
+    guarded(|| {
+        // SAFETY: the caller's promise, here and below.
+        let optimizer = unsafe { adamant_optimizer::read(optimizer)? };
+        // SAFETY: the caller's promise.
+        unsafe { put(count, "count", optimizer.inner.settings().len()) }
+    })
+}
+
+/// Describes a setting, by its position: its name, the values that it may have, and its default in an
+/// optimizer of this name. `size` is `sizeof(adamant_setting)`.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for size,
+/// ADAMANT_OUT_OF_RANGE for index.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_optimizer_setting(
+    optimizer: *const adamant_optimizer,
+    index: usize,
+    setting: *mut adamant_setting,
+    size: usize,
+) -> adamant_status {
+    use adamant_setting_kind::*;
+    guarded(|| {
+        // SAFETY: the caller's promise, here and below.
+        let optimizer = unsafe { adamant_optimizer::read(optimizer)? };
+        let all = optimizer.inner.settings();
+        let Some(found) = all.get(index) else {
+            let count = all.len();
+            refuse!(
+                ADAMANT_OUT_OF_RANGE,
+                "index is {index}, but {} has {count} settings, from 0 on",
+                optimizer.name
+            );
+        };
+        let default = adamant_optimizer::defaults(optimizer.name)?.get(found.name)?;
+        let kind = match found.kind {
+            SettingKind::Number(_) => ADAMANT_SETTING_NUMBER,
+            SettingKind::Count => ADAMANT_SETTING_COUNT,
+            SettingKind::Flag => ADAMANT_SETTING_FLAG,
+            _ => ADAMANT_SETTING_CHOICE,
+        };
+        let allowed = match kind {
+            ADAMANT_SETTING_FLAG => text("0 or 1"),
+            _ => text(&found.kind.to_string()),
+        };
+        let found = adamant_setting {
+            size,
+            name: text(found.name),
+            allowed,
+            default_name: match default {
+                SettingValue::Choice(choice) => text(choice),
+                _ => ptr::null(),
+            },
+            default_value: number_of(default).unwrap_or(0.0),
+            kind: kind as u32,
+            reserved: 0,
+        };
+        // SAFETY: `size` bytes may be written: the caller's promise.
+        unsafe { versioned::write(setting, size, "setting", found) }
+    })
+}

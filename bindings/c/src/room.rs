@@ -1,0 +1,55 @@
+//! Memory for the things of one call, without an allocation per call.
+
+use core::{cell::Cell, mem::MaybeUninit, slice};
+
+use super::status::Failure;
+
+/// So many things of a call lie on the stack: 5 KiB of tensors.
+const FEW: usize = 16;
+
+thread_local! {
+    /// Memory for calls with more, which is kept for the thread's next call. A call that is made while
+    /// another one uses the last takes the one before.
+    static MANY: Cell<Vec<Vec<MaybeUninit<u64>>>> = const { Cell::new(Vec::new()) };
+}
+
+/// Runs with `count` things. They lie on the stack if they are few, and otherwise in memory of the thread,
+/// which grows if no call before needed as much. So a call takes little stack, whatever it is passed.
+///
+/// The things are not dropped.
+pub(super) fn with_all<T, Out>(
+    count: usize,
+    get: impl FnMut(usize) -> Result<T, Failure>,
+    run: impl FnOnce(&mut [T]) -> Result<Out, Failure>,
+) -> Result<Out, Failure> {
+    const { assert!(align_of::<T>() <= align_of::<u64>()) };
+    if count <= FEW {
+        let mut few = [const { MaybeUninit::<T>::uninit() }; FEW];
+        return run(fill(&mut few[..count], get)?);
+    }
+    let mut kept = MANY.take();
+    let mut words = kept.pop().unwrap_or_default();
+    MANY.set(kept);
+    let needed = count * size_of::<T>().div_ceil(size_of::<u64>());
+    words.reserve_exact(needed);
+    // SAFETY: reserved, and aligned for `T`, as checked above; `T` is written before it is read, and what
+    // is no `T` is not read at all.
+    let many = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast(), count) };
+    let done = fill(many, get).and_then(run);
+    let mut kept = MANY.take();
+    kept.push(words);
+    MANY.set(kept);
+    done
+}
+
+/// Writes all things.
+fn fill<T>(
+    room: &mut [MaybeUninit<T>],
+    mut get: impl FnMut(usize) -> Result<T, Failure>,
+) -> Result<&mut [T], Failure> {
+    for (index, place) in room.iter_mut().enumerate() {
+        place.write(get(index)?);
+    }
+    // SAFETY: all were written.
+    Ok(unsafe { slice::from_raw_parts_mut(room.as_mut_ptr().cast(), room.len()) })
+}

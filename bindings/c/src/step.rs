@@ -1,0 +1,576 @@
+//! Steps on tensors.
+
+use core::ptr;
+
+use adamant::{Grad, Group, Moment, Outcome, Param, StepOptions, Tensor, step};
+
+use super::{
+    exec::{Runner, adamant_exec},
+    memory::{Claims, Place, adamant_array, adamant_type},
+    optimizer::{adamant_optimizer, flag},
+    room::with_all,
+    status::{Failure, adamant_status, guarded, refuse},
+    versioned::{self, Versioned, versioned},
+};
+
+/// The most moments of an optimizer.
+pub(super) const MOMENTS: usize = 4;
+const _: () = assert!(MOMENTS == adamant::MOMENTS);
+
+/// One tensor of a call: arrays that are all of one length, and the number of steps that they have seen.
+/// All arrays in ADAMANT_F64, or each of any other type that is given here; steps are computed in double
+/// if all are, or else in float. Tensors of different types may be in one call.
+///
+/// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
+/// fields up to `steps` must be there; a smaller `size` means zeros for the others. All tensors of a
+/// group have the same size.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_tensor {
+    /// `sizeof(adamant_tensor)`.
+    pub size: usize,
+    /// The parameters, written: ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_F16. The latter two
+    /// are rounded to nearest, ties to even, in each step.
+    pub param: adamant_array,
+    /// The gradient of the loss for each parameter: ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
+    /// ADAMANT_F16.
+    pub grad: adamant_array,
+    /// The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
+    /// ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8, of which the latter two are rounded at random. Before
+    /// the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
+    /// settings do without is ADAMANT_NONE.
+    pub moments: [adamant_array; 4],
+    /// The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
+    /// first step. A call that takes a step adds one.
+    pub steps: *mut u64,
+    /// What goes with the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
+    /// parameters in ADAMANT_F32: a copy of them, rounded to nearest, that each step writes.
+    /// ADAMANT_LOW16 with parameters in ADAMANT_BF16: the lower half of the parameters, which are
+    /// floats in two halves. The upper one is the float rounded to nearest bf16, ties away from zero;
+    /// with the lower one as a signed number l, the bits of the float are those of the upper one times
+    /// 2^16, plus l.
+    pub param_extra: adamant_array,
+    /// For each moment in ADAMANT_Q8 its scales, written, in ADAMANT_F32: `adamant_q8_scales(len)` of
+    /// them. ADAMANT_NONE for the others.
+    pub scales: [adamant_array; 4],
+    /// The number of the first element among all elements of the model: random bits go by it, so that
+    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    pub first: u64,
+    /// Whether the step leaves a gradient of zeros (1) or as it was (0).
+    pub zero_grad: u32,
+    /// Whether parameters in ADAMANT_BF16 are rounded at random (1) or to nearest (0).
+    pub stochastic_param: u32,
+}
+
+versioned!(adamant_tensor: param_extra, scales, first, zero_grad);
+
+/// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
+/// of a call have the same size.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_group {
+    /// `sizeof(adamant_group)`.
+    pub size: usize,
+    /// The optimizer.
+    pub optimizer: *const adamant_optimizer,
+    /// The tensors; null if there are none.
+    pub tensors: *const adamant_tensor,
+    /// The number of tensors.
+    pub tensor_count: usize,
+}
+
+versioned!(adamant_group:);
+
+/// What a step does besides the step; the same for all tensors of a call. All zeros but the size is the
+/// default, as is a null pointer in its place.
+///
+/// The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_step_options {
+    /// `sizeof(adamant_step_options)`.
+    pub size: usize,
+    /// What gradients are multiplied by as they are read: to undo the scale of a loss, to average.
+    /// A normal number over 0, in float unless all tensors are ADAMANT_F64; 0 for 1.
+    pub grad_factor: f64,
+    /// The largest norm of all gradients, times grad_factor, that is taken as it is; longer ones are
+    /// multiplied by `adamant_clip_factor`. The norm is computed in the call; the step is left out where
+    /// it is not finite. Over 0; 0 for no clipping.
+    pub max_norm: f64,
+    /// The norm of all gradients, without grad_factor, if the caller knows it: where a model is shared
+    /// among processes, the norm of all shares. At least 0, infinite or NaN. The step is left out where
+    /// it is not finite. Counts with use_grad_norm alone.
+    pub grad_norm: f64,
+    /// What random bits begin with.
+    pub seed: u64,
+    /// Whether grad_norm counts (1), or is computed if it is needed (0).
+    pub use_grad_norm: u32,
+    /// Whether the step is left out where a gradient is not finite (1): what a loss scaler asks for.
+    pub skip_nonfinite: u32,
+    /// Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
+    /// (0): a NaN that stays in a buffer to which gradients are added would have every later step left
+    /// out.
+    pub keep_grads: u32,
+    /// Whether moments that are subnormal (below 1.2e-38 in float) become 0 (1).
+    pub flush_subnormals: u32,
+}
+
+versioned!(adamant_step_options: max_norm, grad_norm, seed, use_grad_norm, keep_grads);
+
+/// What `adamant_step` tells of its step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct adamant_report {
+    /// `sizeof(adamant_report)`: set before the call.
+    pub size: usize,
+    /// What the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
+    pub outcome: u32,
+    /// Whether grad_norm is known: if the options needed it.
+    pub has_grad_norm: u32,
+    /// The norm of all gradients, times grad_factor; 0 if it is not known.
+    pub grad_norm: f64,
+}
+
+versioned!(adamant_report: grad_norm);
+
+impl adamant_group {
+    const NONE: Self = Self {
+        size: size_of::<Self>(),
+        optimizer: ptr::null(),
+        tensors: ptr::null(),
+        tensor_count: 0,
+    };
+}
+
+impl adamant_report {
+    const NONE: Self =
+        Self { size: size_of::<Self>(), outcome: 0, has_grad_norm: 0, grad_norm: 0.0 };
+}
+
+impl adamant_step_options {
+    const DEFAULT: Self = Self {
+        size: size_of::<Self>(),
+        grad_factor: 0.0,
+        max_norm: 0.0,
+        grad_norm: 0.0,
+        seed: 0,
+        use_grad_norm: 0,
+        skip_nonfinite: 0,
+        keep_grads: 0,
+        flush_subnormals: 0,
+    };
+
+    /// From the caller's struct; the default if it is null.
+    ///
+    /// # Safety
+    ///
+    /// As [`versioned::size_of_struct`].
+    #[inline(always)]
+    unsafe fn read<'a>(options: *const Self) -> Result<StepOptions<'a>, Failure> {
+        if options.is_null() {
+            return Ok(StepOptions::default());
+        }
+        // SAFETY: the same promise.
+        let found = unsafe { versioned::read(options, "options", Self::DEFAULT)? };
+        let Self { grad_factor, max_norm, grad_norm, seed, .. } = found;
+        Ok(StepOptions {
+            grad_factor: if grad_factor == 0.0 { 1.0 } else { grad_factor },
+            max_norm: (max_norm != 0.0).then_some(max_norm),
+            grad_norm: flag(found.use_grad_norm, "use_grad_norm")?.then_some(grad_norm),
+            skip_nonfinite: flag(found.skip_nonfinite, "skip_nonfinite")?,
+            keep_grads: flag(found.keep_grads, "keep_grads")?,
+            flush_subnormals: flag(found.flush_subnormals, "flush_subnormals")?,
+            seed,
+            ..StepOptions::default()
+        })
+    }
+}
+
+impl adamant_tensor {
+    const NONE: Self = Self {
+        size: size_of::<Self>(),
+        param: adamant_array::NONE,
+        grad: adamant_array::NONE,
+        moments: [adamant_array::NONE; MOMENTS],
+        steps: ptr::null_mut(),
+        param_extra: adamant_array::NONE,
+        scales: [adamant_array::NONE; MOMENTS],
+        first: 0,
+        zero_grad: 0,
+        stochastic_param: 0,
+    };
+
+    /// Claims the memory of all arrays, and checks that those go together that make one argument of
+    /// Rust's.
+    #[inline]
+    fn claim(&self, claims: &mut Claims, tensor: usize) -> Result<(), Failure> {
+        use adamant_type::*;
+        let place = |name| Place::of(name).of_tensor(tensor);
+        let zero_grad = flag(self.zero_grad, "zero_grad")?;
+        let stochastic = flag(self.stochastic_param, "stochastic_param")?;
+        let param = claims.claim(&self.param, true, place(&"param"))?;
+        let extra = claims.claim(&self.param_extra, true, place(&"param_extra"))?;
+        match (param, extra) {
+            (ADAMANT_F32, ADAMANT_NONE | ADAMANT_BF16 | ADAMANT_F16)
+            | (ADAMANT_BF16, ADAMANT_NONE | ADAMANT_LOW16)
+            | (ADAMANT_F64 | ADAMANT_F16, ADAMANT_NONE) => {}
+            (_, ADAMANT_NONE) => refuse!(
+                ADAMANT_TYPE_MISMATCH,
+                "{} is {param:?}, which no parameters are kept in",
+                place(&"param")
+            ),
+            _ => refuse!(
+                ADAMANT_TYPE_MISMATCH,
+                "tensor {tensor} has a param in {param:?} and a param_extra in {extra:?}, which do not \
+                 go together"
+            ),
+        }
+        if stochastic && (param, extra) != (ADAMANT_BF16, ADAMANT_NONE) {
+            refuse!(
+                ADAMANT_TYPE_MISMATCH,
+                "stochastic_param of tensor {tensor} is 1, but its param is {param:?} with {extra:?}"
+            );
+        }
+        claims.claim(&self.grad, zero_grad, place(&"grad"))?;
+        for (number, (moment, scales)) in self.moments.iter().zip(&self.scales).enumerate() {
+            let place = |name| place(name).number(number);
+            let found = claims.claim(moment, true, place(&"moments"))?;
+            if !matches!(
+                found,
+                ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_Q8
+            ) {
+                refuse!(
+                    ADAMANT_TYPE_MISMATCH,
+                    "{} is {found:?}, which no moment is kept in",
+                    place(&"moments")
+                );
+            }
+            match (found, claims.claim(scales, true, place(&"scales"))?) {
+                (ADAMANT_Q8, ADAMANT_F32) | (_, ADAMANT_NONE) => {}
+                (_, of_scales) => refuse!(
+                    ADAMANT_TYPE_MISMATCH,
+                    "{} is {of_scales:?}, but moments[{number}] is {found:?}",
+                    place(&"scales")
+                ),
+            }
+        }
+        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))
+    }
+
+    /// As one of Rust's.
+    ///
+    /// # Safety
+    ///
+    /// All arrays were claimed by [`claim`](Self::claim), the claims were found apart, and no other tensor
+    /// of this one's arrays is alive.
+    #[inline]
+    unsafe fn tensor<'a>(&self, tensor: usize) -> Result<Tensor<'a>, Failure> {
+        use adamant_type::*;
+        let is = |array: &adamant_array, element: adamant_type| array.r#type == element as u32;
+        let Self { param, param_extra: extra, grad, first, .. } = *self;
+        // SAFETY: the caller's promise, for all slices below; their types are those that were claimed.
+        let param = unsafe {
+            if is(&param, ADAMANT_F32) {
+                if is(&extra, ADAMANT_BF16) {
+                    Param::with_copy::<half::bf16>(param.slice_mut(), extra.slice_mut())
+                } else if is(&extra, ADAMANT_F16) {
+                    Param::with_copy::<half::f16>(param.slice_mut(), extra.slice_mut())
+                } else {
+                    Param::from(param.slice_mut::<f32>())
+                }
+            } else if is(&param, ADAMANT_F64) {
+                Param::from(param.slice_mut::<f64>())
+            } else if is(&param, ADAMANT_F16) {
+                Param::from(param.slice_mut::<half::f16>())
+            } else if is(&extra, ADAMANT_LOW16) {
+                Param::from_halves(param.slice_mut(), extra.slice_mut())
+            } else if self.stochastic_param == 1 {
+                Param::stochastic(param.slice_mut())
+            } else {
+                Param::from(param.slice_mut::<half::bf16>())
+            }
+        };
+        // SAFETY: as above; claimed to be written if it is.
+        let grad =
+            unsafe { grad_of(&grad, self.zero_grad == 1, Place::of(&"grad").of_tensor(tensor))? };
+        let passed =
+            self.moments.iter().rposition(|moment| moment.len > 0).map_or(0, |last| last + 1);
+        let moments = (0..passed).map(|number| {
+            let (moment, scales) = (self.moments[number], self.scales[number]);
+            // SAFETY: as above.
+            unsafe {
+                if is(&moment, ADAMANT_F32) {
+                    Moment::from(moment.slice_mut::<f32>())
+                } else if is(&moment, ADAMANT_F64) {
+                    Moment::from(moment.slice_mut::<f64>())
+                } else if is(&moment, ADAMANT_BF16) {
+                    Moment::from(moment.slice_mut::<half::bf16>())
+                } else if is(&moment, ADAMANT_Q8) {
+                    Moment::q8(moment.slice_mut(), scales.slice_mut())
+                } else {
+                    Moment::none()
+                }
+            }
+        });
+        // SAFETY: claimed as memory that is written, apart from all else.
+        let steps = unsafe { &mut *self.steps };
+        Ok(Tensor::new(param, grad, steps).with_moments(moments).with_first(first))
+    }
+}
+
+/// Gradients as one of Rust's.
+///
+/// # Safety
+///
+/// The array was claimed, to be written if it `is_zeroed`, the claims were found apart, and no slice of it
+/// is alive that may be written.
+#[inline]
+pub(super) unsafe fn grad_of<'a>(
+    grad: &adamant_array,
+    is_zeroed: bool,
+    place: Place,
+) -> Result<Grad<'a>, Failure> {
+    use adamant_type::*;
+    let is = |element: adamant_type| grad.r#type == element as u32;
+    // SAFETY: the caller's promise.
+    Ok(unsafe {
+        match is_zeroed {
+            false if is(ADAMANT_F32) => Grad::from(grad.slice::<f32>()),
+            false if is(ADAMANT_F64) => Grad::from(grad.slice::<f64>()),
+            false if is(ADAMANT_BF16) => Grad::from(grad.slice::<half::bf16>()),
+            false if is(ADAMANT_F16) => Grad::from(grad.slice::<half::f16>()),
+            true if is(ADAMANT_F32) => Grad::zeroed(grad.slice_mut::<f32>()),
+            true if is(ADAMANT_F64) => Grad::zeroed(grad.slice_mut::<f64>()),
+            true if is(ADAMANT_BF16) => Grad::zeroed(grad.slice_mut::<half::bf16>()),
+            true if is(ADAMANT_F16) => Grad::zeroed(grad.slice_mut::<half::f16>()),
+            _ => refuse!(
+                ADAMANT_TYPE_MISMATCH,
+                "{place} is {:?}, which no gradients are kept in",
+                super::memory::type_of(grad.r#type, place)?
+            ),
+        }
+    })
+}
+
+/// Structs of a call in a row, as the caller has them.
+#[derive(Clone, Copy)]
+struct Listed<S> {
+    start: *const S,
+    /// The size of each, which may be that of another version.
+    size: usize,
+    count: usize,
+}
+
+impl<S: Versioned> Listed<S> {
+    /// Checks the sizes, and claims the memory of the structs.
+    ///
+    /// # Safety
+    ///
+    /// `start` is null, misaligned, or to `count` structs, each as large as the first one's size.
+    #[inline]
+    unsafe fn new(
+        start: *const S,
+        count: usize,
+        place: Place,
+        claims: &mut Claims,
+    ) -> Result<Self, Failure> {
+        if count == 0 {
+            return Ok(Self { start, size: 0, count });
+        }
+        // SAFETY: the caller's promise, as there is one.
+        let size = unsafe { versioned::size_of_struct(start, place)? };
+        if size % align_of::<S>() != 0 {
+            refuse!(ADAMANT_STRUCT_SIZE, "the size of {place} is {size}, which is no whole words");
+        }
+        let bytes = size.checked_mul(count).filter(|&bytes| bytes <= isize::MAX as usize);
+        match bytes.and_then(|bytes| start.addr().checked_add(bytes).and(Some(bytes))) {
+            Some(bytes) => claims.note(start.addr(), bytes, place),
+            None => refuse!(
+                ADAMANT_TOO_LARGE,
+                "{place} has {count} structs of {size} bytes, more than memory can be"
+            ),
+        }
+        for index in 1..count {
+            let other = start.wrapping_byte_add(index * size);
+            // SAFETY: within the array of structs.
+            let found = unsafe { versioned::size_of_struct(other, place)? };
+            if found != size {
+                refuse!(
+                    ADAMANT_STRUCT_SIZE,
+                    "the size of struct {index} of {place} is {found}, but that of struct 0 is {size}"
+                );
+            }
+        }
+        Ok(Self { start, size, count })
+    }
+
+    /// A struct; copied into `room` only if it is of an earlier version.
+    #[inline]
+    fn get(self, index: usize, defaults: S, room: &mut Option<S>) -> &S {
+        debug_assert!(index < self.count);
+        let found = self.start.wrapping_byte_add(index * self.size);
+        if self.size >= size_of::<S>() {
+            // SAFETY: within the array of structs, by `new`, which nobody writes while the call runs: the
+            // caller's promise, and the call's claims.
+            return unsafe { &*found };
+        }
+        // SAFETY: as above.
+        room.insert(unsafe { versioned::read_sized(found, self.size, defaults) })
+    }
+}
+
+/// The tensors of a group.
+///
+/// # Safety
+///
+/// As [`Listed::new`].
+#[inline]
+unsafe fn tensors_of(
+    group: &adamant_group,
+    number: usize,
+    claims: &mut Claims,
+) -> Result<Listed<adamant_tensor>, Failure> {
+    let place = Place::of(&"tensors of group").number(number);
+    // SAFETY: the caller's promise.
+    unsafe { Listed::new(group.tensors, group.tensor_count, place, claims) }
+}
+
+/// # Steps on tensors
+///
+/// Fills in an empty tensor: all zeros but the size, which is `sizeof(adamant_tensor)`.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for tensor, ADAMANT_STRUCT_SIZE for size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_tensor_init(
+    tensor: *mut adamant_tensor,
+    size: usize,
+) -> adamant_status {
+    // SAFETY: `size` bytes may be written: the caller's promise.
+    guarded(|| unsafe { versioned::write(tensor, size, "tensor", adamant_tensor::NONE) })
+}
+
+/// Fills in the default: all zeros but the size, which is `sizeof(adamant_step_options)`.
+///
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for options, ADAMANT_STRUCT_SIZE for size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_step_options_init(
+    options: *mut adamant_step_options,
+    size: usize,
+) -> adamant_status {
+    // SAFETY: `size` bytes may be written: the caller's promise.
+    guarded(|| unsafe { versioned::write(options, size, "options", adamant_step_options::DEFAULT) })
+}
+
+/// Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
+/// All share one parallel region: large tensors are cut, small ones put together. What the options say of
+/// gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
+/// if nobody reads it.
+///
+/// Infinities and NaN are data: they stay in their own element. A call takes less than 64 KiB of stack.
+///
+/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+/// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and
+/// ADAMANT_SCALES_MISMATCH for arrays; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
+/// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_STEP_OVERFLOW; ADAMANT_UNSUPPORTED for "rowwise_adam";
+/// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE. Messages count the tensors of a call through all
+/// groups, from 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_step(
+    groups: *const adamant_group,
+    group_count: usize,
+    options: *const adamant_step_options,
+    exec: *const adamant_exec,
+    report: *mut adamant_report,
+) -> adamant_status {
+    guarded(|| {
+        let mut claims = Claims::new();
+        // SAFETY: the structs and handles are what the caller promises, here and below.
+        let runner = unsafe { Runner::read(exec)? };
+        // SAFETY: the caller's promise.
+        let options = unsafe { adamant_step_options::read(options)? };
+        let options = StepOptions { exec: runner.exec(), ..options };
+        // SAFETY: the caller's promise.
+        let reported = unsafe { claim_report(report, &mut claims)? };
+        // SAFETY: the caller's promise.
+        let groups =
+            unsafe { Listed::new(groups, group_count, Place::of(&"groups"), &mut claims)? };
+        let mut count = 0;
+        for number in 0..group_count {
+            let (mut room, mut tensor_room) = (None, None);
+            let group = groups.get(number, adamant_group::NONE, &mut room);
+            // SAFETY: the caller's promise, here and below.
+            unsafe { adamant_optimizer::read(group.optimizer)? }.for_tensors()?;
+            // SAFETY: the caller's promise.
+            let tensors = unsafe { tensors_of(group, number, &mut claims)? };
+            for index in 0..tensors.count {
+                let tensor = tensors.get(index, adamant_tensor::NONE, &mut tensor_room);
+                tensor.claim(&mut claims, count)?;
+                count += 1;
+            }
+        }
+        claims.check()?;
+
+        let mut group_number = 0;
+        let mut place = 0;
+        let next = |number| {
+            let (mut room, mut tensor_room) = (None, None);
+            loop {
+                let group = groups.get(group_number, adamant_group::NONE, &mut room);
+                if place < group.tensor_count {
+                    // SAFETY: found to be tensors above.
+                    let size = unsafe { group.tensors.cast::<usize>().read() };
+                    let (start, count) = (group.tensors, group.tensor_count);
+                    let tensors = Listed { start, size, count };
+                    let tensor = tensors.get(place, adamant_tensor::NONE, &mut tensor_room);
+                    place += 1;
+                    // SAFETY: claimed, apart, and each made a tensor once.
+                    return unsafe { tensor.tensor(number) };
+                }
+                (group_number, place) = (group_number + 1, 0);
+            }
+        };
+        let done = with_all(count, next, |tensors| {
+            let mut rest = tensors;
+            let group = |number| {
+                let mut room = None;
+                let group = groups.get(number, adamant_group::NONE, &mut room);
+                let (mine, others) = core::mem::take(&mut rest).split_at_mut(group.tensor_count);
+                rest = others;
+                // SAFETY: a live handle: the caller's promise.
+                let optimizer = unsafe { adamant_optimizer::read(group.optimizer)? };
+                Ok(Group::new(optimizer.for_tensors()?, mine))
+            };
+            with_all(group_count, group, |groups| Ok(step(groups, &options)?))
+        })?;
+        if let Some(size) = reported {
+            let found = adamant_report {
+                outcome: adamant_status::from(done.outcome) as u32,
+                has_grad_norm: done.grad_norm.is_some().into(),
+                grad_norm: done.grad_norm.unwrap_or(0.0),
+                ..adamant_report::NONE
+            };
+            // SAFETY: claimed as memory that is written.
+            unsafe { versioned::write(report, size, "report", found)? };
+        }
+        Ok::<Outcome, _>(done.outcome)
+    })
+}
+
+/// Checks the report of a call, and claims its memory; its size, if there is one.
+///
+/// # Safety
+///
+/// As [`versioned::size_of_struct`].
+#[inline]
+unsafe fn claim_report(
+    report: *mut adamant_report,
+    claims: &mut Claims,
+) -> Result<Option<usize>, Failure> {
+    if report.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the same promise.
+    let size = unsafe { versioned::size_of_struct(report, "report")? };
+    claims.claim_out(report.cast(), size, adamant_type::ADAMANT_Q8, Place::of(&"report"))?;
+    Ok(Some(size))
+}
