@@ -91,6 +91,7 @@ grep -q "cannot open shared object file" "$smallest/lost.txt" || fail "the loade
 "${small[@]}" "${shared[@]}" -Wl,-rpath,"$(pkg-config --variable=libdir adamant)" -o "$smallest/rpath"
 "${small[@]}" "${shared[@]}" -Wl,-rpath,'$ORIGIN' -o "$smallest/beside/smallest"
 cp -a "$prefix"/lib/libadamant.so* "$smallest/beside/"
+"${small[@]}" "${static[@]}" -o "$smallest/static"
 for program in rpath beside/smallest static; do
     found=$("$smallest/$program")
     [ "$found" = "$expected" ] || fail "README.md's program printed: $found"
