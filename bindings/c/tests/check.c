@@ -1,7 +1,10 @@
-/* All cases from C99, and calls from several threads at once. */
+/* All cases from C99, calls from several threads at once, and calls after fork. */
+#define _POSIX_C_SOURCE 200809L
 #include "cases.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 typedef struct training {
     adamant_pool *pool;
@@ -30,9 +33,37 @@ static void threads_train_at_once_on_different_data(void) {
     adamant_pool_free(pool);
 }
 
+/* The threads of both pools, the parent's own and the default one, are gone in the child. */
+static void a_child_of_fork_steps_with_the_pools_of_its_parent(void) {
+    adamant_pool *pool = NULL;
+    float last = NAN, again = NAN;
+    int status = -1;
+    pid_t child;
+    OK(adamant_pool_new(2, &pool));
+    train_alone(pool, &last);
+    train_alone(NULL, &again);
+    CHECK(last == again);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(adamant_pool_threads(pool) == 1);
+        train_alone(pool, &again);
+        CHECK(last == again);
+        train_alone(NULL, &again);
+        CHECK(last == again);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    adamant_pool_free(pool);
+}
+
 int main(int count, char **arguments) {
     run_all(count - 1, arguments + 1);
-    if (count != 2) threads_train_at_once_on_different_data();
+    if (count != 2) {
+        threads_train_at_once_on_different_data();
+        a_child_of_fork_steps_with_the_pools_of_its_parent();
+    }
     puts("check.c: passed");
     return 0;
 }
