@@ -489,8 +489,8 @@ impl<'a> Moment<'a> {
     }
 
     /// Rounds numbers to nearest and keeps them, as when a checkpoint in `f32` is restored into another
-    /// storage. `squares` says that they are [averages of squares](crate::Rule::holds_squares).
-    pub(crate) fn set_f32(&mut self, values: &[f32], squares: bool) -> Result<(), Error> {
+    /// storage. `format` is the one of 8 bits.
+    pub(crate) fn set_f32(&mut self, values: &[f32], format: Q8) -> Result<(), Error> {
         let (argument, len, expected) = ("saved moment", values.len(), self.len());
         if len != expected {
             return Err(Error::LengthMismatch { tensor: 0, argument, len, expected });
@@ -507,7 +507,7 @@ impl<'a> Moment<'a> {
                     *moment = bf16::from_f32(value);
                 }
             }
-            MomentArray::Q8(codes, scales) => Q8::of(squares).encode(values, codes, scales)?,
+            MomentArray::Q8(codes, scales) => format.encode(values, codes, scales)?,
         }
         Ok(())
     }
@@ -554,16 +554,15 @@ impl MomentRef<'_> {
         }
     }
 
-    /// The elements as `f32`; `squares` says that they are
-    /// [averages of squares](crate::Rule::holds_squares).
-    pub(crate) fn to_f32(self, squares: bool) -> Result<Vec<f32>, Error> {
+    /// The elements as `f32`; `format` is the one of 8 bits.
+    pub(crate) fn to_f32(self, format: Q8) -> Result<Vec<f32>, Error> {
         Ok(match self {
             Self::F32(moment) => moment.to_vec(),
             Self::F64(moment) => moment.iter().map(|&value| value as f32).collect(),
             Self::Bf16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
             Self::Q8(codes, scales) => {
                 let mut values = vec![0.0; codes.len()];
-                Q8::of(squares).decode(codes, scales, &mut values)?;
+                format.decode(codes, scales, &mut values)?;
                 values
             }
         })

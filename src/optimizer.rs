@@ -3,6 +3,7 @@
 use crate::{
     Arity, Element, Error, Grad, Group, MOMENTS, Many, Param, Report, Rule, State, StepOptions,
     Storage, Tensor,
+    element::Q8,
     isa::Cpu,
     kernel::{self, Pass},
     step,
@@ -29,8 +30,8 @@ pub trait DynOptimizer: Send + Sync {
     /// What a moment starts from; `None` if the settings do without it.
     fn moment_start(&self, moment: usize) -> Option<f64>;
 
-    /// Whether a moment is an average or sum of squares.
-    fn moment_is_square(&self, moment: usize) -> bool;
+    /// The format of a moment that is kept in 8 bits.
+    fn moment_format(&self, moment: usize) -> Q8;
 
     /// Finds what is wrong with the settings.
     fn check_settings(&self) -> Result<(), Error>;
@@ -64,8 +65,8 @@ impl<R: Rule> DynOptimizer for R {
         self.start(moment)
     }
 
-    fn moment_is_square(&self, moment: usize) -> bool {
-        self.holds_squares(moment)
+    fn moment_format(&self, moment: usize) -> Q8 {
+        Q8::of(self, moment)
     }
 
     #[inline]

@@ -34,7 +34,9 @@ mod rprop;
 mod sgd;
 mod yogi;
 
-pub use mixed::{flush_subnormal, join, q8_block, q8_number, random, split, stochastic_bf16};
+pub use mixed::{
+    flush_subnormal, join, q8_block, q8_number, random, share, split, stochastic_bf16,
+};
 pub use rows::{RowReference, series, sum_rows};
 
 use crate::{Float, Many, Rule};

@@ -94,10 +94,7 @@ pub(super) fn write_stochastic<S: Simd>(
     half: Half,
 ) {
     for (register, (value, random)) in values.0.into_iter().zip(random).enumerate() {
-        let share = match half {
-            Half::Lower => random & 0xffff,
-            Half::Upper => random >> 16,
-        };
+        let share = half.share(random, 16);
         element::narrow_bf16(&mut lot[part::<S>(register)], value, share);
     }
 }

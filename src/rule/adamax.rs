@@ -61,6 +61,11 @@ impl Rule for AdaMax {
     type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_inf"];
 
+    #[inline(always)]
+    fn holds_magnitudes(&self, moment: usize) -> bool {
+        moment == 1
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
