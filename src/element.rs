@@ -6,6 +6,7 @@
 mod half_float;
 mod q8;
 
+pub(crate) use half_float::{RANDOM_BITS as F16_RANDOM_BITS, narrow_f16, nearest_f16};
 pub(crate) use q8::BLOCK;
 pub use q8::Q8;
 

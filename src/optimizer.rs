@@ -111,8 +111,12 @@ impl<R: Rule> DynOptimizer for R {
 /// - [`Error::StepOverflow`] if a step cannot be counted;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
-/// Infinities and NaN are data. They stay in their own element, but for moments of 8 bits, of which 256
-/// share a scale.
+/// Infinities and NaN are data. They stay in their own element, but for NaN in moments of 8 bits, of
+/// which 256 share a scale.
+///
+/// Finite gradients below half the largest number of the type, and finite moments, never give NaN where
+/// epsilon is not 0. An average of squares that its type cannot hold is infinite, and leaves its
+/// parameter alone.
 pub trait Optimizer: DynOptimizer {
     /// Moments in `f32` for `len` parameters, as they are before the first step.
     ///

@@ -2,11 +2,13 @@
 
 use core::fmt;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::{
     Buffer, BufferElement, DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param,
-    RowScratch, Storage, Tensor, element::Q8, tensor::Typed,
+    RowScratch, Storage, Tensor,
+    element::{Q8, nearest_f16},
+    tensor::Typed,
 };
 
 const CACHE_LINE: usize = 64;
@@ -246,6 +248,7 @@ enum Owned {
     F32(Array<f32>),
     F64(Array<f64>),
     Bf16(Array<bf16>),
+    F16(Array<f16>),
     /// Codes and scales.
     Q8(Array<u8>, Array<f32>),
     /// One that the settings do without.
@@ -262,12 +265,12 @@ impl Owned {
         match storage {
             Storage::F64 => Self::F64(Array::zeros(len, stagger)),
             Storage::Bf16 => Self::Bf16(Array::zeros(len, stagger)),
+            Storage::F16 => Self::F16(Array::zeros(len, stagger)),
             Storage::Q8 => {
                 let scales = Array::zeros(Q8::scales(len), stagger);
                 Self::Q8(Array::zeros(len, stagger), scales)
             }
-            // Moments in f16 are not there yet.
-            Storage::F32 | Storage::F16 => Self::F32(Array::zeros(len, stagger)),
+            Storage::F32 => Self::F32(Array::zeros(len, stagger)),
         }
     }
 
@@ -278,6 +281,7 @@ impl Owned {
             Self::F32(moment) => moment.get_mut().fill(single),
             Self::F64(moment) => moment.get_mut().fill(value),
             Self::Bf16(moment) => moment.get_mut().fill(bf16::from_f32(single)),
+            Self::F16(moment) => moment.get_mut().fill(nearest_f16(format, single)),
             Self::Q8(codes, scales) => {
                 format.fill(single, codes.get_mut(), scales.get_mut());
             }
@@ -290,6 +294,7 @@ impl Owned {
             Self::F32(moment) => MomentRef::F32(moment.get()),
             Self::F64(moment) => MomentRef::F64(moment.get()),
             Self::Bf16(moment) => MomentRef::Bf16(moment.get()),
+            Self::F16(moment) => MomentRef::F16(moment.get()),
             Self::Q8(codes, scales) => MomentRef::Q8(codes.get(), scales.get()),
         }
     }
@@ -301,6 +306,7 @@ impl Owned {
             Self::F32(moment) => moment.get_mut().into(),
             Self::F64(moment) => moment.get_mut().into(),
             Self::Bf16(moment) => moment.get_mut().into(),
+            Self::F16(moment) => moment.get_mut().into(),
             Self::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
         }
     }

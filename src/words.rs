@@ -112,6 +112,11 @@ impl<S: Simd> Words<S> {
     }
 
     #[inline(always)]
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self::new(self.simd, self.simd.min_u32s(self.register, other.register))
+    }
+
+    #[inline(always)]
     pub(crate) fn less_than(self, other: Self) -> VectorMask<S, f32> {
         VectorMask::new(self.simd, self.simd.less_than_u32s(self.register, other.register))
     }

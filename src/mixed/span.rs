@@ -191,6 +191,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         match &self.tensor.moments.as_ref()[position] {
             MomentArray::F32(moment) => lot::read(simd, &moment[place]),
             MomentArray::Bf16(moment) => lot::read(simd, &moment[place]),
+            MomentArray::F16(moment) => lot::read(simd, &moment[place]),
             MomentArray::Q8(codes, _) => {
                 let format = Q8::of(&self.rule, position);
                 lot::decode(simd, format, &codes[place], self.scales.as_ref()[position])
@@ -216,6 +217,11 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
             MomentArray::Bf16(moment) => {
                 let (_, half) = stream_of(position);
                 lot::write_stochastic(&mut moment[place], value, drawn, half);
+            }
+            MomentArray::F16(moment) => {
+                let format = Q8::of(&self.rule, position);
+                let (_, half) = stream_of(position);
+                lot::write_stochastic_f16(&mut moment[place], value, format, drawn, half);
             }
             MomentArray::Q8(..) => {
                 lot::write(&mut self.blocks.values.as_mut()[position][in_block(&place)], value);
@@ -274,6 +280,7 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
             match moment {
                 MomentArray::F32(moment) => lot::prefetch::<S, _>(moment, start),
                 MomentArray::Bf16(moment) => lot::prefetch::<S, _>(moment, start),
+                MomentArray::F16(moment) => lot::prefetch::<S, _>(moment, start),
                 MomentArray::Q8(codes, _) => lot::prefetch::<S, _>(codes, start),
                 MomentArray::F64(_) => {}
             }

@@ -1,6 +1,6 @@
 //! Numbers of 16 and 8 bits.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::Q8;
 
@@ -23,7 +23,7 @@ pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
 }
 
 /// The random bits that round an element of a moment or of the parameters: so many, of the 32 of
-/// [`random`]. [`stochastic_bf16`] takes 16, and [`q8_block`] 20.
+/// [`random`]. [`stochastic_bf16`] takes 16, [`moment_f16`] 13, and [`q8_block`] 20.
 ///
 /// Of the two moments that have the same 32, the first takes the lower bits, as the parameters do, and
 /// the second the upper bits after an exclusive or with the lower ones. Bits of both are independent, up
@@ -44,6 +44,36 @@ pub fn stochastic_bf16(value: f32, random: u32) -> bf16 {
     let nearer = (value.to_bits() >> 16) as u16;
     let part_of_the_way = value.to_bits() & 0xffff;
     bf16::from_bits(if part_of_the_way + random > 0xffff { nearer + 1 } else { nearer })
+}
+
+/// One of the two neighbours of a number, as [`stochastic_bf16`], if `random` is any of 0 to 8,191
+/// alike. What is subnormal in f16 is first rounded to 2^-37, a 2^13th of the way; beyond the largest
+/// number, 65,504, the neighbour is infinite.
+pub fn stochastic_f16(value: f32, random: u32) -> f16 {
+    if value.is_nan() {
+        return f16::from_f32(value);
+    }
+    let (magnitude, least_normal) = (value.abs(), f32::powi(2.0, -14));
+    let (fine, moved_by) = match magnitude < least_normal {
+        true => ((magnitude + least_normal).to_bits(), least_normal.to_bits()),
+        // The difference between the exponents of the two types.
+        false => (magnitude.to_bits(), 112 << 23),
+    };
+    let bits = ((fine + random - moved_by) >> 13).min(f16::INFINITY.to_bits().into());
+    f16::from_bits(bits as u16).copysign(f16::from_f32(value))
+}
+
+/// A moment of a [format](Q8) in f16: [`stochastic_f16`], but a signed number becomes no more than the
+/// largest finite one, and another that is not 0 at least the smallest, 2^-24, since it is divided by.
+pub fn moment_f16(format: Q8, value: f32, random: u32) -> f16 {
+    let number = stochastic_f16(value, random);
+    match format {
+        Q8::Signed if number.is_infinite() => f16::MAX.copysign(number),
+        Q8::Squares | Q8::Unsigned if number == f16::ZERO && value != 0.0 => {
+            f16::MIN_POSITIVE_SUBNORMAL.copysign(number)
+        }
+        _ => number,
+    }
 }
 
 /// An `f32` as its nearest bf16, ties away from 0, and the lower half of its bits.
