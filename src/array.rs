@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use crate::{
     Buffer, BufferElement, Error,
-    element::{BLOCK, Q8},
+    element::{BLOCK, Q8, nearest_f16},
     norm::Summed,
     reference,
 };
@@ -27,7 +27,10 @@ pub enum Storage {
     /// 8 bits and a scale for each 256 elements, rounded at random: 1 byte and a bit. For moments. See
     /// [`Q8`].
     Q8,
-    /// f16: 2 bytes. For parameters and gradients.
+    /// f16: 2 bytes. Moments are rounded up or down at random, between 2^-24 (6e-8) and 65,504: a
+    /// denominator that is smaller becomes 2^-24, which shortens steps, and one that is larger becomes
+    /// infinite, which leaves the parameter alone. So gradients should be around 1, which
+    /// [`StepOptions::grad_factor`](crate::StepOptions::grad_factor) can make of them.
     F16,
 }
 
@@ -391,6 +394,7 @@ pub enum MomentArray<'a> {
     F32(&'a mut [f32]),
     F64(&'a mut [f64]),
     Bf16(&'a mut [bf16]),
+    F16(&'a mut [f16]),
     Q8(&'a mut [u8], &'a mut [f32]),
 }
 
@@ -404,6 +408,8 @@ pub enum MomentRef<'a> {
     F64(&'a [f64]),
     /// bf16.
     Bf16(&'a [bf16]),
+    /// f16.
+    F16(&'a [f16]),
     /// Codes, and a scale for each 256 of them: see [`Q8`].
     Q8(&'a [u8], &'a [f32]),
 }
@@ -439,6 +445,7 @@ impl<'a> Moment<'a> {
             MomentArray::F32(_) => Storage::F32,
             MomentArray::F64(_) => Storage::F64,
             MomentArray::Bf16(_) => Storage::Bf16,
+            MomentArray::F16(_) => Storage::F16,
             MomentArray::Q8(..) => Storage::Q8,
         }
     }
@@ -449,6 +456,7 @@ impl<'a> Moment<'a> {
             MomentArray::F32(moment) => MomentRef::F32(moment),
             MomentArray::F64(moment) => MomentRef::F64(moment),
             MomentArray::Bf16(moment) => MomentRef::Bf16(moment),
+            MomentArray::F16(moment) => MomentRef::F16(moment),
             MomentArray::Q8(codes, scales) => MomentRef::Q8(codes, scales),
         }
     }
@@ -473,6 +481,7 @@ impl<'a> Moment<'a> {
             (MomentArray::F32(moment), MomentRef::F32(saved)) => moment.copy_from_slice(saved),
             (MomentArray::F64(moment), MomentRef::F64(saved)) => moment.copy_from_slice(saved),
             (MomentArray::Bf16(moment), MomentRef::Bf16(saved)) => moment.copy_from_slice(saved),
+            (MomentArray::F16(moment), MomentRef::F16(saved)) => moment.copy_from_slice(saved),
             (MomentArray::Q8(codes, scales), MomentRef::Q8(saved, saved_scales)) => {
                 let (len, expected) = (saved_scales.len(), scales.len());
                 if len != expected {
@@ -489,8 +498,8 @@ impl<'a> Moment<'a> {
     }
 
     /// Rounds numbers to nearest and keeps them, as when a checkpoint in `f32` is restored into another
-    /// storage. `squares` says that they are [averages of squares](crate::Rule::holds_squares).
-    pub(crate) fn set_f32(&mut self, values: &[f32], squares: bool) -> Result<(), Error> {
+    /// storage. `format` is the one of 8 bits.
+    pub(crate) fn set_f32(&mut self, values: &[f32], format: Q8) -> Result<(), Error> {
         let (argument, len, expected) = ("saved moment", values.len(), self.len());
         if len != expected {
             return Err(Error::LengthMismatch { tensor: 0, argument, len, expected });
@@ -507,7 +516,12 @@ impl<'a> Moment<'a> {
                     *moment = bf16::from_f32(value);
                 }
             }
-            MomentArray::Q8(codes, scales) => Q8::of(squares).encode(values, codes, scales)?,
+            MomentArray::F16(moment) => {
+                for (moment, &value) in moment.iter_mut().zip(values) {
+                    *moment = nearest_f16(format, value);
+                }
+            }
+            MomentArray::Q8(codes, scales) => format.encode(values, codes, scales)?,
         }
         Ok(())
     }
@@ -535,6 +549,7 @@ impl MomentRef<'_> {
             Self::F32(moment) => moment.len(),
             Self::F64(moment) => moment.len(),
             Self::Bf16(moment) => moment.len(),
+            Self::F16(moment) => moment.len(),
             Self::Q8(codes, _) => codes.len(),
         }
     }
@@ -550,20 +565,21 @@ impl MomentRef<'_> {
             Self::F32(_) => Storage::F32,
             Self::F64(_) => Storage::F64,
             Self::Bf16(_) => Storage::Bf16,
+            Self::F16(_) => Storage::F16,
             Self::Q8(..) => Storage::Q8,
         }
     }
 
-    /// The elements as `f32`; `squares` says that they are
-    /// [averages of squares](crate::Rule::holds_squares).
-    pub(crate) fn to_f32(self, squares: bool) -> Result<Vec<f32>, Error> {
+    /// The elements as `f32`; `format` is the one of 8 bits.
+    pub(crate) fn to_f32(self, format: Q8) -> Result<Vec<f32>, Error> {
         Ok(match self {
             Self::F32(moment) => moment.to_vec(),
             Self::F64(moment) => moment.iter().map(|&value| value as f32).collect(),
             Self::Bf16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
+            Self::F16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
             Self::Q8(codes, scales) => {
                 let mut values = vec![0.0; codes.len()];
-                Q8::of(squares).decode(codes, scales, &mut values)?;
+                format.decode(codes, scales, &mut values)?;
                 values
             }
         })
@@ -605,7 +621,7 @@ macro_rules! moments {
     )+};
 }
 
-moments!(f32: F32, f64: F64, bf16: Bf16);
+moments!(f32: F32, f64: F64, bf16: Bf16, f16: F16);
 
 /// Elements of an array that is written by several threads, each its own.
 ///
@@ -704,5 +720,6 @@ parts!(MomentArray {
     F32(mut moment),
     F64(mut moment),
     Bf16(mut moment),
+    F16(mut moment),
     Q8(mut codes, scales => scales_of),
 });

@@ -36,7 +36,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use half::bf16;
+use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use crate::{Moment, MomentRef, State, Storage, array::MomentArray};
@@ -274,6 +274,7 @@ impl View for Array<'_> {
             MomentRef::Bf16(values) => {
                 values.iter().flat_map(|value| value.to_le_bytes()).collect()
             }
+            MomentRef::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
             MomentRef::Q8(codes, _) => Cow::Borrowed(codes),
         }
     }
@@ -320,6 +321,7 @@ fn copy(arrays: &SafeTensors<'_>, name: &str, to: &mut Moment<'_>) {
         MomentArray::F32(to) => from_bytes(to, bytes, f32::from_le_bytes),
         MomentArray::F64(to) => from_bytes(to, bytes, f64::from_le_bytes),
         MomentArray::Bf16(to) => from_bytes(to, bytes, bf16::from_le_bytes),
+        MomentArray::F16(to) => from_bytes(to, bytes, f16::from_le_bytes),
         MomentArray::Q8(codes, scales) => {
             codes.copy_from_slice(bytes);
             if let Ok(array) = arrays.tensor(&format!("{name}.scales")) {
@@ -340,7 +342,7 @@ mod tests {
     use super::*;
     use crate::{Adam, Optimizer, Sgd, StepOptions};
 
-    const STORAGES: [Storage; 4] = [Storage::F32, Storage::Bf16, Storage::Q8, Storage::F64];
+    const STORAGES: [Storage; 4] = [Storage::F32, Storage::Bf16, Storage::F16, Storage::Q8];
 
     fn file() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -361,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_run_that_is_saved_and_resumed_has_the_bits_of_one_that_is_not() {
-        for storage in &STORAGES[..3] {
+        for storage in &STORAGES {
             let start: Vec<f32> = (0..700).map(|i| i as f32 * 0.01 - 3.0).collect();
             let (mut params, mut state) =
                 (start.clone(), Adam::adamw().state_in(*storage, start.len()));

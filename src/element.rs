@@ -6,8 +6,9 @@
 mod half_float;
 mod q8;
 
+pub(crate) use half_float::{RANDOM_BITS as F16_RANDOM_BITS, narrow_f16, nearest_f16};
+pub(crate) use q8::BLOCK;
 pub use q8::Q8;
-pub(crate) use q8::{BLOCK, Half};
 
 use half::{bf16, slice::HalfFloatSliceExt};
 use pulp::Simd;
@@ -83,6 +84,28 @@ pub(crate) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16]) -> Vector<S, f3
     (high + (low ^ 0x8000) + 0xffff_8000).floats()
 }
 
+/// Which of the two moments that share 32 random bits an array is, or the parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    /// The first moment of a pair, or the parameters.
+    Lower,
+    /// The second moment of a pair.
+    Upper,
+}
+
+impl Half {
+    /// The bits that are the array's own: so many, of 32. Those of both halves are independent of each
+    /// other where they are 32 bits in all. Where they are more, the highest bits are, which decide
+    /// nearly always.
+    #[inline(always)]
+    pub(crate) fn share<S: Simd>(self, random: Words<S>, bits: u32) -> Words<S> {
+        match self {
+            Self::Lower => random & ((1 << bits) - 1),
+            Self::Upper => (random ^ (random << 12)) >> (32 - bits),
+        }
+    }
+}
+
 /// Where the random bits of stochastic rounding come from: a counter, so that they depend on nothing
 /// but the seed, the step, and the element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,15 +164,18 @@ impl Draw {
         let mut counters = [Words::splat(simd, 0); N];
         for (register, counter) in counters.iter_mut().enumerate() {
             let place = place + register * Words::<S>::LANES;
-            *counter = Words::count_from(simd, self.first.wrapping_add(place as u32));
+            let element = self.first.wrapping_add(place as u32);
+            *counter = Words::count_from::<GOLDEN>(simd, element.wrapping_mul(GOLDEN));
         }
         let mut bits = counters;
         for (bits, counter) in bits.iter_mut().zip(counters) {
             *bits = self.before.bits(stream, counter);
         }
         if let Some(after) = self.after {
-            for (bits, counter) in bits.iter_mut().zip(counters) {
-                let is_after = counter.less_than(counter.all(self.first));
+            for (register, (bits, counter)) in bits.iter_mut().zip(counters).enumerate() {
+                let place = place + register * Words::<S>::LANES;
+                let element = Words::count_from::<1>(simd, self.first.wrapping_add(place as u32));
+                let is_after = element.less_than(element.all(self.first));
                 *bits = Words::select(is_after, after.bits(stream, counter), *bits);
             }
         }
@@ -163,6 +189,11 @@ fn mix(x: u64) -> u64 {
     let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
 }
+
+/// What the number of an element is multiplied by to become a counter: the golden ratio's share of 2^32.
+/// Counters of elements close by or a power of two apart then differ in many bits; numbers that differ
+/// in one would leave a correlation.
+const GOLDEN: u32 = 0x9e37_79b9;
 
 /// Two rounds of multiply and shift, each with a key of its own (constants by Wellons, 2018).
 #[inline(always)]

@@ -26,7 +26,7 @@ pub enum Isa {
     /// One element at a time; on every CPU. Slow where the CPU has no fused multiply-add, which is
     /// then computed in software.
     Scalar,
-    /// 256-bit registers: x86-64 with AVX2 and FMA (x86-64-v3).
+    /// 256-bit registers: x86-64 with AVX2, FMA and F16C (x86-64-v3).
     Avx2,
     /// 512-bit registers: x86-64 with AVX-512 F, BW, CD, DQ and VL (x86-64-v4).
     Avx512,
@@ -103,7 +103,9 @@ impl Isa {
         match self {
             Self::Scalar => Some(Arch::Scalar),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => pulp::x86::V3::try_new().map(Arch::V3),
+            Self::Avx2 if std::arch::is_x86_feature_detected!("f16c") => {
+                pulp::x86::V3::try_new().map(Arch::V3)
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
             #[cfg(target_arch = "aarch64")]
@@ -136,6 +138,20 @@ pub struct Cpu(Arch);
 impl Cpu {
     #[inline(always)]
     pub(crate) fn run<Op: WithSimd>(self, op: Op) -> Op::Output {
-        self.0.dispatch(op)
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            #[allow(unsafe_code, reason = "pulp's set of this name is without F16C")]
+            // SAFETY: `Isa::arch` found F16C, and `V3` is the proof of the rest.
+            Arch::V3(simd) => unsafe { with_f16c(simd, op) },
+            arch => arch.dispatch(op),
+        }
     }
+}
+
+/// Code for all that pulp's `V3` stands for, and F16C: AVX2 and FMA do not say that a CPU has it.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+#[inline]
+fn with_f16c<Op: WithSimd>(simd: pulp::x86::V3, op: Op) -> Op::Output {
+    op.with_simd(simd)
 }

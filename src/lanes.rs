@@ -62,6 +62,10 @@ pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + PartialOrd {
     /// Rounds to nearest even.
     fn from_f64(value: f64) -> Self;
 
+    /// A constant of a step: rounded to nearest even, but to the smallest number where it would become 0
+    /// and is not. An epsilon keeps the denominator away from 0 however small it is.
+    fn constant(value: f64) -> Self;
+
     /// Widens, exactly.
     fn to_f64(self) -> f64;
 
@@ -130,6 +134,16 @@ macro_rules! float {
             #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 value as Self
+            }
+
+            #[inline(always)]
+            fn constant(value: f64) -> Self {
+                let rounded = value as Self;
+                if rounded == 0.0 && value != 0.0 {
+                    <$float>::from_bits(1).copysign(rounded)
+                } else {
+                    rounded
+                }
             }
 
             #[inline(always)]
@@ -295,7 +309,7 @@ impl<S: Simd, F: Float> Vector<S, F> {
     /// The same value in every lane, rounded to their type.
     #[inline(always)]
     pub(crate) fn constant(simd: S, value: f64) -> Self {
-        Self::splat(simd, F::from_f64(value))
+        Self::splat(simd, F::constant(value))
     }
 
     /// Less than a register of numbers, and zeros.

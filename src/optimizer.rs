@@ -3,6 +3,7 @@
 use crate::{
     Arity, Element, Error, Grad, Group, MOMENTS, Many, Param, Report, Rule, State, StepOptions,
     Storage, Tensor,
+    element::Q8,
     isa::Cpu,
     kernel::{self, Pass},
     step,
@@ -29,8 +30,8 @@ pub trait DynOptimizer: Send + Sync {
     /// What a moment starts from; `None` if the settings do without it.
     fn moment_start(&self, moment: usize) -> Option<f64>;
 
-    /// Whether a moment is an average or sum of squares.
-    fn moment_is_square(&self, moment: usize) -> bool;
+    /// The format of a moment that is kept in 8 bits.
+    fn moment_format(&self, moment: usize) -> Q8;
 
     /// Finds what is wrong with the settings.
     fn check_settings(&self) -> Result<(), Error>;
@@ -64,8 +65,8 @@ impl<R: Rule> DynOptimizer for R {
         self.start(moment)
     }
 
-    fn moment_is_square(&self, moment: usize) -> bool {
-        self.holds_squares(moment)
+    fn moment_format(&self, moment: usize) -> Q8 {
+        Q8::of(self, moment)
     }
 
     #[inline]
@@ -110,8 +111,12 @@ impl<R: Rule> DynOptimizer for R {
 /// - [`Error::StepOverflow`] if a step cannot be counted;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
-/// Infinities and NaN are data. They stay in their own element, but for moments of 8 bits, of which 256
-/// share a scale.
+/// Infinities and NaN are data. They stay in their own element, but for NaN in moments of 8 bits, of
+/// which 256 share a scale.
+///
+/// Finite gradients below half the largest number of the type, and finite moments, never give NaN where
+/// epsilon is not 0. An average of squares that its type cannot hold is infinite, and leaves its
+/// parameter alone.
 pub trait Optimizer: DynOptimizer {
     /// Moments in `f32` for `len` parameters, as they are before the first step.
     ///

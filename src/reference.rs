@@ -34,7 +34,10 @@ mod rprop;
 mod sgd;
 mod yogi;
 
-pub use mixed::{flush_subnormal, join, q8_block, q8_number, random, split, stochastic_bf16};
+pub use mixed::{
+    flush_subnormal, join, moment_f16, q8_block, q8_number, random, share, split, stochastic_bf16,
+    stochastic_f16,
+};
 pub use rows::{RowReference, series, sum_rows};
 
 use crate::{Float, Many, Rule};
@@ -74,14 +77,19 @@ fn average<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) -> F {
     }
 }
 
-/// `beta * average + (1 - beta) * value^2`, in the same way.
+/// `beta * average + (1 - beta) * value^2`, in the same way; where `value^2` overflows, the average and
+/// `((1 - beta) * value) * value`.
 fn average_square<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) -> F {
     let distance = value.mul_add(value, -average);
-    if beta < 0.5 {
+    let next = if beta < 0.5 {
         (-weights[0]).mul_add(distance, value * value)
     } else {
         weights[1].mul_add(distance, average)
+    };
+    if next < F::from_f64(f64::INFINITY) {
+        return next;
     }
+    (weights[1] * value).mul_add(value, average)
 }
 
 /// Weight decay of either kind: the parameter loses a share, or the gradient gains its part.

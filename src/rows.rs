@@ -285,7 +285,7 @@ pub trait RowOptimizer: RowRule {
         let names = Self::ROW_MOMENT_NAMES;
         let plans = names.as_ref().iter().enumerate().map(|(moment, &name)| Plan {
             name,
-            squares: self.moment_squares(moment),
+            format: self.moment_format(moment),
             len: rows.saturating_mul(self.moment_width(moment, width)),
             start: self.moment_start(moment),
             storage,

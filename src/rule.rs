@@ -117,9 +117,16 @@ pub trait Rule: Copy + Send + Sync + 'static {
         Some(0.0)
     }
 
-    /// Whether a moment, by its position, is an average or sum of squares, which is never negative: it
-    /// is then kept as a root where it is [of 8 bits](crate::Q8).
+    /// Whether a moment, by its position, is an average or sum of squares, which is never negative: [of 8
+    /// bits](crate::Q8) it then has a format of its own, with twice the range of exponents.
     fn holds_squares(&self, moment: usize) -> bool {
+        let _ = moment;
+        false
+    }
+
+    /// Whether a moment, by its position, is a size of gradients that is never negative, that the formula
+    /// divides by, and that is no square: [of 8 bits](crate::Q8) it never becomes 0 by rounding.
+    fn holds_magnitudes(&self, moment: usize) -> bool {
         let _ = moment;
         false
     }

@@ -2,11 +2,13 @@
 
 use core::fmt;
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::{
     Buffer, BufferElement, DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param,
-    RowScratch, Storage, Tensor, element::Q8, tensor::Typed,
+    RowScratch, Storage, Tensor,
+    element::{Q8, nearest_f16},
+    tensor::Typed,
 };
 
 const CACHE_LINE: usize = 64;
@@ -44,7 +46,7 @@ const PAGE: usize = 4 << 10;
 #[derive(Clone)]
 pub struct State {
     names: [&'static str; MOMENTS],
-    squares: [bool; MOMENTS],
+    formats: [Q8; MOMENTS],
     moments: [Owned; MOMENTS],
     /// The number of moments.
     count: usize,
@@ -61,7 +63,7 @@ pub(crate) type TypedMoments<'a, F> = [(&'static str, Storage, Option<&'a mut [F
 /// What a moment of a new state is like.
 pub(crate) struct Plan {
     pub name: &'static str,
-    pub squares: bool,
+    pub format: Q8,
     /// The number of elements; 0 if the settings do without the moment.
     pub len: usize,
     /// What each starts from.
@@ -80,7 +82,7 @@ impl State {
             let start = optimizer.moment_start(moment);
             Plan {
                 name: optimizer.moment_name(moment),
-                squares: optimizer.moment_is_square(moment),
+                format: optimizer.moment_format(moment),
                 len: if start.is_some() { len } else { 0 },
                 start: start.unwrap_or(0.0),
                 storage: storages.get(moment).copied().unwrap_or_default(),
@@ -94,7 +96,7 @@ impl State {
         let kept = plans.clone().filter(|plan| plan.len > 0).count();
         let mut state = Self {
             names: [""; MOMENTS],
-            squares: [false; MOMENTS],
+            formats: [Q8::Signed; MOMENTS],
             moments: [const { Owned::NONE }; MOMENTS],
             count: 0,
             len,
@@ -110,10 +112,10 @@ impl State {
             let stagger = Stagger { place: if plan.len > 0 { place } else { 0 }, kept };
             let mut moment = Owned::zeros(plan.storage, plan.len, stagger);
             if plan.start != 0.0 {
-                moment.fill(plan.start, Q8::of(plan.squares));
+                moment.fill(plan.start, plan.format);
             }
             state.names[position] = plan.name;
-            state.squares[position] = plan.squares;
+            state.formats[position] = plan.format;
             state.moments[position] = moment;
             state.count = position + 1;
         }
@@ -175,7 +177,7 @@ impl State {
     pub fn moment_to_f32(&self, name: &str) -> Option<Vec<f32>> {
         let position = self.position(name)?;
         // Lengths are right: the arrays are our own.
-        self.moments[position].get().to_f32(self.squares[position]).ok()
+        self.moments[position].get().to_f32(self.formats[position]).ok()
     }
 
     /// Sets the moment of a name from `f32`, rounded to nearest in the storage that it is kept in.
@@ -188,8 +190,8 @@ impl State {
             let known = self.moments().map(|(name, _)| name).collect();
             return Err(Error::UnknownMoment { name: String::from(name), known });
         };
-        let squares = self.squares[position];
-        self.moments[position].get_mut().set_f32(values, squares)
+        let format = self.formats[position];
+        self.moments[position].get_mut().set_f32(values, format)
     }
 
     fn position(&self, name: &str) -> Option<usize> {
@@ -246,6 +248,7 @@ enum Owned {
     F32(Array<f32>),
     F64(Array<f64>),
     Bf16(Array<bf16>),
+    F16(Array<f16>),
     /// Codes and scales.
     Q8(Array<u8>, Array<f32>),
     /// One that the settings do without.
@@ -262,12 +265,12 @@ impl Owned {
         match storage {
             Storage::F64 => Self::F64(Array::zeros(len, stagger)),
             Storage::Bf16 => Self::Bf16(Array::zeros(len, stagger)),
+            Storage::F16 => Self::F16(Array::zeros(len, stagger)),
             Storage::Q8 => {
                 let scales = Array::zeros(Q8::scales(len), stagger);
                 Self::Q8(Array::zeros(len, stagger), scales)
             }
-            // Moments in f16 are not there yet.
-            Storage::F32 | Storage::F16 => Self::F32(Array::zeros(len, stagger)),
+            Storage::F32 => Self::F32(Array::zeros(len, stagger)),
         }
     }
 
@@ -278,12 +281,9 @@ impl Owned {
             Self::F32(moment) => moment.get_mut().fill(single),
             Self::F64(moment) => moment.get_mut().fill(value),
             Self::Bf16(moment) => moment.get_mut().fill(bf16::from_f32(single)),
+            Self::F16(moment) => moment.get_mut().fill(nearest_f16(format, single)),
             Self::Q8(codes, scales) => {
-                let (mut code, mut scale) = ([0], [0.0]);
-                if format.encode(&[single], &mut code, &mut scale).is_ok() {
-                    codes.get_mut().fill(code[0]);
-                    scales.get_mut().fill(scale[0]);
-                }
+                format.fill(single, codes.get_mut(), scales.get_mut());
             }
         }
     }
@@ -294,6 +294,7 @@ impl Owned {
             Self::F32(moment) => MomentRef::F32(moment.get()),
             Self::F64(moment) => MomentRef::F64(moment.get()),
             Self::Bf16(moment) => MomentRef::Bf16(moment.get()),
+            Self::F16(moment) => MomentRef::F16(moment.get()),
             Self::Q8(codes, scales) => MomentRef::Q8(codes.get(), scales.get()),
         }
     }
@@ -305,6 +306,7 @@ impl Owned {
             Self::F32(moment) => moment.get_mut().into(),
             Self::F64(moment) => moment.get_mut().into(),
             Self::Bf16(moment) => moment.get_mut().into(),
+            Self::F16(moment) => moment.get_mut().into(),
             Self::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
         }
     }

@@ -27,11 +27,19 @@ impl<S: Simd> Words<S> {
         Self::new(simd, simd.splat_u32s(word))
     }
 
-    /// `first`, and each lane one more than the one before it.
+    /// `first`, and each lane `STEP` more than the one before it.
     #[inline(always)]
-    pub(crate) fn count_from(simd: S, first: u32) -> Self {
-        const NUMBERS: [u32; MOST_LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-        Self::new(simd, S::as_simd_u32s(&NUMBERS).0[0]) + Self::splat(simd, first)
+    pub(crate) fn count_from<const STEP: u32>(simd: S, first: u32) -> Self {
+        let numbers = const {
+            let mut numbers = [0; MOST_LANES];
+            let mut lane = 1;
+            while lane < MOST_LANES {
+                numbers[lane] = STEP.wrapping_add(numbers[lane - 1]);
+                lane += 1;
+            }
+            numbers
+        };
+        Self::load(simd, &numbers) + Self::splat(simd, first)
     }
 
     /// A register of words.
@@ -101,6 +109,11 @@ impl<S: Simd> Words<S> {
     #[inline(always)]
     pub(crate) fn max(self, other: Self) -> Self {
         Self::new(self.simd, self.simd.max_u32s(self.register, other.register))
+    }
+
+    #[inline(always)]
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self::new(self.simd, self.simd.min_u32s(self.register, other.register))
     }
 
     #[inline(always)]

@@ -101,7 +101,8 @@ fn types(number: usize) -> Option<Types> {
             param: ParamType::ALL[number / 4 % ParamType::ALL.len()],
             grad: GradType::ALL[number / 3 % GradType::ALL.len()],
             to_zero: number.is_multiple_of(3),
-            moments: [0, 1, 2, 3].map(|moment| MomentType::ALL[(number / 5 + moment) % 3]),
+            moments: [0, 1, 2, 3]
+                .map(|moment| MomentType::ALL[(number / 5 + moment) % MomentType::ALL.len()]),
         }),
     }
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use adamant::{
-    Adam, BuiltIn, Exec, Grad, Moment, Optimizer, Outcome, Param, Q8, RmsProp, StepOptions, Tensor,
+    Adam, BuiltIn, Exec, Grad, Moment, Optimizer, Outcome, Param, RmsProp, StepOptions, Tensor,
     reference,
 };
 use half::{bf16, f16};
@@ -48,7 +48,7 @@ fn every_types() -> impl Iterator<Item = Types> {
             MomentType::ALL.into_iter().flat_map(move |first| {
                 MomentType::ALL.into_iter().map(move |second| {
                     count += 1;
-                    let third = MomentType::ALL[count % 3];
+                    let third = MomentType::ALL[count % 4];
                     Types {
                         param,
                         grad,
@@ -91,7 +91,7 @@ impl ForEachRule for EveryRule {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
         for exec in execs(false) {
             for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
-                let (param, grad) = (ParamType::ALL[2 * seed + 1], GradType::ALL[seed]);
+                let (param, grad) = (ParamType::ALL[(2 * seed + 1) % 7], GradType::ALL[seed % 3]);
                 let types = Types { param, grad, to_zero: false, moments: [moment; 4] };
                 let before = mixed(&rule, seed as u64, 700, types);
                 check_mixed(&rule, 5..8, StepOptions::default(), &[before], &Way::whole(exec));
@@ -113,7 +113,7 @@ fn every_thread_count_and_cut_gives_the_reference_bits() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         for exec in execs(true) {
             for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
-                let (param, grad) = (ParamType::ALL[seed + 3], GradType::ALL[seed]);
+                let (param, grad) = (ParamType::ALL[seed + 3], GradType::ALL[seed % 3]);
                 let types = Types { param, grad, to_zero: true, moments: [moment; 4] };
                 let tensors: Vec<_> = [40_000, 3, 0, 10_001, 70_000]
                     .iter()
@@ -180,43 +180,6 @@ fn every_number_of_16_bits_is_kept_and_numbers_between_are_rounded_to_nearest() 
                     assert!(is_nearest || !bf16::from_f32(value).is_finite(), "{value}");
                 }
             }
-        }
-    }
-}
-
-#[test]
-fn every_code_of_8_bits_is_kept() {
-    for format in [Q8::Signed, Q8::Squares] {
-        let codes: Vec<u8> = (0..=255).collect();
-        for scale in [1e-30, 1.0, 3.7] {
-            let mut values = [0.0; 256];
-            format.decode(&codes, &[scale], &mut values).expect("a block");
-            for (&code, &value) in codes.iter().zip(&values) {
-                let number = scale * reference::q8_number(format, code);
-                assert!(is_same(value, number), "{format:?} {code}: {value}, {number}");
-            }
-            let (mut again, mut found) = ([0; 256], [0.0]);
-            format.encode(&values, &mut again, &mut found).expect("a block");
-            let mut decoded = [0.0; 256];
-            format.decode(&again, &found, &mut decoded).expect("a block");
-            for (&value, &decoded) in values.iter().zip(&decoded) {
-                assert!((decoded - value).abs() <= 1e-5 * value.abs(), "{value}: {decoded}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_block_of_8_bits_with_a_number_that_is_not_finite_is_nan() {
-    for format in [Q8::Signed, Q8::Squares] {
-        for bad in [f32::NAN, f32::INFINITY] {
-            let mut values = [0.5; 300];
-            values[7] = bad;
-            let (mut codes, mut scales, mut decoded) = ([0; 300], [0.0; 2], [0.0; 300]);
-            format.encode(&values, &mut codes, &mut scales).expect("two blocks");
-            format.decode(&codes, &scales, &mut decoded).expect("two blocks");
-            assert!(decoded[..256].iter().all(|value| value.is_nan()));
-            assert!(decoded[256..].iter().all(|&value| (value - 0.5).abs() < 1e-6));
         }
     }
 }

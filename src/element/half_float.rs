@@ -3,7 +3,7 @@
 use half::{f16, slice::HalfFloatSliceExt};
 use pulp::Simd;
 
-use super::Narrow;
+use super::{Narrow, Q8};
 use crate::{lanes::Vector, words::Words};
 
 /// How much greater the exponents of `f32` are.
@@ -15,6 +15,10 @@ impl Narrow for f16 {
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
         #[cfg(target_arch = "x86_64")]
         if let Some(wide) = avx512::widen(simd, narrow.reinterpret_cast()) {
+            return wide;
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = f16c::widen(simd, narrow.reinterpret_cast()) {
             return wide;
         }
         let bits = Words::widen(simd, narrow.reinterpret_cast());
@@ -35,7 +39,9 @@ impl Narrow for f16 {
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
         #[cfg(target_arch = "x86_64")]
-        if avx512::narrow(narrow.reinterpret_cast_mut(), wide) {
+        if avx512::narrow(narrow.reinterpret_cast_mut(), wide)
+            || f16c::narrow(narrow.reinterpret_cast_mut(), wide)
+        {
             return;
         }
         let bits = Words::of(wide);
@@ -52,6 +58,61 @@ impl Narrow for f16 {
         let quiet = magnitude >> 13 & 0x03ff | 0x7e00;
         let number = Words::select(bits.are_numbers(), number, quiet);
         (number | (bits >> 16 & 0x8000)).store_halves(narrow.reinterpret_cast_mut());
+    }
+}
+
+/// The bits of the smallest normal f16, 2^-14, as an `f32`.
+const NORMAL: u32 = (127 - 14) << 23;
+/// Random bits of an element: as many as an `f32` has more than an f16.
+pub(crate) const RANDOM_BITS: u32 = 13;
+
+/// Goes up to the next f16 where what is lost and `share`, of 13 bits, have a carry. If that is 13
+/// random bits, the probability is the part of the way from the lower neighbour.
+///
+/// A moment of a signed format stays finite; the others, which are divided by, become infinite or stay
+/// above 0. NaN stays NaN.
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(crate) fn narrow_f16<S: Simd>(
+    format: Q8,
+    narrow: &mut [f16],
+    wide: Vector<S, f32>,
+    share: Words<S>,
+) {
+    const INFINITY: u32 = 0x7c00;
+    let bits = Words::of(wide);
+    let magnitude = bits & 0x7fff_ffff;
+    // Moved by 2^-14, what is subnormal has as many bits to lose as other numbers.
+    let normal = bits.all(NORMAL);
+    let is_subnormal = magnitude.less_than(normal);
+    let moved = Words::of(magnitude.floats() + normal.floats());
+    let moved_back = Words::select(
+        is_subnormal,
+        bits.all(NORMAL.wrapping_neg()),
+        bits.all(SHIFT.wrapping_neg()),
+    );
+    let fine = Words::select(is_subnormal, moved, magnitude) + share;
+    let mut number = (fine + moved_back) >> RANDOM_BITS;
+    let largest = if format == Q8::Signed { INFINITY - 1 } else { INFINITY };
+    number = number.min(bits.all(largest));
+    if format != Q8::Signed {
+        // 1 unless the magnitude is 0.
+        number = number.max(magnitude.min(bits.all(1)));
+    }
+    let quiet = magnitude >> 13 & 0x03ff | 0x7e00;
+    let number = Words::select(bits.are_numbers(), number, quiet);
+    (number | (bits >> 16 & 0x8000)).store_halves(narrow.reinterpret_cast_mut());
+}
+
+/// A moment of a format as the nearest f16, within the same bounds.
+pub(crate) fn nearest_f16(format: Q8, value: f32) -> f16 {
+    let number = f16::from_f32(value);
+    match format {
+        Q8::Signed if number.is_infinite() => f16::MAX.copysign(number),
+        Q8::Squares | Q8::Unsigned if number == f16::ZERO && value != 0.0 => {
+            f16::MIN_POSITIVE_SUBNORMAL
+        }
+        _ => number,
     }
 }
 
@@ -90,5 +151,155 @@ mod avx512 {
         let halves: [u16; LANES] = cast(set.avx512f._mm512_cvtps_ph::<NEAREST>(cast(numbers)));
         *narrow = halves;
         true
+    }
+}
+
+/// The same with 256 bits.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "pulp has no F16C")]
+mod f16c {
+    use core::{
+        any::TypeId,
+        arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps, _mm256_cvtps_ph},
+    };
+
+    use pulp::{Simd, cast, x86::V3};
+
+    use crate::lanes::Vector;
+
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn is_avx2<S: Simd>() -> bool {
+        TypeId::of::<S>() == TypeId::of::<V3>()
+    }
+
+    #[inline(always)]
+    pub(super) fn widen<S: Simd>(simd: S, narrow: &[u16]) -> Option<Vector<S, f32>> {
+        let halves: [u16; LANES] = *narrow.first_chunk().filter(|_| is_avx2::<S>())?;
+        // SAFETY: who runs on AVX2 was found to have F16C: `Isa::arch`.
+        let numbers: [f32; LANES] = cast(unsafe { _mm256_cvtph_ps(cast(halves)) });
+        Some(Vector::read(simd, &numbers))
+    }
+
+    #[inline(always)]
+    pub(super) fn narrow<S: Simd>(narrow: &mut [u16], wide: Vector<S, f32>) -> bool {
+        let Some(narrow) = narrow.first_chunk_mut::<LANES>().filter(|_| is_avx2::<S>()) else {
+            return false;
+        };
+        let mut numbers = [0.0_f32; LANES];
+        wide.write(&mut numbers);
+        // SAFETY: as in `widen`.
+        let halves = unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(numbers)) };
+        *narrow = cast(halves);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+    use pulp::{Simd, WithSimd};
+
+    use super::{RANDOM_BITS, narrow_f16};
+    use crate::{
+        Isa, Q8,
+        lanes::{MOST_LANES, Vector},
+        reference::{moment_f16, stochastic_f16},
+        words::Words,
+    };
+
+    struct Narrow<'a> {
+        format: Q8,
+        values: &'a [f32],
+        random: &'a [u32],
+        narrow: &'a mut [f16],
+    }
+
+    impl WithSimd for Narrow<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let lanes = Words::<S>::LANES;
+            for start in (0..self.values.len()).step_by(lanes) {
+                let part = start..start + lanes;
+                let values = Vector::read(simd, &self.values[part.clone()]);
+                let random = Words::load(simd, &self.random[part.clone()]);
+                narrow_f16(self.format, &mut self.narrow[part], values, random);
+            }
+        }
+    }
+
+    const FORMATS: [Q8; 3] = [Q8::Signed, Q8::Squares, Q8::Unsigned];
+
+    #[test]
+    fn f16_rounded_at_random_has_the_reference_bits() {
+        // Every exponent and sign; a stride that is prime.
+        let values: Vec<f32> = (0..u32::MAX).step_by(40_009).map(f32::from_bits).collect();
+        let values = &values[..values.len() / MOST_LANES * MOST_LANES];
+        for isa in Isa::available() {
+            for format in FORMATS {
+                for multiplier in [0, 0x9e37_79b9, u32::MAX] {
+                    let random: Vec<u32> = (0..values.len() as u32)
+                        .map(|place| (place ^ 1).wrapping_mul(multiplier) >> (32 - RANDOM_BITS))
+                        .collect();
+                    let mut narrow = vec![f16::ZERO; values.len()];
+                    let narrowed = Narrow { format, values, random: &random, narrow: &mut narrow };
+                    isa.cpu().expect("available").run(narrowed);
+                    for (place, &value) in values.iter().enumerate() {
+                        let (found, random) = (narrow[place], random[place]);
+                        let expected = moment_f16(format, value, random);
+                        let is_same = found == expected && found.to_bits() == expected.to_bits();
+                        let are_nan = found.is_nan() && expected.is_nan() && value.is_nan();
+                        assert!(is_same || are_nan, "{isa} {format:?} {value} {random}: {found}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn f16_rounded_at_random_is_a_neighbour_and_right_on_average() {
+        let all_random = || 0..1_u32 << RANDOM_BITS;
+        for value in [1.0_f32, 0.1, 3e4, 6.1e-5, 5e-5, 1e-6, 3e-8, 1e-9, 65503.9] {
+            for value in [value, -value] {
+                let sum: f64 = all_random()
+                    .map(|random| {
+                        let found = moment_f16(Q8::Signed, value, random);
+                        let nearest = f16::from_f32(value);
+                        let apart = found.to_bits().abs_diff(nearest.to_bits());
+                        assert!(apart <= 1, "{value}: {found}");
+                        found.to_f64()
+                    })
+                    .sum();
+                let mean = sum / all_random().len() as f64;
+                // Numbers that are subnormal in f16 are first rounded to 2^-37.
+                let error = (mean - f64::from(value)).abs();
+                assert!(error <= (-38.0_f64).exp2(), "{value}: {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn f16_moments_stay_in_their_range() {
+        let (none, all) = (0, (1 << RANDOM_BITS) - 1);
+        for random in [none, all] {
+            for large in [65_520.0, 1e30, f32::INFINITY] {
+                let signed = |value| moment_f16(Q8::Signed, value, random);
+                assert_eq!([signed(large), signed(-large)], [f16::MAX, f16::MIN]);
+            }
+            for format in [Q8::Squares, Q8::Unsigned] {
+                assert_eq!(moment_f16(format, 65_536.0, random), f16::INFINITY);
+                for small in [f32::from_bits(1), 1e-20, 1e-9] {
+                    let found = moment_f16(format, small, none);
+                    assert_eq!(found, f16::MIN_POSITIVE_SUBNORMAL);
+                }
+                assert_eq!(moment_f16(format, 0.0, random), f16::ZERO);
+            }
+        }
+        // Between the largest number and infinity.
+        assert_eq!(stochastic_f16(65_520.0, none), f16::MAX);
+        assert_eq!(stochastic_f16(65_520.0, all), f16::INFINITY);
     }
 }

@@ -2,8 +2,9 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::Half;
 use crate::{
-    Error, Isa,
+    Error, Isa, Rule,
     lanes::{Lanes, Vector},
     words::Words,
 };
@@ -11,26 +12,42 @@ use crate::{
 /// Elements that share a scale.
 pub(crate) const BLOCK: usize = 256;
 
-/// The format of a moment of 8 bits, [`Moment::Q8`](crate::Moment::Q8): blocks of 256 elements, the
-/// last one possibly shorter, each with a scale in `f32`, and a code of 8 bits for each element.
+/// The formats of a moment of 8 bits, [`Moment::Q8`](crate::Moment::Q8): blocks of 256 elements, the
+/// last one possibly shorter. Each block has a scale in `f32`, and each element a code of 8 bits.
 ///
 /// ```text
-/// code   e = bits of exponent, f = the 3 bits below them
-/// signed    1 bit of sign, e of 4 bits:   value = +-scale * (2^(e-15) * (1 + f/8) - 2^-15)
-/// squares   e of 5 bits:                  value = scale * (2^(e-31) * (1 + f/8) - 2^-31)
+/// e = bits of exponent, f = the bits below them
+/// signed    1 bit of sign, 4 of e, 3 of f:  value = +-scale * (2^(e-15) * (1 + f/8) - 2^-15)
+/// squares   5 bits of e, 3 of f:            value = scale * (2^(e-31) * (1 + f/8) - 2^-31)
+/// unsigned  4 bits of e, 4 of f:            value = scale * (2^(e-15) * (1 + f/16) - 2^-15)
 /// ```
 ///
-/// A floating-point format, moved so that code 0 is 0: neighbours are 1/16 to 1/8 apart, down to 2^-18
-/// of the largest element of the block in a signed code, 2^-34 among squares. The scale makes the
-/// largest code the largest element, to a rounding or two. A block with an element that is not finite has a scale of NaN, and
-/// so it is all NaN. One whose largest element is below 1e-37 is 0.
+/// A floating-point format, moved so that code 0 is 0. Neighbours are 1/16 to 1/8 apart (unsigned: 1/32
+/// to 1/16), down to the least step: 2^-18, 2^-34 and 2^-19 of the scale. The scale makes the
+/// largest code the largest element, to a rounding or two.
 ///
-/// Averages of squares have the range and the resolution of their roots with a bit less of exponent and
-/// a bit more of fraction, and need no root. A rule says which of its moments those are by
-/// [`Rule::holds_squares`](crate::Rule::holds_squares).
+/// # What a denominator needs
+///
+/// Squares and unsigned numbers are what a formula divides by. So an element that is not 0 never
+/// becomes 0: its code is at least 1 among squares, 2^-34 of the scale, and at least 2 among unsigned
+/// numbers, 2^-18. Beside a much larger element it is rounded up to that, and its steps get shorter.
+/// Without it, a first moment that was rounded up would be divided by nearly nothing.
+///
+/// A rule says which of its moments are of which kind: [`Rule::holds_squares`](crate::Rule::holds_squares)
+/// and [`Rule::holds_magnitudes`](crate::Rule::holds_magnitudes).
+///
+/// # What does not fit
+///
+/// - A block whose largest element is below 2^-122 (1.9e-37), but not 0, is kept as if an element of
+///   2^-122 stood in it.
+/// - An element above 1.9921875 * 2^127 (3.39e38), infinity too, becomes that number.
+/// - A NaN, or a negative number among squares and unsigned ones, makes the scale of its block NaN, and
+///   so the whole block.
+///
+/// # Rounding
 ///
 /// In a step an element is rounded to one of its two neighbours at random, so that it is right on
-/// average.
+/// average; but for those of a denominator that are rounded up to the least code.
 ///
 /// # Examples
 ///
@@ -47,22 +64,32 @@ pub(crate) const BLOCK: usize = 256;
 /// # Ok::<(), adamant::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Q8 {
     /// Numbers of either sign.
     Signed,
-    /// Numbers that are not negative: averages of squares.
+    /// Averages and sums of squares, which are never negative.
     Squares,
+    /// Other numbers that are never negative, and that a formula divides by.
+    Unsigned,
 }
 
-/// The least scale; blocks of less are taken for 0, since its inverse could not be told from infinity.
-const SMALLEST: f32 = 1e-37;
-/// Bits of `f32` below those of a code.
-const SHIFT: u32 = 20;
+/// A block whose largest element is less is kept as if this one stood in it, 2^-122: the inverse of a
+/// scale could not be told from infinity.
+const SMALLEST: f32 = f32::from_bits((127 - 122) << 23);
+/// Larger elements become this one, 1.9921875 * 2^127: decoded, it is still finite after some roundings.
+const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
+/// Random bits of an element.
+const RANDOM_BITS: u32 = 20;
 
 impl Q8 {
-    /// The format of a moment; `squares` says whether it is an average or sum of squares.
-    pub(crate) fn of(squares: bool) -> Self {
-        if squares { Self::Squares } else { Self::Signed }
+    /// The format of a rule's moment, by its position.
+    pub fn of<R: Rule>(rule: &R, moment: usize) -> Self {
+        match (rule.holds_squares(moment), rule.holds_magnitudes(moment)) {
+            (true, _) => Self::Squares,
+            (false, true) => Self::Unsigned,
+            (false, false) => Self::Signed,
+        }
     }
 
     /// The number of scales for `len` elements.
@@ -70,17 +97,26 @@ impl Q8 {
         len.div_ceil(BLOCK)
     }
 
-    /// Turns values into codes and scales, each rounded to nearest. A negative number is NaN to
-    /// [`Squares`](Self::Squares).
+    /// Turns values into codes and scales, each rounded to nearest, or up to the least code of a
+    /// denominator.
     ///
     /// # Errors
     ///
     /// [`Error::LengthMismatch`] if there are not as many codes as values, and
-    /// [`scales`](Self::scales).
+    /// [`scales`](Self::scales); those of [`Isa::selected`].
     pub fn encode(self, values: &[f32], codes: &mut [u8], scales: &mut [f32]) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
-        Isa::detect().cpu()?.run(Encode { format: self, values, codes, scales });
+        Isa::selected()?.cpu()?.run(Encode { format: self, values, codes, scales });
         Ok(())
+    }
+
+    /// Gives every element the same value, on any CPU.
+    pub(crate) fn fill(self, value: f32, codes: &mut [u8], scales: &mut [f32]) {
+        let (mut code, mut scale) = ([0], [0.0]);
+        Encode { format: self, values: &[value], codes: &mut code, scales: &mut scale }
+            .with_simd(pulp::Scalar::new());
+        codes.fill(code[0]);
+        scales.fill(scale[0]);
     }
 
     /// Turns codes and scales into values.
@@ -90,15 +126,40 @@ impl Q8 {
     /// As [`encode`](Self::encode).
     pub fn decode(self, codes: &[u8], scales: &[f32], values: &mut [f32]) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
-        Isa::detect().cpu()?.run(Decode { format: self, codes, scales, values });
+        Isa::selected()?.cpu()?.run(Decode { format: self, codes, scales, values });
         Ok(())
     }
 
     /// What every number is moved by, so that code 0 is 0: the smallest float of the format.
     const fn least(self) -> f32 {
         match self {
-            Self::Signed => 1.0 / 32_768.0,
+            Self::Signed | Self::Unsigned => 1.0 / 32_768.0,
             Self::Squares => 1.0 / 2_147_483_648.0,
+        }
+    }
+
+    /// The bits of `f32` below those of a code.
+    const fn shift(self) -> u32 {
+        match self {
+            Self::Signed | Self::Squares => 20,
+            Self::Unsigned => 19,
+        }
+    }
+
+    /// The number of the largest code, at a scale of 1.
+    const fn top(self) -> f32 {
+        match self {
+            Self::Signed | Self::Squares => 1.875 - self.least(),
+            Self::Unsigned => 1.9375 - self.least(),
+        }
+    }
+
+    /// The least code of a number that is not 0.
+    const fn least_code(self) -> u32 {
+        match self {
+            Self::Signed => 0,
+            Self::Squares => 1,
+            Self::Unsigned => 2,
         }
     }
 
@@ -113,10 +174,11 @@ impl Q8 {
     ) -> Vector<S, f32> {
         let codes = Words::widen(simd, codes);
         let least = codes.all(self.least().to_bits());
-        let number = |code: Words<S>| scale * (((code << SHIFT) + least).floats() - least.floats());
+        let shift = self.shift();
+        let number = |code: Words<S>| scale * (((code << shift) + least).floats() - least.floats());
         match self {
             Self::Signed => (Words::of(number(codes & 0x7f)) ^ (codes & 0x80) << 24).floats(),
-            Self::Squares => number(codes),
+            Self::Squares | Self::Unsigned => number(codes),
         }
     }
 
@@ -133,7 +195,9 @@ impl Q8 {
             largest = largest.max(match self {
                 Self::Signed => Words::of(value.abs()),
                 // -0 becomes 0.
-                Self::Squares => Words::of(value + Vector::splat(value.simd(), 0.0)),
+                Self::Squares | Self::Unsigned => {
+                    Words::of(value + Vector::splat(value.simd(), 0.0))
+                }
             });
         }
         largest
@@ -153,18 +217,23 @@ impl Q8 {
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn encoder<S: Simd>(self, largest: Words<S>, half: Half) -> Encoder {
-        let largest = f32::from_bits(largest.fold(u32::max));
-        let top = 1.875 - self.least();
-        let scale = largest * (1.0 / top);
-        let (scale, inverse) = match scale {
-            _ if !(0.0..f32::INFINITY).contains(&largest) => (f32::NAN, 0.0),
-            scale if scale < SMALLEST => (0.0, 0.0),
-            // Less by some roundings, so that no code is beyond the largest one.
-            scale => (scale, (top - 4.0 * f32::EPSILON) / largest),
+        let bits = largest.fold(u32::max);
+        let largest = f32::from_bits(bits).clamp(SMALLEST, LARGEST);
+        let (scale, inverse) = match bits {
+            0 => (0.0, 0.0),
+            ..=INFINITY => {
+                let top = self.top();
+                // Less by some roundings, so that no code is beyond the largest one.
+                (largest * (1.0 / top), (top - 4.0 * f32::EPSILON) / largest)
+            }
+            _ => (f32::NAN, 0.0),
         };
-        Encoder { format: self, half, scale, inverse }
+        Encoder { format: self, half, scale, inverse, saturates: bits > LARGEST.to_bits() }
     }
 }
+
+/// The bits of infinity; NaN and negative numbers have more.
+const INFINITY: u32 = f32::INFINITY.to_bits();
 
 /// What makes codes of a block.
 #[derive(Clone, Copy)]
@@ -173,25 +242,36 @@ pub(crate) struct Encoder {
     half: Half,
     pub(crate) scale: f32,
     inverse: f32,
+    saturates: bool,
 }
 
 impl Encoder {
-    /// The codes, each rounded to either neighbour at random.
+    /// The codes, each rounded to either neighbour at random. Numbers of the block that are too large
+    /// become the largest.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn narrow<S: Simd>(
         &self,
         simd: S,
         codes: &mut [u8; BLOCK],
-        block: &[f32; BLOCK],
+        block: &mut [f32; BLOCK],
         random: &[u32; BLOCK],
         words: &mut [u32; BLOCK],
     ) {
+        let format = self.format;
         if self.scale.is_nan() {
             return codes.fill(0);
         }
-        let inverse = Vector::splat(simd, self.inverse);
-        let least = Vector::splat(simd, self.format.least());
+        if self.saturates {
+            block.iter_mut().for_each(|value| *value = value.clamp(-LARGEST, LARGEST));
+        }
+        let values = [self.inverse, format.least(), 0.0];
+        let [inverse, least, zero] = values.map(|value| Vector::splat(simd, value));
+        // What is moved has the bits of the code above the shift: modulo the codes, since those
+        // that it is moved by are a multiple of their number.
+        let moved_by = format.least().to_bits() >> format.shift();
+        let floor = Words::splat(simd, moved_by + format.least_code());
+        let nothing = Words::splat(simd, 0);
         // No iterators: with one codegen unit `zip` is not inlined, and then the chunks' length is unknown.
         let mut start = 0;
         while start < BLOCK {
@@ -199,21 +279,18 @@ impl Encoder {
             start = lanes.end;
             let values = Vector::read(simd, &block[lanes.clone()]);
             let random = Words::load(simd, &random[lanes.clone()]);
-            let share = match self.half {
-                Half::Lower => random & ((1 << SHIFT) - 1),
-                Half::Upper => random >> (32 - SHIFT),
-            };
-            // What is moved has the bits of the code above the shift: modulo the codes, since those
-            // that it is moved by are a multiple of their number.
+            let share = self.half.share(random, RANDOM_BITS) >> (RANDOM_BITS - format.shift());
             let code = |values: Vector<S, f32>| {
-                (Words::of(values.mul_add(inverse, least)) + share) >> SHIFT
+                (Words::of(values.mul_add(inverse, least)) + share) >> format.shift()
             };
-            match self.format {
+            match format {
                 Q8::Signed => {
                     let sign = (Words::of(values) >> 24) & 0x80;
                     (code(values.abs()) & 0x7f) | sign
                 }
-                Q8::Squares => code(values),
+                Q8::Squares | Q8::Unsigned => {
+                    code(values).max(Words::select(zero.less_than(values), floor, nothing))
+                }
             }
             .store(&mut words[lanes]);
         }
@@ -221,13 +298,6 @@ impl Encoder {
             codes[i] = words[i] as u8;
         }
     }
-}
-
-/// Which end of 32 random bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Half {
-    Lower,
-    Upper,
 }
 
 struct Encode<'a> {
@@ -244,7 +314,7 @@ impl WithSimd for Encode<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { format, values, codes, scales } = self;
         let mut block = [0.0; BLOCK];
-        let (nearest, mut words) = ([1 << (SHIFT - 1); BLOCK], [0; BLOCK]);
+        let (nearest, mut words) = ([1 << (RANDOM_BITS - 1); BLOCK], [0; BLOCK]);
         for ((values, codes), scale) in
             values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales)
         {
@@ -252,7 +322,7 @@ impl WithSimd for Encode<'_> {
             let encoder = format.encoder(format.largest_of(simd, values), Half::Lower);
             *scale = encoder.scale;
             let mut whole = [0; BLOCK];
-            encoder.narrow(simd, &mut whole, &block, &nearest, &mut words);
+            encoder.narrow(simd, &mut whole, &mut block, &nearest, &mut words);
             codes.copy_from_slice(&whole[..codes.len()]);
         }
     }

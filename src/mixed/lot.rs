@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use half::bf16;
+use half::{bf16, f16};
 use pulp::Simd;
 
 use crate::{
@@ -94,11 +94,22 @@ pub(super) fn write_stochastic<S: Simd>(
     half: Half,
 ) {
     for (register, (value, random)) in values.0.into_iter().zip(random).enumerate() {
-        let share = match half {
-            Half::Lower => random & 0xffff,
-            Half::Upper => random >> 16,
-        };
+        let share = half.share(random, 16);
         element::narrow_bf16(&mut lot[part::<S>(register)], value, share);
+    }
+}
+
+#[inline(always)]
+pub(super) fn write_stochastic_f16<S: Simd>(
+    lot: &mut [f16],
+    values: Lot<S>,
+    format: Q8,
+    random: [Words<S>; LOT],
+    half: Half,
+) {
+    for (register, (value, random)) in values.0.into_iter().zip(random).enumerate() {
+        let share = half.share(random, element::F16_RANDOM_BITS);
+        element::narrow_f16(format, &mut lot[part::<S>(register)], value, share);
     }
 }
 

@@ -90,6 +90,9 @@ impl<R: Rule> Padding<R> {
                 (Some(MomentArray::Bf16(array)), Some((numbers, ..))) => {
                     MomentArray::Bf16(fill(&mut numbers.brain, array, from))
                 }
+                (Some(MomentArray::F16(array)), Some((numbers, ..))) => {
+                    MomentArray::F16(fill(&mut numbers.half, array, from))
+                }
                 (Some(MomentArray::Q8(array, scales)), Some((_, codes, scale))) => {
                     *scale = [scales.get(from / BLOCK).copied().unwrap_or(0.0)];
                     MomentArray::Q8(fill(codes, array, from), scale)
@@ -135,6 +138,7 @@ impl<R: Rule> Padding<R> {
             match moment {
                 MomentArray::F32(array) => take(array, &numbers.single, from),
                 MomentArray::Bf16(array) => take(array, &numbers.brain, from),
+                MomentArray::F16(array) => take(array, &numbers.half, from),
                 MomentArray::Q8(array, scales) => {
                     take(array, codes, from);
                     take(scales, scale, from / BLOCK);

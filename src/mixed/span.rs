@@ -150,7 +150,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
                 if let MomentArray::Q8(_, scales) = &mut self.tensor.moments.as_mut()[position]
                     && let Some(scale) = scales.get_mut(self.start / BLOCK)
                 {
-                    let format = format_of(&self.rule, position);
+                    let format = Q8::of(&self.rule, position);
                     let largest = match len {
                         BLOCK => self.largest.as_ref()[position],
                         // Less what the zeros behind the last element have become.
@@ -171,7 +171,7 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
                     && let Some(codes) = codes.first_chunk_mut()
                 {
                     let random = &random.as_ref()[position / 2 * 2];
-                    let values = &values.as_ref()[position];
+                    let values = &mut values.as_mut()[position];
                     encoder.narrow(self.simd, codes, values, random, words);
                 }
             },
@@ -191,8 +191,9 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
         match &self.tensor.moments.as_ref()[position] {
             MomentArray::F32(moment) => lot::read(simd, &moment[place]),
             MomentArray::Bf16(moment) => lot::read(simd, &moment[place]),
+            MomentArray::F16(moment) => lot::read(simd, &moment[place]),
             MomentArray::Q8(codes, _) => {
-                let format = format_of(&self.rule, position);
+                let format = Q8::of(&self.rule, position);
                 lot::decode(simd, format, &codes[place], self.scales.as_ref()[position])
             }
             MomentArray::F64(_) => lot::splat(simd, 0.0),
@@ -217,10 +218,15 @@ impl<'a, S: Simd, R: Rule> Span<'a, S, R> {
                 let (_, half) = stream_of(position);
                 lot::write_stochastic(&mut moment[place], value, drawn, half);
             }
+            MomentArray::F16(moment) => {
+                let format = Q8::of(&self.rule, position);
+                let (_, half) = stream_of(position);
+                lot::write_stochastic_f16(&mut moment[place], value, format, drawn, half);
+            }
             MomentArray::Q8(..) => {
                 lot::write(&mut self.blocks.values.as_mut()[position][in_block(&place)], value);
                 let largest = &mut self.largest.as_mut()[position];
-                *largest = format_of(&self.rule, position).largest(*largest, value.0);
+                *largest = Q8::of(&self.rule, position).largest(*largest, value.0);
             }
             MomentArray::F64(_) => {}
         }
@@ -274,6 +280,7 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
             match moment {
                 MomentArray::F32(moment) => lot::prefetch::<S, _>(moment, start),
                 MomentArray::Bf16(moment) => lot::prefetch::<S, _>(moment, start),
+                MomentArray::F16(moment) => lot::prefetch::<S, _>(moment, start),
                 MomentArray::Q8(codes, _) => lot::prefetch::<S, _>(codes, start),
                 MomentArray::F64(_) => {}
             }
@@ -385,9 +392,4 @@ impl<S: Simd, R: Rule> Arrays<R, Lot<S>> for Span<'_, S, R> {
 fn stream_of(position: usize) -> (u32, Half) {
     let half = if position.is_multiple_of(2) { Half::Lower } else { Half::Upper };
     (position as u32 / 2, half)
-}
-
-#[inline(always)]
-pub(super) fn format_of<R: Rule>(rule: &R, moment: usize) -> Q8 {
-    Q8::of(rule.holds_squares(moment))
 }

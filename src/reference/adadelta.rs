@@ -10,15 +10,22 @@ impl Reference for Adadelta {
         [square_avg, acc_delta]: [&mut [F]; 2],
     ) {
         assert_eq!([grad.len(), square_avg.len(), acc_delta.len()], [param.len(); 3]);
-        let [lr, rho, one_minus_rho] = [self.lr, self.rho, 1.0 - self.rho].map(F::from_f64);
-        let [eps, weight_decay] = [self.eps, self.weight_decay].map(F::from_f64);
+        let [lr, rho, one_minus_rho] = [self.lr, self.rho, 1.0 - self.rho].map(F::constant);
+        let power = |exponent: i32| F::from_f64(f64::powi(2.0, exponent));
+        let [eps, weight_decay] = [self.eps, self.weight_decay].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {
                 g = weight_decay.mul_add(param[i], g);
             }
             square_avg[i] = average_square(self.rho, [rho, one_minus_rho], square_avg[i], g);
-            let delta = ((acc_delta[i] + eps) / (square_avg[i] + eps)).sqrt() * g;
+            let (above, below) = (acc_delta[i] + eps, square_avg[i] + eps);
+            // The root of a quotient that is too small is taken of 2^64 times as much.
+            let delta = if above < below * power(-64) {
+                (above * power(64) / below).sqrt() * g * power(-32)
+            } else {
+                (above / below).sqrt() * g
+            };
             acc_delta[i] = average_square(self.rho, [rho, one_minus_rho], acc_delta[i], delta);
             param[i] = (-lr).mul_add(delta, param[i]);
         }

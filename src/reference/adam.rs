@@ -30,12 +30,12 @@ pub(super) fn adam_or_amsgrad<F: Float>(
         Epsilon::Standard => adam.eps * correction2,
         Epsilon::Hat => adam.eps,
     };
-    let step_size = F::from_f64(adam.lr * correction2 / correction1);
+    let step_size = F::constant(adam.lr * correction2 / correction1);
     let [eps, weight_decay, share] =
-        [eps, adam.weight_decay, adam.lr * adam.weight_decay].map(F::from_f64);
-    let [beta1, one_minus_beta1] = [adam.beta1, 1.0 - adam.beta1].map(F::from_f64);
-    let [beta2, one_minus_beta2] = [adam.beta2, 1.0 - adam.beta2].map(F::from_f64);
-    let zero = F::from_f64(0.0);
+        [eps, adam.weight_decay, adam.lr * adam.weight_decay].map(F::constant);
+    let [beta1, one_minus_beta1] = [adam.beta1, 1.0 - adam.beta1].map(F::constant);
+    let [beta2, one_minus_beta2] = [adam.beta2, 1.0 - adam.beta2].map(F::constant);
+    let zero = F::constant(0.0);
 
     for i in 0..param.len() {
         let mut g = if adam.maximize { -grad[i] } else { grad[i] };

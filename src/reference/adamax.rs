@@ -11,10 +11,11 @@ impl Reference for AdaMax {
     ) {
         assert_eq!([grad.len(), exp_avg.len(), exp_inf.len()], [param.len(); 3]);
         let [correction] = bias_corrections([self.beta1], t);
-        let step_size = F::from_f64(self.lr / correction);
+        let step_size = F::constant(self.lr / correction);
         let [beta1, one_minus_beta1, beta2] =
-            [self.beta1, 1.0 - self.beta1, self.beta2].map(F::from_f64);
-        let [eps, weight_decay] = [self.eps, self.weight_decay].map(F::from_f64);
+            [self.beta1, 1.0 - self.beta1, self.beta2].map(F::constant);
+        let power = |exponent: i32| F::from_f64(f64::powi(2.0, exponent));
+        let [eps, weight_decay] = [self.eps, self.weight_decay].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {
@@ -22,8 +23,14 @@ impl Reference for AdaMax {
             }
             exp_avg[i] = average(self.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
             let (new, old) = (g.abs() + eps, beta2 * exp_inf[i]);
-            exp_inf[i] = if new < old { old } else { new };
-            param[i] = (-step_size).mul_add(exp_avg[i] / exp_inf[i], param[i]);
+            exp_inf[i] = if old < F::from_f64(f64::INFINITY) && !(new < old) { new } else { old };
+            let (m, u) = (exp_avg[i], exp_inf[i]);
+            // A large quotient may overflow where the step does not.
+            param[i] = if u * power(100) < m.abs() {
+                (-(step_size * power(32))).mul_add(m * power(-32) / u, param[i])
+            } else {
+                (-step_size).mul_add(m / u, param[i])
+            };
         }
     }
 }

@@ -15,11 +15,11 @@ impl Reference for AdEmaMix {
         let correction2 = correction2.sqrt();
         let [alpha, beta3, one_minus_beta3] = self.scheduled(t);
         let lr = self.lr * correction2;
-        let [fast_size, slow_size] = [lr / correction1, lr * alpha].map(F::from_f64);
-        let [eps, share] = [self.eps * correction2, self.lr * self.weight_decay].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
-        let [beta3, one_minus_beta3] = [beta3, one_minus_beta3].map(F::from_f64);
+        let [fast_size, slow_size] = [lr / correction1, lr * alpha].map(F::constant);
+        let [eps, share] = [self.eps * correction2, self.lr * self.weight_decay].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
+        let [beta3, one_minus_beta3] = [beta3, one_minus_beta3].map(F::constant);
         for i in 0..param.len() {
             let g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {

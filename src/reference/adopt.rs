@@ -10,11 +10,11 @@ impl Reference for Adopt {
         [exp_avg, exp_avg_sq]: [&mut [F]; 2],
     ) {
         assert_eq!([grad.len(), exp_avg.len(), exp_avg_sq.len()], [param.len(); 3]);
-        let clip = F::from_f64(((t - 1) as f64).sqrt().sqrt());
+        let clip = F::constant(((t - 1) as f64).sqrt().sqrt());
         let [lr, eps, weight_decay, share] =
-            [self.lr, self.eps, self.weight_decay, self.lr * self.weight_decay].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
+            [self.lr, self.eps, self.weight_decay, self.lr * self.weight_decay].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 && !self.decoupled_weight_decay {

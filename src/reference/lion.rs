@@ -4,10 +4,10 @@ use crate::{Float, Lion};
 impl Reference for Lion {
     fn reference<F: Float>(&self, _t: u64, param: &mut [F], grad: &[F], [exp_avg]: [&mut [F]; 1]) {
         assert_eq!([grad.len(), exp_avg.len()], [param.len(); 2]);
-        let [lr, share] = [self.lr, self.lr * self.weight_decay].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
-        let [zero, one] = [0.0, 1.0].map(F::from_f64);
+        let [lr, share] = [self.lr, self.lr * self.weight_decay].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
+        let [zero, one] = [0.0, 1.0].map(F::constant);
         for i in 0..param.len() {
             let g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {

@@ -1,13 +1,11 @@
 //! Numbers of 16 and 8 bits.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use crate::Q8;
 
-/// 32 random bits of an element in step `t`: a counter, hashed. `stream` is 0 for the first two
-/// moments, of which the first takes the lower bits and the second the upper ones, 1 for the third, and
-/// `u32::MAX` for the parameters, which take the lower ones. [`stochastic_bf16`] takes 16 bits and
-/// [`q8_block`] 20.
+/// 32 random bits of an element in step `t`: a counter, hashed. `stream` is 0 for the first two moments,
+/// 1 for the next two, and `u32::MAX` for the parameters; [`share`] is the part of a moment.
 pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
     let mix = |x: u64| {
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,10 +16,23 @@ pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
     let upper = mix((element >> 32) ^ 0x9e37_79b9_7f4a_7c15);
     let first = step as u32 ^ stream.wrapping_mul(0x85eb_ca6b) ^ upper as u32;
     let second = (step >> 32) as u32 ^ stream.wrapping_mul(0x9e37_79b9) ^ (upper >> 32) as u32;
-    let x = (element as u32).wrapping_add(first);
+    let x = (element as u32).wrapping_mul(0x9e37_79b9).wrapping_add(first);
     let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d) ^ second;
     let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
     x ^ (x >> 16)
+}
+
+/// The random bits that round an element of a moment or of the parameters: so many, of the 32 of
+/// [`random`]. [`stochastic_bf16`] takes 16, [`moment_f16`] 13, and [`q8_block`] 20.
+///
+/// Of the two moments that have the same 32, the first takes the lower bits, as the parameters do, and
+/// the second the upper bits after an exclusive or with the lower ones. Bits of both are independent, up
+/// to 32 in all; beyond that the highest of both are, which decide nearly always.
+pub fn share(random: u32, is_second: bool, bits: u32) -> u32 {
+    match is_second {
+        true => (random ^ (random << 12)) >> (32 - bits),
+        false => random & ((1 << bits) - 1),
+    }
 }
 
 /// One of the two neighbours of a number: the one further from 0 with the probability that is the part
@@ -33,6 +44,36 @@ pub fn stochastic_bf16(value: f32, random: u32) -> bf16 {
     let nearer = (value.to_bits() >> 16) as u16;
     let part_of_the_way = value.to_bits() & 0xffff;
     bf16::from_bits(if part_of_the_way + random > 0xffff { nearer + 1 } else { nearer })
+}
+
+/// One of the two neighbours of a number, as [`stochastic_bf16`], if `random` is any of 0 to 8,191
+/// alike. What is subnormal in f16 is first rounded to 2^-37, a 2^13th of the way; beyond the largest
+/// number, 65,504, the neighbour is infinite.
+pub fn stochastic_f16(value: f32, random: u32) -> f16 {
+    if value.is_nan() {
+        return f16::from_f32(value);
+    }
+    let (magnitude, least_normal) = (value.abs(), f32::powi(2.0, -14));
+    let (fine, moved_by) = match magnitude < least_normal {
+        true => ((magnitude + least_normal).to_bits(), least_normal.to_bits()),
+        // The difference between the exponents of the two types.
+        false => (magnitude.to_bits(), 112 << 23),
+    };
+    let bits = ((fine + random - moved_by) >> 13).min(f16::INFINITY.to_bits().into());
+    f16::from_bits(bits as u16).copysign(f16::from_f32(value))
+}
+
+/// A moment of a [format](Q8) in f16: [`stochastic_f16`], but a signed number becomes no more than the
+/// largest finite one, and another that is not 0 at least the smallest, 2^-24, since it is divided by.
+pub fn moment_f16(format: Q8, value: f32, random: u32) -> f16 {
+    let number = stochastic_f16(value, random);
+    match format {
+        Q8::Signed if number.is_infinite() => f16::MAX.copysign(number),
+        Q8::Squares | Q8::Unsigned if number == f16::ZERO && value != 0.0 => {
+            f16::MIN_POSITIVE_SUBNORMAL.copysign(number)
+        }
+        _ => number,
+    }
 }
 
 /// An `f32` as its nearest bf16, ties away from 0, and the lower half of its bits.
@@ -57,41 +98,57 @@ pub fn flush_subnormal(value: f32) -> f32 {
     if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
 }
 
-/// What a code of [`Q8`] stands for, less the scale.
+/// The number that a code of [`Q8`] stands for, at a scale of 1.
 pub fn q8_number(format: Q8, code: u8) -> f32 {
-    let fraction = f32::from(code & 7) / 8.0;
-    let number = |exponent: u8, bias: i32| {
-        f32::powi(2.0, i32::from(exponent) - bias) * (1.0 + fraction) - f32::powi(2.0, -bias)
+    let number = |code: u8, bits_of_fraction: i32, bias: i32| {
+        let fraction = f32::from(code) / f32::powi(2.0, bits_of_fraction);
+        let (exponent, fraction) = (fraction.floor() as i32, fraction.fract());
+        f32::powi(2.0, exponent - bias) * (1.0 + fraction) - f32::powi(2.0, -bias)
     };
     match format {
-        Q8::Signed if code >= 128 => -number(code >> 3 & 15, 15),
-        Q8::Signed => number(code >> 3, 15),
-        Q8::Squares => number(code >> 3, 31),
+        Q8::Signed if code >= 128 => -number(code - 128, 3, 15),
+        Q8::Signed => number(code, 3, 15),
+        Q8::Squares => number(code, 3, 31),
+        Q8::Unsigned => number(code, 4, 15),
     }
 }
 
 /// A block of [`Q8`]: its codes and its scale. Each element goes to one of its two neighbours, by a
 /// number of 0 to 2^20 - 1 of its own.
 pub fn q8_block(format: Q8, values: &[f32], random: &[u32]) -> (Vec<u8>, f32) {
-    let largest = values.iter().fold(0.0, |largest, value| f32::max(largest, value.abs()));
-    let is_valid = |value: &f32| value.is_finite() && (format == Q8::Signed || *value >= 0.0);
-    let (top, least) = match format {
-        Q8::Signed => (127, f32::powi(2.0, -15)),
-        Q8::Squares => (255, f32::powi(2.0, -31)),
-    };
+    const SMALLEST: f32 = 1.880_791e-37; // 2^-122
+    const LARGEST: f32 = 3.389_531_4e38; // 1.9921875 * 2^127
+    let is_valid = |value: &f32| *value >= 0.0 || (format == Q8::Signed && *value < 0.0);
     if !values.iter().all(is_valid) {
         return (vec![0; values.len()], f32::NAN);
     }
-    let top_number = q8_number(format, top);
-    let scale = largest * (1.0 / top_number);
-    let scale = if scale < 1e-37 { 0.0 } else { scale };
+    let largest = values.iter().fold(0.0, |largest, value| f32::max(largest, value.abs()));
+    if largest == 0.0 {
+        let code = |value: &f32| match format {
+            Q8::Signed if value.is_sign_negative() => 128,
+            _ => 0,
+        };
+        return (values.iter().map(code).collect(), 0.0);
+    }
+    let (top, least, least_code, shift) = match format {
+        Q8::Signed => (127, f32::powi(2.0, -15), 0, 20),
+        Q8::Squares => (255, f32::powi(2.0, -31), 1, 20),
+        Q8::Unsigned => (255, f32::powi(2.0, -15), 2, 19),
+    };
+    let top = q8_number(format, top);
+    let largest = largest.clamp(SMALLEST, LARGEST);
     // A little less, so that no code is beyond the largest one.
-    let inverse = if scale > 0.0 { (top_number - 4.0 * f32::EPSILON) / largest } else { 0.0 };
+    let inverse = (top - 4.0 * f32::EPSILON) / largest;
     let code = |(&value, &random): (&f32, &u32)| {
         // Between two floats that are codes, moved by the least one, the bits are in proportion.
-        let above = value.abs().mul_add(inverse, least).to_bits() - least.to_bits();
-        let code = ((above + random) >> 20) as u8;
-        if format == Q8::Signed && value.is_sign_negative() { code | 128 } else { code }
+        let moved = value.abs().min(LARGEST).mul_add(inverse, least);
+        let above = moved.to_bits() - least.to_bits();
+        let code = ((above + (random >> (20 - shift))) >> shift) as u8;
+        match format {
+            Q8::Signed if value.is_sign_negative() => code | 128,
+            _ if value == 0.0 => code,
+            _ => code.max(least_code),
+        }
     };
-    (values.iter().zip(random).map(code).collect(), scale)
+    (values.iter().zip(random).map(code).collect(), largest * (1.0 / top))
 }

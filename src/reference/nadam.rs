@@ -15,13 +15,13 @@ impl Reference for NAdam {
         let [[now, gathered], [next, gathered_next]] =
             nadam_momenta(self.beta1, self.momentum_decay, t);
         let lr = self.lr * correction2;
-        let grad_size = F::from_f64(lr * (1.0 - now) / gathered);
-        let m_size = F::from_f64(lr * next / gathered_next);
+        let grad_size = F::constant(lr * (1.0 - now) / gathered);
+        let m_size = F::constant(lr * next / gathered_next);
         let [eps, weight_decay, share] =
             [self.eps * correction2, self.weight_decay, self.lr * self.weight_decay]
-                .map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
+                .map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {

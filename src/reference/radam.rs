@@ -14,11 +14,11 @@ impl Reference for RAdam {
         let plain = self.lr / correction1;
         let factor = radam_rectification(self.beta2, correction2, t);
         let step_size =
-            F::from_f64(factor.map_or(plain, |factor| plain * factor * correction2.sqrt()));
+            F::constant(factor.map_or(plain, |factor| plain * factor * correction2.sqrt()));
         let [eps, weight_decay, share] =
-            [self.eps, self.weight_decay, self.lr * self.weight_decay].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
+            [self.eps, self.weight_decay, self.lr * self.weight_decay].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {

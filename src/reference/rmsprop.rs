@@ -10,9 +10,9 @@ impl Reference for RmsProp {
         [square_avg, grad_avg, momentum_buffer]: [&mut [F]; 3],
     ) {
         assert_eq!([grad.len(), square_avg.len()], [param.len(); 2]);
-        let [lr, alpha, one_minus_alpha] = [self.lr, self.alpha, 1.0 - self.alpha].map(F::from_f64);
+        let [lr, alpha, one_minus_alpha] = [self.lr, self.alpha, 1.0 - self.alpha].map(F::constant);
         let [eps, weight_decay, momentum] =
-            [self.eps, self.weight_decay, self.momentum].map(F::from_f64);
+            [self.eps, self.weight_decay, self.momentum].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {
@@ -23,8 +23,8 @@ impl Reference for RmsProp {
             if self.centered {
                 grad_avg[i] = average(self.alpha, [alpha, one_minus_alpha], grad_avg[i], g);
                 square = (-grad_avg[i]).mul_add(grad_avg[i], square);
-                if square < F::from_f64(0.0) {
-                    square = F::from_f64(0.0);
+                if square < F::constant(0.0) {
+                    square = F::constant(0.0);
                 }
             }
             let mut direction = g / (square.sqrt() + eps);

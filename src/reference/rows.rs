@@ -75,7 +75,7 @@ fn row_wise_adam<F: Float>(
     exp_avg_sq: &mut F,
 ) {
     assert_eq!([grad.len(), exp_avg.len()], [param.len(); 2]);
-    let k = AdamConstants::from(adam.constants(t).map(F::from_f64));
+    let k = AdamConstants::from(adam.constants(t).map(F::constant));
     let AdamConstants { beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share } = k;
     // Column j belongs to sum j modulo 16.
     let mut sums = [F::default(); 16];
@@ -96,7 +96,9 @@ fn row_wise_adam<F: Float>(
         }
     }
     let mean = sums[0] / F::from_f64(param.len() as f64);
-    *exp_avg_sq = average(adam.beta2, [beta2, keep2], *exp_avg_sq, mean);
+    let next = average(adam.beta2, [beta2, keep2], *exp_avg_sq, mean);
+    let is_finite = next < F::from_f64(f64::INFINITY);
+    *exp_avg_sq = if is_finite { next } else { keep2.mul_add(mean, *exp_avg_sq) };
     let denominator = exp_avg_sq.sqrt() + eps;
     for i in 0..param.len() {
         exp_avg[i] = average(adam.beta1, [beta1, keep1], exp_avg[i], grad[i]);

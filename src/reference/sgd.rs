@@ -11,7 +11,7 @@ impl Reference for Sgd {
     ) {
         assert_eq!(grad.len(), param.len());
         let [lr, momentum, dampening, weight_decay] =
-            [self.lr, self.momentum, 1.0 - self.dampening, self.weight_decay].map(F::from_f64);
+            [self.lr, self.momentum, 1.0 - self.dampening, self.weight_decay].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {

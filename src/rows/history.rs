@@ -86,7 +86,7 @@ impl<F: Float> History<F> {
             // Once for all.
             self.steps.reserve_exact(self.reach + 1);
         }
-        self.steps.push_back(constants.map(F::from_f64));
+        self.steps.push_back(constants.map(F::constant));
         if self.way == CatchUp::Series {
             if is_first {
                 self.series.begin(rule, self.reach);

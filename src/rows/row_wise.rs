@@ -6,8 +6,8 @@ use pulp::Simd;
 
 use super::{RowUpdate, Table, sweep::RowGrad};
 use crate::{
-    Adam, Count, Error, Float, Lanes, Rule, kernel::sweep, lanes::Vector, rule::AdamConstants as K,
-    tensor::Slices,
+    Adam, Count, Error, Float, Lanes, Rule, element::Q8, kernel::sweep, lanes::Vector,
+    rule::AdamConstants as K, tensor::Slices,
 };
 
 /// [`Adam`] with one second moment for a whole row of a table: a third less memory.
@@ -60,8 +60,8 @@ impl RowUpdate for RowWiseAdam {
         0.0
     }
 
-    fn moment_squares(&self, moment: usize) -> bool {
-        moment == 1
+    fn moment_format(&self, moment: usize) -> Q8 {
+        Q8::of(&self.0, moment)
     }
 
     fn check_rule(&self) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use pulp::{Simd, WithSimd};
 use super::{Occurrences, Table, Values};
 use crate::{
     Arity, Error, Float, Many, RowRule, Rule, Threads,
+    element::Q8,
     isa::Cpu,
     kernel::{Step, sweep},
     lanes::{TILE, Vector},
@@ -25,7 +26,7 @@ pub trait RowUpdate: Copy + Send + Sync {
 
     fn moment_start(&self, moment: usize) -> f64;
 
-    fn moment_squares(&self, moment: usize) -> bool;
+    fn moment_format(&self, moment: usize) -> Q8;
 
     fn check_rule(&self) -> Result<(), Error>;
 
@@ -56,8 +57,8 @@ impl<R: Rule> RowUpdate for R {
         self.start(moment).unwrap_or(0.0)
     }
 
-    fn moment_squares(&self, moment: usize) -> bool {
-        self.holds_squares(moment)
+    fn moment_format(&self, moment: usize) -> Q8 {
+        Q8::of(self, moment)
     }
 
     #[inline]

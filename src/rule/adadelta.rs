@@ -52,6 +52,10 @@ settings! {
     }
 }
 
+/// 2^-64, and 2^-32.
+const SMALL: f64 = ROOT_OF_SMALL * ROOT_OF_SMALL;
+const ROOT_OF_SMALL: f64 = 1.0 / 4_294_967_296.0;
+
 named_constants!(struct K { lr, rho, keep, eps, weight_decay });
 
 impl Rule for Adadelta {
@@ -92,7 +96,12 @@ impl Rule for Adadelta {
         let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
         let decay = MovingAverage::new(self.rho, k.rho, k.keep);
         let s = decay.next_square(s, grad);
-        let delta = ((a + k.eps) / (s + k.eps)).sqrt() * grad;
+        // A quotient below 2^-64 is taken times 2^64, so that none is lost below the smallest number.
+        let (above, below) = (a + k.eps, s + k.eps);
+        let is_small = above.less_than(below * grad.splat(SMALL));
+        let scaled = L::select(is_small, above * grad.splat(1.0 / SMALL), above);
+        let delta = (scaled / below).sqrt() * grad;
+        let delta = L::select(is_small, delta * grad.splat(ROOT_OF_SMALL), delta);
         let a = decay.next_square(a, delta);
         ((-k.lr).mul_add(delta, param), [s, a])
     }

@@ -55,7 +55,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { step_size, eps, weight_decay });
+named_constants!(struct K { step_size, eps, weight_decay, start });
 
 impl Rule for AdaGrad {
     type Moments = Count<1>;
@@ -77,7 +77,10 @@ impl Rule for AdaGrad {
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let step_size = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
-        K { step_size, eps: self.eps, weight_decay: self.weight_decay }.into()
+        // The formula does without the start: among the constants, it is refused where the type of the
+        // step cannot hold it.
+        let start = self.initial_accumulator_value;
+        K { step_size, eps: self.eps, weight_decay: self.weight_decay, start }.into()
     }
 
     #[inline(always)]

@@ -47,7 +47,7 @@ pub struct Adam {
     pub beta2: f64,
     /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
     ///
-    /// With 0, or in `f32` with less than 1e-45, a parameter whose gradients were all 0 becomes NaN.
+    /// With 0 a parameter whose gradients were all 0 becomes NaN.
     pub eps: f64,
     /// Where `eps` stands. Default [`Epsilon::Standard`].
     pub epsilon: Epsilon,
@@ -214,7 +214,7 @@ impl Adam {
     /// The second moment's next value, from a mean of squares.
     #[inline(always)]
     pub(crate) fn exp_avg_sq<L: Lanes>(&self, k: &K<L>, v: L, mean_square: L) -> L {
-        MovingAverage::new(self.beta2, k.beta2, k.keep2).next(v, mean_square)
+        MovingAverage::new(self.beta2, k.beta2, k.keep2).next_mean_square(v, mean_square)
     }
 
     #[inline(always)]

@@ -54,12 +54,22 @@ settings! {
     }
 }
 
+/// 2^100: of a quotient, far from what a step takes.
+const LARGE: f64 = (1_u128 << 100) as f64;
+/// 2^32.
+const SCALE: f64 = 4_294_967_296.0;
+
 named_constants!(struct K { beta1, keep1, beta2, step_size, eps, weight_decay });
 
 impl Rule for AdaMax {
     type Moments = Count<2>;
     type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_inf"];
+
+    #[inline(always)]
+    fn holds_magnitudes(&self, moment: usize) -> bool {
+        moment == 1
+    }
 
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
@@ -91,7 +101,13 @@ impl Rule for AdaMax {
         let grad = descent(self.maximize, grad);
         let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
         let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
-        let u = (grad.abs() + k.eps).max(k.beta2 * u);
-        ((-k.step_size).mul_add(m / u, param), [m, u])
+        let (new, old) = (grad.abs() + k.eps, k.beta2 * u);
+        // NaN stays, in either.
+        let u = L::select(old.less_than(old.splat(f64::INFINITY)), new.max(old), old);
+        // A large quotient may overflow where the step does not: the step takes the factor.
+        let is_large = (u * u.splat(LARGE)).less_than(m.abs());
+        let m_scaled = L::select(is_large, m * m.splat(1.0 / SCALE), m);
+        let step_size = L::select(is_large, k.step_size * m.splat(SCALE), k.step_size);
+        ((-step_size).mul_add(m_scaled / u, param), [m, u])
     }
 }

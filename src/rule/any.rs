@@ -4,7 +4,8 @@ use core::str::FromStr;
 
 use super::settings::{Setting, SettingValue};
 use crate::{
-    BuiltIn, DynOptimizer, Error, isa::Cpu, kernel::Pass, optimizer::Constants, tensor::Run,
+    BuiltIn, DynOptimizer, Error, element::Q8, isa::Cpu, kernel::Pass, optimizer::Constants,
+    tensor::Run,
 };
 
 /// Something to do with an optimizer that is chosen when the program runs, whatever its type.
@@ -217,8 +218,8 @@ impl DynOptimizer for AnyOptimizer {
         self.inner().moment_start(moment)
     }
 
-    fn moment_is_square(&self, moment: usize) -> bool {
-        self.inner().moment_is_square(moment)
+    fn moment_format(&self, moment: usize) -> Q8 {
+        self.inner().moment_format(moment)
     }
 
     fn check_settings(&self) -> Result<(), Error> {

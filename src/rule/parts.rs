@@ -80,9 +80,23 @@ impl<L: Lanes> MovingAverage<L> {
     }
 
     /// The next value of an average of squares: `beta * average + (1 - beta) * value^2`.
+    ///
+    /// Where the square overflows, its share is added as `((1 - beta) * value) * value`, and the average
+    /// keeps its weight: right to a part of 1 - beta, infinite where the average is, and never NaN.
     #[inline(always)]
     pub(super) fn next_square(self, average: L, value: L) -> L {
-        self.towards(average, value * value, value.mul_add(value, -average))
+        let next = self.towards(average, value * value, value.mul_add(value, -average));
+        let large = (self.keep * value).mul_add(value, average);
+        L::select(next.less_than(average.splat(f64::INFINITY)), next, large)
+    }
+
+    /// The next value of an average of squares, from a mean of squares. Where one of them is infinite, so
+    /// is the next value.
+    #[inline(always)]
+    pub(super) fn next_mean_square(self, average: L, mean: L) -> L {
+        let next = self.next(average, mean);
+        let large = self.keep.mul_add(mean, average);
+        L::select(next.less_than(average.splat(f64::INFINITY)), next, large)
     }
 
     /// The average moves by its share of the distance, counted from the nearer end, so that a beta

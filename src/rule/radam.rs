@@ -63,10 +63,32 @@ settings! {
     }
 }
 
+/// Below this share of the longest length, lengths cancel in the difference that the paper gives.
+const CANCELS: f64 = 1.0 / 4096.0;
+
+/// `2 / q - 1 - 2 t (1 - q)^t / (1 - (1 - q)^t)` for `t q` much less than 1, without the difference of two
+/// large numbers: with `D = (t q - (1 - (1 - q)^t)) / q^2`, a binomial series, it is
+/// `2 t - 1 - 2 D / (t - q D)`.
+fn short_length(q: f64, t: f64) -> f64 {
+    // Each term is less than a 4096th of the one before.
+    const TERMS: u32 = 6;
+    let (mut term, mut d) = (t * (t - 1.0) / 2.0, 0.0);
+    for j in 0..TERMS {
+        d += term;
+        let j = f64::from(j);
+        term *= -q * (t - 2.0 - j) / (j + 3.0);
+    }
+    2.0 * t - 1.0 - 2.0 * d / (t - q * d)
+}
+
 /// The factor that rectifies the step, or `None` while the variance can't be told.
 pub(crate) fn rectification(beta2: f64, correction2: f64, t: u64) -> Option<f64> {
-    let longest = 2.0 / (1.0 - beta2) - 1.0;
-    let length = longest - 2.0 * t as f64 * (1.0 - correction2) / correction2;
+    let keep = 1.0 - beta2;
+    let longest = 2.0 / keep - 1.0;
+    let length = match t as f64 * keep < CANCELS {
+        true => short_length(keep, t as f64),
+        false => longest - 2.0 * t as f64 * (1.0 - correction2) / correction2,
+    };
     (length > 5.0).then(|| {
         let above = (length - 4.0) * (length - 2.0) * longest;
         let below = (longest - 4.0) * (longest - 2.0) * length;

@@ -51,11 +51,12 @@ impl GradType {
 pub enum MomentType {
     F32,
     Bf16,
+    F16,
     Q8,
 }
 
 impl MomentType {
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Q8];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::F16, Self::Q8];
 }
 
 /// The types of a tensor's arrays, and whether its gradients become zeros.
@@ -79,10 +80,6 @@ pub struct MixedColumns {
     pub steps: u64,
 }
 
-fn format_of<R: Reference>(rule: &R, moment: usize) -> Q8 {
-    if rule.holds_squares(moment) { Q8::Squares } else { Q8::Signed }
-}
-
 /// Whether a step is to be left out, if the caller says what the norm is.
 pub fn leaves_out(options: &StepOptions<'_>) -> bool {
     options.grad_norm.is_some_and(|norm| !(norm * options.grad_factor).is_finite())
@@ -103,7 +100,7 @@ impl MixedColumns {
     /// The values of a tensor, rounded to some types.
     pub fn new<R: Reference>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
         let moments = columns.moments.iter().enumerate().map(|(moment, values)| {
-            Store::moment(types.moments[moment], format_of(rule, moment), values)
+            Store::moment(types.moments[moment], Q8::of(rule, moment), values)
         });
         Self {
             types,
@@ -126,16 +123,16 @@ impl MixedColumns {
             param: self.param.values(Q8::Signed),
             grad: grad.iter().map(|&g| if factor == 1.0 { g } else { g * factor }).collect(),
             moments: (self.moments.iter().enumerate())
-                .map(|(moment, store)| store.values(format_of(rule, moment)))
+                .map(|(moment, store)| store.values(Q8::of(rule, moment)))
                 .collect(),
         };
         columns.reference(rule, t);
         let first = self.first;
-        let random = |stream, takes_upper: bool| {
+        let random = |stream, is_second: bool| {
             move |place: usize, bits: u32| {
                 let element = first.wrapping_add(place as u64);
                 let random = reference::random(options.seed, t, stream, element);
-                if takes_upper { random >> (32 - bits) } else { random & ((1 << bits) - 1) }
+                reference::share(random, is_second, bits)
             }
         };
         for (moment, (store, values)) in
@@ -145,7 +142,7 @@ impl MixedColumns {
                 values.iter_mut().for_each(|value| *value = reference::flush_subnormal(*value));
             }
             let random = random(moment as u32 / 2, moment % 2 == 1);
-            store.store(values, format_of(rule, moment), Some(&random));
+            store.store(values, Q8::of(rule, moment), Some(&random));
         }
         let random = random(u32::MAX, false);
         let stochastic = self.types.param == ParamType::Bf16Stochastic;
@@ -194,6 +191,7 @@ impl MixedColumns {
         let moments = self.moments.iter_mut().map(|moment| match moment {
             Store::F32(moment) => Moment::from(moment.get_mut()),
             Store::Bf16(moment) => Moment::from(moment.get_mut()),
+            Store::F16(moment) => Moment::from(moment.get_mut()),
             Store::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
             _ => unreachable!("no moment"),
         });
@@ -279,7 +277,7 @@ impl MixedColumns {
     /// The values of the parameters and of the moments.
     pub fn values<R: Reference>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
         let moments = self.moments.iter().enumerate();
-        let moments = moments.map(|(moment, store)| store.values(format_of(rule, moment)));
+        let moments = moments.map(|(moment, store)| store.values(Q8::of(rule, moment)));
         (self.param.values(Q8::Signed), moments.collect())
     }
 

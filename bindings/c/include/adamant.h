@@ -338,19 +338,25 @@ typedef uint32_t adamant_catch_up;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// The two formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a
-// scale in float, and a code of 8 bits for each element. With e the 4 bits of exponent of a code, and
-// f the bits below, a signed code stands for +-scale * (2^(e-15) * (1 + f/8) - 2^-15), and one of
-// squares for (scale * (2^(e-15) * (1 + f/16) - 2^-15))^2.
+// The formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a scale
+// in float, and a code of 8 bits for each element. With e the bits of exponent of a code and f the bits
+// below them, a code stands for this number; code 0 for 0.
+//
+// A number that does not fit becomes the largest that does; a block with NaN in it is NaN.
 enum adamant_q8
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // Numbers of either sign: a bit of sign, 4 of exponent, 3 below.
+    // Numbers of either sign: a bit of sign, 4 of e, 3 of f.
+    // +-scale * (2^(e-15) * (1 + f/8) - 2^-15)
     ADAMANT_Q8_SIGNED = 0,
-    // Numbers that are not negative, averages of squares: 4 bits of exponent, 4 below.
+    // Averages and sums of squares, never negative: 5 bits of e, 3 of f.
+    // scale * (2^(e-31) * (1 + f/8) - 2^-31); a number that is not 0 has at least code 1.
     ADAMANT_Q8_SQUARES = 1,
+    // Other denominators, never negative: 4 bits of e, 4 of f.
+    // scale * (2^(e-15) * (1 + f/16) - 2^-15); a number that is not 0 has at least code 2.
+    ADAMANT_Q8_UNSIGNED = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -866,8 +872,8 @@ adamant_status adamant_fill_moment(const struct adamant_optimizer *optimizer,
 size_t adamant_q8_scales(size_t len);
 
 // Turns values into codes and scales, each rounded to the nearest. `format` is one of `adamant_q8`;
-// `values` is ADAMANT_F32, `codes` ADAMANT_Q8 and as long, `scales` ADAMANT_F32. A block with a number
-// that is not finite (or is negative, for ADAMANT_Q8_SQUARES) becomes NaN.
+// `values` is ADAMANT_F32, `codes` ADAMANT_Q8 and as long, `scales` ADAMANT_F32. A block with NaN
+// (or a negative number, but for ADAMANT_Q8_SIGNED) becomes NaN.
 //
 // ADAMANT_UNKNOWN_VALUE for format; ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH and those of every
 // call for the arrays.

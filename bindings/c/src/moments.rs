@@ -38,17 +38,23 @@ pub struct adamant_moment {
 
 versioned!(adamant_moment: scales, start, holds_squares, name);
 
-/// The two formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a
-/// scale in float, and a code of 8 bits for each element. With e the 4 bits of exponent of a code, and
-/// f the bits below, a signed code stands for +-scale * (2^(e-15) * (1 + f/8) - 2^-15), and one of
-/// squares for (scale * (2^(e-15) * (1 + f/16) - 2^-15))^2.
+/// The formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a scale
+/// in float, and a code of 8 bits for each element. With e the bits of exponent of a code and f the bits
+/// below them, a code stands for this number; code 0 for 0.
+///
+/// A number that does not fit becomes the largest that does; a block with NaN in it is NaN.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_q8 {
-    /// Numbers of either sign: a bit of sign, 4 of exponent, 3 below.
+    /// Numbers of either sign: a bit of sign, 4 of e, 3 of f.
+    /// +-scale * (2^(e-15) * (1 + f/8) - 2^-15)
     ADAMANT_Q8_SIGNED = 0,
-    /// Numbers that are not negative, averages of squares: 4 bits of exponent, 4 below.
+    /// Averages and sums of squares, never negative: 5 bits of e, 3 of f.
+    /// scale * (2^(e-31) * (1 + f/8) - 2^-31); a number that is not 0 has at least code 1.
     ADAMANT_Q8_SQUARES = 1,
+    /// Other denominators, never negative: 4 bits of e, 4 of f.
+    /// scale * (2^(e-15) * (1 + f/16) - 2^-15); a number that is not 0 has at least code 2.
+    ADAMANT_Q8_UNSIGNED = 2,
 }
 
 /// Counts the moments of an optimizer.
@@ -259,16 +265,18 @@ pub extern "C" fn adamant_q8_scales(len: usize) -> usize {
 fn format_of(number: u32) -> Result<Q8, Failure> {
     const SIGNED: u32 = adamant_q8::ADAMANT_Q8_SIGNED as u32;
     const SQUARES: u32 = adamant_q8::ADAMANT_Q8_SQUARES as u32;
+    const UNSIGNED: u32 = adamant_q8::ADAMANT_Q8_UNSIGNED as u32;
     match number {
         SIGNED => Ok(Q8::Signed),
         SQUARES => Ok(Q8::Squares),
+        UNSIGNED => Ok(Q8::Unsigned),
         other => refuse!(ADAMANT_UNKNOWN_VALUE, "format is {other}, which is no adamant_q8"),
     }
 }
 
 /// Turns values into codes and scales, each rounded to the nearest. `format` is one of `adamant_q8`;
-/// `values` is ADAMANT_F32, `codes` ADAMANT_Q8 and as long, `scales` ADAMANT_F32. A block with a number
-/// that is not finite (or is negative, for ADAMANT_Q8_SQUARES) becomes NaN.
+/// `values` is ADAMANT_F32, `codes` ADAMANT_Q8 and as long, `scales` ADAMANT_F32. A block with NaN
+/// (or a negative number, but for ADAMANT_Q8_SIGNED) becomes NaN.
 ///
 /// ADAMANT_UNKNOWN_VALUE for format; ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH and those of every
 /// call for the arrays.

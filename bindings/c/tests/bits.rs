@@ -898,9 +898,9 @@ fn sums_of_gradients_have_the_bits_of_rust() {
 
 #[test]
 fn conversions_to_8_bits_have_the_bits_of_rust() {
-    for (number, format) in [Q8::Signed, Q8::Squares].into_iter().enumerate() {
+    for (number, format) in [Q8::Signed, Q8::Squares, Q8::Unsigned].into_iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let mut values = Memory::random(&mut rng, ADAMANT_F32, 600, format == Q8::Squares);
+        let mut values = Memory::random(&mut rng, ADAMANT_F32, 600, format != Q8::Signed);
         assert_eq!(adamant_q8_scales(600), 3);
         let (mut codes, mut scales) = (vec![0; 600], vec![0.0; 3]);
         format.encode(values.slice(), &mut codes, &mut scales).expect("lengths that fit");

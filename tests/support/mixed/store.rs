@@ -144,6 +144,9 @@ impl Store {
         match moment_type {
             MomentType::F32 => Self::F32(each(values, |value| value)),
             MomentType::Bf16 => Self::Bf16(each(values, bf16::from_f32)),
+            MomentType::F16 => {
+                Self::F16(each(values, |value| reference::moment_f16(format, value, 1 << 12)))
+            }
             MomentType::Q8 => q8(format, values, &|_, _| 1 << 19),
         }
     }
@@ -192,7 +195,15 @@ impl Store {
                 }
                 None => each(values, bf16::from_f32),
             }),
-            Self::F16(_) => Self::F16(each(values, f16::from_f32)),
+            Self::F16(_) => Self::F16(match random {
+                Some(random) => {
+                    let rounded = (values.iter().enumerate()).map(|(place, &value)| {
+                        reference::moment_f16(format, value, random(place, 13))
+                    });
+                    guarded(&rounded.collect::<Vec<_>>(), 0)
+                }
+                None => each(values, f16::from_f32),
+            }),
             Self::Q8(..) => {
                 q8(format, values, random.expect("moments of 8 bits are rounded at random"))
             }

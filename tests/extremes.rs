@@ -1,0 +1,186 @@
+//! Numbers at the ends of their types: what finite input must not turn into NaN, and what is right there.
+
+use std::fmt::Debug;
+
+use adamant::{
+    AdaGrad, AdaMax, Adadelta, Adam, AnyOptimizer, Error, Exec, Float, Isa, NAdam, Optimizer,
+    Outcome, RAdam, Rule, StepOptions, Storage, Threads, reference::Reference,
+};
+use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+
+fn options() -> StepOptions<'static> {
+    let exec = Exec { isa: Some(Isa::detect()), threads: Threads::Serial };
+    StepOptions { exec, ..StepOptions::default() }
+}
+
+/// The parameter after each of some gradients, which start from `param`; the same on every instruction
+/// set and by the reference.
+fn path(optimizer: &impl Optimizer, param: f32, grads: &[f32]) -> Vec<f32> {
+    let mut paths = Isa::available().into_iter().map(|isa| {
+        let mut param = [param; 33];
+        let mut state = optimizer.state(33);
+        let exec = Exec { isa: Some(isa), threads: Threads::Serial };
+        let options = StepOptions { exec, ..StepOptions::default() };
+        let mut path = vec![];
+        for &grad in grads {
+            let (param, grad) = (&mut param, &[grad; 33]);
+            let report = optimizer.step_with(param.into(), grad.into(), &mut state, &options);
+            assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
+            assert!(param.iter().all(|other| other.to_bits() == param[0].to_bits()));
+            path.push(param[0]);
+        }
+        path
+    });
+    let path = paths.next().expect("scalar is always there");
+    let bits = |path: &[f32]| path.iter().map(|param| param.to_bits()).collect::<Vec<_>>();
+    for other in paths {
+        assert_eq!(bits(&other), bits(&path));
+    }
+    path
+}
+
+#[track_caller]
+fn assert_near(found: &[f32], expected: &[f64]) {
+    for (found, expected) in found.iter().zip(expected) {
+        let error = (f64::from(*found) - expected).abs();
+        assert!(error <= 1e-6 * expected.abs(), "{found}, expected {expected}");
+    }
+}
+
+#[test]
+fn a_gradient_whose_square_overflows_is_taken_where_the_average_fits() {
+    let found = path(&Adam::default(), 1.0, &[1.85e19, 1.0]);
+    assert_near(&found, &[0.999000013, 0.998329937]);
+    let found = path(&Adam::default(), 1.0, &[5e20, -5e20, 1.0]);
+    // m is 5e19, -5e18, -4.5e18; v is 2.5e38 / 1e3 (1, 1.999, 1.997).
+    assert!(found.iter().all(|param| (param - 1.0).abs() < 2e-3), "{found:?}");
+}
+
+#[test]
+fn a_parameter_whose_average_overflows_is_left_alone() {
+    let found = path(&Adam::default(), 1.0, &[1e21, 1.0, -3.0, 0.0]);
+    assert_eq!(found, [1.0; 4]);
+    let f64s = {
+        let (mut param, mut state) = ([1.0_f64], Adam::default().state_in(Storage::F64, 1));
+        for grad in [1.4e154, 1.0, 1e200, 1.0] {
+            Adam::default().step(&mut param, &[grad], &mut state).expect("a valid step");
+        }
+        param[0]
+    };
+    assert!((0.99..1.0).contains(&f64s), "{f64s}");
+}
+
+#[test]
+fn an_epsilon_that_is_not_0_never_becomes_0() {
+    for eps in [1e-44, 1e-60, 1e-300] {
+        assert_eq!(path(&Adam { eps, ..Adam::default() }, 1.0, &[0.0]), [1.0]);
+        assert_eq!(path(&NAdam { eps, ..NAdam::default() }, 1.0, &[0.0]), [1.0]);
+        let near_1 = 1.0 - 1e-12;
+        assert_eq!(path(&Adam { eps, beta2: near_1, ..Adam::default() }, 1.0, &[0.0]), [1.0]);
+        assert_eq!(path(&AdaGrad { eps, ..AdaGrad::default() }, 1.0, &[0.0]), [1.0]);
+    }
+    assert!(f32::constant(1e-60) == f32::from_bits(1) && f32::constant(-1e-60) < 0.0);
+    assert!(f32::constant(0.0) == 0.0 && f64::constant(1e-320) == 1e-320);
+}
+
+#[test]
+fn adadelta_keeps_a_quotient_below_the_smallest_number() {
+    let adadelta = Adadelta { eps: 1e-10, ..Adadelta::default() };
+    assert_near(&path(&adadelta, 0.0, &[1e18; 3])[2..], &[three_steps_of_adadelta()]);
+}
+
+/// The same by the paper, in f64.
+fn three_steps_of_adadelta() -> f64 {
+    let (mut square, mut acc, mut param) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for _ in 0..3 {
+        let grad = f64::from(1e18_f32);
+        square = 0.9 * square + 0.1 * grad * grad;
+        let delta = (acc + 1e-10).sqrt() / (square + 1e-10).sqrt() * grad;
+        acc = 0.9 * acc + 0.1 * delta * delta;
+        param -= delta;
+    }
+    assert!((param / -9.708e-5 - 1.0).abs() < 1e-3, "{param}");
+    param
+}
+
+#[test]
+fn adamax_takes_a_step_that_fits_though_its_quotient_does_not() {
+    let adamax = AdaMax { lr: 1e-4, beta2: 0.0, eps: 0.0, ..AdaMax::default() };
+    let found = path(&adamax, 1.0, &[100.0, 1e-38]);
+    assert!((found[1] / -4.7e35 - 1.0).abs() < 0.01, "{found:?}");
+}
+
+#[test]
+fn adamax_keeps_a_nan() {
+    let (mut param, grad) = ([1.0_f32; 2], [1.0_f32, f32::NAN]);
+    let (mut m, mut u) = ([0.0; 2], [f32::NAN, 1.0]);
+    AdaMax::default().reference(1, &mut param, &grad, [&mut m, &mut u]);
+    assert!(u[0].is_nan() && param.iter().all(|param| param.is_nan()));
+}
+
+#[test]
+fn radam_is_right_near_a_beta2_of_1() {
+    let radam = |beta2| RAdam { beta2, ..RAdam::default() };
+    // p - lr * rectified m / sqrt(v), after a step 7 of m = 0.2, v = 0.05, g = 0.3.
+    let (mut param, mut m, mut v) = ([0.0_f64], [0.2], [0.05]);
+    radam(1.0 - 1e-12).reference(7, &mut param, &[0.3], [&mut m, &mut v]);
+    let step_size = 5.249254230416939e-15;
+    let (m, v) = (0.2 + 0.1 * (0.3 - 0.2), 0.05_f64);
+    let expected = -step_size * m / (v.sqrt() + 1e-8);
+    assert!((param[0] / expected - 1.0).abs() < 1e-10, "{}, expected {expected}", param[0]);
+    for (t, is_rectified) in [(4, 0.0), (5, 0.0), (6, 1.0)] {
+        assert_eq!(radam(1.0 - f64::EPSILON / 2.0).constants(t)[4], is_rectified, "step {t}");
+    }
+}
+
+/// A number of any size that a type has, but none whose differences overflow.
+fn any_size(rng: &mut ChaCha8Rng, exponents: std::ops::Range<i32>) -> f64 {
+    let sign = if rng.random_range(0..2) == 0 { 1.0 } else { -1.0 };
+    let size = rng.random_range(f64::from(exponents.start)..f64::from(exponents.end));
+    if rng.random_range(0..10) == 0 { 0.0 } else { sign * size.exp2() }
+}
+
+fn check_no_nan(optimizer: &(impl Optimizer + Debug + ?Sized), storage: Storage, seed: u64) {
+    const LEN: usize = 300;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let (mut state, mut param) = (optimizer.state_in(storage, LEN), vec![1.0_f32; LEN]);
+    for t in 1..=30 {
+        let grads: Vec<f32> = (0..LEN).map(|_| any_size(&mut rng, -149..127) as f32).collect();
+        let (values, grad) = (&mut param, &grads);
+        let report = optimizer.step_with(values.into(), grad.into(), &mut state, &options());
+        assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
+        let has_nan = param.iter().position(|param| param.is_nan());
+        assert_eq!(has_nan, None, "{optimizer:?}, {storage:?}, step {t}");
+    }
+}
+
+#[test]
+fn no_finite_gradient_gives_nan() {
+    for name in AnyOptimizer::NAMES {
+        let optimizer = AnyOptimizer::new(name).expect("an optimizer of the list");
+        for storage in [Storage::F32, Storage::Bf16, Storage::F16, Storage::Q8] {
+            for seed in 0..4 {
+                check_no_nan(&optimizer, storage, seed);
+            }
+        }
+        let (mut state, mut param) = (optimizer.state_in(Storage::F64, 64), [1.0_f64; 64]);
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        for t in 1..=30 {
+            let grads = [0; 64].map(|_| any_size(&mut rng, -1074..1023));
+            optimizer.step(&mut param, &grads, &mut state).expect("a valid step");
+            assert!(param.iter().all(|param| !param.is_nan()), "{name} in f64, step {t}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_the_type_cannot_hold_is_refused() {
+    let adagrad = AdaGrad { initial_accumulator_value: 1e39, ..AdaGrad::default() };
+    for storage in [Storage::F32, Storage::Q8] {
+        let (mut param, mut state) = ([1.0_f32], adagrad.state_in(storage, 1));
+        let error = adagrad.step(&mut param, &[1.0], &mut state).expect_err("too large for f32");
+        assert_eq!(error, Error::ConstantOverflow { value: 1e39, float: "f32" });
+    }
+    let (mut param, mut state) = ([1.0_f64], adagrad.state_in(Storage::F64, 1));
+    assert_eq!(adagrad.step(&mut param, &[1.0], &mut state), Ok(()));
+}
