@@ -221,7 +221,7 @@ impl Q8 {
         let largest = f32::from_bits(bits).clamp(SMALLEST, LARGEST);
         let (scale, inverse) = match bits {
             0 => (0.0, 0.0),
-            ..=INFINITY => {
+            1..=INFINITY => {
                 let top = self.top();
                 // Less by some roundings, so that no code is beyond the largest one.
                 (largest * (1.0 / top), (top - 4.0 * f32::EPSILON) / largest)
