@@ -7,7 +7,7 @@ mod support;
 
 mod decode;
 
-use adamant::{BuiltIn, Error, Exec, Float, Isa};
+use adamant::{BuiltIn, Error, Float, Isa};
 use decode::{
     Bits, Cuts, Effort, FloatName, Numbers, PERIOD, StepCount, any_effort, any_isa, any_misfit,
     build_global_pool, in_pool,
@@ -16,7 +16,7 @@ use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
     fuzz_target,
 };
-use support::{Columns, Draw, Misfit, Way, WithRule, check, check_refused, with_rule};
+use support::{Columns, Draw, Misfit, Way, WithRule, check, check_refused, exec, with_rule};
 
 fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
 
@@ -68,21 +68,21 @@ impl Case<'_> {
         let before = self.columns::<R, F>(&rule, &mut bits);
         let way = self.way();
 
-        let t = self.t.get();
+        // The one after the steps taken; none comes after the last number.
+        let t = self.t.get().max(1);
         let steps = t..=t.saturating_add(u64::from(self.more_steps) % 3);
         let lacking = !self.isa.is_available();
         let overflow = |t| rule.constants(t).as_ref().iter().any(|&k| !F::from_f64(k).is_finite());
-        let bad = |&t: &u64| !in_range || lacking || self.misfit.is_some() || t == 0 || overflow(t);
+        let bad = |&t: &u64| !in_range || lacking || self.misfit.is_some() || overflow(t);
         let Some(t) = steps.clone().find(bad) else {
             return check(&rule, steps, &before, &way);
         };
 
-        let error = check_refused(&rule, t, &before, &way, self.misfit.as_ref());
+        let error = check_refused(&rule, t - 1, &before, &way, self.misfit.as_ref());
         let deserved = match error {
             Error::HyperParameter { .. } => !in_range,
             Error::IsaUnavailable { .. } => lacking,
             Error::LengthMismatch { .. } | Error::UnusedMoment { .. } => self.misfit.is_some(),
-            Error::ZeroStep => t == 0,
             Error::ConstantOverflow { .. } => overflow(t),
             _ => false,
         };
@@ -112,7 +112,7 @@ impl Case<'_> {
 
     fn way(&self) -> Way {
         Way {
-            exec: Exec { isa: self.isa, parallel: self.parallel },
+            exec: exec(self.isa, self.parallel),
             offset: usize::from(self.offset % 64),
             cuts: self.cuts.places(self.len()),
             at_once: self.at_once,

@@ -8,7 +8,7 @@ mod support;
 
 mod decode;
 
-use adamant::{BuiltIn, Error, Exec, Isa, Pass};
+use adamant::{BuiltIn, Error, Isa, StepOptions};
 use decode::{
     Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, build_global_pool,
     in_pool, repeated,
@@ -18,10 +18,9 @@ use libfuzzer_sys::{
     fuzz_target,
 };
 use support::{
-    Columns, Draw, Misfit, Way, WithRule,
+    Columns, Draw, Misfit, Way, WithRule, exec,
     mixed::{
         GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, check_mixed_refused,
-        leaves_out,
     },
     with_rule,
 };
@@ -39,7 +38,7 @@ struct Case<'a> {
     more_steps: u8,
     #[arbitrary(with = any_tensors)]
     tensors: Vec<Drawing>,
-    pass: PassDrawing,
+    options: OptionsDrawing,
     #[arbitrary(with = any_isa)]
     isa: Isa,
     parallel: bool,
@@ -93,11 +92,12 @@ enum First {
 }
 
 #[derive(Arbitrary, Debug)]
-struct PassDrawing {
+struct OptionsDrawing {
     /// Whether there is a factor other than 1.
     scales: bool,
     norm: Norm,
     flush_subnormals: bool,
+    skip_nonfinite: bool,
     seed: StepCount,
 }
 
@@ -124,7 +124,7 @@ impl Case<'_> {
         let mut bits = self.bits.words();
         let mut draw = Draw::new(&mut bits);
         let (rule, in_range) = (draw.rule::<R>(), draw.in_range);
-        let pass = self.pass.get(&mut bits);
+        let options = self.options.get(&mut bits);
         let before: Vec<_> = self
             .tensors
             .iter()
@@ -134,36 +134,38 @@ impl Case<'_> {
         // There is nothing to put it into.
         let misfit = if before.is_empty() { None } else { self.misfit.as_ref() };
 
-        let t = self.t.get();
+        // The one after the steps taken.
+        let t = self.t.get().max(1);
         let steps = t..=t.saturating_add(u64::from(self.more_steps) % 3);
         let lacking = !self.isa.is_available();
-        let bad_factor = !leaves_out(&pass) && !(pass.grad_factor as f32).is_finite();
+        let factor = options.grad_factor;
+        let bad_factor = !(factor.is_normal() && factor > 0.0)
+            || !before.is_empty() && !(factor as f32).is_normal();
         let overflow = |t| rule.constants(t).as_ref().iter().any(|&k| !(k as f32).is_finite());
         let always_bad = !in_range || lacking || bad_factor || misfit.is_some();
-        let bad = |&t: &u64| always_bad || t == 0 || overflow(t);
+        let bad = |&t: &u64| always_bad || overflow(t);
         let Some(t) = steps.clone().find(bad) else {
-            return check_mixed(&rule, steps, pass, &before, &way);
+            return check_mixed(&rule, steps, options, &before, &way);
         };
 
-        let error = check_mixed_refused(&rule, t, pass, &before, &way, misfit);
+        let error = check_mixed_refused(&rule, t - 1, options, &before, &way, misfit);
         let deserved = match error {
-            Error::HyperParameter { name: "grad_factor", .. } => bad_factor,
+            Error::Option { name: "grad_factor", .. } => bad_factor,
             Error::HyperParameter { .. } => !in_range,
             Error::IsaUnavailable { .. } => lacking,
             Error::LengthMismatch { .. }
             | Error::UnusedMoment { .. }
             | Error::ScalesMismatch { .. } => misfit.is_some(),
-            Error::ZeroStep => t == 0,
             Error::ConstantOverflow { .. } => overflow(t),
             _ => false,
         };
-        assert!(deserved, "{error}: {rule:?}, step {t}, {pass:?}, {way:?}");
+        assert!(deserved, "{error}: {rule:?}, step {t}, {options:?}, {way:?}");
     }
 
     fn way(&self) -> Way {
         let longest = self.tensors.iter().map(|tensor| tensor.len(self.effort)).max().unwrap_or(0);
         Way {
-            exec: Exec { isa: self.isa, parallel: self.parallel },
+            exec: exec(self.isa, self.parallel),
             offset: usize::from(self.offset % 64),
             cuts: self.cuts.places(longest),
             at_once: self.at_once,
@@ -171,10 +173,10 @@ impl Case<'_> {
     }
 }
 
-impl PassDrawing {
-    fn get(&self, bits: &mut dyn FnMut() -> u64) -> Pass {
-        Pass {
-            grad_factor: if self.scales { Draw::new(bits).finite() } else { 1.0 },
+impl OptionsDrawing {
+    fn get(&self, bits: &mut dyn FnMut() -> u64) -> StepOptions<'static> {
+        StepOptions {
+            grad_factor: if self.scales { Draw::new(bits).finite().abs() } else { 1.0 },
             grad_norm: match self.norm {
                 Norm::Unknown => None,
                 Norm::Finite => Some(f64::MAX),
@@ -182,7 +184,9 @@ impl PassDrawing {
                 Norm::Nan => Some(f64::NAN),
             },
             flush_subnormals: self.flush_subnormals,
+            skip_nonfinite: self.skip_nonfinite,
             seed: self.seed.get(),
+            ..StepOptions::default()
         }
     }
 }

@@ -218,8 +218,8 @@ impl Case<'_> {
         check_dense_equivalent_or_refused(way, start, &before, events, exec, offset);
     }
 
-    fn exec(&self) -> Exec {
-        Exec { isa: self.isa, parallel: self.parallel }
+    fn exec(&self) -> Exec<'static> {
+        support::exec(self.isa, self.parallel)
     }
 
     fn offset(&self) -> usize {
