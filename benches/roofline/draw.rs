@@ -134,6 +134,8 @@ fn draw(
         .y_desc("fraction of the limit (the slower of streaming and dividing)")
         .x_label_formatter(&|x| elements(x.round() as usize))
         .light_line_style(TRANSPARENT)
+        .label_style(("sans-serif", 15))
+        .axis_desc_style(("sans-serif", 16))
         .draw()?;
 
     chart.draw_series(LineSeries::new([(least, 1.0), (most, 1.0)], BLACK.stroke_width(1)))?;

@@ -87,41 +87,82 @@ unsafe fn avx512<R: Rule, F: Float>(rule: R, constants: &[f64], arrays: &mut Arr
 fn steps<R: Rule, F: Float, L: Lanes>(
     rule: R,
     constants: &[f64],
-    arrays: &mut Arrays<'_, F>,
+    Arrays { param, grad, moments }: &mut Arrays<'_, F>,
+    lane: impl Fn(F) -> L + Copy,
+    number: impl Fn(L) -> F + Copy,
+) {
+    let k = &R::Constants::from_fn(|i| lane(F::from_f64(constants[i])));
+    let kept = moments.each_ref().map(|moment| !moment.is_empty());
+    let count = kept.iter().filter(|&&kept| kept).count();
+    assert!(kept.is_sorted_by(|a, b| a >= b), "the moments that are kept are the first ones");
+    let [a, b, c, d] = moments;
+    // In a place of its own for each choice of the settings, as if the loop were written for these
+    // settings alone.
+    rule.specialise(
+        #[inline(always)]
+        |rule| match count {
+            0 => sweep::<R, F, L, 0>(rule, k, param, grad, a, b, c, d, lane, number),
+            1 => sweep::<R, F, L, 1>(rule, k, param, grad, a, b, c, d, lane, number),
+            _ if count == R::MOMENT_NAMES.as_ref().len() => {
+                sweep::<R, F, L, MOST>(rule, k, param, grad, a, b, c, d, lane, number);
+            }
+            _ => panic!("no loop for some of the moments: add a row here"),
+        },
+    );
+}
+
+/// The loop, for rules that keep their first `KEPT` moments, or as many as they have.
+///
+/// Each array is an argument of its own: so the compiler knows that they are different memory.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "each array is one")]
+fn sweep<R: Rule, F: Float, L: Lanes, const KEPT: usize>(
+    rule: R,
+    k: &Many<R::Constants, L>,
+    param: &mut [F],
+    grad: &[F],
+    a: &mut [F],
+    b: &mut [F],
+    c: &mut [F],
+    d: &mut [F],
     lane: impl Fn(F) -> L,
     number: impl Fn(L) -> F,
 ) {
-    // In a place of its own for each choice of the settings, as an optimizing compiler would have it
-    // if the loop were written for these settings alone.
-    rule.specialise(
-        #[inline(always)]
-        |rule| {
-            let k = R::Constants::from_fn(|i| lane(F::from_f64(constants[i])));
-            let len = arrays.param.len();
-            let (param, grad) = (&mut arrays.param[..len], &arrays.grad[..len]);
-            let kept = arrays.moments.each_ref().map(|moment| !moment.is_empty());
-            let mut slices: [&mut [F]; MOST] = Default::default();
-            for ((slice, moment), &kept) in slices.iter_mut().zip(&mut arrays.moments).zip(&kept) {
-                *slice = &mut moment[..if kept { len } else { 0 }];
-            }
-            for i in 0..len {
-                let old: Many<R::Moments, L> = R::Moments::from_fn(
-                    #[inline(always)]
-                    |moment| match kept[moment] {
-                        true => lane(slices[moment][i]),
-                        false => lane(F::default()),
-                    },
-                );
-                let (next, new) = rule.update(&k, lane(param[i]), lane(grad[i]), old);
-                param[i] = number(next);
-                for ((moment, new), &kept) in slices.iter_mut().zip(new).zip(&kept) {
-                    if kept {
-                        moment[i] = number(new);
-                    }
-                }
-            }
-        },
-    );
+    let len = param.len();
+    let kept = KEPT.min(R::MOMENT_NAMES.as_ref().len());
+    // Lengths that the compiler knows to be equal need no checks in the loop.
+    let grad = &grad[..len];
+    let a = &mut a[..if kept > 0 { len } else { 0 }];
+    let b = &mut b[..if kept > 1 { len } else { 0 }];
+    let c = &mut c[..if kept > 2 { len } else { 0 }];
+    let d = &mut d[..if kept > 3 { len } else { 0 }];
+    for i in 0..len {
+        let old: Many<R::Moments, L> = R::Moments::from_fn(
+            #[inline(always)]
+            |moment| match moment {
+                0 if kept > 0 => lane(a[i]),
+                1 if kept > 1 => lane(b[i]),
+                2 if kept > 2 => lane(c[i]),
+                3 if kept > 3 => lane(d[i]),
+                _ => lane(F::default()),
+            },
+        );
+        let (next, new) = rule.update(k, lane(param[i]), lane(grad[i]), old);
+        let new = new.as_ref();
+        param[i] = number(next);
+        if kept > 0 {
+            a[i] = number(new[0]);
+        }
+        if kept > 1 {
+            b[i] = number(new[1]);
+        }
+        if kept > 2 {
+            c[i] = number(new[2]);
+        }
+        if kept > 3 {
+            d[i] = number(new[3]);
+        }
+    }
 }
 
 /// A number whose products are not fused with sums: fused ones would be calls into a library on the
