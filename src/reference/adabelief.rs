@@ -12,12 +12,12 @@ impl Reference for AdaBelief {
         assert_eq!([grad.len(), exp_avg.len(), exp_avg_var.len()], [param.len(); 3]);
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
-        let step_size = F::from_f64(self.lr * correction2 / correction1);
-        let [variance_eps, eps] = [self.eps, self.eps * correction2].map(F::from_f64);
+        let step_size = F::constant(self.lr * correction2 / correction1);
+        let [variance_eps, eps] = [self.eps, self.eps * correction2].map(F::constant);
         let [weight_decay, share] =
-            [self.weight_decay, self.lr * self.weight_decay].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
+            [self.weight_decay, self.lr * self.weight_decay].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {

@@ -15,16 +15,16 @@ impl Reference for Adan {
             bias_corrections([self.beta1, self.beta2, self.beta3], t);
         let correction3 = correction3.sqrt();
         let lr = self.lr * correction3;
-        let [m_size, v_size] = [lr / correction1, lr * self.beta2 / correction2].map(F::from_f64);
+        let [m_size, v_size] = [lr / correction1, lr * self.beta2 / correction2].map(F::constant);
         let share = self.lr * self.weight_decay;
         let [eps, share, prox] =
-            [self.eps * correction3, share, 1.0 / (1.0 + share)].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::from_f64);
-        let [beta3, one_minus_beta3] = [self.beta3, 1.0 - self.beta3].map(F::from_f64);
+            [self.eps * correction3, share, 1.0 / (1.0 + share)].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
+        let [beta3, one_minus_beta3] = [self.beta3, 1.0 - self.beta3].map(F::constant);
         for i in 0..param.len() {
             let g = if self.maximize { -grad[i] } else { grad[i] };
-            let diff = if t == 1 { F::from_f64(0.0) } else { g + neg_pre_grad[i] };
+            let diff = if t == 1 { F::constant(0.0) } else { g + neg_pre_grad[i] };
             neg_pre_grad[i] = -g;
             exp_avg[i] = average(self.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
             exp_avg_diff[i] = average(self.beta2, [beta2, one_minus_beta2], exp_avg_diff[i], diff);

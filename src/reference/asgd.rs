@@ -6,7 +6,7 @@ impl Reference for Asgd {
         assert_eq!([grad.len(), ax.len()], [param.len(); 2]);
         let [eta, mu] = self.scheduled(t);
         let [eta, mu, share, weight_decay] =
-            [eta, mu, self.lambd * eta, self.weight_decay].map(F::from_f64);
+            [eta, mu, self.lambd * eta, self.weight_decay].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {
@@ -16,7 +16,7 @@ impl Reference for Asgd {
                 param[i] = (-share).mul_add(param[i], param[i]);
             }
             param[i] = (-eta).mul_add(g, param[i]);
-            ax[i] = match mu < F::from_f64(1.0) {
+            ax[i] = match mu < F::constant(1.0) {
                 true => mu.mul_add(param[i] - ax[i], ax[i]),
                 false => param[i],
             };

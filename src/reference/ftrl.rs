@@ -11,9 +11,9 @@ impl Reference for Ftrl {
     ) {
         assert_eq!([grad.len(), accumulator.len(), linear.len()], [param.len(); 3]);
         let [lr, inverse_lr, l1] =
-            [self.lr, 1.0 / self.lr, self.l1_regularization_strength].map(F::from_f64);
-        let l2 = F::from_f64(self.beta + 2.0 * self.lr * self.l2_regularization_strength);
-        let shrinkage = F::from_f64(2.0 * self.l2_shrinkage_regularization_strength);
+            [self.lr, 1.0 / self.lr, self.l1_regularization_strength].map(F::constant);
+        let l2 = F::constant(self.beta + 2.0 * self.lr * self.l2_regularization_strength);
+        let shrinkage = F::constant(2.0 * self.l2_shrinkage_regularization_strength);
         for i in 0..param.len() {
             let g = if self.maximize { -grad[i] } else { grad[i] };
             let before = accumulator[i].sqrt();

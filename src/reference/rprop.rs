@@ -10,9 +10,9 @@ impl Reference for Rprop {
         [prev, step_size]: [&mut [F]; 2],
     ) {
         assert_eq!([grad.len(), prev.len(), step_size.len()], [param.len(); 3]);
-        let [etaminus, etaplus] = [self.etaminus, self.etaplus].map(F::from_f64);
-        let [least, most] = [self.step_size_min, self.step_size_max].map(F::from_f64);
-        let [zero, one] = [0.0, 1.0].map(F::from_f64);
+        let [etaminus, etaplus] = [self.etaminus, self.etaplus].map(F::constant);
+        let [least, most] = [self.step_size_min, self.step_size_max].map(F::constant);
+        let [zero, one] = [0.0, 1.0].map(F::constant);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             let product = g * prev[i];

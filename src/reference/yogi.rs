@@ -12,11 +12,11 @@ impl Reference for Yogi {
         assert_eq!([grad.len(), exp_avg.len(), exp_avg_sq.len()], [param.len(); 3]);
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
-        let step_size = F::from_f64(self.lr * correction2 / correction1);
-        let [eps, weight_decay] = [self.eps * correction2, self.weight_decay].map(F::from_f64);
-        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::from_f64);
-        let one_minus_beta2 = F::from_f64(1.0 - self.beta2);
-        let zero = F::from_f64(0.0);
+        let step_size = F::constant(self.lr * correction2 / correction1);
+        let [eps, weight_decay] = [self.eps * correction2, self.weight_decay].map(F::constant);
+        let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
+        let one_minus_beta2 = F::constant(1.0 - self.beta2);
+        let zero = F::constant(0.0);
         for i in 0..param.len() {
             let mut g = if self.maximize { -grad[i] } else { grad[i] };
             if self.weight_decay != 0.0 {
