@@ -24,8 +24,11 @@ impl Reference for AdaMax {
             exp_avg[i] = average(self.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
             let (new, old) = (g.abs() + eps, beta2 * exp_inf[i]);
             // A NaN stays, whichever of the two it is in.
-            let keeps_old = new < old || !F::is_finite(old);
-            exp_inf[i] = if keeps_old { old } else { new };
+            exp_inf[i] = match old < F::from_f64(f64::INFINITY) {
+                true if new < old => old,
+                true => new,
+                false => old,
+            };
             let (m, u) = (exp_avg[i], exp_inf[i]);
             // A large quotient may overflow where the step does not.
             param[i] = if u * power(100) < m.abs() {

@@ -29,7 +29,9 @@ impl Reference for Yogi {
             } else if zero < movement {
                 movement = g * g;
             }
-            exp_avg_sq[i] = one_minus_beta2.mul_add(movement, exp_avg_sq[i]);
+            if exp_avg_sq[i] < F::from_f64(f64::INFINITY) {
+                exp_avg_sq[i] = one_minus_beta2.mul_add(movement, exp_avg_sq[i]);
+            }
             param[i] = (-step_size).mul_add(exp_avg[i] / (exp_avg_sq[i].sqrt() + eps), param[i]);
         }
     }

@@ -112,7 +112,9 @@ impl Rule for Yogi {
         let zero = v.splat(0.0);
         let move_down = L::select(distance.less_than(zero), -square, distance);
         let movement = L::select(zero.less_than(distance), square, move_down);
-        let v = k.keep2.mul_add(movement, v);
+        // Once infinite, v stays: the parameter is left alone, where inf - inf would make it NaN.
+        let is_finite = v.less_than(v.splat(f64::INFINITY));
+        let v = L::select(is_finite, k.keep2.mul_add(movement, v), v);
         ((-k.step_size).mul_add(m / (v.sqrt() + k.eps), param), [m, v])
     }
 }

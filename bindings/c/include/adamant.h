@@ -577,9 +577,8 @@ typedef struct adamant_moment {
     size_t scales;
     // What each element is before the first step.
     double start;
-    // Whether it is an average or sum of squares: in ADAMANT_Q8 those are ADAMANT_Q8_SQUARES, the
-    // others ADAMANT_Q8_SIGNED.
-    uint32_t holds_squares;
+    // Its format in ADAMANT_Q8: one of `adamant_q8`.
+    uint32_t q8_format;
     // 0.
     uint32_t reserved;
     // Its name, as in PyTorch's checkpoints. The text is the library's, for the life of the process.

@@ -27,16 +27,15 @@ pub struct adamant_moment {
     pub scales: usize,
     /// What each element is before the first step.
     pub start: f64,
-    /// Whether it is an average or sum of squares: in ADAMANT_Q8 those are ADAMANT_Q8_SQUARES, the
-    /// others ADAMANT_Q8_SIGNED.
-    pub holds_squares: u32,
+    /// Its format in ADAMANT_Q8: one of `adamant_q8`.
+    pub q8_format: u32,
     /// 0.
     pub reserved: u32,
     /// Its name, as in PyTorch's checkpoints. The text is the library's, for the life of the process.
     pub name: *const c_char,
 }
 
-versioned!(adamant_moment: scales, start, holds_squares, name);
+versioned!(adamant_moment: scales, start, q8_format, name);
 
 /// The formats of ADAMANT_Q8: blocks of 256 elements, the last one possibly shorter, each with a scale
 /// in float, and a code of 8 bits for each element. With e the bits of exponent of a code and f the bits
@@ -106,7 +105,7 @@ impl adamant_moment {
         bytes: 0,
         scales: 0,
         start: 0.0,
-        holds_squares: 0,
+        q8_format: 0,
         reserved: 0,
         name: ptr::null(),
     };
@@ -123,7 +122,7 @@ fn describe(
     use adamant_type::*;
     let moment = optimizer.with_row_rule(Describe { number, rows, width })?;
     let is_row_wise = optimizer.is_for_rows();
-    let format = if optimizer.holds_squares(number) { Q8::Squares } else { Q8::Signed };
+    let format = optimizer.q8_format(number);
     match element {
         ADAMANT_F32 | ADAMANT_F64 => {}
         ADAMANT_BF16 | ADAMANT_Q8 if !is_row_wise => {}
@@ -134,8 +133,8 @@ fn describe(
     let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
         refuse!(ADAMANT_TOO_LARGE, "{rows} rows of {width} are more than memory can be");
     };
-    let holds_squares = (format == Q8::Squares).into();
-    Ok((adamant_moment { bytes, scales, holds_squares, ..moment }, format))
+    let q8_format = number_of(format);
+    Ok((adamant_moment { bytes, scales, q8_format, ..moment }, format))
 }
 
 /// # Moments
@@ -260,6 +259,17 @@ pub unsafe extern "C" fn adamant_fill_moment(
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_q8_scales(len: usize) -> usize {
     Q8::scales(len)
+}
+
+fn number_of(format: Q8) -> u32 {
+    let number = match format {
+        Q8::Signed => adamant_q8::ADAMANT_Q8_SIGNED,
+        Q8::Squares => adamant_q8::ADAMANT_Q8_SQUARES,
+        Q8::Unsigned => adamant_q8::ADAMANT_Q8_UNSIGNED,
+        // One that this library does not know is no number that it takes.
+        _ => return u32::MAX,
+    };
+    number as u32
 }
 
 fn format_of(number: u32) -> Result<Q8, Failure> {

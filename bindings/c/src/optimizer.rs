@@ -10,8 +10,8 @@ use std::{
 };
 
 use adamant::{
-    Adam, AnyOptimizer, BuiltIn, DynOptimizer, Error, RowRule, RowWiseAdam, Setting, SettingKind,
-    SettingValue, WithOptimizer,
+    Adam, AnyOptimizer, BuiltIn, DynOptimizer, Error, Q8, RowRule, RowWiseAdam, Setting,
+    SettingKind, SettingValue, WithOptimizer,
 };
 
 use super::{
@@ -173,8 +173,11 @@ impl adamant_optimizer {
     }
 
     /// The format of a moment of 8 bits, for tensors and rows alike: Adam's for row-wise Adam.
-    pub(super) fn holds_squares(&self, moment: usize) -> bool {
-        moment < self.inner.moment_count() && self.inner.moment_is_square(moment)
+    pub(super) fn q8_format(&self, moment: usize) -> Q8 {
+        match moment < self.inner.moment_count() {
+            true => self.inner.moment_format(moment),
+            false => Q8::Signed,
+        }
     }
 
     fn setting(&self, name: &str) -> Result<&'static Setting, Failure> {

@@ -994,7 +994,7 @@ fn a_buffer_has_one_pointer_for_all_its_life() {
 struct Moments;
 
 impl Moments {
-    fn check<R: RowRule + 'static>(rule: &R, handle: &Handle, squares: impl Fn(usize) -> bool) {
+    fn check<R: RowRule + 'static>(rule: &R, handle: &Handle, format: impl Fn(usize) -> Q8) {
         let state = rule.row_state_in(Storage::F64, 6, 300);
         let (names, mut count) = (R::ROW_MOMENT_NAMES, 0);
         // SAFETY: structs of this version, and memory that is alive; here and below.
@@ -1006,7 +1006,8 @@ impl Moments {
                 let (size, element) = (size_of::<adamant_moment>(), ADAMANT_F64 as u32);
                 ok(adamant_describe_moment(handle.0, number, element, 6, 300, &mut found, size));
                 assert_eq!(text_of(found.name), *name);
-                assert_eq!(found.holds_squares == 1, squares(number));
+                let formats = [Q8::Signed, Q8::Squares, Q8::Unsigned];
+                assert_eq!(formats[found.q8_format as usize], format(number));
                 let Some(MomentRef::F64(moment)) = state.moment(name) else {
                     assert_eq!((found.size, found.len, found.bytes), (size, 0, 0));
                     continue;
@@ -1024,7 +1025,7 @@ impl Moments {
 
 impl ForEachRule for Moments {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
-        Self::check(&rule, &Handle::of(rule), |moment| rule.holds_squares(moment));
+        Self::check(&rule, &Handle::of(rule), |moment| Q8::of(&rule, moment));
     }
 }
 
@@ -1032,7 +1033,7 @@ impl ForEachRule for Moments {
 fn moments_are_described_and_filled_as_rust_makes_them() {
     for_each_rule(&mut Moments);
     let adam = Adam::default();
-    Moments::check(&RowWiseAdam(adam), &Handle::row_wise(adam), |moment| moment == 1);
+    Moments::check(&RowWiseAdam(adam), &Handle::row_wise(adam), |moment| Q8::of(&adam, moment));
 }
 
 /// A sum that does not start from 0, in every type that a moment may have.

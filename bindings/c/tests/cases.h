@@ -762,7 +762,7 @@ static void moments_and_conversions_are_checked(void) {
     CHECK(count == 2);
     OK(adamant_describe_moment(optimizer, 1, ADAMANT_Q8, 1, 300, &moment, sizeof moment));
     CHECK(moment.len == 300 && moment.bytes == 300 && moment.scales == 2);
-    CHECK(moment.start == 0 && moment.holds_squares == 1 && !strcmp(moment.name, "exp_avg_sq"));
+    CHECK(moment.start == 0 && moment.q8_format == ADAMANT_Q8_SQUARES && !strcmp(moment.name, "exp_avg_sq"));
     EXPECT(ADAMANT_OUT_OF_RANGE,
            adamant_describe_moment(optimizer, 2, ADAMANT_F32, 1, 300, &moment, sizeof moment));
     EXPECT(ADAMANT_TOO_LARGE, adamant_describe_moment(optimizer, 0, ADAMANT_F32, SIZE_MAX, 2, &moment,
