@@ -41,7 +41,7 @@ pub enum NormOrder {
 /// ```
 ///
 /// It is infinite or NaN if any gradient is, or if the norm itself is beyond `f64`: what a loss scaler
-/// asks for is `norm.is_finite()`, see [`Pass::grad_norm`](crate::Pass::grad_norm). Squares are summed
+/// asks for is `norm.is_finite()`, see [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite). Squares are summed
 /// in `f64`, so that none overflows or is lost. The relative error is below 1e-12 for as many as 2^40
 /// gradients.
 ///

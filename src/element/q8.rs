@@ -12,7 +12,7 @@ use crate::{
 /// Elements that share a scale.
 pub(crate) const BLOCK: usize = 256;
 
-/// The formats of a moment of 8 bits, [`Moment::Q8`](crate::Moment::Q8): blocks of 256 elements, the
+/// The formats of a moment of 8 bits, [`Moment::q8`](crate::Moment::q8): blocks of 256 elements, the
 /// last one possibly shorter. Each block has a scale in `f32`, and each element a code of 8 bits.
 ///
 /// ```text

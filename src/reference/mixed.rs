@@ -92,7 +92,7 @@ pub fn join(high: bf16, low: u16) -> f32 {
     f32::from_bits(u32::from(upper) << 16 | u32::from(low))
 }
 
-/// A moment where [`Pass::flush_subnormals`](crate::Pass::flush_subnormals) is set: 0 for every
+/// A moment where [`StepOptions::flush_subnormals`](crate::StepOptions::flush_subnormals) is set: 0 for every
 /// subnormal number and for -0.
 pub fn flush_subnormal(value: f32) -> f32 {
     if value.abs() < f32::MIN_POSITIVE { 0.0 } else { value }
