@@ -18,6 +18,10 @@ impl Reference for Ftrl {
             let g = if self.maximize { -grad[i] } else { grad[i] };
             let before = accumulator[i].sqrt();
             accumulator[i] = g.mul_add(g, accumulator[i]);
+            // Once it is infinite, the parameter is left alone.
+            if accumulator[i] == F::from_f64(f64::INFINITY) {
+                continue;
+            }
             let root = accumulator[i].sqrt();
             let shrunk = shrinkage.mul_add(param[i], g);
             let sigma = (root - before) * inverse_lr;
