@@ -41,8 +41,9 @@ pub enum NormOrder {
 /// ```
 ///
 /// It is infinite or NaN if any gradient is, or if the norm itself is beyond `f64`: what a loss scaler
-/// asks for is `norm.is_finite()`, see [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite). Squares are summed
-/// in `f64`, so that none overflows or is lost. The relative error is below 1e-12 for as many as 2^40
+/// asks for is `norm.is_finite()`, see
+/// [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite). Squares are summed in `f64`, so that none
+/// overflows or is lost. The relative error is below 1e-12 for as many as 2^40
 /// gradients.
 ///
 /// The order of the sum depends on the lengths of the tensors alone: the same bits on every
@@ -61,7 +62,7 @@ pub enum NormOrder {
 /// use adamant::{clip_factor, grad_norm};
 ///
 /// let (weight_grad, bias_grad) = (vec![3.0_f32; 4], vec![-4.0; 4]);
-/// let norm = grad_norm(&[Grad::from(&weight_grad), Grad::from(&bias_grad)])?;
+/// let norm = grad_norm(&[&weight_grad, &bias_grad])?;
 /// assert_eq!(norm, 10.0);
 /// assert!((clip_factor(norm, 1.0) - 0.1).abs() < 1e-6);
 /// # Ok::<(), adamant::Error>(())

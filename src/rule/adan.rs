@@ -30,7 +30,7 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// let mut state = adan.state(1);
 /// adan.step(&mut param, &[0.25], &mut state)?;
 /// assert!((param[0] - 0.5).abs() < 1e-6);
-/// assert_eq!(state.moments()[3], [-0.25]);
+/// assert_eq!(state.moment_to_f32("neg_pre_grad"), Some(vec![-0.25]));
 /// # Ok::<(), adamant::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -24,7 +24,7 @@ use crate::{Adam, Count, Error, Lanes, Rule, Setting, SettingValue, Settings};
 /// let mut param = [1.0_f32];
 /// let mut state = amsgrad.state(1);
 /// amsgrad.step(&mut param, &[0.5], &mut state)?;
-/// assert_eq!(state.moments()[1], state.moments()[2]);
+/// assert_eq!(state.moment("exp_avg_sq"), state.moment("max_exp_avg_sq"));
 /// # Ok::<(), adamant::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

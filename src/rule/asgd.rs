@@ -29,7 +29,8 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// for _ in 0..3 {
 ///     asgd.step(&mut param, &[1.0], &mut state)?;
 /// }
-/// assert_eq!((param[0], state.moments()[0][0]), (-0.5, -0.25));
+/// assert_eq!(param, [-0.5]);
+/// assert_eq!(state.moment_to_f32("ax"), Some(vec![-0.25]));
 /// # Ok::<(), adamant::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
