@@ -403,7 +403,7 @@ static void unknown_values_are_refused(void) {
     it.exec.threads = ADAMANT_THREADS_TASKS;
     call_refused(&it, ADAMANT_NULL_POINTER, "tasks is null");
     EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_dense_equivalent_new(1, ADAMANT_F32, 2, &waiting));
-    EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_q8_encode(2, NULL, NULL, NULL));
+    EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_q8_encode(3, NULL, NULL, NULL));
     EXPECT(ADAMANT_UNKNOWN_VALUE, adamant_grad_norms(0, NULL, NULL, 0, NULL, &norm));
     EXPECT(ADAMANT_UNKNOWN_VALUE,
            adamant_accumulate(NULL, &it.tensors[0].param, &it.tensors[0].grad, 2));
