@@ -6,7 +6,7 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
-use crate::{Element, Moment, tensor::Typed};
+use crate::{Element, Moment, rows::RowFloat, tensor::Typed};
 pub(crate) use wide::Wide;
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
@@ -55,7 +55,7 @@ pub trait Lanes:
 /// A floating-point type that steps are computed in: `f32` or `f64`.
 ///
 /// A number is a register of one lane: [`reference`](crate::reference) is written in these.
-pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + PartialOrd {
+pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + RowFloat + PartialOrd {
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 

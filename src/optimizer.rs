@@ -2,12 +2,7 @@
 
 use crate::{
     Arity, Element, Error, Grad, Group, MOMENTS, Many, Param, Report, Rule, State, StepOptions,
-    Storage, Tensor,
-    element::Q8,
-    isa::Cpu,
-    kernel::{self, Pass},
-    step,
-    tensor::Run,
+    Storage, Tensor, element::Q8, isa::Cpu, kernel::Pass, step, tensor::Run,
 };
 
 /// The most constants that a rule has.
@@ -83,7 +78,7 @@ impl<R: Rule> DynOptimizer for R {
     }
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
-        kernel::run(*self, cpu, pass, known, run);
+        self.run_elements(cpu, pass, known, run);
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {

@@ -19,7 +19,8 @@ use crate::{
 };
 
 use order::Occurrences;
-use sweep::{RowUpdate, Span};
+use sweep::RowUpdate;
+pub(crate) use sweep::{RowFloat, RowSpan};
 
 /// The gradient of some rows of a table: their indices, and for each index a row of values.
 ///
@@ -380,8 +381,8 @@ fn step_listed<'a, R: RowRule, F: Float>(
     listed: Occurrences<'a>,
 ) {
     let (cpu, update) = (step.cpu, Some((step, values)));
-    let span = Span { cpu, rule, update, table, first: 0, before: (), listed };
-    span.run(exec.threads);
+    let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
+    F::run_listed(span, exec.threads);
 }
 
 impl<R: RowRule> RowOptimizer for R {}

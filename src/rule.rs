@@ -52,7 +52,14 @@ pub use yogi::Yogi;
 
 use parts::{MovingAverage, POSITIVE, decay, descent, l2, shrink, sign};
 
-use crate::{Error, Lanes};
+use crate::{
+    Error, Lanes, Threads,
+    isa::Cpu,
+    kernel::{self, Pass},
+    optimizer::Constants,
+    rows::RowSpan,
+    tensor::Run,
+};
 
 /// An optimizer's formula; write one, and [`Optimizer`](crate::Optimizer) steps with it on every
 /// instruction set, in `f32` and `f64`, on all threads.
@@ -165,7 +172,52 @@ pub trait Rule: Copy + Send + Sync + 'static {
         grad: L,
         moments: Many<Self::Moments, L>,
     ) -> (L, Many<Self::Moments, L>);
+
+    /// Takes a step of some elements. The rules of this crate have it from [`compiled_here!`].
+    #[doc(hidden)]
+    fn run_elements(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), elements: Run<'_, '_>) {
+        kernel::run(*self, cpu, pass, known, elements);
+    }
+
+    /// Steps rows of a table in `f32`; as above.
+    #[doc(hidden)]
+    fn run_rows_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>) {
+        rows.run(threads);
+    }
+
+    /// Steps rows of a table in `f64`; as above.
+    #[doc(hidden)]
+    fn run_rows_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
+        rows.run(threads);
+    }
 }
+
+/// The steps of a rule of this crate, inside its `impl Rule`. They are no generic functions, and so they
+/// are compiled in this crate only: what [`Rule`] provides is compiled in every crate that steps with
+/// the rule, and takes minutes.
+macro_rules! compiled_here {
+    () => {
+        fn run_elements(
+            &self,
+            cpu: $crate::isa::Cpu,
+            pass: &$crate::kernel::Pass,
+            known: (u64, &$crate::optimizer::Constants),
+            elements: $crate::tensor::Run<'_, '_>,
+        ) {
+            $crate::kernel::run(*self, cpu, pass, known, elements);
+        }
+
+        fn run_rows_f32(rows: $crate::rows::RowSpan<'_, Self, f32>, threads: $crate::Threads<'_>) {
+            rows.run(threads);
+        }
+
+        fn run_rows_f64(rows: $crate::rows::RowSpan<'_, Self, f64>, threads: $crate::Threads<'_>) {
+            rows.run(threads);
+        }
+    };
+}
+
+use compiled_here;
 
 /// A number of things, known when compiling: the type that stands for `N` in a [`Rule`].
 #[derive(Clone, Copy, Debug)]

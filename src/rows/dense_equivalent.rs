@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use super::{
     RowGrads, RowIndex, RowScratch, Table, Values,
     history::History,
-    sweep::{Before, Span},
+    sweep::{Before, RowSpan},
     table_of,
 };
 use crate::{
@@ -217,8 +217,8 @@ impl<F: Float> DenseEquivalent<F> {
         let listed = self.scratch.sort(rows, self.at.len())?;
         let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
         let table = table.reborrow();
-        let span = Span { cpu, rule, update: None, table, first: 0, before, listed };
-        span.run(exec.threads);
+        let span = RowSpan { cpu, rule, update: None, table, first: 0, before, listed };
+        F::run_listed_behind(span, exec.threads);
         Ok(())
     }
 
@@ -244,7 +244,7 @@ impl<F: Float> DenseEquivalent<F> {
         let cpu = exec.cpu()?;
         self.check_table(&table)?;
         let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
-        EveryRow { cpu, table: table.reborrow(), before }.run(exec.threads);
+        F::run_every_row(EveryRow { cpu, table: table.reborrow(), before }, exec.threads);
         // What comes is the same as after a restart from here.
         self.history.clear();
         Ok(())
@@ -276,20 +276,20 @@ impl<F: Float> DenseEquivalent<F> {
 
         if !self.history.goes_on_with(adam) {
             let before = Behind::new(&self.history, &mut self.at, now, now);
-            EveryRow { cpu, table: table.reborrow(), before }.run(exec.threads);
+            F::run_every_row(EveryRow { cpu, table: table.reborrow(), before }, exec.threads);
             self.history.clear();
         }
         let before = Behind::new(&self.history, &mut self.at, now, t);
         let update = Some((&step, Values::from(grads)));
-        let span =
-            Span { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
-        span.run(exec.threads);
+        let listed =
+            RowSpan { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
+        F::run_listed_behind(listed, exec.threads);
 
         with_default_float_modes(|| self.history.push(adam, step.constants));
         self.step = t;
         let due = self.due();
         let before = Behind::new(&self.history, &mut self.at[due.clone()], t, t);
-        EveryRow { cpu, table: table.rows_mut(adam, due), before }.run(exec.threads);
+        F::run_every_row(EveryRow { cpu, table: table.rows_mut(adam, due), before }, exec.threads);
         Ok(())
     }
 
@@ -361,7 +361,7 @@ impl<F: Float> fmt::Debug for DenseEquivalent<F> {
 }
 
 /// Rows that are caught up with before they are used.
-struct Behind<'a, F: Float> {
+pub struct Behind<'a, F: Float> {
     history: &'a History<F>,
     /// The steps that the rows are at.
     at: &'a mut [u32],
@@ -423,7 +423,7 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
 }
 
 /// Catching up with all rows of a table, one after the other.
-struct EveryRow<'a, F: Float> {
+pub struct EveryRow<'a, F: Float> {
     cpu: Cpu,
     table: Table<'a, Adam, F>,
     before: Behind<'a, F>,
@@ -432,7 +432,7 @@ struct EveryRow<'a, F: Float> {
 impl<F: Float> EveryRow<'_, F> {
     /// Catches up, on the calling thread and those that are worth asking.
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
-    fn run(self, threads: Threads<'_>) {
+    pub(super) fn run(self, threads: Threads<'_>) {
         let Self { cpu, table, before } = self;
         let rows = before.at.len();
         let steps = before.history.steps_to_take(before.usual_lag());

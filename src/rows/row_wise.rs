@@ -4,9 +4,12 @@ use core::array;
 
 use pulp::Simd;
 
-use super::{RowUpdate, Table, sweep::RowGrad};
+use super::{
+    RowUpdate, Table,
+    sweep::{RowGrad, RowSpan},
+};
 use crate::{
-    Adam, Count, Error, Float, Lanes, Rule, element::Q8, kernel::sweep, lanes::Vector,
+    Adam, Count, Error, Float, Lanes, Rule, Threads, element::Q8, kernel::sweep, lanes::Vector,
     rule::AdamConstants as K, tensor::Slices,
 };
 
@@ -104,6 +107,14 @@ impl RowUpdate for RowWiseAdam {
             let tensor = Slices { param, grad, moments: [exp_avg] };
             sweep(simd, Columns(self.0), &k, tensor);
         }
+    }
+
+    fn run_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>) {
+        rows.run(threads);
+    }
+
+    fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
+        rows.run(threads);
     }
 }
 

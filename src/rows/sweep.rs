@@ -4,9 +4,12 @@ use core::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::{Occurrences, Table, Values};
+use super::{
+    Occurrences, Table, Values,
+    dense_equivalent::{Behind, EveryRow},
+};
 use crate::{
-    Arity, Error, Float, Many, RowRule, Rule, Threads,
+    Adam, Arity, Error, Float, Many, RowRule, Rule, Threads,
     element::Q8,
     isa::Cpu,
     kernel::{Step, sweep},
@@ -41,6 +44,10 @@ pub trait RowUpdate: Copy + Send + Sync {
         row: Table<'_, Self, F>,
         grad: &mut RowGrad<'_, F>,
     );
+
+    fn run_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>);
+
+    fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>);
 }
 
 impl<R: Rule> RowUpdate for R {
@@ -112,7 +119,57 @@ impl<R: Rule> RowUpdate for R {
             rest = Table { param: param_rest, moments: rests, width };
         }
     }
+
+    fn run_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>) {
+        R::run_rows_f32(rows, threads);
+    }
+
+    fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
+        R::run_rows_f64(rows, threads);
+    }
 }
+
+/// Steps on tables of a type, in functions that are not generic where the rule is one of this crate: they
+/// are compiled in this crate only.
+pub trait RowFloat: Sized {
+    #[doc(hidden)]
+    fn run_listed<R: RowRule>(rows: RowSpan<'_, R, Self>, threads: Threads<'_>)
+    where
+        Self: Float;
+
+    #[doc(hidden)]
+    fn run_listed_behind(rows: RowSpan<'_, Adam, Self, Behind<'_, Self>>, threads: Threads<'_>)
+    where
+        Self: Float;
+
+    #[doc(hidden)]
+    fn run_every_row(rows: EveryRow<'_, Self>, threads: Threads<'_>)
+    where
+        Self: Float;
+}
+
+macro_rules! row_float {
+    ($($float:ty: $run:ident),+) => {$(
+        impl RowFloat for $float {
+            fn run_listed<R: RowRule>(rows: RowSpan<'_, R, Self>, threads: Threads<'_>) {
+                R::$run(rows, threads);
+            }
+
+            fn run_listed_behind(
+                rows: RowSpan<'_, Adam, Self, Behind<'_, Self>>,
+                threads: Threads<'_>,
+            ) {
+                rows.run(threads);
+            }
+
+            fn run_every_row(rows: EveryRow<'_, Self>, threads: Threads<'_>) {
+                rows.run(threads);
+            }
+        }
+    )+};
+}
+
+row_float!(f32: run_f32, f64: run_f64);
 
 /// The sum of a row's gradients, in the order of the call.
 pub struct RowGrad<'a, F: Float> {
@@ -143,7 +200,7 @@ impl<F: Float> RowGrad<'_, F> {
 }
 
 /// What is done to each listed row before its step: nothing, or [catching up](super::Behind).
-pub(super) trait Before<R: RowRule, F: Float>: Sync {
+pub trait Before<R: RowRule, F: Float>: Sync {
     /// The same for some rows.
     type Part<'b>: Before<R, F>
     where
@@ -183,22 +240,22 @@ impl<R: RowRule, F: Float> Before<R, F> for () {
 }
 
 /// A run of rows of a table, and those of them that are listed.
-pub(super) struct Span<'a, R: RowRule, F: Float, B> {
-    pub cpu: Cpu,
-    pub rule: R,
+pub struct RowSpan<'a, R: RowRule, F: Float, B = ()> {
+    pub(super) cpu: Cpu,
+    pub(super) rule: R,
     /// The step that each listed row takes, if any, and its gradients.
-    pub update: Option<(&'a Step<R>, Values<'a, F>)>,
-    pub table: Table<'a, R, F>,
+    pub(super) update: Option<(&'a Step<R>, Values<'a, F>)>,
+    pub(super) table: Table<'a, R, F>,
     /// The number of the table's first row.
-    pub first: usize,
-    pub before: B,
-    pub listed: Occurrences<'a>,
+    pub(super) first: usize,
+    pub(super) before: B,
+    pub(super) listed: Occurrences<'a>,
 }
 
-impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
+impl<R: RowRule, F: Float, B: Before<R, F>> RowSpan<'_, R, F, B> {
     /// Steps the listed rows, on the calling thread and those that are worth asking.
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
-    pub(super) fn run(self, threads: Threads<'_>) {
+    pub(crate) fn run(self, threads: Threads<'_>) {
         let Self { cpu, rule, update, table, first, before, listed } = self;
         // Its memory is mostly far away, and so each element of a listed row takes as long as several of
         // a dense step.
@@ -218,7 +275,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
                 // no row is within two ranges.
                 let (table, before) =
                     unsafe { (table.part(&rule, rows.clone()), before.part(rows.clone())) };
-                cpu.run(Span {
+                cpu.run(RowSpan {
                     cpu,
                     rule,
                     update,
@@ -232,7 +289,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
     }
 }
 
-impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for Span<'_, R, F, B> {
+impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
     type Output = ();
 
     #[inline(always)]
@@ -274,7 +331,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for Span<'_, R, F, B> {
 /// Bytes that are asked for ahead of their use.
 const AHEAD: usize = 8 << 10;
 
-impl<R: RowRule, F: Float, B: Before<R, F>> Span<'_, R, F, B> {
+impl<R: RowRule, F: Float, B: Before<R, F>> RowSpan<'_, R, F, B> {
     /// Asks for the memory of a listed row; `ahead` later it is asked for what leads to more.
     #[inline(always)]
     fn prefetch(&self, index: usize, ahead: usize) {

@@ -114,4 +114,6 @@ impl Rule for AdaBelief {
         let s = s + k.variance_eps;
         ((-k.step_size).mul_add(m / (s.sqrt() + k.eps), param), [m, s])
     }
+
+    super::compiled_here!();
 }

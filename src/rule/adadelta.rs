@@ -105,4 +105,6 @@ impl Rule for Adadelta {
         let a = decay.next_square(a, delta);
         ((-k.lr).mul_add(delta, param), [s, a])
     }
+
+    super::compiled_here!();
 }

@@ -92,4 +92,6 @@ impl Rule for AdaGrad {
         let param = (-k.step_size).mul_add(grad / (sum.sqrt() + k.eps), param);
         (param, [sum])
     }
+
+    super::compiled_here!();
 }

@@ -188,6 +188,8 @@ impl Rule for Adam {
         let [m, v] = self.averages(k, grad, m, v);
         (self.descend(k, param, grad, m, self.denominator(k, v)), [m, v])
     }
+
+    super::compiled_here!();
 }
 
 /// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and

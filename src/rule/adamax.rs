@@ -110,4 +110,6 @@ impl Rule for AdaMax {
         let step_size = L::select(is_large, k.step_size * m.splat(SCALE), k.step_size);
         ((-step_size).mul_add(m_scaled / u, param), [m, u])
     }
+
+    super::compiled_here!();
 }

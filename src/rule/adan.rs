@@ -132,4 +132,6 @@ impl Rule for Adan {
         let param = if decays && !self.no_prox { k.prox * param } else { param };
         (param, [m, v, n, -grad])
     }
+
+    super::compiled_here!();
 }

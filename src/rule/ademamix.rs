@@ -150,4 +150,6 @@ impl Rule for AdEmaMix {
         let direction = k.fast_size.mul_add(m1, k.slow_size * m2);
         (param - direction / (v.sqrt() + k.eps), [m1, m2, v])
     }
+
+    super::compiled_here!();
 }

@@ -119,4 +119,6 @@ impl Rule for Adopt {
         let v = L::select(moving, next_v, grad * grad);
         (param, [m, v])
     }
+
+    super::compiled_here!();
 }

@@ -82,4 +82,6 @@ impl Rule for AmsGrad {
         let w = v.max(w);
         (adam.descend(k, param, grad, m, adam.denominator(k, w)), [m, v, w])
     }
+
+    super::compiled_here!();
 }

@@ -103,4 +103,6 @@ impl Rule for Asgd {
         let moved = k.average_share.mul_add(param - average, average);
         (param, [L::select(averages, moved, param)])
     }
+
+    super::compiled_here!();
 }

@@ -129,4 +129,6 @@ impl Rule for Ftrl {
         let open = |next, now| L::select(is_number, next, L::select(is_infinite, now, next));
         (open(next, param), [next_n, open(next_z, z)])
     }
+
+    super::compiled_here!();
 }

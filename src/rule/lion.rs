@@ -98,4 +98,6 @@ impl Rule for Lion {
             [MovingAverage::new(self.beta2, k.beta2, k.keep2).next(m, grad)],
         )
     }
+
+    super::compiled_here!();
 }

@@ -150,6 +150,8 @@ impl Rule for NAdam {
         let direction = k.m_size.mul_add(m, k.grad_size * grad);
         (param - direction / (v.sqrt() + k.eps), [m, v])
     }
+
+    super::compiled_here!();
 }
 
 #[cfg(test)]

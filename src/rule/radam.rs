@@ -149,4 +149,6 @@ impl Rule for RAdam {
         let direction = L::select(rectified, m / (v.sqrt() + k.eps), m);
         ((-k.step_size).mul_add(direction, param), [m, v])
     }
+
+    super::compiled_here!();
 }

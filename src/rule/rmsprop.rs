@@ -132,4 +132,6 @@ impl Rule for RmsProp {
         };
         ((-k.lr).mul_add(direction, param), [s, a, b])
     }
+
+    super::compiled_here!();
 }

@@ -123,4 +123,6 @@ impl Rule for Rprop {
         let grad = L::select(turned, zero, grad);
         ((-step_size).mul_add(sign(grad), param), [grad, step_size])
     }
+
+    super::compiled_here!();
 }

@@ -124,4 +124,6 @@ impl Rule for Sgd {
         };
         ((-k.lr).mul_add(direction, param), [buffer])
     }
+
+    super::compiled_here!();
 }

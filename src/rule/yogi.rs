@@ -117,4 +117,6 @@ impl Rule for Yogi {
         let v = L::select(is_finite, k.keep2.mul_add(movement, v), v);
         ((-k.step_size).mul_add(m / (v.sqrt() + k.eps), param), [m, v])
     }
+
+    super::compiled_here!();
 }
