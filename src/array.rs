@@ -660,15 +660,6 @@ macro_rules! parts {
                 }
             }
 
-            #[inline(always)]
-            pub(crate) fn reborrow(&mut self) -> $array<'_> {
-                match self {
-                    $(Self::$variant($slice $(, $beside)?) => {
-                        $array::$variant($slice $(, $beside)?)
-                    })+
-                }
-            }
-
             /// Some elements.
             ///
             /// # Safety

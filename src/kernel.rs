@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use crate::{
     Arity, Error, Float, MOMENTS, Many, RowRule, Rule, Tensor,
     isa::Cpu,
-    lanes::{Lanes, Vector, Wide},
+    lanes::{Lanes, Register, Vector, Wide},
     mixed,
     optimizer::{Constants, of_rule},
     prefetch,
@@ -208,7 +208,22 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
 
 /// Registers that the plain loop takes at a time: with one, the CPU finds too little that does not wait
 /// for something else. On AVX2 two are a cache line.
-const TOGETHER: usize = 2;
+pub(crate) const TOGETHER: usize = 2;
+
+/// Pairs of registers.
+type PairsOf<S, F> = [[<F as Register>::Of<S>; TOGETHER]];
+
+/// As many whole pairs of registers as a slice has.
+#[inline(always)]
+pub(crate) fn pairs<S: Simd, F: Float>(slice: &[F]) -> &PairsOf<S, F> {
+    F::split::<S>(slice).0.as_chunks().0
+}
+
+/// As [`pairs`], to write to.
+#[inline(always)]
+pub(crate) fn pairs_mut<S: Simd, F: Float>(slice: &mut [F]) -> &mut PairsOf<S, F> {
+    F::split_mut::<S>(slice).0.as_chunks_mut().0
+}
 
 /// A step over arrays that hold what is computed in: pairs of registers, then what is left, by the same
 /// formula.
@@ -225,18 +240,15 @@ fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     let Slices { param, grad, mut moments } = slices;
     let (param, mut param_rest) = param.split_at_mut(whole);
     let (grad, mut grad_rest) = grad.split_at(whole);
-    let param: &mut [[F::Of<S>; TOGETHER]] = F::split_mut::<S>(param).0.as_chunks_mut().0;
-    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
-    let count = param.len();
     let mut rests: [&mut [F]; MOMENTS] = [&mut [], &mut [], &mut [], &mut []];
-    let mut take = |moment: usize| -> &mut [[F::Of<S>; TOGETHER]] {
+    let mut take = |moment: usize| -> &mut PairsOf<S, F> {
         let Some(array) = moments.as_mut().get_mut(moment) else { return &mut [] };
         if rule.start(moment).is_none() {
             return &mut [];
         }
         let (array, rest) = mem::take(array).split_at_mut(whole);
         rests[moment] = rest;
-        &mut F::split_mut::<S>(array).0.as_chunks_mut().0[..count]
+        pairs_mut::<S, F>(array)
     };
     // Not by a loop, which the compiler would unroll too late to see that the lengths are the same.
     let arrays = [take(0), take(1), take(2), take(3)];
@@ -244,15 +256,16 @@ fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         #[inline(always)]
         |i| Wide([k.as_ref()[i]; TOGETHER]),
     );
-    let mut pairs = Pairs {
+    let factor_of_pair = F::SCALES.then_some(Wide([factor; TOGETHER]));
+    sweep_pairs::<S, R, F, PREFETCH>(
         simd,
         rule,
-        param,
-        grad: &F::split::<S>(grad).0.as_chunks().0[..count],
-        moments: arrays,
-        factor: Wide([factor; TOGETHER]),
-    };
-    sweep_arrays::<R, _, _, PREFETCH>(rule, &wide, &mut pairs);
+        &wide,
+        factor_of_pair,
+        pairs_mut::<S, F>(param),
+        pairs::<S, F>(grad),
+        arrays,
+    );
 
     while !param_rest.is_empty() {
         let len = param_rest.len().min(F::lanes::<S>());
@@ -285,15 +298,51 @@ fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     }
 }
 
+/// A step over pairs of registers, with gradients that are multiplied by a factor, if there is one: say
+/// whether where the call is, for the compiler. Moments that the rule does without are empty.
+#[inline(always)]
+pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
+    simd: S,
+    rule: R,
+    k: &Many<R::Constants, Wide<Vector<S, F>, TOGETHER>>,
+    factor: Option<Wide<Vector<S, F>, TOGETHER>>,
+    param: &mut PairsOf<S, F>,
+    grad: &PairsOf<S, F>,
+    moments: [&mut PairsOf<S, F>; MOMENTS],
+) {
+    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
+    let count = param.len();
+    let [a, b, c, d] = moments;
+    let of_rule = |moment: usize, array| -> &mut PairsOf<S, F> {
+        let has = moment < R::MOMENT_NAMES.as_ref().len() && rule.start(moment).is_some();
+        if has { first::<S, F>(array, count) } else { &mut [] }
+    };
+    let mut pairs = Pairs {
+        simd,
+        rule,
+        param,
+        grad: &grad[..count],
+        moments: [of_rule(0, a), of_rule(1, b), of_rule(2, c), of_rule(3, d)],
+        factor,
+    };
+    sweep_arrays::<R, _, _, PREFETCH>(rule, k, &mut pairs);
+}
+
+/// The first few pairs.
+#[inline(always)]
+fn first<S: Simd, F: Float>(array: &mut PairsOf<S, F>, count: usize) -> &mut PairsOf<S, F> {
+    &mut array[..count]
+}
+
 /// Arrays that hold what is computed in, as pairs of registers.
 struct Pairs<'a, S: Simd, R: Rule, F: Float> {
     simd: S,
     rule: R,
-    param: &'a mut [[F::Of<S>; TOGETHER]],
-    grad: &'a [[F::Of<S>; TOGETHER]],
-    moments: [&'a mut [[F::Of<S>; TOGETHER]]; MOMENTS],
-    /// What gradients are multiplied by, where `F` [scales](crate::lanes::Register::SCALES).
-    factor: Wide<Vector<S, F>, TOGETHER>,
+    param: &'a mut PairsOf<S, F>,
+    grad: &'a PairsOf<S, F>,
+    moments: [&'a mut PairsOf<S, F>; MOMENTS],
+    /// What gradients are multiplied by.
+    factor: Option<Wide<Vector<S, F>, TOGETHER>>,
 }
 
 impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
@@ -328,8 +377,8 @@ impl<S: Simd, R: Rule, F: Float> Arrays<R, Wide<Vector<S, F>, TOGETHER>> for Pai
     #[inline(always)]
     fn load(&self, pair: usize) -> Option<Values<R, Wide<Vector<S, F>, TOGETHER>>> {
         let mut grad = self.vectors(*self.grad.get(pair)?);
-        if F::SCALES {
-            grad = grad * self.factor;
+        if let Some(factor) = self.factor {
+            grad = grad * factor;
         }
         let zero = Wide([Vector::constant(self.simd, 0.0); TOGETHER]);
         let mut moments = R::Moments::from_fn(

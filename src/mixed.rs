@@ -1,14 +1,35 @@
 //! Steps of tensors whose arrays are not all of the type that is computed in: `f32`, from whatever the
-//! arrays hold and to it. Registers are widened as they are read and narrowed as they are written, in one
-//! pass over memory.
+//! arrays hold and to it, in one pass over memory.
+//!
+//! A tensor is taken in strips. Arrays in `f32` are stepped in place; others are widened into a strip in
+//! the first cache, stepped there, and narrowed back. The conversions know nothing of the rule, so they are
+//! compiled once for an instruction set and not for each of the rules. A strip is so short that the CPU
+//! converts one while it still divides for the one before.
 
-mod lot;
-mod padding;
-mod span;
+mod convert;
+mod strips;
 mod sweep;
 
-use crate::{Many, Rule, Tensor, element::Random, isa::Cpu, kernel::Pass, tensor::Run};
-use sweep::{MixedStep, Sweep};
+use crate::{
+    Many, Rule, Tensor,
+    element::{Q8, Random},
+    isa::Cpu,
+    kernel::Pass,
+    tensor::{MOMENTS, Run},
+};
+use sweep::Sweep;
+
+/// A step in mixed precision, whatever the rule.
+struct MixedStep {
+    cpu: Cpu,
+    grad_factor: f32,
+    flush_subnormals: bool,
+    /// Whether to ask for memory ahead.
+    prefetch: bool,
+    random: Random,
+    /// The 8-bit formats of the moments.
+    formats: [Q8; MOMENTS],
+}
 
 /// Takes step `t` of some elements, of tensors that are `alike` the first one.
 #[inline]
@@ -21,13 +42,17 @@ pub(crate) fn run<R: Rule>(
     elements: &mut Run<'_, '_>,
     alike: impl Fn(&Tensor<'_>) -> bool,
 ) {
+    let count = R::MOMENT_NAMES.as_ref().len();
     let step = MixedStep {
-        rule,
-        constants,
+        cpu,
         grad_factor: pass.grad_factor as f32,
         flush_subnormals: pass.flush_subnormals,
         prefetch: pass.prefetch_mixed,
         random: Random::new(pass.seed, t),
+        formats: core::array::from_fn(|moment| match moment < count {
+            true => Q8::of(&rule, moment),
+            false => Q8::Signed,
+        }),
     };
-    cpu.run(Sweep { step: &step, elements, alike });
+    cpu.run(Sweep { rule, constants, step: &step, elements, alike });
 }

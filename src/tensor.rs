@@ -329,22 +329,19 @@ impl<'a, 'x> Part<'a, 'x> {
     }
 
     /// The elements, in whatever types the arrays have.
-    #[inline(always)]
+    #[inline]
     #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-    pub(crate) fn arrays<R: Rule>(&self) -> TensorArrays<'a, R> {
+    pub(crate) fn arrays(&self) -> TensorArrays<'a> {
         let Self { tensor, range } = self;
         // SAFETY: by `Run::new` nobody else uses these elements, and runs begin with a block.
         unsafe {
             TensorArrays {
                 param: tensor.param.0.part(range.clone()),
                 grad: tensor.grad.0.part(range.clone()),
-                moments: R::Moments::from_fn(
-                    #[inline(always)]
-                    |moment| match tensor.moments[moment].is_empty() {
-                        true => MomentArray::F32(&mut []),
-                        false => tensor.moments[moment].0.part(range.clone()),
-                    },
-                ),
+                moments: tensor.moments.each_ref().map(|moment| match moment.is_empty() {
+                    true => MomentArray::F32(&mut []),
+                    false => moment.0.part(range.clone()),
+                }),
                 first: tensor.first.wrapping_add(range.start as u64),
             }
         }
@@ -400,35 +397,14 @@ impl<R: Rule, F: Float> Slices<'_, R, F> {
     }
 }
 
-/// Parameters, gradients and moments of one length, each of its own type.
-pub(crate) struct TensorArrays<'a, R: Rule> {
+/// Parameters, gradients and moments of one length, each of its own type; a moment that the rule does
+/// without is empty.
+pub(crate) struct TensorArrays<'a> {
     pub param: ParamArray<'a>,
     pub grad: GradArray<'a>,
-    pub moments: Many<R::Moments, MomentArray<'a>>,
+    pub moments: [MomentArray<'a>; MOMENTS],
+    /// The number of the first element, for random bits.
     pub first: u64,
-}
-
-impl<R: Rule> TensorArrays<'_, R> {
-    pub(crate) fn len(&self) -> usize {
-        self.param.len()
-    }
-
-    #[inline(always)]
-    pub(crate) fn reborrow(&mut self) -> TensorArrays<'_, R> {
-        let mut moments = self.moments.as_mut().iter_mut();
-        TensorArrays {
-            param: self.param.reborrow(),
-            grad: self.grad.reborrow(),
-            moments: R::Moments::from_fn(
-                #[inline(always)]
-                |_| match moments.next() {
-                    Some(moment) => moment.reborrow(),
-                    None => MomentArray::F32(&mut []),
-                },
-            ),
-            first: self.first,
-        }
-    }
 }
 
 /// The arrays of a type out of those of any.

@@ -49,8 +49,10 @@ impl<L: Lanes, const N: usize> Lanes for Wide<L, N> {
     #[inline(always)]
     fn less_than(self, other: Self) -> Self::Mask {
         let mut masks = [self.0[0].less_than(other.0[0]); N];
-        for (mask, (one, other)) in masks.iter_mut().zip(self.0.into_iter().zip(other.0)).skip(1) {
-            *mask = one.less_than(other);
+        let mut i = 1;
+        while i < N {
+            masks[i] = self.0[i].less_than(other.0[i]);
+            i += 1;
         }
         Wide(masks)
     }

@@ -1,32 +1,22 @@
-//! A step in mixed precision over some tensors, on one instruction set.
+//! The rule's part of a step in mixed precision: strips of `f32`, whatever they come from.
 
 use pulp::{Simd, WithSimd};
 
 use super::{
-    lot::{self, Lot, lanes},
-    padding::Padding,
-    span::{Blocks, Span},
+    MixedStep,
+    strips::{Scratch, Strip, Strips},
 };
 use crate::{
     Arity, Many, Rule, Tensor,
-    array::MomentArray,
-    element::{BLOCK, Random},
-    tensor::{Run, TensorArrays},
+    kernel::{TOGETHER, pairs, pairs_mut, sweep_pairs},
+    lanes::{Vector, Wide},
+    tensor::Run,
 };
 
-/// A step in mixed precision.
-pub(super) struct MixedStep<'a, R: Rule> {
+pub(super) struct Sweep<'a, 'b, 'x, R: Rule, A> {
     pub rule: R,
     pub constants: &'a Many<R::Constants, f64>,
-    pub grad_factor: f32,
-    pub flush_subnormals: bool,
-    pub random: Random,
-    /// Whether to ask for memory ahead.
-    pub prefetch: bool,
-}
-
-pub(super) struct Sweep<'a, 'b, 'x, R: Rule, A> {
-    pub step: &'a MixedStep<'a, R>,
+    pub step: &'a MixedStep,
     pub elements: &'a mut Run<'b, 'x>,
     /// Whether a tensor takes the same step.
     pub alike: A,
@@ -37,61 +27,38 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { step, elements, alike } = self;
-        let constants = step.constants.as_ref();
+        let Self { rule, constants, step, elements, alike } = self;
+        let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| lot::splat(simd, constants[i]),
+            |i| Wide([Vector::<S, f32>::constant(simd, constants[i]); TOGETHER]),
         );
+        let factor = Wide([Vector::<S, f32>::splat(simd, step.grad_factor); TOGETHER]);
         let mut scratch = Scratch::new();
-        // Four registers share one branch here, so specialising the rule gains nothing.
-        while let Some(part) = elements.next_if(&alike) {
-            scratch.sweep(simd, step.rule, &k, step, part.arrays());
-        }
-    }
-}
-
-/// Memory beside that of the tensors.
-struct Scratch<R: Rule> {
-    blocks: Blocks<R>,
-    padding: Option<Padding<R>>,
-}
-
-impl<R: Rule> Scratch<R> {
-    fn new() -> Self {
-        Self { blocks: Blocks::new(), padding: None }
-    }
-
-    /// Takes the step of a tensor: what is whole, and then the end, followed by zeros, in the same
-    /// place of the code.
-    #[inline(always)]
-    fn sweep<S: Simd>(
-        &mut self,
-        simd: S,
-        rule: R,
-        k: &Many<R::Constants, Lot<S>>,
-        step: &MixedStep<'_, R>,
-        mut tensor: TensorArrays<'_, R>,
-    ) {
-        let is_blocked = |moment: &MomentArray<'_>| matches!(moment, MomentArray::Q8(..));
-        let has_blocks = tensor.moments.as_ref().iter().any(is_blocked);
-        let grain = if has_blocks { BLOCK } else { lanes::<S>() };
-        let rest = tensor.len() % grain;
-        let whole = tensor.len() - rest;
-        for (len, is_whole) in [(whole, true), (rest, false)] {
-            if len == 0 {
-                continue;
-            }
-            let part = match is_whole {
-                true => tensor.reborrow(),
-                false => self.padding.get_or_insert_with(Padding::new).pad(&tensor, whole),
-            };
-            Span::new(simd, rule, step, &mut self.blocks, part, len).sweep(k, has_blocks);
-        }
-        if let Some(padding) = &self.padding
-            && rest > 0
-        {
-            padding.unpad(&mut tensor, whole);
-        }
+        rule.specialise(
+            #[inline(always)]
+            |rule| {
+                while let Some(part) = elements.next_if(&alike) {
+                    let mut strips = Strips::new(step, part.arrays(), &mut scratch);
+                    while let Some(Strip { param, grad, moments }) = strips.next() {
+                        let [a, b, c, d] = moments;
+                        sweep_pairs::<S, R, f32, false>(
+                            simd,
+                            rule,
+                            &k,
+                            Some(factor),
+                            pairs_mut::<S, f32>(param),
+                            pairs::<S, f32>(grad),
+                            [
+                                pairs_mut::<S, f32>(a),
+                                pairs_mut::<S, f32>(b),
+                                pairs_mut::<S, f32>(c),
+                                pairs_mut::<S, f32>(d),
+                            ],
+                        );
+                    }
+                }
+            },
+        );
     }
 }

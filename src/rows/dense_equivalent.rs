@@ -2,11 +2,9 @@
 
 use core::{fmt, ops::Range};
 
-use pulp::{Simd, WithSimd};
-
 use super::{
     RowGrads, RowIndex, RowScratch, Table, Values,
-    history::History,
+    history::{BehindRow, History},
     sweep::{Before, RowSpan},
     table_of,
 };
@@ -215,7 +213,7 @@ impl<F: Float> DenseEquivalent<F> {
         let rule = Adam::default();
         self.check_table(&table)?;
         let listed = self.scratch.sort(rows, self.at.len())?;
-        let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
+        let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
         let table = table.reborrow();
         let span = RowSpan { cpu, rule, update: None, table, first: 0, before, listed };
         F::run_listed_behind(span, exec.threads);
@@ -243,8 +241,8 @@ impl<F: Float> DenseEquivalent<F> {
     ) -> Result<(), Error> {
         let cpu = exec.cpu()?;
         self.check_table(&table)?;
-        let before = Behind::new(&self.history, &mut self.at, self.step, self.step);
-        F::run_every_row(EveryRow { cpu, table: table.reborrow(), before }, exec.threads);
+        let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
+        F::run_every_row(EveryRow { table: table.reborrow(), before }, exec.threads);
         // What comes is the same as after a restart from here.
         self.history.clear();
         Ok(())
@@ -275,11 +273,11 @@ impl<F: Float> DenseEquivalent<F> {
         let listed = self.scratch.sort(grads.rows, self.at.len())?;
 
         if !self.history.goes_on_with(adam) {
-            let before = Behind::new(&self.history, &mut self.at, now, now);
-            F::run_every_row(EveryRow { cpu, table: table.reborrow(), before }, exec.threads);
+            let before = Behind::new(cpu, &self.history, &mut self.at, now, now);
+            F::run_every_row(EveryRow { table: table.reborrow(), before }, exec.threads);
             self.history.clear();
         }
-        let before = Behind::new(&self.history, &mut self.at, now, t);
+        let before = Behind::new(cpu, &self.history, &mut self.at, now, t);
         let update = Some((&step, Values::from(grads)));
         let listed =
             RowSpan { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
@@ -288,8 +286,8 @@ impl<F: Float> DenseEquivalent<F> {
         with_default_float_modes(|| self.history.push(adam, step.constants));
         self.step = t;
         let due = self.due();
-        let before = Behind::new(&self.history, &mut self.at[due.clone()], t, t);
-        F::run_every_row(EveryRow { cpu, table: table.rows_mut(adam, due), before }, exec.threads);
+        let before = Behind::new(cpu, &self.history, &mut self.at[due.clone()], t, t);
+        F::run_every_row(EveryRow { table: table.rows_mut(adam, due), before }, exec.threads);
         Ok(())
     }
 
@@ -362,6 +360,7 @@ impl<F: Float> fmt::Debug for DenseEquivalent<F> {
 
 /// Rows that are caught up with before they are used.
 pub struct Behind<'a, F: Float> {
+    cpu: Cpu,
     history: &'a History<F>,
     /// The steps that the rows are at.
     at: &'a mut [u32],
@@ -371,9 +370,9 @@ pub struct Behind<'a, F: Float> {
 }
 
 impl<'a, F: Float> Behind<'a, F> {
-    fn new(history: &'a History<F>, at: &'a mut [u32], now: u64, then: u64) -> Self {
+    fn new(cpu: Cpu, history: &'a History<F>, at: &'a mut [u32], now: u64, then: u64) -> Self {
         // Modulo 2^32: no row waits for as long.
-        Self { history, at, now: now as u32, then: then as u32 }
+        Self { cpu, history, at, now: now as u32, then: then as u32 }
     }
 
     /// How long rows wait, about.
@@ -399,7 +398,7 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
     unsafe fn part(&self, rows: Range<usize>) -> Behind<'_, F> {
         // SAFETY: there are as many steps as rows; not aliased: the caller's promise.
         let at = unsafe { elements_mut(&self.at, rows) };
-        Behind { at, history: self.history, now: self.now, then: self.then }
+        Behind { cpu: self.cpu, at, history: self.history, now: self.now, then: self.then }
     }
 
     #[inline(always)]
@@ -413,10 +412,11 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
     }
 
     #[inline(always)]
-    fn before<S: Simd>(&mut self, simd: S, row: usize, table: &mut Table<'_, Adam, F>) {
+    fn before(&mut self, row: usize, table: &mut Table<'_, Adam, F>) {
         let lag = self.lag(row);
         if lag > 0 {
-            self.history.catch_up(simd, lag, table.rows_mut(&Adam::default(), row..row + 1));
+            let behind = table.rows_mut(&Adam::default(), row..row + 1);
+            self.cpu.run(BehindRow { history: self.history, lag, row: behind });
         }
         self.at[row] = self.then;
     }
@@ -424,7 +424,6 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
 
 /// Catching up with all rows of a table, one after the other.
 pub struct EveryRow<'a, F: Float> {
-    cpu: Cpu,
     table: Table<'a, Adam, F>,
     before: Behind<'a, F>,
 }
@@ -433,7 +432,7 @@ impl<F: Float> EveryRow<'_, F> {
     /// Catches up, on the calling thread and those that are worth asking.
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
     pub(super) fn run(self, threads: Threads<'_>) {
-        let Self { cpu, table, before } = self;
+        let Self { table, before } = self;
         let rows = before.at.len();
         let steps = before.history.steps_to_take(before.usual_lag());
         let elements = table.param.len().saturating_mul(steps);
@@ -453,19 +452,14 @@ impl<F: Float> EveryRow<'_, F> {
                     let table = table.part(&Adam::default(), rows.clone());
                     (table, Before::<Adam, F>::part(&before, rows))
                 };
-                cpu.run(EveryRow { cpu, table, before });
+                EveryRow { table, before }.catch_up();
             }
         });
     }
-}
 
-impl<F: Float> WithSimd for EveryRow<'_, F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+    fn catch_up(mut self) {
         for row in 0..self.before.at.len() {
-            self.before.before(simd, row, &mut self.table);
+            self.before.before(row, &mut self.table);
         }
     }
 }

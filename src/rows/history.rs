@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 use super::{
     CatchUp, Table,
@@ -105,7 +105,7 @@ impl<F: Float> History<F> {
 
     /// Takes the last `lag` steps, all with a gradient of zero.
     #[inline(always)]
-    pub(super) fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
+    fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
         if self.way == CatchUp::Replay || lag <= FEW {
             let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
             self.replay(simd, lag, lag, param, [exp_avg, exp_avg_sq]);
@@ -203,6 +203,24 @@ impl<F: Float> History<F> {
                 *param = if left_out { replayed } else { *param };
             }
         }
+    }
+}
+
+/// A row that catches up. It is called and not inlined: the loops over rows are there once for each kind of
+/// settings, and this is much code.
+pub(super) struct BehindRow<'a, F: Float> {
+    pub history: &'a History<F>,
+    /// The steps to take.
+    pub lag: usize,
+    pub row: Table<'a, Adam, F>,
+}
+
+impl<F: Float> WithSimd for BehindRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.history.catch_up(simd, self.lag, self.row);
     }
 }
 

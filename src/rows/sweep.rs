@@ -220,7 +220,7 @@ pub trait Before<R: RowRule, F: Float>: Sync {
     /// Asks for what [`before`](Self::before) needs, apart from the table.
     fn prefetch(&self, row: usize);
 
-    fn before<S: Simd>(&mut self, simd: S, row: usize, table: &mut Table<'_, R, F>);
+    fn before(&mut self, row: usize, table: &mut Table<'_, R, F>);
 }
 
 impl<R: RowRule, F: Float> Before<R, F> for () {
@@ -236,7 +236,7 @@ impl<R: RowRule, F: Float> Before<R, F> for () {
     fn prefetch(&self, _row: usize) {}
 
     #[inline(always)]
-    fn before<S: Simd>(&mut self, _simd: S, _row: usize, _table: &mut Table<'_, R, F>) {}
+    fn before(&mut self, _row: usize, _table: &mut Table<'_, R, F>) {}
 }
 
 /// A run of rows of a table, and those of them that are listed.
@@ -314,7 +314,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
                         asked += 1;
                     }
                     let row = self.listed.row(start) - self.first;
-                    self.before.before(simd, row, &mut self.table);
+                    self.before.before(row, &mut self.table);
                     if let Some((_, values)) = self.update {
                         let occurrences = self.listed.slice(start..end);
                         let mut grad = RowGrad { values, occurrences, tile: &mut tile };

@@ -1,0 +1,427 @@
+//! A tensor as strips of `f32`, whatever its arrays hold.
+
+use core::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use super::{
+    MixedStep,
+    convert::{self, STRIP},
+};
+use crate::{
+    array::{GradArray, MomentArray, ParamArray},
+    element::{BLOCK, Draw, Half},
+    kernel::TOGETHER,
+    lanes::{Lanes, Vector},
+    tensor::{MOMENTS, TensorArrays},
+    words::Words,
+};
+
+/// The random bits of the parameters; those of the moments are numbered from 0, and two moments share
+/// the same ones.
+const PARAM: u32 = u32::MAX;
+
+/// Pairs of moments that share random bits.
+const PAIRS: usize = MOMENTS.div_ceil(2);
+
+/// Elements whose random bits have one source: less than 2^32 are.
+const RUN: usize = 1 << 30;
+
+/// Memory for what is not in `f32`, on cache lines.
+#[repr(align(64))]
+pub(super) struct Scratch {
+    param: [f32; STRIP],
+    grad: [f32; STRIP],
+    random: [u32; STRIP],
+    /// A block of each moment: the scale of moments of 8 bits is known at its end.
+    moments: [[f32; BLOCK]; MOMENTS],
+    /// The random bits of a block, for each pair of moments.
+    of_pairs: [[u32; BLOCK]; PAIRS],
+    words: [u32; BLOCK],
+}
+
+impl Scratch {
+    pub(super) fn new() -> Self {
+        Self {
+            param: [0.0; STRIP],
+            grad: [0.0; STRIP],
+            random: [0; STRIP],
+            moments: [[0.0; BLOCK]; MOMENTS],
+            of_pairs: [[0; BLOCK]; PAIRS],
+            words: [0; BLOCK],
+        }
+    }
+}
+
+/// A few elements of a tensor in `f32`, whole pairs of registers: the elements and zeros. A moment that
+/// the rule does without is empty.
+pub(super) struct Strip<'s> {
+    pub param: &'s mut [f32],
+    pub grad: &'s [f32],
+    pub moments: [&'s mut [f32]; MOMENTS],
+}
+
+/// The strips of a tensor, one after the other.
+pub(super) struct Strips<'a, 's> {
+    step: &'s MixedStep,
+    tensor: TensorArrays<'a>,
+    scratch: &'s mut Scratch,
+    /// Whether a pair of moments takes random bits.
+    draws: [bool; PAIRS],
+    has_blocks: bool,
+    /// The strip that is open; none before the first one.
+    start: usize,
+    len: usize,
+    draw: Draw,
+}
+
+impl<'a, 's> Strips<'a, 's> {
+    pub(super) fn new(
+        step: &'s MixedStep,
+        tensor: TensorArrays<'a>,
+        scratch: &'s mut Scratch,
+    ) -> Self {
+        let mut draws = [false; PAIRS];
+        for (position, moment) in tensor.moments.iter().enumerate() {
+            draws[position / 2] |= !matches!(moment, MomentArray::F32(_));
+        }
+        let is_blocked = |moment: &MomentArray<'_>| matches!(moment, MomentArray::Q8(..));
+        let has_blocks = tensor.moments.iter().any(is_blocked);
+        let draw = step.random.from(tensor.first, RUN);
+        Self { step, tensor, scratch, draws, has_blocks, start: 0, len: 0, draw }
+    }
+
+    /// Writes the open strip back, and opens the next one.
+    #[inline(always)]
+    pub(super) fn next(&mut self) -> Option<Strip<'_>> {
+        self.step.cpu.run(Turn { strips: self })
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+
+    #[inline(always)]
+    fn close<S: Simd>(&mut self, simd: S) {
+        if self.len == 0 {
+            return;
+        }
+        self.close_moments(simd);
+        let range = self.range();
+        let is_whole = self.len == STRIP;
+        let Self { tensor, scratch, .. } = self;
+        let values = &scratch.param[..range.len()];
+        match &mut tensor.param {
+            ParamArray::F32(array) if !is_whole => array[range.clone()].copy_from_slice(values),
+            ParamArray::F32(_) | ParamArray::F64(_) => {}
+            ParamArray::F32AndBf16(array, copy) => {
+                if !is_whole {
+                    array[range.clone()].copy_from_slice(values);
+                }
+                convert::narrow(simd, &array[range.clone()], &mut copy[range.clone()]);
+            }
+            ParamArray::F32AndF16(array, copy) => {
+                if !is_whole {
+                    array[range.clone()].copy_from_slice(values);
+                }
+                convert::narrow(simd, &array[range.clone()], &mut copy[range.clone()]);
+            }
+            ParamArray::Halves(high, low) => {
+                convert::split(simd, values, &mut high[range.clone()], &mut low[range.clone()]);
+            }
+            ParamArray::Bf16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
+            ParamArray::Bf16Stochastic(array) => {
+                let random = &mut scratch.random;
+                draw(simd, &self.draw, PARAM, self.start % RUN, random);
+                let array = &mut array[range.clone()];
+                convert::narrow_stochastic(simd, values, random, Half::Lower, array);
+            }
+            ParamArray::F16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
+        }
+        match &mut tensor.grad {
+            GradArray::F32ToZero(grad) => grad[range].fill(0.0),
+            GradArray::Bf16ToZero(grad) => grad[range].fill(half::bf16::ZERO),
+            GradArray::F16ToZero(grad) => grad[range].fill(half::f16::ZERO),
+            GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
+            // Steps in f64 go another way.
+            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn close_moments<S: Simd>(&mut self, simd: S) {
+        let range = self.range();
+        let is_whole = self.len == STRIP;
+        let offset = range.start % BLOCK;
+        let in_block = offset..offset + range.len();
+        let Self { step, tensor, scratch, draws, .. } = self;
+        for (pair, random) in scratch.of_pairs.iter_mut().enumerate() {
+            if draws[pair]
+                && let Some(random) = random[offset..].first_chunk_mut()
+            {
+                draw(simd, &self.draw, pair as u32, self.start % RUN, random);
+            }
+        }
+        for (position, moment) in tensor.moments.iter_mut().enumerate() {
+            if moment.len() == 0 {
+                continue;
+            }
+            let values = &mut scratch.moments[position][in_block.clone()];
+            if step.flush_subnormals {
+                match moment {
+                    MomentArray::F32(array) if is_whole => flush(simd, &mut array[range.clone()]),
+                    _ => flush(simd, values),
+                }
+            }
+            let random = scratch.of_pairs[position / 2][offset..].first_chunk();
+            match (moment, random) {
+                (MomentArray::F32(array), _) if !is_whole => {
+                    array[range.clone()].copy_from_slice(values);
+                }
+                (MomentArray::Bf16(array), Some(random)) => {
+                    let array = &mut array[range.clone()];
+                    convert::narrow_stochastic(simd, values, random, half_of(position), array);
+                }
+                (MomentArray::F16(array), Some(random)) => {
+                    let (format, half) = (step.formats[position], half_of(position));
+                    let array = &mut array[range.clone()];
+                    convert::narrow_stochastic_f16(simd, format, values, random, half, array);
+                }
+                // Moments of 8 bits follow at the end of their block.
+                _ => {}
+            }
+        }
+        let ends = range.end.is_multiple_of(BLOCK) || range.end == tensor.param.len();
+        if self.has_blocks && ends {
+            self.close_block(simd, (range.end - 1) / BLOCK * BLOCK..range.end);
+        }
+    }
+
+    /// The values of a block of each moment of 8 bits, as codes and a scale.
+    #[inline(always)]
+    fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>) {
+        let Self { step, tensor, scratch, .. } = self;
+        let Scratch { moments, of_pairs, words, .. } = &mut **scratch;
+        for (position, moment) in tensor.moments.iter_mut().enumerate() {
+            let MomentArray::Q8(codes, scales) = moment else { continue };
+            let (format, values) = (step.formats[position], &mut moments[position]);
+            let largest = format.largest_of(simd, &values[..block.len()]);
+            let encoder = format.encoder(largest, half_of(position));
+            scales[block.start / BLOCK] = encoder.scale;
+            let codes = &mut codes[block.clone()];
+            let random = &of_pairs[position / 2];
+            match codes.first_chunk_mut() {
+                Some(codes) => encoder.narrow(simd, codes, values, random, words),
+                None => {
+                    let mut whole = [0; BLOCK];
+                    encoder.narrow(simd, &mut whole, values, random, words);
+                    codes.copy_from_slice(&whole[..codes.len()]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn open<S: Simd>(&mut self, simd: S) -> bool {
+        self.start += self.len;
+        self.len = (self.tensor.param.len() - self.start).min(STRIP);
+        if self.len == 0 {
+            return false;
+        }
+        if self.start.is_multiple_of(RUN) {
+            let first = self.tensor.first.wrapping_add(self.start as u64);
+            self.draw = self.step.random.from(first, RUN);
+        }
+        if self.step.prefetch {
+            self.prefetch();
+        }
+        let range = self.range();
+        let is_whole = self.len == STRIP;
+        let offset = range.start % BLOCK;
+        let Self { step, tensor, scratch, .. } = self;
+        if !is_whole {
+            scratch.param.fill(0.0);
+            scratch.grad.fill(0.0);
+            for values in &mut scratch.moments {
+                values[offset..offset + STRIP].fill(0.0);
+            }
+        }
+        let (param, grad) = (&mut scratch.param, &mut scratch.grad);
+        match &tensor.param {
+            ParamArray::F32(array)
+            | ParamArray::F32AndBf16(array, _)
+            | ParamArray::F32AndF16(array, _) => {
+                if !is_whole {
+                    param[..range.len()].copy_from_slice(&array[range.clone()]);
+                }
+            }
+            ParamArray::Halves(high, low) => {
+                convert::join(simd, &high[range.clone()], &low[range.clone()], param);
+            }
+            ParamArray::Bf16(array) | ParamArray::Bf16Stochastic(array) => {
+                convert::widen(simd, &array[range.clone()], param);
+            }
+            ParamArray::F16(array) => convert::widen(simd, &array[range.clone()], param),
+            ParamArray::F64(_) => {}
+        }
+        match &tensor.grad {
+            GradArray::F32(array) if !is_whole => {
+                grad[..range.len()].copy_from_slice(&array[range.clone()]);
+            }
+            GradArray::F32ToZero(array) if !is_whole => {
+                grad[..range.len()].copy_from_slice(&array[range.clone()]);
+            }
+            GradArray::Bf16(array) => convert::widen(simd, &array[range.clone()], grad),
+            GradArray::Bf16ToZero(array) => convert::widen(simd, &array[range.clone()], grad),
+            GradArray::F16(array) => convert::widen(simd, &array[range.clone()], grad),
+            GradArray::F16ToZero(array) => convert::widen(simd, &array[range.clone()], grad),
+            GradArray::F32(_) | GradArray::F32ToZero(_) => {}
+            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
+        }
+        for (position, moment) in tensor.moments.iter().enumerate() {
+            let values = &mut scratch.moments[position][offset..offset + STRIP];
+            match moment {
+                MomentArray::F32(array) if !is_whole && !array.is_empty() => {
+                    values[..range.len()].copy_from_slice(&array[range.clone()]);
+                }
+                MomentArray::F32(_) | MomentArray::F64(_) => {}
+                MomentArray::Bf16(array) => convert::widen(simd, &array[range.clone()], values),
+                MomentArray::F16(array) => convert::widen(simd, &array[range.clone()], values),
+                MomentArray::Q8(codes, scales) => {
+                    let (format, scale) = (step.formats[position], scales[range.start / BLOCK]);
+                    convert::decode(simd, format, &codes[range.clone()], scale, values);
+                }
+            }
+        }
+        true
+    }
+
+    /// The strip that is open.
+    #[inline(always)]
+    fn strip(&mut self, pair: usize) -> Strip<'_> {
+        let range = self.range();
+        let is_whole = self.len == STRIP;
+        let len = self.len.next_multiple_of(pair);
+        let offset = range.start % BLOCK;
+        let Self { tensor, scratch, .. } = self;
+        let mut moments: [&mut [f32]; MOMENTS] = Default::default();
+        for ((slot, array), values) in
+            moments.iter_mut().zip(&mut tensor.moments).zip(&mut scratch.moments)
+        {
+            *slot = match array {
+                MomentArray::F32([]) => continue,
+                MomentArray::F32(array) if is_whole => &mut array[range.clone()],
+                _ => &mut values[offset..offset + len],
+            };
+        }
+        Strip {
+            param: match &mut tensor.param {
+                ParamArray::F32(array)
+                | ParamArray::F32AndBf16(array, _)
+                | ParamArray::F32AndF16(array, _)
+                    if is_whole =>
+                {
+                    &mut array[range.clone()]
+                }
+                _ => &mut scratch.param[..len],
+            },
+            grad: match &tensor.grad {
+                GradArray::F32(array) if is_whole => &array[range],
+                GradArray::F32ToZero(array) if is_whole => &array[range],
+                _ => &scratch.grad[..len],
+            },
+            moments,
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self) {
+        let (tensor, start) = (&self.tensor, self.start);
+        match &tensor.param {
+            ParamArray::F32(array) => convert::prefetch_strip(array, start),
+            ParamArray::F32AndBf16(array, copy) => {
+                convert::prefetch_strip(array, start);
+                convert::prefetch_strip(copy, start);
+            }
+            ParamArray::F32AndF16(array, copy) => {
+                convert::prefetch_strip(array, start);
+                convert::prefetch_strip(copy, start);
+            }
+            ParamArray::Halves(high, low) => {
+                convert::prefetch_strip(high, start);
+                convert::prefetch_strip(low, start);
+            }
+            ParamArray::Bf16(array) | ParamArray::Bf16Stochastic(array) => {
+                convert::prefetch_strip(array, start);
+            }
+            ParamArray::F16(array) => convert::prefetch_strip(array, start),
+            ParamArray::F64(_) => {}
+        }
+        match &tensor.grad {
+            GradArray::F32(array) => convert::prefetch_strip(array, start),
+            GradArray::F32ToZero(array) => convert::prefetch_strip(array, start),
+            GradArray::Bf16(array) => convert::prefetch_strip(array, start),
+            GradArray::Bf16ToZero(array) => convert::prefetch_strip(array, start),
+            GradArray::F16(array) => convert::prefetch_strip(array, start),
+            GradArray::F16ToZero(array) => convert::prefetch_strip(array, start),
+            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
+        }
+        for moment in &tensor.moments {
+            match moment {
+                MomentArray::F32(array) => convert::prefetch_strip(array, start),
+                MomentArray::Bf16(array) => convert::prefetch_strip(array, start),
+                MomentArray::F16(array) => convert::prefetch_strip(array, start),
+                MomentArray::Q8(codes, _) => convert::prefetch_strip(codes, start),
+                MomentArray::F64(_) => {}
+            }
+        }
+    }
+}
+
+/// What is done between the rule's strips, in one call.
+struct Turn<'t, 'a, 's> {
+    strips: &'t mut Strips<'a, 's>,
+}
+
+impl<'t> WithSimd for Turn<'t, '_, '_> {
+    type Output = Option<Strip<'t>>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Option<Strip<'t>> {
+        self.strips.close(simd);
+        match self.strips.open(simd) {
+            true => Some(self.strips.strip(TOGETHER * Words::<S>::LANES)),
+            false => None,
+        }
+    }
+}
+
+/// The random bits of a strip, whose first element has a place in the run of `draw`.
+#[inline(always)]
+fn draw<S: Simd>(simd: S, draw: &Draw, stream: u32, place: usize, random: &mut [u32; STRIP]) {
+    // What is the same for all registers is computed once for these.
+    const SOME: usize = 4;
+    let mut start = 0;
+    while start < STRIP {
+        for words in draw.bits::<S, SOME>(simd, stream, place + start) {
+            words.store(&mut random[start..start + Words::<S>::LANES]);
+            start += Words::<S>::LANES;
+        }
+    }
+}
+
+/// Makes subnormal numbers zero, and -0 with them.
+#[inline(always)]
+fn flush<S: Simd>(simd: S, values: &mut [f32]) {
+    let (smallest, zero) = (Vector::splat(simd, f32::MIN_POSITIVE), Vector::splat(simd, 0.0));
+    for values in values.chunks_mut(Words::<S>::LANES) {
+        let value = Vector::read(simd, values);
+        Vector::select(value.abs().less_than(smallest), zero, value).write(values);
+    }
+}
+
+/// Which half of the random bits of its pair a moment has.
+#[inline(always)]
+fn half_of(position: usize) -> Half {
+    if position.is_multiple_of(2) { Half::Lower } else { Half::Upper }
+}
