@@ -11,26 +11,28 @@ use crate::{
 };
 
 /// The elements of a strip: a whole number of pairs of registers, and a part of a block of 8-bit moments.
-pub(super) const STRIP: usize = 128;
+pub(super) const STRIP: usize = 256;
 
-/// Each register of some elements: the number of the first one, and of the one behind the last.
+/// Runs for the range of each register: those of a whole strip where the slices have one, which frees the
+/// loop of checks; otherwise of `len` elements, the last ones fewer than a register.
 macro_rules! registers {
-    ($len:expr, |$start:ident, $end:ident| $body:expr) => {
-        let len = $len;
-        // Of a length that is known, each register is whole: no checks in the loop.
-        if len == STRIP {
-            let mut $start = 0;
-            while $start < STRIP {
-                let $end = $start + Words::<S>::LANES;
+    ($len:expr, [$($from:ident),*], [$($to:ident),*], |$range:ident| $body:expr) => {
+        let (lanes, len) = (Words::<S>::LANES, $len);
+        if let ($(Some($from),)* $(Some($to),)*) =
+            ($($from.first_chunk::<STRIP>(),)* $($to.first_chunk_mut::<STRIP>(),)*)
+        {
+            let mut start = 0;
+            while start < STRIP {
+                let $range = start..start + lanes;
                 $body;
-                $start = $end;
+                start += lanes;
             }
         } else {
-            let mut $start = 0;
-            while $start < len {
-                let $end = ($start + Words::<S>::LANES).min(len);
+            let mut start = 0;
+            while start < len {
+                let $range = start..(start + lanes).min(len);
                 $body;
-                $start = $end;
+                start += lanes;
             }
         }
     };
@@ -39,43 +41,43 @@ macro_rules! registers {
 /// Numbers as `f32`.
 #[inline(always)]
 pub(super) fn widen<S: Simd, T: Narrow>(simd: S, from: &[T], to: &mut [f32]) {
-    registers!(from.len(), |start, end| T::widen(simd, &from[start..end])
-        .write(&mut to[start..end]));
+    registers!(from.len(), [from], [to], |range| {
+        T::widen(simd, &from[range.clone()]).write(&mut to[range]);
+    });
 }
 
 /// The inverse of [`widen`], rounded to nearest.
 #[inline(always)]
 pub(super) fn narrow<S: Simd, T: Narrow>(simd: S, from: &[f32], to: &mut [T]) {
-    registers!(to.len(), |start, end| T::narrow(
-        &mut to[start..end],
-        Vector::read(simd, &from[start..end])
-    ));
+    registers!(to.len(), [from], [to], |range| {
+        T::narrow(&mut to[range.clone()], Vector::read(simd, &from[range]));
+    });
 }
 
 /// Two halves of numbers as `f32`.
 #[inline(always)]
 pub(super) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16], to: &mut [f32]) {
-    registers!(high.len(), |start, end| element::join(simd, &high[start..end], &low[start..end])
-        .write(&mut to[start..end]));
+    registers!(high.len(), [high, low], [to], |range| {
+        element::join(simd, &high[range.clone()], &low[range.clone()]).write(&mut to[range]);
+    });
 }
 
 /// The inverse of [`join`].
 #[inline(always)]
 pub(super) fn split<S: Simd>(simd: S, from: &[f32], high: &mut [bf16], low: &mut [u16]) {
-    registers!(high.len(), |start, end| element::split(
-        &mut high[start..end],
-        &mut low[start..end],
-        Vector::read(simd, &from[start..end])
-    ));
+    registers!(high.len(), [from], [high, low], |range| {
+        let values = Vector::read(simd, &from[range.clone()]);
+        element::split(&mut high[range.clone()], &mut low[range], values);
+    });
 }
 
 /// Codes of a block as `f32`.
 #[inline(always)]
 pub(super) fn decode<S: Simd>(simd: S, format: Q8, codes: &[u8], scale: f32, to: &mut [f32]) {
     let scale = Vector::splat(simd, scale);
-    registers!(codes.len(), |start, end| format
-        .widen(simd, &codes[start..end], scale)
-        .write(&mut to[start..end]));
+    registers!(codes.len(), [codes], [to], |range| {
+        format.widen(simd, &codes[range.clone()], scale).write(&mut to[range]);
+    });
 }
 
 /// Rounds up or down at random, by 16 bits of `random` for each number.
@@ -87,9 +89,10 @@ pub(super) fn narrow_stochastic<S: Simd>(
     half: Half,
     to: &mut [bf16],
 ) {
-    registers!(to.len(), |start, end| {
-        let share = half.share(Words::load(simd, &random[start..start + Words::<S>::LANES]), 16);
-        element::narrow_bf16(&mut to[start..end], Vector::read(simd, &from[start..end]), share);
+    registers!(to.len(), [from], [to], |range| {
+        let words = Words::load(simd, &random[range.start..]);
+        let values = Vector::read(simd, &from[range.clone()]);
+        element::narrow_bf16(&mut to[range], values, half.share(words, 16));
     });
 }
 
@@ -103,11 +106,11 @@ pub(super) fn narrow_stochastic_f16<S: Simd>(
     half: Half,
     to: &mut [f16],
 ) {
-    registers!(to.len(), |start, end| {
-        let words = Words::load(simd, &random[start..start + Words::<S>::LANES]);
+    registers!(to.len(), [from], [to], |range| {
+        let words = Words::load(simd, &random[range.start..]);
+        let values = Vector::read(simd, &from[range.clone()]);
         let share = half.share(words, element::F16_RANDOM_BITS);
-        let values = Vector::read(simd, &from[start..end]);
-        element::narrow_f16(format, &mut to[start..end], values, share);
+        element::narrow_f16(format, &mut to[range], values, share);
     });
 }
 

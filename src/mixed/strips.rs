@@ -27,6 +27,9 @@ const PAIRS: usize = MOMENTS.div_ceil(2);
 /// Elements whose random bits have one source: less than 2^32 are.
 const RUN: usize = 1 << 30;
 
+/// Room for a block, and for a strip from any place in it.
+const ROOM: usize = BLOCK + STRIP;
+
 /// Memory for what is not in `f32`, on cache lines.
 #[repr(align(64))]
 pub(super) struct Scratch {
@@ -34,9 +37,9 @@ pub(super) struct Scratch {
     grad: [f32; STRIP],
     random: [u32; STRIP],
     /// A block of each moment: the scale of moments of 8 bits is known at its end.
-    moments: [[f32; BLOCK]; MOMENTS],
+    moments: [[f32; ROOM]; MOMENTS],
     /// The random bits of a block, for each pair of moments.
-    of_pairs: [[u32; BLOCK]; PAIRS],
+    of_pairs: [[u32; ROOM]; PAIRS],
     words: [u32; BLOCK],
 }
 
@@ -46,15 +49,15 @@ impl Scratch {
             param: [0.0; STRIP],
             grad: [0.0; STRIP],
             random: [0; STRIP],
-            moments: [[0.0; BLOCK]; MOMENTS],
-            of_pairs: [[0; BLOCK]; PAIRS],
+            moments: [[0.0; ROOM]; MOMENTS],
+            of_pairs: [[0; ROOM]; PAIRS],
             words: [0; BLOCK],
         }
     }
 }
 
-/// A few elements of a tensor in `f32`, whole pairs of registers: the elements and zeros. A moment that
-/// the rule does without is empty.
+/// Elements of a tensor in `f32`, whole pairs of registers: the elements and zeros. A moment that the rule
+/// does without is empty.
 pub(super) struct Strip<'s> {
     pub param: &'s mut [f32],
     pub grad: &'s [f32],
@@ -69,9 +72,15 @@ pub(super) struct Strips<'a, 's> {
     /// Whether a pair of moments takes random bits.
     draws: [bool; PAIRS],
     has_blocks: bool,
+    /// Whether all moments are in `f32`, and stay as the rule leaves them.
+    plain_moments: bool,
+    /// The most elements of a strip: all, where there is nothing to do between strips.
+    most: usize,
     /// The strip that is open; none before the first one.
     start: usize,
     len: usize,
+    /// Whether arrays in `f32` are stepped in place: the strip is of whole pairs of registers.
+    in_place: bool,
     draw: Draw,
 }
 
@@ -87,13 +96,44 @@ impl<'a, 's> Strips<'a, 's> {
         }
         let is_blocked = |moment: &MomentArray<'_>| matches!(moment, MomentArray::Q8(..));
         let has_blocks = tensor.moments.iter().any(is_blocked);
+        let plain_moments = draws == [false; PAIRS] && !step.flush_subnormals;
+        let is_plain =
+            matches!((&tensor.param, &tensor.grad), (ParamArray::F32(_), GradArray::F32(_)));
+        let most = match is_plain && plain_moments && !step.prefetch {
+            true => usize::MAX,
+            false => STRIP,
+        };
         let draw = step.random.from(tensor.first, RUN);
-        Self { step, tensor, scratch, draws, has_blocks, start: 0, len: 0, draw }
+        let (start, len, in_place) = (0, 0, true);
+        Self {
+            step,
+            tensor,
+            scratch,
+            draws,
+            has_blocks,
+            plain_moments,
+            most,
+            start,
+            len,
+            in_place,
+            draw,
+        }
     }
 
     /// Writes the open strip back, and opens the next one.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Strip<'_>> {
+    pub(super) fn next<S: Simd>(&mut self) -> Option<Strip<'_>> {
+        // Not in `turn`: six slices that are written one by one and read as a whole stall the CPU.
+        self.turn().then(
+            #[inline(always)]
+            || self.strip(TOGETHER * Words::<S>::LANES),
+        )
+    }
+
+    /// What is done between strips; whether there is another one. Inlined, it would be there for each rule
+    /// and each kind of its settings.
+    #[inline(never)]
+    fn turn(&mut self) -> bool {
         self.step.cpu.run(Turn { strips: self })
     }
 
@@ -107,21 +147,20 @@ impl<'a, 's> Strips<'a, 's> {
             return;
         }
         self.close_moments(simd);
-        let range = self.range();
-        let is_whole = self.len == STRIP;
+        let (range, in_place) = (self.range(), self.in_place);
         let Self { tensor, scratch, .. } = self;
-        let values = &scratch.param[..range.len()];
+        let values = &scratch.param[..range.len().min(STRIP)];
         match &mut tensor.param {
-            ParamArray::F32(array) if !is_whole => array[range.clone()].copy_from_slice(values),
+            ParamArray::F32(array) if !in_place => array[range.clone()].copy_from_slice(values),
             ParamArray::F32(_) | ParamArray::F64(_) => {}
             ParamArray::F32AndBf16(array, copy) => {
-                if !is_whole {
+                if !in_place {
                     array[range.clone()].copy_from_slice(values);
                 }
                 convert::narrow(simd, &array[range.clone()], &mut copy[range.clone()]);
             }
             ParamArray::F32AndF16(array, copy) => {
-                if !is_whole {
+                if !in_place {
                     array[range.clone()].copy_from_slice(values);
                 }
                 convert::narrow(simd, &array[range.clone()], &mut copy[range.clone()]);
@@ -150,8 +189,10 @@ impl<'a, 's> Strips<'a, 's> {
 
     #[inline(always)]
     fn close_moments<S: Simd>(&mut self, simd: S) {
-        let range = self.range();
-        let is_whole = self.len == STRIP;
+        if self.plain_moments && self.in_place {
+            return;
+        }
+        let (range, in_place) = (self.range(), self.in_place);
         let offset = range.start % BLOCK;
         let in_block = offset..offset + range.len();
         let Self { step, tensor, scratch, draws, .. } = self;
@@ -169,13 +210,13 @@ impl<'a, 's> Strips<'a, 's> {
             let values = &mut scratch.moments[position][in_block.clone()];
             if step.flush_subnormals {
                 match moment {
-                    MomentArray::F32(array) if is_whole => flush(simd, &mut array[range.clone()]),
+                    MomentArray::F32(array) if in_place => flush(simd, &mut array[range.clone()]),
                     _ => flush(simd, values),
                 }
             }
             let random = scratch.of_pairs[position / 2][offset..].first_chunk();
             match (moment, random) {
-                (MomentArray::F32(array), _) if !is_whole => {
+                (MomentArray::F32(array), _) if !in_place => {
                     array[range.clone()].copy_from_slice(values);
                 }
                 (MomentArray::Bf16(array), Some(random)) => {
@@ -204,12 +245,13 @@ impl<'a, 's> Strips<'a, 's> {
         let Scratch { moments, of_pairs, words, .. } = &mut **scratch;
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
             let MomentArray::Q8(codes, scales) = moment else { continue };
-            let (format, values) = (step.formats[position], &mut moments[position]);
+            let Some(values) = moments[position].first_chunk_mut() else { continue };
+            let Some(random) = of_pairs[position / 2].first_chunk() else { continue };
+            let format = step.formats[position];
             let largest = format.largest_of(simd, &values[..block.len()]);
             let encoder = format.encoder(largest, half_of(position));
             scales[block.start / BLOCK] = encoder.scale;
             let codes = &mut codes[block.clone()];
-            let random = &of_pairs[position / 2];
             match codes.first_chunk_mut() {
                 Some(codes) => encoder.narrow(simd, codes, values, random, words),
                 None => {
@@ -223,8 +265,14 @@ impl<'a, 's> Strips<'a, 's> {
 
     #[inline(always)]
     fn open<S: Simd>(&mut self, simd: S) -> bool {
+        let pair = TOGETHER * Words::<S>::LANES;
         self.start += self.len;
-        self.len = (self.tensor.param.len() - self.start).min(STRIP);
+        let left = self.tensor.param.len() - self.start;
+        self.len = match left < pair {
+            true => left,
+            false => (left / pair * pair).min(self.most),
+        };
+        self.in_place = left >= pair;
         if self.len == 0 {
             return false;
         }
@@ -235,11 +283,13 @@ impl<'a, 's> Strips<'a, 's> {
         if self.step.prefetch {
             self.prefetch();
         }
-        let range = self.range();
-        let is_whole = self.len == STRIP;
+        if self.most > STRIP && self.in_place {
+            return true;
+        }
+        let (range, in_place) = (self.range(), self.in_place);
         let offset = range.start % BLOCK;
         let Self { step, tensor, scratch, .. } = self;
-        if !is_whole {
+        if !in_place {
             scratch.param.fill(0.0);
             scratch.grad.fill(0.0);
             for values in &mut scratch.moments {
@@ -251,7 +301,7 @@ impl<'a, 's> Strips<'a, 's> {
             ParamArray::F32(array)
             | ParamArray::F32AndBf16(array, _)
             | ParamArray::F32AndF16(array, _) => {
-                if !is_whole {
+                if !in_place {
                     param[..range.len()].copy_from_slice(&array[range.clone()]);
                 }
             }
@@ -265,10 +315,10 @@ impl<'a, 's> Strips<'a, 's> {
             ParamArray::F64(_) => {}
         }
         match &tensor.grad {
-            GradArray::F32(array) if !is_whole => {
+            GradArray::F32(array) if !in_place => {
                 grad[..range.len()].copy_from_slice(&array[range.clone()]);
             }
-            GradArray::F32ToZero(array) if !is_whole => {
+            GradArray::F32ToZero(array) if !in_place => {
                 grad[..range.len()].copy_from_slice(&array[range.clone()]);
             }
             GradArray::Bf16(array) => convert::widen(simd, &array[range.clone()], grad),
@@ -278,10 +328,13 @@ impl<'a, 's> Strips<'a, 's> {
             GradArray::F32(_) | GradArray::F32ToZero(_) => {}
             GradArray::F64(_) | GradArray::F64ToZero(_) => {}
         }
+        if self.plain_moments && in_place {
+            return true;
+        }
         for (position, moment) in tensor.moments.iter().enumerate() {
             let values = &mut scratch.moments[position][offset..offset + STRIP];
             match moment {
-                MomentArray::F32(array) if !is_whole && !array.is_empty() => {
+                MomentArray::F32(array) if !in_place && !array.is_empty() => {
                     values[..range.len()].copy_from_slice(&array[range.clone()]);
                 }
                 MomentArray::F32(_) | MomentArray::F64(_) => {}
@@ -299,9 +352,8 @@ impl<'a, 's> Strips<'a, 's> {
     /// The strip that is open.
     #[inline(always)]
     fn strip(&mut self, pair: usize) -> Strip<'_> {
-        let range = self.range();
-        let is_whole = self.len == STRIP;
-        let len = self.len.next_multiple_of(pair);
+        let (range, in_place) = (self.range(), self.in_place);
+        let len = if in_place { self.len } else { pair };
         let offset = range.start % BLOCK;
         let Self { tensor, scratch, .. } = self;
         let mut moments: [&mut [f32]; MOMENTS] = Default::default();
@@ -310,7 +362,7 @@ impl<'a, 's> Strips<'a, 's> {
         {
             *slot = match array {
                 MomentArray::F32([]) => continue,
-                MomentArray::F32(array) if is_whole => &mut array[range.clone()],
+                MomentArray::F32(array) if in_place => &mut array[range.clone()],
                 _ => &mut values[offset..offset + len],
             };
         }
@@ -319,15 +371,15 @@ impl<'a, 's> Strips<'a, 's> {
                 ParamArray::F32(array)
                 | ParamArray::F32AndBf16(array, _)
                 | ParamArray::F32AndF16(array, _)
-                    if is_whole =>
+                    if in_place =>
                 {
                     &mut array[range.clone()]
                 }
                 _ => &mut scratch.param[..len],
             },
             grad: match &tensor.grad {
-                GradArray::F32(array) if is_whole => &array[range],
-                GradArray::F32ToZero(array) if is_whole => &array[range],
+                GradArray::F32(array) if in_place => &array[range],
+                GradArray::F32ToZero(array) if in_place => &array[range],
                 _ => &scratch.grad[..len],
             },
             moments,
@@ -383,16 +435,13 @@ struct Turn<'t, 'a, 's> {
     strips: &'t mut Strips<'a, 's>,
 }
 
-impl<'t> WithSimd for Turn<'t, '_, '_> {
-    type Output = Option<Strip<'t>>;
+impl WithSimd for Turn<'_, '_, '_> {
+    type Output = bool;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Option<Strip<'t>> {
+    fn with_simd<S: Simd>(self, simd: S) -> bool {
         self.strips.close(simd);
-        match self.strips.open(simd) {
-            true => Some(self.strips.strip(TOGETHER * Words::<S>::LANES)),
-            false => None,
-        }
+        self.strips.open(simd)
     }
 }
 

@@ -40,7 +40,7 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut strips = Strips::new(step, part.arrays(), &mut scratch);
-                    while let Some(Strip { param, grad, moments }) = strips.next() {
+                    while let Some(Strip { param, grad, moments }) = strips.next::<S>() {
                         let [a, b, c, d] = moments;
                         sweep_pairs::<S, R, f32, false>(
                             simd,

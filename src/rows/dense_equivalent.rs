@@ -415,8 +415,8 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
     fn before(&mut self, row: usize, table: &mut Table<'_, Adam, F>) {
         let lag = self.lag(row);
         if lag > 0 {
-            let behind = table.rows_mut(&Adam::default(), row..row + 1);
-            self.cpu.run(BehindRow { history: self.history, lag, row: behind });
+            let row = table.rows_mut(&Adam::default(), row..row + 1);
+            BehindRow { history: self.history, lag, row }.run(self.cpu);
         }
         self.at[row] = self.then;
     }

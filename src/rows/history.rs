@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     Adam, Count, Error, Float, Lanes, Rule,
+    isa::Cpu,
     kernel::sweep,
     lanes::{TILE, Vector},
     rule::AdamConstants,
@@ -206,13 +207,20 @@ impl<F: Float> History<F> {
     }
 }
 
-/// A row that catches up. It is called and not inlined: the loops over rows are there once for each kind of
-/// settings, and this is much code.
+/// A row that catches up.
 pub(super) struct BehindRow<'a, F: Float> {
     pub history: &'a History<F>,
     /// The steps to take.
     pub lag: usize,
     pub row: Table<'a, Adam, F>,
+}
+
+impl<F: Float> BehindRow<'_, F> {
+    /// Not inlined: it is much code, and the loops over rows are there once for each kind of settings.
+    #[inline(never)]
+    pub(super) fn run(self, cpu: Cpu) {
+        cpu.run(self);
+    }
 }
 
 impl<F: Float> WithSimd for BehindRow<'_, F> {
