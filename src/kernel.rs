@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use crate::{
     Arity, Error, Float, MOMENTS, Many, RowRule, Rule, Tensor,
     isa::Cpu,
-    lanes::{Lanes, Register, Vector, Wide},
+    lanes::{Register, Vector, Wide},
     mixed,
     optimizer::{Constants, of_rule},
     prefetch,
@@ -44,9 +44,8 @@ pub struct Pass {
     pub grad_factor: f64,
     pub flush_subnormals: bool,
     pub seed: u64,
-    /// Whether to ask for memory ahead, in steps whose arrays are all of one type, and in others.
-    pub prefetch_plain: bool,
-    pub prefetch_mixed: bool,
+    /// Whether the arrays are so large that asking for memory ahead can pay.
+    pub prefetch: bool,
 }
 
 impl Pass {
@@ -131,7 +130,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    if pass.prefetch_plain {
+                    if pass.prefetch && asks_ahead::<S>() {
                         sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {
                         sweep_with::<S, R, F, false>(simd, rule, &k, factor, slices.reborrow());
@@ -160,40 +159,16 @@ fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
     }
 }
 
-/// A parameter, its gradient and its moments, a register of each.
-pub(crate) type Values<R, L> = (L, L, Many<<R as Rule>::Moments, L>);
-
-/// The arrays of a tensor, as registers of what is computed in, whatever they hold.
-pub(crate) trait Arrays<R: Rule, L: Lanes> {
-    /// Asks for the memory of a register ahead.
-    fn prefetch(&self, register: usize);
-
-    /// A register of each array; `None` behind the last one.
-    fn load(&self, register: usize) -> Option<Values<R, L>>;
-
-    fn store(&mut self, register: usize, param: L, moments: Many<R::Moments, L>);
-}
-
-/// The one loop. `PREFETCH` says whether to ask for memory ahead.
+/// Whether to ask for memory ahead on this instruction set, where arrays are beyond the second cache. CPUs with
+/// 256-bit registers gain a fifth by it (Zen 3, 16 Mi elements), and lose a tenth where arrays are in cache; those with
+/// 512 bits ask well enough by themselves, and lose a tenth (Zen 4).
 #[inline(always)]
-pub(crate) fn sweep_arrays<R: Rule, L: Lanes, A: Arrays<R, L>, const PREFETCH: bool>(
-    rule: R,
-    k: &Many<R::Constants, L>,
-    arrays: &mut A,
-) {
-    let mut register = 0;
-    loop {
-        if PREFETCH {
-            arrays.prefetch(register);
-        }
-        // Every load stands before the first store: mixed, they stall each other where the arrays
-        // share page offsets.
-        let Some((param, grad, moments)) = arrays.load(register) else { break };
-        let (param, moments) = rule.update(k, param, grad, moments);
-        arrays.store(register, param, moments);
-        register += 1;
-    }
+pub(crate) fn asks_ahead<S: Simd>() -> bool {
+    S::U32_LANES == 8
 }
+
+/// A parameter, its gradient and its moments, a register of each.
+type Values<R, L> = (L, L, Many<<R as Rule>::Moments, L>);
 
 /// A step over a few elements in cache, of gradients as they are.
 #[inline(always)]
@@ -325,7 +300,18 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         moments: [of_rule(0, a), of_rule(1, b), of_rule(2, c), of_rule(3, d)],
         factor,
     };
-    sweep_arrays::<R, _, _, PREFETCH>(rule, k, &mut pairs);
+    let mut pair = 0;
+    loop {
+        if PREFETCH {
+            pairs.prefetch(pair);
+        }
+        // Every load stands before the first store: mixed, they stall each other where the arrays
+        // share page offsets.
+        let Some((param, grad, moments)) = pairs.load(pair) else { break };
+        let (param, moments) = rule.update(k, param, grad, moments);
+        pairs.store(pair, param, moments);
+        pair += 1;
+    }
 }
 
 /// The first few pairs.
@@ -351,15 +337,8 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
         let [first, second] = registers;
         Wide([Vector::new(self.simd, first), Vector::new(self.simd, second)])
     }
-}
 
-#[inline(always)]
-fn registers<S: Simd, F: Float>(vectors: Wide<Vector<S, F>, TOGETHER>) -> [F::Of<S>; TOGETHER] {
-    let Wide([first, second]) = vectors;
-    [first.register(), second.register()]
-}
-
-impl<S: Simd, R: Rule, F: Float> Arrays<R, Wide<Vector<S, F>, TOGETHER>> for Pairs<'_, S, R, F> {
+    /// Asks for the memory of a pair ahead.
     #[inline(always)]
     fn prefetch(&self, pair: usize) {
         prefetch::prefetch_item(self.param, pair);
@@ -374,6 +353,7 @@ impl<S: Simd, R: Rule, F: Float> Arrays<R, Wide<Vector<S, F>, TOGETHER>> for Pai
         );
     }
 
+    /// A pair of each array; `None` behind the last one.
     #[inline(always)]
     fn load(&self, pair: usize) -> Option<Values<R, Wide<Vector<S, F>, TOGETHER>>> {
         let mut grad = self.vectors(*self.grad.get(pair)?);
@@ -413,4 +393,10 @@ impl<S: Simd, R: Rule, F: Float> Arrays<R, Wide<Vector<S, F>, TOGETHER>> for Pai
             },
         );
     }
+}
+
+#[inline(always)]
+fn registers<S: Simd, F: Float>(vectors: Wide<Vector<S, F>, TOGETHER>) -> [F::Of<S>; TOGETHER] {
+    let Wide([first, second]) = vectors;
+    [first.register(), second.register()]
 }

@@ -3,8 +3,7 @@
 //!
 //! A tensor is taken in strips. Arrays in `f32` are stepped in place; others are widened into a strip in
 //! the first cache, stepped there, and narrowed back. The conversions know nothing of the rule, so they are
-//! compiled once for an instruction set and not for each of the rules. A strip is so short that the CPU
-//! converts one while it still divides for the one before.
+//! compiled once for an instruction set and not for each of the rules.
 
 mod convert;
 mod strips;
@@ -24,7 +23,6 @@ struct MixedStep {
     cpu: Cpu,
     grad_factor: f32,
     flush_subnormals: bool,
-    /// Whether to ask for memory ahead.
     prefetch: bool,
     random: Random,
     /// The 8-bit formats of the moments.
@@ -47,7 +45,7 @@ pub(crate) fn run<R: Rule>(
         cpu,
         grad_factor: pass.grad_factor as f32,
         flush_subnormals: pass.flush_subnormals,
-        prefetch: pass.prefetch_mixed,
+        prefetch: pass.prefetch,
         random: Random::new(pass.seed, t),
         formats: core::array::from_fn(|moment| match moment < count {
             true => Q8::of(&rule, moment),

@@ -191,9 +191,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         grad_factor: factor,
         flush_subnormals: options.flush_subnormals,
         seed: options.seed,
-        prefetch_plain: sizes.bytes > SECOND_CACHE,
-        // With fewer bytes an element, the CPU computes for longer than it waits.
-        prefetch_mixed: sizes.bytes > LAST_CACHE && sizes.bytes > 8 * sizes.len,
+        prefetch: sizes.bytes > SECOND_CACHE,
     };
     let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
     let all = &*groups;
@@ -216,8 +214,6 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
 
 /// What most CPUs have room for close to a core, in bytes: from beyond, the kernel asks ahead.
 const SECOND_CACHE: usize = 1 << 20;
-/// What many CPUs have room for in all caches, in bytes.
-const LAST_CACHE: usize = 32 << 20;
 
 /// What all tensors of a call come to.
 #[derive(Default)]

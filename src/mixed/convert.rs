@@ -4,14 +4,14 @@ use half::{bf16, f16};
 use pulp::Simd;
 
 use crate::{
-    element::{self, Half, Narrow, Q8},
+    element::{self, BLOCK, Half, Narrow, Q8},
     lanes::Vector,
-    prefetch::{AHEAD, CACHE_LINE, prefetch},
     words::Words,
 };
 
-/// The elements of a strip: a whole number of pairs of registers, and a part of a block of 8-bit moments.
-pub(super) const STRIP: usize = 256;
+/// The most elements of a strip that is converted: a block of 8-bit moments. Shorter ones were slower, by what
+/// it takes to begin and end one, and longer ones not faster.
+pub(super) const STRIP: usize = BLOCK;
 
 /// Runs for the range of each register: those of a whole strip where the slices have one, which frees the
 /// loop of checks; otherwise of `len` elements, the last ones fewer than a register.
@@ -85,11 +85,11 @@ pub(super) fn decode<S: Simd>(simd: S, format: Q8, codes: &[u8], scale: f32, to:
 pub(super) fn narrow_stochastic<S: Simd>(
     simd: S,
     from: &[f32],
-    random: &[u32; STRIP],
+    random: &[u32],
     half: Half,
     to: &mut [bf16],
 ) {
-    registers!(to.len(), [from], [to], |range| {
+    registers!(to.len(), [from, random], [to], |range| {
         let words = Words::load(simd, &random[range.start..]);
         let values = Vector::read(simd, &from[range.clone()]);
         element::narrow_bf16(&mut to[range], values, half.share(words, 16));
@@ -102,24 +102,14 @@ pub(super) fn narrow_stochastic_f16<S: Simd>(
     simd: S,
     format: Q8,
     from: &[f32],
-    random: &[u32; STRIP],
+    random: &[u32],
     half: Half,
     to: &mut [f16],
 ) {
-    registers!(to.len(), [from], [to], |range| {
+    registers!(to.len(), [from, random], [to], |range| {
         let words = Words::load(simd, &random[range.start..]);
         let values = Vector::read(simd, &from[range.clone()]);
         let share = half.share(words, element::F16_RANDOM_BITS);
         element::narrow_f16(format, &mut to[range], values, share);
     });
-}
-
-/// Asks for the memory of a strip ahead of its use.
-#[inline(always)]
-pub(super) fn prefetch_strip<T>(array: &[T], start: usize) {
-    let mut ahead = 0;
-    while ahead < STRIP {
-        prefetch(array, start, AHEAD / size_of::<T>() + ahead);
-        ahead += CACHE_LINE / size_of::<T>();
-    }
 }

@@ -27,9 +27,6 @@ const PAIRS: usize = MOMENTS.div_ceil(2);
 /// Elements whose random bits have one source: less than 2^32 are.
 const RUN: usize = 1 << 30;
 
-/// Room for a block, and for a strip from any place in it.
-const ROOM: usize = BLOCK + STRIP;
-
 /// Memory for what is not in `f32`, on cache lines.
 #[repr(align(64))]
 pub(super) struct Scratch {
@@ -37,9 +34,9 @@ pub(super) struct Scratch {
     grad: [f32; STRIP],
     random: [u32; STRIP],
     /// A block of each moment: the scale of moments of 8 bits is known at its end.
-    moments: [[f32; ROOM]; MOMENTS],
+    moments: [[f32; BLOCK]; MOMENTS],
     /// The random bits of a block, for each pair of moments.
-    of_pairs: [[u32; ROOM]; PAIRS],
+    of_pairs: [[u32; BLOCK]; PAIRS],
     words: [u32; BLOCK],
 }
 
@@ -49,8 +46,8 @@ impl Scratch {
             param: [0.0; STRIP],
             grad: [0.0; STRIP],
             random: [0; STRIP],
-            moments: [[0.0; ROOM]; MOMENTS],
-            of_pairs: [[0; ROOM]; PAIRS],
+            moments: [[0.0; BLOCK]; MOMENTS],
+            of_pairs: [[0; BLOCK]; PAIRS],
             words: [0; BLOCK],
         }
     }
@@ -99,7 +96,7 @@ impl<'a, 's> Strips<'a, 's> {
         let plain_moments = draws == [false; PAIRS] && !step.flush_subnormals;
         let is_plain =
             matches!((&tensor.param, &tensor.grad), (ParamArray::F32(_), GradArray::F32(_)));
-        let most = match is_plain && plain_moments && !step.prefetch {
+        let most = match is_plain && plain_moments {
             true => usize::MAX,
             false => STRIP,
         };
@@ -171,7 +168,7 @@ impl<'a, 's> Strips<'a, 's> {
             ParamArray::Bf16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
             ParamArray::Bf16Stochastic(array) => {
                 let random = &mut scratch.random;
-                draw(simd, &self.draw, PARAM, self.start % RUN, random);
+                draw(simd, &self.draw, PARAM, range.start % RUN, range.len(), random);
                 let array = &mut array[range.clone()];
                 convert::narrow_stochastic(simd, values, random, Half::Lower, array);
             }
@@ -197,10 +194,9 @@ impl<'a, 's> Strips<'a, 's> {
         let in_block = offset..offset + range.len();
         let Self { step, tensor, scratch, draws, .. } = self;
         for (pair, random) in scratch.of_pairs.iter_mut().enumerate() {
-            if draws[pair]
-                && let Some(random) = random[offset..].first_chunk_mut()
-            {
-                draw(simd, &self.draw, pair as u32, self.start % RUN, random);
+            if draws[pair] {
+                let random = &mut random[offset..];
+                draw(simd, &self.draw, pair as u32, range.start % RUN, range.len(), random);
             }
         }
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
@@ -214,16 +210,16 @@ impl<'a, 's> Strips<'a, 's> {
                     _ => flush(simd, values),
                 }
             }
-            let random = scratch.of_pairs[position / 2][offset..].first_chunk();
-            match (moment, random) {
-                (MomentArray::F32(array), _) if !in_place => {
+            let random = &scratch.of_pairs[position / 2][offset..];
+            match moment {
+                MomentArray::F32(array) if !in_place => {
                     array[range.clone()].copy_from_slice(values);
                 }
-                (MomentArray::Bf16(array), Some(random)) => {
+                MomentArray::Bf16(array) => {
                     let array = &mut array[range.clone()];
                     convert::narrow_stochastic(simd, values, random, half_of(position), array);
                 }
-                (MomentArray::F16(array), Some(random)) => {
+                MomentArray::F16(array) => {
                     let (format, half) = (step.formats[position], half_of(position));
                     let array = &mut array[range.clone()];
                     convert::narrow_stochastic_f16(simd, format, values, random, half, array);
@@ -245,8 +241,7 @@ impl<'a, 's> Strips<'a, 's> {
         let Scratch { moments, of_pairs, words, .. } = &mut **scratch;
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
             let MomentArray::Q8(codes, scales) = moment else { continue };
-            let Some(values) = moments[position].first_chunk_mut() else { continue };
-            let Some(random) = of_pairs[position / 2].first_chunk() else { continue };
+            let (values, random) = (&mut moments[position], &of_pairs[position / 2]);
             let format = step.formats[position];
             let largest = format.largest_of(simd, &values[..block.len()]);
             let encoder = format.encoder(largest, half_of(position));
@@ -280,9 +275,6 @@ impl<'a, 's> Strips<'a, 's> {
             let first = self.tensor.first.wrapping_add(self.start as u64);
             self.draw = self.step.random.from(first, RUN);
         }
-        if self.step.prefetch {
-            self.prefetch();
-        }
         if self.most > STRIP && self.in_place {
             return true;
         }
@@ -293,7 +285,7 @@ impl<'a, 's> Strips<'a, 's> {
             scratch.param.fill(0.0);
             scratch.grad.fill(0.0);
             for values in &mut scratch.moments {
-                values[offset..offset + STRIP].fill(0.0);
+                values[offset..].fill(0.0);
             }
         }
         let (param, grad) = (&mut scratch.param, &mut scratch.grad);
@@ -332,7 +324,7 @@ impl<'a, 's> Strips<'a, 's> {
             return true;
         }
         for (position, moment) in tensor.moments.iter().enumerate() {
-            let values = &mut scratch.moments[position][offset..offset + STRIP];
+            let values = &mut scratch.moments[position][offset..];
             match moment {
                 MomentArray::F32(array) if !in_place && !array.is_empty() => {
                     values[..range.len()].copy_from_slice(&array[range.clone()]);
@@ -385,49 +377,6 @@ impl<'a, 's> Strips<'a, 's> {
             moments,
         }
     }
-
-    #[inline(always)]
-    fn prefetch(&self) {
-        let (tensor, start) = (&self.tensor, self.start);
-        match &tensor.param {
-            ParamArray::F32(array) => convert::prefetch_strip(array, start),
-            ParamArray::F32AndBf16(array, copy) => {
-                convert::prefetch_strip(array, start);
-                convert::prefetch_strip(copy, start);
-            }
-            ParamArray::F32AndF16(array, copy) => {
-                convert::prefetch_strip(array, start);
-                convert::prefetch_strip(copy, start);
-            }
-            ParamArray::Halves(high, low) => {
-                convert::prefetch_strip(high, start);
-                convert::prefetch_strip(low, start);
-            }
-            ParamArray::Bf16(array) | ParamArray::Bf16Stochastic(array) => {
-                convert::prefetch_strip(array, start);
-            }
-            ParamArray::F16(array) => convert::prefetch_strip(array, start),
-            ParamArray::F64(_) => {}
-        }
-        match &tensor.grad {
-            GradArray::F32(array) => convert::prefetch_strip(array, start),
-            GradArray::F32ToZero(array) => convert::prefetch_strip(array, start),
-            GradArray::Bf16(array) => convert::prefetch_strip(array, start),
-            GradArray::Bf16ToZero(array) => convert::prefetch_strip(array, start),
-            GradArray::F16(array) => convert::prefetch_strip(array, start),
-            GradArray::F16ToZero(array) => convert::prefetch_strip(array, start),
-            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
-        }
-        for moment in &tensor.moments {
-            match moment {
-                MomentArray::F32(array) => convert::prefetch_strip(array, start),
-                MomentArray::Bf16(array) => convert::prefetch_strip(array, start),
-                MomentArray::F16(array) => convert::prefetch_strip(array, start),
-                MomentArray::Q8(codes, _) => convert::prefetch_strip(codes, start),
-                MomentArray::F64(_) => {}
-            }
-        }
-    }
 }
 
 /// What is done between the rule's strips, in one call.
@@ -445,14 +394,13 @@ impl WithSimd for Turn<'_, '_, '_> {
     }
 }
 
-/// The random bits of a strip, whose first element has a place in the run of `draw`.
+/// The random bits of some elements, the first of which has a place in the run of `draw`; and of those
+/// behind them, up to whole pairs of registers.
 #[inline(always)]
-fn draw<S: Simd>(simd: S, draw: &Draw, stream: u32, place: usize, random: &mut [u32; STRIP]) {
-    // What is the same for all registers is computed once for these.
-    const SOME: usize = 4;
+fn draw<S: Simd>(simd: S, draw: &Draw, stream: u32, place: usize, len: usize, random: &mut [u32]) {
     let mut start = 0;
-    while start < STRIP {
-        for words in draw.bits::<S, SOME>(simd, stream, place + start) {
+    while start < len {
+        for words in draw.bits::<S, TOGETHER>(simd, stream, place + start) {
             words.store(&mut random[start..start + Words::<S>::LANES]);
             start += Words::<S>::LANES;
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Arity, Many, Rule, Tensor,
-    kernel::{TOGETHER, pairs, pairs_mut, sweep_pairs},
+    kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, sweep_pairs},
     lanes::{Vector, Wide},
     tensor::Run,
 };
@@ -42,20 +42,24 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
                     let mut strips = Strips::new(step, part.arrays(), &mut scratch);
                     while let Some(Strip { param, grad, moments }) = strips.next::<S>() {
                         let [a, b, c, d] = moments;
-                        sweep_pairs::<S, R, f32, false>(
-                            simd,
-                            rule,
-                            &k,
-                            Some(factor),
-                            pairs_mut::<S, f32>(param),
-                            pairs::<S, f32>(grad),
-                            [
-                                pairs_mut::<S, f32>(a),
-                                pairs_mut::<S, f32>(b),
-                                pairs_mut::<S, f32>(c),
-                                pairs_mut::<S, f32>(d),
-                            ],
-                        );
+                        let param = pairs_mut::<S, f32>(param);
+                        let grad = pairs::<S, f32>(grad);
+                        let moments = [
+                            pairs_mut::<S, f32>(a),
+                            pairs_mut::<S, f32>(b),
+                            pairs_mut::<S, f32>(c),
+                            pairs_mut::<S, f32>(d),
+                        ];
+                        let factor = Some(factor);
+                        if step.prefetch && asks_ahead::<S>() {
+                            sweep_pairs::<S, R, f32, true>(
+                                simd, rule, &k, factor, param, grad, moments,
+                            );
+                        } else {
+                            sweep_pairs::<S, R, f32, false>(
+                                simd, rule, &k, factor, param, grad, moments,
+                            );
+                        }
                     }
                 }
             },

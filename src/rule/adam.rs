@@ -135,10 +135,10 @@ impl Rule for Adam {
     /// Settings that `update` asks for nothing but the way it goes; their values are in the constants.
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.cautious || self.beta1 < 0.5 || self.beta2 < 0.5 {
+        if self.cautious || self.maximize || self.beta1 < 0.5 || self.beta2 < 0.5 {
             return run(self);
         }
-        let usual = Self { cautious: false, beta1: 0.5, beta2: 0.5, ..self };
+        let usual = Self { cautious: false, maximize: false, beta1: 0.5, beta2: 0.5, ..self };
         if self.weight_decay == 0.0 {
             run(Self { weight_decay: 0.0, ..usual });
         } else if self.decoupled_weight_decay {
