@@ -25,7 +25,8 @@ const SEED: &str = "adamant.seed";
 /// [`VarMap::save`](candle_nn::VarMap::save) writes it and [`VarMap::load`](candle_nn::VarMap::load) reads
 /// it; each moment under `NAME.MOMENT` (`fc.weight.exp_avg`), in the storage that it has, and for a moment of
 /// 8 bits its scales under `NAME.MOMENT.scales`. The metadata have the step count of each variable under
-/// `NAME.steps`, its group under `NAME.group`, the settings of the groups and the seed.
+/// `NAME.steps`, its group under `NAME.group`, the number of its first element among all (by which random bits
+/// go) under `NAME.first`, the settings of the groups and the seed.
 impl VarOptimizer {
     /// Saves the variables and everything that the optimizer keeps for them, and the settings of its groups.
     ///
@@ -72,23 +73,25 @@ impl VarOptimizer {
                 return Err(Error::Mismatch { name, found, expected });
             }
             let values = file.tensor(&param.name, &param.var)?;
+            let first = file.number(&format!("{}.first", param.name))?;
             let steps = format!("{}.steps", param.name);
             let state = match file.metadata.contains_key(&steps) {
                 true => {
                     let mut state = self.new_state(param);
                     file.restore(&param.name, &mut state)?;
                     state.set_steps(file.number(&steps)?);
+                    state.set_first(first);
                     Some(state)
                 }
                 false => None,
             };
-            restored.push((values, state));
+            restored.push((values, state, first));
         }
 
         // Shapes and types were compared, and the values are new tensors: nothing here can fail.
-        for (param, (values, state)) in self.params.iter_mut().zip(restored) {
+        for (param, (values, state, first)) in self.params.iter_mut().zip(restored) {
             param.var.set(&values)?;
-            param.state = state;
+            (param.state, param.first) = (state, first);
         }
         self.groups = groups;
         self.options.seed = seed;
@@ -112,6 +115,7 @@ impl VarOptimizer {
             let name = &param.name;
             add(name.clone(), Array::Tensor(&param.var))?;
             metadata.insert(format!("{name}.group"), param.group.to_string());
+            metadata.insert(format!("{name}.first"), param.first.to_string());
             let Some(state) = &param.state else { continue };
             metadata.insert(format!("{name}.steps"), state.steps().to_string());
             for (moment, values) in state.moments() {

@@ -64,7 +64,7 @@ pub(crate) struct Parameter {
     /// `None` before the first gradient.
     pub state: Option<State>,
     /// The number of its first element among all elements of the model: random bits go by it.
-    first: u64,
+    pub first: u64,
     /// Where its storage is.
     address: usize,
 }
