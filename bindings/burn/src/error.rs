@@ -1,0 +1,113 @@
+//! The errors of this crate, each with the name of its parameter.
+
+use adamant::Storage;
+use burn::{store::RecordError, tensor::DType};
+
+/// The errors that a call can return. Whenever one is returned, no parameter, moment or step count has
+/// changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A parameter or a gradient is on a device of another backend.
+    #[error("{tensor} is not in the memory of burn-flex: {reason}")]
+    Backend {
+        /// `parameter PATH` or `the gradient of PATH`.
+        tensor: String,
+        /// What burn says.
+        reason: String,
+    },
+
+    /// A parameter or a gradient is of a type that has no kernels.
+    #[error("{tensor} is {dtype:?}, which is none of F32, F64, BF16 and F16")]
+    DType {
+        /// `parameter PATH` or `the gradient of PATH`.
+        tensor: String,
+        /// Its type.
+        dtype: DType,
+    },
+
+    /// A gradient has another shape than its parameter.
+    #[error("the gradient of {parameter} has shape {grad:?}, but the parameter has {shape:?}")]
+    GradShape {
+        /// The path of the parameter.
+        parameter: String,
+        /// The shape of the gradient.
+        grad: Vec<usize>,
+        /// The shape of the parameter.
+        shape: Vec<usize>,
+    },
+
+    /// A module has one parameter in two places.
+    #[error("{first} and {second} are one parameter, of which burn keeps two values")]
+    Shared {
+        /// The first path.
+        first: String,
+        /// The second one.
+        second: String,
+    },
+
+    /// Moments that were loaded are not those of the optimizer.
+    #[error("{moment} of {parameter} is {found} in the record, but {expected} here")]
+    Saved {
+        /// The path of the parameter.
+        parameter: String,
+        /// The name of the moment.
+        moment: String,
+        /// Type and length in the record.
+        found: String,
+        /// What the optimizer has.
+        expected: String,
+    },
+
+    /// Moments of a parameter in F64 are to be kept in another type, or the other way round.
+    #[error("{parameter} is {dtype:?}, and so its moments cannot be {storage}")]
+    Moments {
+        /// The path of the parameter.
+        parameter: String,
+        /// The type of the parameter.
+        dtype: DType,
+        /// What the moments were to be kept in.
+        storage: Storage,
+    },
+
+    /// The step itself was refused.
+    #[error("{}{error}", parameter.as_ref().map(|path| format!("{path}: ")).unwrap_or_default())]
+    Step {
+        /// The path of the parameter, if the mistake is one of a parameter.
+        parameter: Option<String>,
+        /// The mistake.
+        #[source]
+        error: adamant::Error,
+    },
+
+    /// A record cannot be read or written, or is none of this crate's.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl From<adamant::Error> for Error {
+    fn from(error: adamant::Error) -> Self {
+        Self::Step { parameter: None, error }
+    }
+}
+
+impl Error {
+    /// The refusal of a step, with the path of the parameter instead of its position.
+    pub(crate) fn of_step<'a>(
+        error: adamant::Error,
+        mut paths: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        use adamant::Error as E;
+        let position = match &error {
+            E::LengthMismatch { tensor, .. }
+            | E::UnusedMoment { tensor, .. }
+            | E::TooManyMoments { tensor, .. }
+            | E::TypeMismatch { tensor, .. }
+            | E::StateMismatch { tensor, .. }
+            | E::ScalesMismatch { tensor, .. } => Some(*tensor),
+            _ => None,
+        };
+        let parameter = position.and_then(|position| paths.nth(position)).map(String::from);
+        Self::Step { parameter, error }
+    }
+}

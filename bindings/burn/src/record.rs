@@ -1,0 +1,106 @@
+//! Records of a whole module's optimizer, in burn's own format.
+
+use std::path::Path;
+
+use burn::{
+    module::ParamId,
+    optim::{OptimizerRecord, RecordState, StateSink, StateSource},
+    store::RecordError,
+    tensor::{Device, TensorData},
+};
+use burn_pack::{Reader, Scalar, Tensor, Writer};
+
+use crate::{Error, OneCallOptimizer, ParamState, one_call::Entry};
+
+/// What burn's records have for each parameter beside its state.
+const RANK: &str = "__rank";
+
+/// # Records
+///
+/// A record has the moments and the step count of each parameter, in the format of burn's optimizers: one
+/// that a `ModuleOptimizer` of [`ParamOptimizer`](crate::ParamOptimizer)s has saved can be loaded here, and
+/// the other way round. Settings are not in it. Records of other optimizers are refused.
+///
+/// Parameters are known by their ids, so the module has to be saved and loaded with its own record, which
+/// keeps them.
+impl OneCallOptimizer {
+    /// The moments and step counts, to be saved by burn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] with what burn says.
+    pub fn to_record(&self) -> Result<OptimizerRecord, Error> {
+        let (mut tensors, mut scalars, mut paths) = (vec![], vec![], vec![]);
+        for (id, entry) in &self.entries {
+            let prefix = id.val().to_string();
+            let mut sink = StateSink::default();
+            entry.state.state_flatten(&prefix, &mut sink);
+            for (name, data) in sink.tensors {
+                let (bytes, shape, dtype) = data.into_parts();
+                tensors.push(Tensor::new(name, dtype, shape, Some(id.val()), bytes));
+            }
+            scalars.extend(sink.scalars);
+            scalars.push((format!("{prefix}.{RANK}"), Scalar::from(entry.rank)));
+            paths.push((prefix, &*entry.path));
+        }
+        let mut writer = Writer::new(tensors);
+        for (name, value) in scalars {
+            writer = writer.with_scalar(&name, value);
+        }
+        for (id, path) in paths {
+            writer = writer.with_metadata(&id, path);
+        }
+        let bytes = writer.into_bytes().map_err(RecordError::from)?;
+        Ok(OptimizerRecord::from_bytes(bytes)?)
+    }
+
+    /// Replaces all moments and step counts by those of a record. Whether they are those of the optimizers
+    /// here is seen at the next step.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] if it cannot be read, or has a parameter that was stepped by another optimizer.
+    pub fn load_record(&mut self, record: OptimizerRecord) -> Result<(), Error> {
+        let reader = Reader::from_bytes(record.into_bytes()?).map_err(RecordError::from)?;
+        let (scalars, paths) = (reader.scalars().clone(), reader.metadata().clone());
+        let mut source = StateSource::new(scalars.clone());
+        for tensor in reader.into_tensors().map_err(RecordError::from)? {
+            let (name, dtype, shape, _, bytes) = tensor.into_parts().map_err(RecordError::from)?;
+            source.insert_tensor(name, TensorData::from_bytes(bytes, shape, dtype));
+        }
+        let mut entries = vec![];
+        let ranks = scalars.iter().filter_map(|(name, rank)| {
+            let id = name.strip_suffix(RANK)?.strip_suffix('.')?;
+            Some((id, id.parse::<u64>().ok()?, usize::try_from(*rank).ok()?))
+        });
+        for (prefix, id, rank) in ranks {
+            let path = paths.get(prefix).cloned().unwrap_or_default();
+            let state = ParamState::state_unflatten(prefix, &mut source, &Device::default());
+            let Some(state) = state else {
+                let message = format!("parameter {path} ({prefix}) has no moments of adamant's");
+                return Err(RecordError::Validation(message).into());
+            };
+            entries.push((ParamId::from(id), Entry { state, path, rank }));
+        }
+        self.entries = entries.into_iter().collect();
+        Ok(())
+    }
+
+    /// Saves the moments and step counts to a file in burn's format.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] with what burn says.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        Ok(self.to_record()?.save(path)?)
+    }
+
+    /// Loads what [`save`](Self::save), or burn, has saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`load_record`](Self::load_record).
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        self.load_record(OptimizerRecord::load(path)?)
+    }
+}

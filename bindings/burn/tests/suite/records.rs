@@ -1,0 +1,123 @@
+//! Saved by burn, restored, resumed to the bit.
+
+use adamant_burn::{Adam, OneCallOptimizer, ParamOptimizer, Storage};
+use burn::{
+    module::Module,
+    optim::{GradientsParams, ModuleOptimizer},
+    tensor::{DType, Device, TensorData},
+};
+
+use crate::models::{Perceptron, Task};
+
+const LR: f64 = 3e-3;
+
+struct Run {
+    model: Perceptron,
+    data: <Perceptron as Task>::Data,
+}
+
+impl Run {
+    fn new(dtype: DType) -> Self {
+        let (model, data) = Perceptron::new(dtype, &Device::default().autodiff());
+        Self { model, data }
+    }
+
+    fn grads(&self) -> GradientsParams {
+        GradientsParams::from_grads(self.model.loss(&self.data).backward(), &self.model)
+    }
+
+    fn train(&mut self, optimizer: &mut OneCallOptimizer, steps: usize) {
+        for _ in 0..steps {
+            let grads = self.grads();
+            let _ = optimizer.step(LR, &mut self.model, grads).expect("a step");
+        }
+    }
+
+    fn train_with_burns(mut self, optimizer: &mut ModuleOptimizer, steps: usize) -> Self {
+        for _ in 0..steps {
+            let grads = self.grads();
+            self.model = optimizer.step(LR, self.model, grads);
+        }
+        self
+    }
+
+    fn values(&self) -> [TensorData; 2] {
+        [self.model.hidden.weight.val().into_data(), self.model.classes.weight.val().into_data()]
+    }
+}
+
+fn one_call(storage: Storage) -> OneCallOptimizer {
+    let mut optimizer =
+        OneCallOptimizer::new(Adam::adamw()).expect("settings").with_moments(storage);
+    optimizer.options.seed = 42;
+    optimizer.stochastic = true;
+    optimizer
+}
+
+fn burns(storage: Storage) -> ModuleOptimizer {
+    let mut optimizer = ParamOptimizer::new(Adam::adamw()).expect("settings").with_moments(storage);
+    optimizer.options.seed = 42;
+    optimizer.stochastic = true;
+    optimizer.into()
+}
+
+#[test]
+fn a_run_that_is_saved_and_resumed_has_the_bits_of_one_that_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (model_file, file) = (folder.path().join("model.bpk"), folder.path().join("optimizer.bpk"));
+    for storage in [Storage::F32, Storage::Bf16, Storage::F16, Storage::Q8] {
+        for dtype in [DType::F32, DType::BF16] {
+            let (mut run, mut optimizer) = (Run::new(dtype), one_call(storage));
+            run.train(&mut optimizer, 3);
+            run.model.clone().into_record().save(&model_file).expect("a file");
+            optimizer.save(&file).expect("a file");
+            run.train(&mut optimizer, 3);
+
+            let (mut resumed, mut restored) = (Run::new(dtype), one_call(storage));
+            let record = burn::store::ModuleRecord::load(&model_file).expect("a file");
+            resumed.model = resumed.model.load_record(record);
+            restored.load(&file).expect("a file");
+            let id = resumed.model.hidden.weight.id;
+            assert_eq!(restored.state(id).map(|state| state.steps()), Some(3));
+            // A record that was loaded can be saved before it is stepped.
+            restored.save(&file).expect("a file");
+            restored.load(&file).expect("a file");
+            resumed.train(&mut restored, 3);
+            assert!(resumed.values() == run.values(), "{storage}, {dtype:?}");
+        }
+    }
+}
+
+#[test]
+fn records_go_from_burns_optimizer_to_ours_and_back() {
+    for storage in [Storage::F32, Storage::Q8] {
+        let mut whole = Run::new(DType::F32);
+        whole.train(&mut one_call(storage), 6);
+
+        let (mut run, mut optimizer) = (Run::new(DType::F32), one_call(storage));
+        run.train(&mut optimizer, 2);
+        let mut with_burns = burns(storage).load_record(optimizer.to_record().expect("a record"));
+        run = run.train_with_burns(&mut with_burns, 2);
+        let mut again = one_call(storage);
+        again.load_record(with_burns.to_record()).expect("a record");
+        run.train(&mut again, 2);
+        assert!(run.values() == whole.values(), "{storage}");
+    }
+}
+
+#[test]
+fn a_file_that_is_none_or_damaged_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("optimizer.bpk");
+    let (mut run, mut optimizer) = (Run::new(DType::F32), one_call(Storage::F32));
+    assert!(optimizer.load(&file).is_err());
+    run.train(&mut optimizer, 1);
+    optimizer.save(&file).expect("a file");
+    let whole = std::fs::read(&file).expect("the file");
+    for len in [0, 5, 100, whole.len() / 2] {
+        std::fs::write(&file, &whole[..len]).expect("a shorter file");
+        assert!(optimizer.load(&file).is_err(), "{len} of {} bytes", whole.len());
+    }
+    let id = run.model.hidden.weight.id;
+    assert_eq!(optimizer.state(id).map(|state| state.steps()), Some(1), "nothing has changed");
+}

@@ -1,0 +1,219 @@
+//! The errors of this crate, each with the name of its variable.
+
+use std::{io, path::PathBuf};
+
+use adamant::Storage;
+use candle_core::{DType, DeviceLocation, Shape};
+
+/// The errors that the methods of [`VarOptimizer`](crate::VarOptimizer) return. Whenever one is returned, no
+/// variable, moment or step count has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A variable or a gradient is not in the memory of the CPU.
+    #[error("{tensor} is on {location:?}, not on the CPU")]
+    Device {
+        /// `variable NAME` or `the gradient of NAME`.
+        tensor: String,
+        /// Where it is.
+        location: DeviceLocation,
+    },
+
+    /// A variable or a gradient is of a type that has no kernels.
+    #[error("{tensor} is {dtype:?}, which is none of F32, F64, BF16 and F16")]
+    DType {
+        /// `variable NAME` or `the gradient of NAME`.
+        tensor: String,
+        /// Its type.
+        dtype: DType,
+    },
+
+    /// The elements of a variable are not one after the other.
+    #[error("variable {name} is not contiguous: shape {shape:?}, strides {strides:?}")]
+    NotContiguous {
+        /// The variable.
+        name: String,
+        /// Its shape.
+        shape: Shape,
+        /// Its strides.
+        strides: Vec<usize>,
+    },
+
+    /// A variable is a part of a larger storage, or reaches beyond its storage.
+    #[error(
+        "variable {name} is a view: elements {start} to {end} of a storage that has {storage_len}"
+    )]
+    View {
+        /// The variable.
+        name: String,
+        /// Its first element in the storage.
+        start: usize,
+        /// The one after its last.
+        end: usize,
+        /// The number of elements of the storage.
+        storage_len: usize,
+    },
+
+    /// Two variables are one memory.
+    #[error("variables {first} and {second} share their memory; pass one of them")]
+    Shared {
+        /// The variable that comes first.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+
+    /// A gradient lies in the memory of a variable.
+    #[error("the gradient of {name} lies in the memory of variable {variable}; pass a copy of it")]
+    SharedGrad {
+        /// The variable whose gradient it is.
+        name: String,
+        /// The variable that has the memory.
+        variable: String,
+    },
+
+    /// A gradient has another shape than its variable.
+    #[error("the gradient of {name} has shape {grad:?}, but the variable has {variable:?}")]
+    GradShape {
+        /// The variable.
+        name: String,
+        /// The shape of the gradient.
+        grad: Shape,
+        /// The shape of the variable.
+        variable: Shape,
+    },
+
+    /// Two variables have one name.
+    #[error("two variables have the name {name}")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+
+    /// A new group has no variables.
+    #[error("none of the {variables} variables is in the new group")]
+    EmptyGroup {
+        /// The number of variables.
+        variables: usize,
+    },
+
+    /// There is no group of that number.
+    #[error("there is no group {group}; groups are numbered from 0, and there are {groups}")]
+    UnknownGroup {
+        /// The number.
+        group: usize,
+        /// The number of groups.
+        groups: usize,
+    },
+
+    /// Moments of a variable in F64 are to be kept in another type.
+    #[error("variable {name} is F64, and so its moments cannot be {storage}")]
+    MomentsOfF64 {
+        /// The variable.
+        name: String,
+        /// What they were to be kept in.
+        storage: Storage,
+    },
+
+    /// Moments of a variable that is not F64 are to be kept in F64.
+    #[error("variable {name} is {dtype:?}, and so its moments cannot be f64")]
+    MomentsInF64 {
+        /// The variable.
+        name: String,
+        /// Its type.
+        dtype: DType,
+    },
+
+    /// The storage of moments was changed after the first step.
+    #[error("variable {name} has taken {steps} steps: its moments stay in the storage they have")]
+    Started {
+        /// The variable.
+        name: String,
+        /// Its steps.
+        steps: u64,
+    },
+
+    /// The step itself was refused.
+    #[error("{}{error}", name.as_ref().map(|name| format!("variable {name}: ")).unwrap_or_default())]
+    Step {
+        /// The variable, if the mistake is one of a variable.
+        name: Option<String>,
+        /// The mistake.
+        #[source]
+        error: adamant::Error,
+    },
+
+    /// An optimizer whose variables have no names is to be saved or loaded.
+    #[error(
+        "variables have no names to be saved by; make the optimizer with from_var_map or from_named"
+    )]
+    Unnamed,
+
+    /// A file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        error: io::Error,
+    },
+
+    /// A file is damaged, or of another format.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A file lacks an array or an entry.
+    #[error("the file has no {name}")]
+    Missing {
+        /// The name of the array or the entry.
+        name: String,
+    },
+
+    /// A file and the optimizer differ.
+    #[error("{name} is {found} in the file, but {expected} here")]
+    Mismatch {
+        /// The array or the entry.
+        name: String,
+        /// What the file has.
+        found: String,
+        /// What the optimizer has.
+        expected: String,
+    },
+
+    /// An operation of candle failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            error => Self::wrap(error),
+        }
+    }
+}
+
+impl Error {
+    /// The refusal of a step, with the name of the variable instead of its position.
+    pub(crate) fn of_step(error: adamant::Error, names: &[&str]) -> Self {
+        use adamant::Error as E;
+        let position = match &error {
+            E::LengthMismatch { tensor, .. }
+            | E::UnusedMoment { tensor, .. }
+            | E::TooManyMoments { tensor, .. }
+            | E::TypeMismatch { tensor, .. }
+            | E::StateMismatch { tensor, .. }
+            | E::ScalesMismatch { tensor, .. } => Some(*tensor),
+            _ => None,
+        };
+        let name = position.and_then(|position| names.get(position)).map(|&name| name.into());
+        Self::Step { name, error }
+    }
+}

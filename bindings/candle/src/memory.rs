@@ -1,0 +1,129 @@
+//! The memory of candle's tensors: what of it a step can take, and its locks.
+
+use std::ops::Range;
+
+use adamant::{Grad, Param};
+use candle_core::{
+    CpuStorage, DType, Device, DeviceLocation, Storage, StorageMutRef, StorageRef, Tensor,
+};
+
+use crate::Error;
+
+/// The address of a tensor's storage: tensors that share memory have the same one.
+pub(crate) fn address(tensor: &Tensor) -> usize {
+    let (storage, _) = tensor.storage_and_layout();
+    std::ptr::from_ref(&*storage).addr()
+}
+
+/// Fails unless the elements of a variable are all of its storage, one after the other, on the CPU, and of
+/// a type that has kernels.
+pub(crate) fn check_variable(name: &str, variable: &Tensor) -> Result<(), Error> {
+    check_kind(format!("variable {name}"), variable.device(), variable.dtype())?;
+    let (storage, layout) = variable.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(Error::NotContiguous {
+            name: name.into(),
+            shape: layout.shape().clone(),
+            strides: layout.stride().to_vec(),
+        });
+    };
+    let storage_len = storage_len(&storage);
+    if (start, end) != (0, storage_len) {
+        return Err(Error::View { name: name.into(), start, end, storage_len });
+    }
+    Ok(())
+}
+
+/// A gradient whose elements are one after the other: the tensor itself, or a copy.
+pub(crate) fn check_grad(name: &str, variable: &Tensor, grad: &Tensor) -> Result<Tensor, Error> {
+    check_kind(format!("the gradient of {name}"), grad.device(), grad.dtype())?;
+    if grad.shape() != variable.shape() {
+        let (grad, variable) = (grad.shape().clone(), variable.shape().clone());
+        return Err(Error::GradShape { name: name.into(), grad, variable });
+    }
+    Ok(grad.contiguous()?)
+}
+
+fn check_kind(tensor: String, device: &Device, dtype: DType) -> Result<(), Error> {
+    match device.location() {
+        DeviceLocation::Cpu => {}
+        location => return Err(Error::Device { tensor, location }),
+    }
+    match dtype {
+        DType::F32 | DType::F64 | DType::BF16 | DType::F16 => Ok(()),
+        dtype => Err(Error::DType { tensor, dtype }),
+    }
+}
+
+/// The number of elements of a storage of floats; 0 of any other.
+fn storage_len(storage: &Storage) -> usize {
+    match storage {
+        Storage::Cpu(CpuStorage::F32(values)) => values.len(),
+        Storage::Cpu(CpuStorage::F64(values)) => values.len(),
+        Storage::Cpu(CpuStorage::BF16(values)) => values.len(),
+        Storage::Cpu(CpuStorage::F16(values)) => values.len(),
+        _ => 0,
+    }
+}
+
+/// The elements of a variable that was checked, to be stepped. Those in bf16 are rounded at random if
+/// `stochastic`, to nearest if not.
+pub(crate) fn param(storage: &mut Storage, stochastic: bool) -> Param<'_> {
+    match storage {
+        Storage::Cpu(CpuStorage::F32(values)) => values.into(),
+        Storage::Cpu(CpuStorage::F64(values)) => values.into(),
+        Storage::Cpu(CpuStorage::BF16(values)) => match stochastic {
+            true => Param::stochastic(values),
+            false => values.into(),
+        },
+        Storage::Cpu(CpuStorage::F16(values)) => values.into(),
+        // Its device and type were checked. The step refuses a length that is not that of the gradient.
+        _ => (&mut [0.0_f32; 0]).into(),
+    }
+}
+
+/// The elements of a gradient that was checked.
+pub(crate) fn grad(storage: &Storage, range: Range<usize>) -> Grad<'_> {
+    match storage {
+        Storage::Cpu(CpuStorage::F32(values)) => part(values, range).into(),
+        Storage::Cpu(CpuStorage::F64(values)) => part(values, range).into(),
+        Storage::Cpu(CpuStorage::BF16(values)) => part(values, range).into(),
+        Storage::Cpu(CpuStorage::F16(values)) => part(values, range).into(),
+        // As above.
+        _ => (&[0.0_f32; 0]).into(),
+    }
+}
+
+/// The elements of a range, or none if it reaches beyond the end: the step refuses that length.
+fn part<T>(values: &[T], range: Range<usize>) -> &[T] {
+    values.get(range).unwrap_or(&[])
+}
+
+/// Locks the storages of all tensors: the first ones to be written, the others to be read.
+///
+/// A thread that holds some of the locks may wait for the others (an operation on two variables does), so
+/// this waits for a lock only while it holds none.
+pub(crate) fn lock<'a>(
+    written: &[&'a Tensor],
+    read: &'a [Tensor],
+) -> (Vec<StorageMutRef<'a>>, Vec<StorageRef<'a>>) {
+    // candle gives its locks to nobody, but a guard knows its lock.
+    let lock_of = |tensor: &'a Tensor| StorageRef::rwlock(&tensor.storage_and_layout().0);
+    let written: Vec<_> = written.iter().map(|tensor| lock_of(tensor)).collect();
+    let read: Vec<_> = read.iter().map(lock_of).collect();
+    loop {
+        let for_writing: Vec<_> = written.iter().map_while(|lock| lock.try_write()).collect();
+        if let Some(busy) = written.get(for_writing.len()) {
+            drop(for_writing);
+            drop(busy.write());
+            continue;
+        }
+        let for_reading: Vec<_> = read.iter().map_while(|lock| lock.try_read()).collect();
+        if let Some(busy) = read.get(for_reading.len()) {
+            drop((for_writing, for_reading));
+            drop(busy.read());
+            continue;
+        }
+        return (for_writing, for_reading);
+    }
+}

@@ -1,0 +1,34 @@
+//! The tests of adamant-candle, as one program: candle is linked once.
+
+mod bits;
+mod checkpoints;
+mod errors;
+mod frameworks_own;
+mod groups;
+mod locks;
+mod models;
+mod training;
+
+use candle_core::{Tensor, Var, backprop::GradStore};
+
+/// Gradients as a backward pass would return them.
+fn grads<'a>(grads: impl IntoIterator<Item = (&'a Var, Tensor)>) -> GradStore {
+    let mut store = GradStore::default();
+    for (var, grad) in grads {
+        store.insert(var, grad);
+    }
+    store
+}
+
+/// Numbers between -1 and 1, the same everywhere.
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        // xorshift64*, Vigna 2016.
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
