@@ -1,0 +1,845 @@
+//! A step of all parameters of an optimizer, in one call.
+
+use core::slice;
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use adamant::{
+    AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, Outcome, Q8, StepOptions, Tensor,
+    Threads,
+};
+use half::{bf16, f16};
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    gc::{PyTraverseError, PyVisit},
+    intern,
+    prelude::*,
+    sync::MutexExt,
+    types::{PyDict, PyList, PyString, PyTuple, PyType},
+};
+
+use crate::{
+    error::exception,
+    memory::{Access, Facts, Kind},
+    settings::{Plan, Settings},
+    slot::{self, Form, Keys, Master, Role, Slot, roles},
+    threads,
+};
+
+/// The options of a step: see `Optimizer` in Python.
+struct Options<'a> {
+    grad_factor: f64,
+    max_grad_norm: Option<f64>,
+    skip_nonfinite: bool,
+    zero_grad: bool,
+    threads: Option<usize>,
+    isa: Option<&'a str>,
+    seed: u64,
+}
+
+/// A group of parameters, as it was at the last step.
+struct GroupSeen {
+    dict: Py<PyDict>,
+    params: Py<PyList>,
+    /// The values of the options that decide on states, and what they mean.
+    form_values: [Py<PyAny>; 3],
+    form: Form,
+    settings: Settings,
+    keys: Keys,
+    /// The slots of its parameters.
+    slots: core::ops::Range<usize>,
+}
+
+/// A gradient of a step.
+struct GradSeen {
+    slot: usize,
+    group: usize,
+    /// Keeps the memory alive while the step runs.
+    tensor: Py<PyAny>,
+    data: usize,
+    kind: Kind,
+    /// The gradient of the parameter, where the step reads a copy of it.
+    original: Option<Py<PyAny>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    groups_list: Option<Py<PyList>>,
+    groups: Vec<GroupSeen>,
+    slots: Vec<Slot>,
+    /// The optimizer's states, entry by entry.
+    states: Vec<(usize, Py<PyAny>)>,
+    /// The memory that steps write, in order, with the slot that it belongs to.
+    written: Vec<(usize, usize, usize)>,
+    grads: Vec<GradSeen>,
+    steps: Vec<u64>,
+    tensors: Vec<Tensor<'static>>,
+    /// The parameters that were stepped, whose versions count on.
+    stepped: Option<Py<PyList>>,
+    stepped_slots: Vec<usize>,
+}
+
+/// Steps the parameters of an optimizer. It remembers what it saw in the last step, and looks at every
+/// tensor once in each.
+#[pyclass(frozen, module = "adamant_optim._core")]
+pub struct Stepper {
+    plan: Plan,
+    access: Access,
+    increment_version: Py<PyAny>,
+    inner: Mutex<Inner>,
+    /// The thread that is in a step.
+    holder: AtomicUsize,
+    default_threads: usize,
+}
+
+thread_local! {
+    static HERE: u8 = const { 0 };
+}
+
+/// A number of this thread, not 0.
+fn this_thread() -> usize {
+    HERE.with(|here| core::ptr::from_ref(here) as usize)
+}
+
+/// The state of a stepper, for one thread.
+struct Held<'a> {
+    inner: MutexGuard<'a, Inner>,
+    holder: &'a AtomicUsize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Nothing borrowed outlives a step.
+        self.inner.tensors.clear();
+        self.inner.grads.clear();
+        self.holder.store(0, Ordering::Relaxed);
+    }
+}
+
+#[pymethods]
+impl Stepper {
+    /// `plan` is `(optimizer, variant, sources, fixed)`; `types` are those of tensors that are nothing but
+    /// memory.
+    #[new]
+    fn new(
+        torch: &Bound<'_, PyAny>,
+        types: Vec<Py<PyType>>,
+        increment_version: Py<PyAny>,
+        plan: &Bound<'_, PyTuple>,
+        without_exchange_api: bool,
+    ) -> PyResult<Self> {
+        let access = Access::new(torch, types)?;
+        Ok(Self {
+            plan: Plan::new(plan)?,
+            access: if without_exchange_api { access.without_exchange_api() } else { access },
+            increment_version,
+            inner: Mutex::default(),
+            holder: AtomicUsize::new(0),
+            default_threads: threads::default_threads(torch.py()),
+        })
+    }
+
+    /// Checks the settings of a group.
+    fn check(&self, group: &Bound<'_, PyDict>) -> PyResult<()> {
+        self.plan.read(group).map(|_| ())
+    }
+
+    /// The moments that the settings of a group use: name, what each number starts from, format of 8 bits.
+    fn moments(&self, group: &Bound<'_, PyDict>) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
+        let optimizer = self.plan.read(group)?.optimizer;
+        let used = |moment| Some((moment, optimizer.moment_start(moment)?));
+        let used = (0..optimizer.moment_count()).filter_map(used);
+        Ok(used
+            .map(|(moment, start)| {
+                let format = format_name(optimizer.moment_format(moment));
+                (optimizer.moment_name(moment), start, format)
+            })
+            .collect())
+    }
+
+    /// Whether the state of a parameter of a group counts steps.
+    fn counts_steps(&self, group: &Bound<'_, PyDict>, is_bf16: bool) -> PyResult<bool> {
+        let optimizer = self.plan.read(group)?.optimizer;
+        let [.., stochastic] = form_values(group)?;
+        let form = Form { stochastic: stochastic.is_truthy(group.py())?, ..Form::default() };
+        let kind = if is_bf16 { Kind::Bf16 } else { Kind::F32 };
+        Ok(roles(&optimizer, form, kind).contains(&Role::Step))
+    }
+
+    /// Takes a step of all parameters that have a gradient. Whether it was taken, and the norm of the
+    /// gradients if it was needed.
+    #[allow(clippy::too_many_arguments, reason = "Python passes them by position, which is fastest")]
+    fn step(
+        &self,
+        owner: &Bound<'_, PyAny>,
+        groups: &Bound<'_, PyList>,
+        states: &Bound<'_, PyDict>,
+        grad_factor: f64,
+        max_grad_norm: Option<f64>,
+        skip_nonfinite: bool,
+        zero_grad: bool,
+        threads: Option<usize>,
+        isa: Option<&str>,
+        seed: u64,
+    ) -> PyResult<(bool, Option<f64>)> {
+        let options =
+            Options { grad_factor, max_grad_norm, skip_nonfinite, zero_grad, threads, isa, seed };
+        let mut held = self.hold(owner.py())?;
+        let call = Call { stepper: self, owner, groups, states };
+        call.step(&mut held.inner, &options)
+    }
+
+    /// Forgets what was seen, as after a change that a step cannot notice.
+    fn forget(&self, py: Python<'_>) -> PyResult<()> {
+        *self.hold(py)?.inner = Inner::default();
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(inner) = self.inner.try_lock() else { return Ok(()) };
+        for group in &inner.groups {
+            visit.call(&group.dict)?;
+            visit.call(&group.params)?;
+        }
+        for slot in &inner.slots {
+            visit.call(&slot.outer)?;
+            visit.call(&slot.param)?;
+        }
+        for (_, state) in &inner.states {
+            visit.call(state)?;
+        }
+        if let Some(list) = &inner.groups_list {
+            visit.call(list)?;
+        }
+        if let Some(list) = &inner.stepped {
+            visit.call(list)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        if let Ok(mut inner) = self.inner.try_lock() {
+            *inner = Inner::default();
+        }
+    }
+}
+
+impl Stepper {
+    /// Waits for other threads' steps.
+    fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
+        if self.holder.load(Ordering::Relaxed) == this_thread() {
+            return Err(PyRuntimeError::new_err("step was called from within step"));
+        }
+        let inner = self.inner.lock_py_attached(py).unwrap_or_else(|poisoned| {
+            // A panic, which only a fault of this crate can cause, may have left anything.
+            let mut inner = poisoned.into_inner();
+            *inner = Inner::default();
+            inner
+        });
+        self.holder.store(this_thread(), Ordering::Relaxed);
+        Ok(Held { inner, holder: &self.holder })
+    }
+}
+
+pub fn format_name(format: Q8) -> &'static str {
+    match format {
+        Q8::Squares => "squares",
+        Q8::Unsigned => "unsigned",
+        _ => "signed",
+    }
+}
+
+/// The values of the options of a group that decide on states.
+fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 3]> {
+    let py = group.py();
+    let value = |key: &Bound<'_, PyString>| match group.get_item(key)? {
+        Some(value) => Ok::<_, PyErr>(value.unbind()),
+        None => Ok(py.None()),
+    };
+    Ok([
+        value(intern!(py, "state_dtype"))?,
+        value(intern!(py, "master"))?,
+        value(intern!(py, "stochastic_rounding"))?,
+    ])
+}
+
+fn form_of(py: Python<'_>, values: &[Py<PyAny>; 3]) -> PyResult<Form> {
+    let [state_dtype, master, stochastic] = values;
+    let text = |value: &Py<PyAny>| value.extract::<String>(py).ok();
+    let master = match text(master).as_deref() {
+        Some("f32") => Master::Copy,
+        Some("split") => Master::Split,
+        _ => Master::None,
+    };
+    let is_q8 = text(state_dtype).as_deref() == Some("q8");
+    Ok(Form { is_q8, master, stochastic: stochastic.is_truthy(py)? })
+}
+
+/// A step that is being taken.
+struct Call<'a, 'py> {
+    stepper: &'a Stepper,
+    owner: &'a Bound<'py, PyAny>,
+    groups: &'a Bound<'py, PyList>,
+    states: &'a Bound<'py, PyDict>,
+}
+
+impl<'py> Call<'_, 'py> {
+    fn py(&self) -> Python<'py> {
+        self.owner.py()
+    }
+
+    /// The name of a parameter, for errors.
+    fn name(&self, inner: &Inner, slot: usize) -> String {
+        let name = || {
+            let group = inner.groups.iter().position(|group| group.slots.contains(&slot))?;
+            let position = slot - inner.groups[group].slots.start;
+            let name = intern!(self.py(), "_name_of");
+            self.owner.call_method1(name, (group, position)).ok()?.extract::<String>().ok()
+        };
+        name().unwrap_or_else(|| format!("parameter {slot}"))
+    }
+
+    fn step(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<(bool, Option<f64>)> {
+        if !self.has_same_groups(inner)? {
+            self.learn_groups(inner)?;
+        }
+        self.read_settings(inner)?;
+        self.look_at_tensors(inner, options)?;
+        self.run(inner, options)
+    }
+
+    /// Whether groups and parameters are the objects of the last step.
+    fn has_same_groups(&self, inner: &Inner) -> PyResult<bool> {
+        let known = inner.groups_list.as_ref();
+        if !known.is_some_and(|list| list.is(self.groups)) || self.groups.len() != inner.groups.len()
+        {
+            return Ok(false);
+        }
+        let py = self.py();
+        for (position, known) in inner.groups.iter().enumerate() {
+            let group = self.groups.get_item(position)?;
+            if !group.is(&known.dict) {
+                return Ok(false);
+            }
+            let params = known.dict.bind(py).get_item(intern!(py, "params"))?;
+            if !params.is_some_and(|params| params.is(&known.params)) {
+                return Ok(false);
+            }
+            let params = known.params.bind(py);
+            if params.len() != known.slots.len() {
+                return Ok(false);
+            }
+            for (position, slot) in inner.slots[known.slots.clone()].iter().enumerate() {
+                if !params.get_item(position)?.is(&slot.outer) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn learn_groups(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
+        *inner = Inner::default();
+        let mut first = 0;
+        for group in self.groups.iter() {
+            let dict = group.cast_into::<PyDict>()?;
+            let params = dict.get_item(intern!(py, "params"))?.ok_or_else(|| {
+                PyValueError::new_err("a parameter group has no key \"params\"")
+            })?;
+            let params = params.cast_into::<PyList>()?;
+            let start = inner.slots.len();
+            for param in params.iter() {
+                let len = numbers(&param)?;
+                inner.slots.push(Slot { first, ..Slot::new(param.unbind(), py) });
+                first += len;
+            }
+            let settings = self.stepper.plan.read(&dict)?;
+            let form_values = form_values(&dict)?;
+            inner.groups.push(GroupSeen {
+                form: form_of(py, &form_values)?,
+                form_values,
+                keys: Keys::new(py, &settings.optimizer),
+                settings,
+                dict: dict.unbind(),
+                params: params.unbind(),
+                slots: start..inner.slots.len(),
+            });
+        }
+        inner.groups_list = Some(self.groups.clone().unbind());
+        Ok(())
+    }
+
+    /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
+    fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
+        let Inner { groups, slots, .. } = inner;
+        for group in groups {
+            let dict = group.dict.bind(py).clone();
+            let used = uses(&group.settings.optimizer);
+            let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
+                && uses(&group.settings.optimizer) != used;
+            let form_values = form_values(&dict)?;
+            let is_same = (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
+            if !is_same {
+                let form = form_of(py, &form_values)?;
+                has_changed |= form != group.form;
+                (group.form_values, group.form) = (form_values, form);
+            }
+            if has_changed {
+                group.keys = Keys::new(py, &group.settings.optimizer);
+                for slot in &mut slots[group.slots.clone()] {
+                    slot.state = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the optimizer's dictionary of states has the entries of the last step.
+    fn has_same_states(&self, inner: &Inner) -> bool {
+        let mut known = inner.states.iter();
+        self.states.len() == inner.states.len()
+            && self.states.iter().all(|(key, value)| {
+                known.next().is_some_and(|(known_key, known_value)| {
+                    key.as_ptr() as usize == *known_key && value.is(known_value)
+                })
+            })
+    }
+
+    /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
+    /// their states, holds.
+    fn look_at_tensors(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<()> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        if !self.has_same_states(inner) {
+            inner.states.clear();
+            for slot in &mut inner.slots {
+                slot.state = None;
+            }
+        }
+        let mut unknown: Vec<(usize, usize)> = Vec::new();
+        let mut has_moved = false;
+        inner.grads.clear();
+        for number in 0..inner.groups.len() {
+            for index in inner.groups[number].slots.clone() {
+                let param = inner.slots[index].outer.bind(py).clone();
+                let grad = access.grad(&param)?;
+                if grad.is_none() {
+                    continue;
+                }
+                let mut slot = core::mem::replace(&mut inner.slots[index], Slot::new(py.None(), py));
+                let was = slot.look(access, self.owner, || self.name(inner, index));
+                inner.slots[index] = slot;
+                has_moved |= !was?;
+                if !inner.slots[index].state_holds(py, access)? {
+                    unknown.push((number, index));
+                }
+                let grad = self.look_at_grad(inner, number, index, grad)?;
+                inner.grads.push(grad);
+            }
+        }
+        if !unknown.is_empty() {
+            self.resolve(inner, unknown)?;
+            has_moved = true;
+        }
+        if has_moved {
+            self.learn_places(inner)?;
+        }
+        self.check_grads(inner, options)
+    }
+
+    /// Looks at a gradient: the memory that the step reads.
+    fn look_at_grad(
+        &self,
+        inner: &Inner,
+        number: usize,
+        index: usize,
+        grad: Bound<'py, PyAny>,
+    ) -> PyResult<GradSeen> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        let facts = &inner.slots[index].facts;
+        let found = if access.is_plain(&grad) {
+            // An error is told in the slow way.
+            access.look(&grad, |seen| {
+                let goes = seen.is_cpu && goes_with(facts, seen.kind);
+                // A lazy negative has other strides, unless there is but one element.
+                let is_known = facts.is_laid_out(&seen) && facts.len != 1 && !seen.kind.is_complex();
+                Ok((goes && facts.has_order_of(&seen), is_known, seen.data as usize, seen.kind))
+            })
+        } else {
+            Ok((false, false, 0, Kind::Other))
+        };
+        if let Ok((true, is_known, data, kind)) = found
+            && (is_known || !slot::is_lazy(&grad)?)
+        {
+            let (slot, group) = (index, number);
+            return Ok(GradSeen { slot, group, tensor: grad.unbind(), data, kind, original: None });
+        }
+        let position = index - inner.groups[number].slots.start;
+        let param = inner.slots[index].param.bind(py);
+        let copy = intern!(py, "_grad_like");
+        let copy = self.owner.call_method1(copy, (number, position, param, &grad))?;
+        let (fits, data, kind) = access.look(&copy, |seen| {
+            let goes = seen.is_cpu && goes_with(facts, seen.kind);
+            Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
+        })?;
+        if !fits {
+            let name = self.name(inner, index);
+            return Err(PyRuntimeError::new_err(format!("the gradient of {name} does not fit it")));
+        }
+        let original = (!copy.is(&grad)).then(|| grad.unbind());
+        Ok(GradSeen { slot: index, group: number, tensor: copy.unbind(), data, kind, original })
+    }
+
+    /// Finds the states of some parameters, and has Python make or mend those that do not fit.
+    fn resolve(&self, inner: &mut Inner, unknown: Vec<(usize, usize)>) -> PyResult<()> {
+        let py = self.py();
+        let mut to_make = Vec::new();
+        for &(number, index) in &unknown {
+            if self.resolve_one(inner, number, index)?.is_some() {
+                to_make.push((number, index - inner.groups[number].slots.start));
+            }
+        }
+        if !to_make.is_empty() {
+            self.owner.call_method1(intern!(py, "_make_states"), (to_make.clone(),))?;
+            for (number, position) in to_make {
+                let index = inner.groups[number].slots.start + position;
+                if let Some(problem) = self.resolve_one(inner, number, index)? {
+                    let name = self.name(inner, index);
+                    return Err(PyRuntimeError::new_err(format!("state of {name}: {problem}")));
+                }
+            }
+        }
+        inner.states.clear();
+        for (key, value) in self.states.iter() {
+            inner.states.push((key.as_ptr() as usize, value.unbind()));
+        }
+        Ok(())
+    }
+
+    fn resolve_one(
+        &self,
+        inner: &mut Inner,
+        number: usize,
+        index: usize,
+    ) -> PyResult<Option<String>> {
+        let Inner { groups, slots, .. } = inner;
+        let group = &groups[number];
+        let slot = &mut slots[index];
+        let kind = slot.facts.kind.unwrap_or(Kind::Other);
+        let roles = roles(&group.settings.optimizer, group.form, kind);
+        if roles.is_empty() {
+            slot.state = Some(slot::State::none(self.py()));
+            return Ok(None);
+        }
+        slot.resolve(&self.stepper.access, self.owner, self.states, &group.keys, &roles)
+    }
+
+    /// Learns which memory steps write, and refuses parameters and states that share some.
+    fn learn_places(&self, inner: &mut Inner) -> PyResult<()> {
+        inner.written.clear();
+        for (index, slot) in inner.slots.iter().enumerate() {
+            let arrays = slot.state.iter().flat_map(|state| &state.entries);
+            let arrays = arrays.filter(|entry| {
+                !matches!(entry.role, Role::Step | Role::Eta | Role::Mu)
+            });
+            for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
+                let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
+                if bytes > 0 {
+                    inner.written.push((facts.data, facts.data + bytes, index));
+                }
+            }
+        }
+        inner.written.sort_unstable();
+        for pair in inner.written.windows(2) {
+            if let [(_, end, one), (start, _, other)] = *pair
+                && start < end
+            {
+                let (one, other) = (self.name(inner, one), self.name(inner, other));
+                return Err(PyValueError::new_err(format!(
+                    "{one} and {other}, or their states, share memory"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses gradients that share memory with what the step writes.
+    fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
+        let range = |grad: &GradSeen| {
+            let len = inner.slots[grad.slot].facts.len;
+            (grad.data, grad.data + len * grad.kind.bytes())
+        };
+        let written = &inner.written;
+        for grad in &inner.grads {
+            let (start, end) = range(grad);
+            let after = written.partition_point(|&(_, written_end, _)| written_end <= start);
+            if start < end && written.get(after).is_some_and(|&(written, ..)| written < end) {
+                let name = self.name(inner, grad.slot);
+                return Err(PyValueError::new_err(format!(
+                    "the gradient of {name} shares memory with a parameter or a state"
+                )));
+            }
+        }
+        if options.zero_grad {
+            let mut ranges: Vec<_> =
+                inner.grads.iter().map(|grad| (range(grad), grad.slot)).collect();
+            ranges.sort_unstable();
+            for pair in ranges.windows(2) {
+                if let [((_, end), one), ((start, _), other)] = *pair
+                    && start < end
+                {
+                    let (one, other) = (self.name(inner, one), self.name(inner, other));
+                    return Err(PyValueError::new_err(format!(
+                        "the gradients of {one} and {other} share memory, and cannot be zeroed in the step"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the step; everything is known and found to fit.
+    fn run(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<(bool, Option<f64>)> {
+        let py = self.py();
+        let isa = options.isa.map(str::parse::<Isa>).transpose().map_err(exception)?;
+        let threads = options.threads.unwrap_or(self.stepper.default_threads);
+        let pool = threads::pool(threads).map_err(exception)?;
+        self.refresh_masters(inner)?;
+        self.read_steps(inner)?;
+
+        let Inner { groups, slots, grads, steps, tensors, .. } = inner;
+        tensors.clear();
+        let mut rules: Vec<(AnyOptimizer, usize)> = Vec::with_capacity(groups.len());
+        let mut last_group = None;
+        for (grad, step) in grads.iter().zip(steps.iter_mut()) {
+            let (group, slot) = (&groups[grad.group], &slots[grad.slot]);
+            // SAFETY: the counts are left alone while the tensors live, which end before this call does.
+            let step: &'static mut u64 = unsafe { &mut *core::ptr::from_mut(step) };
+            // SAFETY: each array was seen in this call, is kept alive by `inner`, and was found to share
+            // memory with no other one that is written. Python code that uses it meanwhile races, as with
+            // PyTorch's own operators. The tensors end before this call does.
+            let tensor = unsafe {
+                let len = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+                let param = slot::param_of(slot, group.form);
+                let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
+                Tensor::new(param, grad, step).with_moments(
+                    slot::moments_of(slot).into_iter().take(group.settings.optimizer.moment_count()),
+                )
+            };
+            tensors.push(tensor.with_first(slot.first));
+            let rule = rule_of(&group.settings.optimizer, slot);
+            match rules.last_mut() {
+                Some((last, count)) if last_group == Some(grad.group) && *last == rule => *count += 1,
+                _ => rules.push((rule, 1)),
+            }
+            last_group = Some(grad.group);
+        }
+        let step_options = StepOptions {
+            exec: Exec {
+                isa,
+                threads: match &pool {
+                    Some(pool) => Threads::Pool(pool),
+                    None => Threads::Serial,
+                },
+            },
+            grad_factor: options.grad_factor,
+            max_norm: options.max_grad_norm,
+            skip_nonfinite: options.skip_nonfinite,
+            seed: options.seed,
+            ..StepOptions::default()
+        };
+        let report = py.detach(|| {
+            let mut rest = &mut tensors[..];
+            let mut parts = Vec::with_capacity(rules.len());
+            for (rule, count) in &rules {
+                let (part, others) = rest.split_at_mut(*count);
+                parts.push(Group::new(rule, part));
+                rest = others;
+            }
+            adamant::step(&mut parts, &step_options)
+        });
+        let report = report.map_err(exception)?;
+        inner.tensors.clear();
+        let is_taken = report.outcome == Outcome::Taken;
+        self.tell(inner, options, is_taken)?;
+        Ok((is_taken, report.grad_norm))
+    }
+
+    /// Brings master copies up to date, where somebody else has written the parameter.
+    fn refresh_masters(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
+        for grad in &inner.grads {
+            let slot = &mut inner.slots[grad.slot];
+            let Some(master) = slot.state.as_ref().and_then(|state| state.entry(Role::Master))
+            else {
+                continue;
+            };
+            let version: i64 = slot.param.bind(py).getattr(intern!(py, "_version"))?.extract()?;
+            if slot.version != Some(version) {
+                let refresh = intern!(py, "_refresh_master");
+                self.owner.call_method1(refresh, (&slot.param, &master.tensor))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads how many steps each parameter has taken.
+    fn read_steps(&self, inner: &mut Inner) -> PyResult<()> {
+        inner.steps.clear();
+        for grad in &inner.grads {
+            let step = match scalar(&inner.slots[grad.slot], Role::Step) {
+                // SAFETY: `fits` found a float, and what is known of the state was found to hold.
+                Some(step) => unsafe { step.read_unaligned() },
+                None => 0.0,
+            };
+            if !(step >= 0.0 && step.fract() == 0.0 && step.is_finite()) {
+                let name = self.name(inner, grad.slot);
+                return Err(PyValueError::new_err(format!(
+                    "step of {name} is {step}, but must be a whole number of at least 0"
+                )));
+            }
+            inner.steps.push(step as u64);
+        }
+        Ok(())
+    }
+
+    /// Tells PyTorch what was written.
+    fn tell(&self, inner: &mut Inner, options: &Options, is_taken: bool) -> PyResult<()> {
+        let py = self.py();
+        if options.zero_grad {
+            let zeroed = PyList::empty(py);
+            for grad in &inner.grads {
+                match &grad.original {
+                    Some(original) => {
+                        original.bind(py).call_method0(intern!(py, "zero_"))?;
+                    }
+                    None => zeroed.append(&grad.tensor)?,
+                }
+            }
+            self.stepper.increment_version.bind(py).call1((zeroed,))?;
+        }
+        if !is_taken {
+            return Ok(());
+        }
+        for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
+            let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
+            if let Some(step) = scalar(slot, Role::Step) {
+                // SAFETY: as in `read_steps`: nothing has run since but the step.
+                unsafe { step.write_unaligned(t as f32) };
+            }
+            if let AnyOptimizer::Asgd(asgd) = &group.settings.optimizer {
+                let fall = (1.0 + asgd.lambd * asgd.lr * t as f64).powf(asgd.alpha);
+                let mu = 1.0 / f64::max(1.0, t as f64 - asgd.t0);
+                for (role, value) in [(Role::Eta, asgd.lr / fall), (Role::Mu, mu)] {
+                    if let Some(place) = scalar(slot, role) {
+                        // SAFETY: as above.
+                        unsafe { place.write_unaligned(value as f32) };
+                    }
+                }
+            }
+        }
+        let is_same = inner.stepped_slots.len() == inner.grads.len()
+            && inner.stepped_slots.iter().zip(&inner.grads).all(|(&slot, grad)| slot == grad.slot);
+        if !is_same || inner.stepped.is_none() {
+            let stepped = PyList::empty(py);
+            for grad in &inner.grads {
+                let slot = &inner.slots[grad.slot];
+                stepped.append(&slot.param)?;
+                if !slot.param.is(&slot.outer) {
+                    stepped.append(&slot.outer)?;
+                }
+            }
+            inner.stepped = Some(stepped.unbind());
+            inner.stepped_slots = inner.grads.iter().map(|grad| grad.slot).collect();
+        }
+        if let Some(stepped) = &inner.stepped {
+            self.stepper.increment_version.bind(py).call1((stepped,))?;
+        }
+        for grad in &inner.grads {
+            let slot = &mut inner.slots[grad.slot];
+            let has_master =
+                slot.state.as_ref().is_some_and(|state| state.entry(Role::Master).is_some());
+            if has_master {
+                let version = slot.param.bind(py).getattr(intern!(py, "_version"))?;
+                slot.version = Some(version.extract()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which moments an optimizer uses, and whether its states are those of another one.
+fn uses(optimizer: &AnyOptimizer) -> (&'static str, [bool; adamant::MOMENTS]) {
+    let count = optimizer.moment_count();
+    let uses = |moment| moment < count && optimizer.moment_start(moment).is_some();
+    (optimizer.name(), core::array::from_fn(uses))
+}
+
+/// The optimizer of a parameter: that of its group, but that ASGD's step size comes from the state, as
+/// PyTorch's does: a new learning rate counts from the next step on.
+fn rule_of(optimizer: &AnyOptimizer, slot: &Slot) -> AnyOptimizer {
+    match (optimizer, scalar(slot, Role::Eta)) {
+        (AnyOptimizer::Asgd(asgd), Some(eta)) => {
+            // SAFETY: `fits` found a float, and what is known of the state was found to hold.
+            let lr = f64::from(unsafe { eta.read_unaligned() });
+            adamant::Asgd { lr, alpha: 0.0, ..*asgd }.into()
+        }
+        _ => *optimizer,
+    }
+}
+
+/// A state of one number.
+#[inline]
+fn scalar(slot: &Slot, role: Role) -> Option<*mut f32> {
+    let entry = slot.state.as_ref()?.entry(role)?;
+    Some(entry.facts.data as *mut f32)
+}
+
+/// Whether a gradient's type goes with that of its parameter, without a copy.
+#[inline]
+fn goes_with(param: &Facts, grad: Kind) -> bool {
+    match param.kind {
+        Some(Kind::F64 | Kind::C64 | Kind::C128) => param.kind == Some(grad),
+        _ => matches!(grad, Kind::F32 | Kind::Bf16 | Kind::F16),
+    }
+}
+
+/// The numbers of a parameter, whatever process has them.
+fn numbers(param: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let py = param.py();
+    let len: u64 = param.call_method0(intern!(py, "numel"))?.extract()?;
+    let is_complex = param.call_method0(intern!(py, "is_complex"))?.is_truthy()?;
+    Ok(if is_complex { 2 * len } else { len })
+}
+
+/// The gradient of a parameter for a step.
+///
+/// # Safety
+///
+/// `data` points to `len` numbers of the kind, or `len` is 0; nobody writes them for `'a`, nor reads them
+/// if they are to be zeroed.
+#[inline]
+unsafe fn grad_of<'a>(data: usize, kind: Kind, len: usize, zeroed: bool) -> Grad<'a> {
+    unsafe fn of<'a, E: Element>(data: usize, len: usize, zeroed: bool) -> Grad<'a> {
+        match (len, zeroed) {
+            (0, _) => E::grad(&[]),
+            // SAFETY: the caller's promise, here and below.
+            (_, true) => unsafe { Grad::zeroed(slice::from_raw_parts_mut(data as *mut E, len)) },
+            (_, false) => unsafe { E::grad(slice::from_raw_parts(data as *const E, len)) },
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match kind {
+            Kind::F64 => of::<f64>(data, len, zeroed),
+            Kind::Bf16 => of::<bf16>(data, len, zeroed),
+            Kind::F16 => of::<f16>(data, len, zeroed),
+            _ => of::<f32>(data, len, zeroed),
+        }
+    }
+}
