@@ -3,7 +3,7 @@
 use adamant::Error;
 use pyo3::{
     PyErr,
-    exceptions::{PyMemoryError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError},
 };
 
 /// The exception for an error: a `ValueError` unless another type says more.
@@ -15,9 +15,4 @@ pub fn exception(error: Error) -> PyErr {
         Error::NoThreads { .. } => PyRuntimeError::new_err(text),
         _ => PyValueError::new_err(text),
     }
-}
-
-/// The exception for memory that cannot be had.
-pub fn out_of_memory(text: String) -> PyErr {
-    PyMemoryError::new_err(text)
 }

@@ -7,6 +7,7 @@ mod arrays;
 mod dlpack;
 mod error;
 mod memory;
+mod rows;
 mod settings;
 mod slot;
 mod stepper;

@@ -180,7 +180,9 @@ impl Facts {
     /// Whether a tensor has the same shape and strides.
     #[inline]
     pub fn is_laid_out(&self, seen: &Seen<'_>) -> bool {
-        self.shape() == seen.shape && self.strides() == seen.strides
+        // The few numbers are compared here: a call of memcmp takes longer.
+        let dims = seen.shape.iter().chain(seen.strides);
+        self.rank == seen.shape.len() && self.dims.iter().eq(dims)
     }
 
     /// Whether element follows element in the same order; both tensors are dense.
@@ -207,7 +209,6 @@ pub struct Access {
 impl Access {
     /// For PyTorch. `types` are nothing but memory; the first one is `torch.Tensor`.
     pub fn new(torch: &Bound<'_, PyAny>, types: Vec<Py<PyType>>) -> PyResult<Self> {
-        let py = torch.py();
         let tensor = torch.getattr("Tensor")?;
         let grad = torch.getattr("_C")?.getattr("TensorBase").ok();
         let grad = grad.and_then(|base| base.getattr("grad").ok());
@@ -238,7 +239,6 @@ impl Access {
             dtypes.push((torch.getattr(name)?.unbind(), kind));
         }
         let to_tensor = dlpack::to_tensor_of(&tensor);
-        let _ = py;
         Ok(Self { to_tensor, plain: types, grad, dtypes, kept: Mutex::default() })
     }
 
@@ -316,9 +316,5 @@ impl Access {
         let result = run(Seen { data, kind, is_cpu, shape, strides });
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         result
-    }
-
-    pub fn add_plain(&mut self, plain: Py<PyType>) {
-        self.plain.push(plain);
     }
 }

@@ -1,6 +1,6 @@
 //! What is remembered of a parameter from step to step, and how it is seen that it no longer holds.
 
-use adamant::{AnyOptimizer, DynOptimizer, MOMENTS, Moment, Param, Q8};
+use adamant::{AnyOptimizer, CatchUp, DynOptimizer, MOMENTS, Moment, Param, Q8};
 use half::{bf16, f16};
 use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
@@ -45,6 +45,8 @@ pub struct Form {
     pub is_q8: bool,
     pub master: Master,
     pub stochastic: bool,
+    /// Whether sparse gradients have the results of dense ones, and how rows catch up.
+    pub dense_equivalent: Option<CatchUp>,
 }
 
 /// The keys of a group's states, by what they are for.
@@ -139,6 +141,8 @@ pub struct Slot {
     pub state: Option<State>,
     /// Its version after the last step, if it has a master copy.
     pub version: Option<i64>,
+    /// What is remembered of its rows, by number, if it ever had a sparse gradient.
+    pub rows: Option<usize>,
 }
 
 pub struct State {
@@ -189,7 +193,7 @@ pub fn memory_of<'py>(
 impl Slot {
     pub fn new(outer: Py<PyAny>, py: Python<'_>) -> Self {
         let param = outer.clone_ref(py);
-        Self { outer, param, facts: Facts::default(), first: 0, state: None, version: None }
+        Self { outer, param, facts: Facts::default(), first: 0, state: None, version: None, rows: None }
     }
 
     /// Looks whether the parameter is where it was, and learns where it is if not. Whether it was.

@@ -7,12 +7,12 @@ use std::sync::{
 };
 
 use adamant::{
-    AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, Outcome, Q8, StepOptions, Tensor,
-    Threads,
+    AnyOptimizer, CatchUp, DynOptimizer, Element, Exec, Grad, Group, Isa, NormOrder, Outcome, Q8,
+    StepOptions, Tensor, Threads,
 };
 use half::{bf16, f16};
 use pyo3::{
-    exceptions::{PyRuntimeError, PyValueError},
+    exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
     gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
@@ -23,6 +23,7 @@ use pyo3::{
 use crate::{
     error::exception,
     memory::{Access, Facts, Kind},
+    rows::{self, RowStep, Rows, Waiting},
     settings::{Plan, Settings},
     slot::{self, Form, Keys, Master, Role, Slot, roles},
     threads,
@@ -44,7 +45,7 @@ struct GroupSeen {
     dict: Py<PyDict>,
     params: Py<PyList>,
     /// The values of the options that decide on states, and what they mean.
-    form_values: [Py<PyAny>; 3],
+    form_values: [Py<PyAny>; 4],
     form: Form,
     settings: Settings,
     keys: Keys,
@@ -62,6 +63,17 @@ struct GradSeen {
     kind: Kind,
     /// The gradient of the parameter, where the step reads a copy of it.
     original: Option<Py<PyAny>>,
+    /// The rows of a sparse gradient; there is no other then.
+    rows: Option<Rows>,
+}
+
+/// The memory of a gradient.
+struct Found {
+    tensor: Py<PyAny>,
+    data: usize,
+    kind: Kind,
+    original: Option<Py<PyAny>>,
+    rows: Option<Rows>,
 }
 
 #[derive(Default)]
@@ -79,6 +91,8 @@ struct Inner {
     /// The parameters that were stepped, whose versions count on.
     stepped: Option<Py<PyList>>,
     stepped_slots: Vec<usize>,
+    /// What is remembered of the rows of parameters with sparse gradients, by the parameter.
+    rows: Vec<(Py<PyAny>, rows::Memory)>,
 }
 
 /// Steps the parameters of an optimizer. It remembers what it saw in the last step, and looks at every
@@ -162,8 +176,7 @@ impl Stepper {
     /// Whether the state of a parameter of a group counts steps.
     fn counts_steps(&self, group: &Bound<'_, PyDict>, is_bf16: bool) -> PyResult<bool> {
         let optimizer = self.plan.read(group)?.optimizer;
-        let [.., stochastic] = form_values(group)?;
-        let form = Form { stochastic: stochastic.is_truthy(group.py())?, ..Form::default() };
+        let form = form_of(group.py(), &form_values(group)?)?;
         let kind = if is_bf16 { Kind::Bf16 } else { Kind::F32 };
         Ok(roles(&optimizer, form, kind).contains(&Role::Step))
     }
@@ -191,6 +204,30 @@ impl Stepper {
         call.step(&mut held.inner, &options)
     }
 
+    /// Brings rows of a parameter to the present step: those that `rows` lists, `int64` and contiguous, or
+    /// all. Whether any row was behind.
+    fn catch_up(
+        &self,
+        owner: &Bound<'_, PyAny>,
+        groups: &Bound<'_, PyList>,
+        states: &Bound<'_, PyDict>,
+        place: (usize, usize),
+        rows: Option<&Bound<'_, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<bool> {
+        let mut held = self.hold(owner.py())?;
+        let call = Call { stepper: self, owner, groups, states };
+        call.catch_up(&mut held.inner, place, rows, threads)
+    }
+
+    /// Takes all rows of all parameters to be at the present step.
+    fn reset_rows(&self, py: Python<'_>) -> PyResult<()> {
+        for (_, memory) in &mut self.hold(py)?.inner.rows {
+            memory.waiting = None;
+        }
+        Ok(())
+    }
+
     /// Forgets what was seen, as after a change that a step cannot notice.
     fn forget(&self, py: Python<'_>) -> PyResult<()> {
         *self.hold(py)?.inner = Inner::default();
@@ -206,6 +243,9 @@ impl Stepper {
         for slot in &inner.slots {
             visit.call(&slot.outer)?;
             visit.call(&slot.param)?;
+        }
+        for (param, _) in &inner.rows {
+            visit.call(param)?;
         }
         for (_, state) in &inner.states {
             visit.call(state)?;
@@ -252,7 +292,7 @@ pub fn format_name(format: Q8) -> &'static str {
 }
 
 /// The values of the options of a group that decide on states.
-fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 3]> {
+fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 4]> {
     let py = group.py();
     let value = |key: &Bound<'_, PyString>| match group.get_item(key)? {
         Some(value) => Ok::<_, PyErr>(value.unbind()),
@@ -262,11 +302,12 @@ fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 3]> {
         value(intern!(py, "state_dtype"))?,
         value(intern!(py, "master"))?,
         value(intern!(py, "stochastic_rounding"))?,
+        value(intern!(py, "dense_equivalent"))?,
     ])
 }
 
-fn form_of(py: Python<'_>, values: &[Py<PyAny>; 3]) -> PyResult<Form> {
-    let [state_dtype, master, stochastic] = values;
+fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
+    let [state_dtype, master, stochastic, dense_equivalent] = values;
     let text = |value: &Py<PyAny>| value.extract::<String>(py).ok();
     let master = match text(master).as_deref() {
         Some("f32") => Master::Copy,
@@ -274,7 +315,12 @@ fn form_of(py: Python<'_>, values: &[Py<PyAny>; 3]) -> PyResult<Form> {
         _ => Master::None,
     };
     let is_q8 = text(state_dtype).as_deref() == Some("q8");
-    Ok(Form { is_q8, master, stochastic: stochastic.is_truthy(py)? })
+    let dense_equivalent = match text(dense_equivalent).as_deref() {
+        Some("replay") => Some(CatchUp::Replay),
+        Some("series") => Some(CatchUp::Series),
+        _ => dense_equivalent.is_truthy(py)?.then_some(CatchUp::Series),
+    };
+    Ok(Form { is_q8, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
 }
 
 /// A step that is being taken.
@@ -292,13 +338,16 @@ impl<'py> Call<'_, 'py> {
 
     /// The name of a parameter, for errors.
     fn name(&self, inner: &Inner, slot: usize) -> String {
-        let name = || {
-            let group = inner.groups.iter().position(|group| group.slots.contains(&slot))?;
-            let position = slot - inner.groups[group].slots.start;
-            let name = intern!(self.py(), "_name_of");
-            self.owner.call_method1(name, (group, position)).ok()?.extract::<String>().ok()
-        };
-        name().unwrap_or_else(|| format!("parameter {slot}"))
+        match inner.groups.iter().position(|group| group.slots.contains(&slot)) {
+            Some(group) => self.name_at(group, slot - inner.groups[group].slots.start),
+            None => format!("parameter {slot}"),
+        }
+    }
+
+    fn name_at(&self, group: usize, position: usize) -> String {
+        let name = self.owner.call_method1(intern!(self.py(), "_name_of"), (group, position));
+        let name = name.and_then(|name| name.extract());
+        name.unwrap_or_else(|_| format!("param_groups[{group}]['params'][{position}]"))
     }
 
     fn step(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<(bool, Option<f64>)> {
@@ -342,7 +391,8 @@ impl<'py> Call<'_, 'py> {
 
     fn learn_groups(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
-        *inner = Inner::default();
+        let rows = core::mem::take(&mut inner.rows);
+        *inner = Inner { rows, ..Inner::default() };
         let mut first = 0;
         for group in self.groups.iter() {
             let dict = group.cast_into::<PyDict>()?;
@@ -353,7 +403,8 @@ impl<'py> Call<'_, 'py> {
             let start = inner.slots.len();
             for param in params.iter() {
                 let len = numbers(&param)?;
-                inner.slots.push(Slot { first, ..Slot::new(param.unbind(), py) });
+                let rows = inner.rows.iter().position(|(known, _)| known.is(&param));
+                inner.slots.push(Slot { first, rows, ..Slot::new(param.unbind(), py) });
                 first += len;
             }
             let settings = self.stepper.plan.read(&dict)?;
@@ -409,36 +460,41 @@ impl<'py> Call<'_, 'py> {
             })
     }
 
-    /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
-    /// their states, holds.
-    fn look_at_tensors(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<()> {
-        let py = self.py();
-        let access = &self.stepper.access;
+    /// Forgets the states where the optimizer's dictionary has others.
+    fn look_at_states(&self, inner: &mut Inner) {
         if !self.has_same_states(inner) {
             inner.states.clear();
             for slot in &mut inner.slots {
                 slot.state = None;
             }
         }
+    }
+
+    /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
+    /// their states, holds.
+    fn look_at_tensors(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<()> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        self.look_at_states(inner);
         let mut unknown: Vec<(usize, usize)> = Vec::new();
         let mut has_moved = false;
         inner.grads.clear();
-        for number in 0..inner.groups.len() {
-            for index in inner.groups[number].slots.clone() {
-                let param = inner.slots[index].outer.bind(py).clone();
-                let grad = access.grad(&param)?;
+        let Inner { groups, slots, grads, .. } = &mut *inner;
+        for (number, group) in groups.iter().enumerate() {
+            let start = group.slots.start;
+            for (position, slot) in slots[group.slots.clone()].iter_mut().enumerate() {
+                let grad = access.grad(slot.outer.bind(py))?;
                 if grad.is_none() {
                     continue;
                 }
-                let mut slot = core::mem::replace(&mut inner.slots[index], Slot::new(py.None(), py));
-                let was = slot.look(access, self.owner, || self.name(inner, index));
-                inner.slots[index] = slot;
-                has_moved |= !was?;
-                if !inner.slots[index].state_holds(py, access)? {
-                    unknown.push((number, index));
+                has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
+                if !slot.state_holds(py, access)? {
+                    unknown.push((number, start + position));
                 }
-                let grad = self.look_at_grad(inner, number, index, grad)?;
-                inner.grads.push(grad);
+                let grad = self.look_at_grad(slot, number, position, grad, options)?;
+                let Found { tensor, data, kind, original, rows } = grad;
+                let (slot, group) = (start + position, number);
+                grads.push(GradSeen { slot, group, tensor, data, kind, original, rows });
             }
         }
         if !unknown.is_empty() {
@@ -451,48 +507,95 @@ impl<'py> Call<'_, 'py> {
         self.check_grads(inner, options)
     }
 
-    /// Looks at a gradient: the memory that the step reads.
+    /// Looks at a gradient: the memory that the step reads, and the gradient itself where that is a copy.
+    #[inline]
     fn look_at_grad(
         &self,
-        inner: &Inner,
+        slot: &Slot,
         number: usize,
-        index: usize,
+        position: usize,
         grad: Bound<'py, PyAny>,
-    ) -> PyResult<GradSeen> {
-        let py = self.py();
+        options: &Options<'_>,
+    ) -> PyResult<Found> {
         let access = &self.stepper.access;
-        let facts = &inner.slots[index].facts;
-        let found = if access.is_plain(&grad) {
-            // An error is told in the slow way.
-            access.look(&grad, |seen| {
-                let goes = seen.is_cpu && goes_with(facts, seen.kind);
+        let facts = &slot.facts;
+        if access.is_plain(&grad) {
+            let found = access.look(&grad, |seen| {
+                let is_laid_out = facts.is_laid_out(&seen);
+                let fits = seen.is_cpu
+                    && goes_with(facts, seen.kind)
+                    && (is_laid_out || facts.has_order_of(&seen));
                 // A lazy negative has other strides, unless there is but one element.
-                let is_known = facts.is_laid_out(&seen) && facts.len != 1 && !seen.kind.is_complex();
-                Ok((goes && facts.has_order_of(&seen), is_known, seen.data as usize, seen.kind))
-            })
-        } else {
-            Ok((false, false, 0, Kind::Other))
-        };
-        if let Ok((true, is_known, data, kind)) = found
-            && (is_known || !slot::is_lazy(&grad)?)
-        {
-            let (slot, group) = (index, number);
-            return Ok(GradSeen { slot, group, tensor: grad.unbind(), data, kind, original: None });
+                let is_known = is_laid_out && facts.len != 1 && !seen.kind.is_complex();
+                Ok((fits, is_known, seen.data as usize, seen.kind))
+            });
+            // An error is told below.
+            if let Ok((true, is_known, data, kind)) = found
+                && (is_known || !slot::is_lazy(&grad)?)
+            {
+                let tensor = grad.unbind();
+                return Ok(Found { tensor, data, kind, original: None, rows: None });
+            }
         }
-        let position = index - inner.groups[number].slots.start;
-        let param = inner.slots[index].param.bind(py);
+        self.copy_grad(slot, number, position, grad, options)
+    }
+
+    /// Has Python copy a gradient that a step cannot read as it is.
+    #[cold]
+    fn copy_grad(
+        &self,
+        slot: &Slot,
+        number: usize,
+        position: usize,
+        grad: Bound<'py, PyAny>,
+        options: &Options<'_>,
+    ) -> PyResult<Found> {
+        let py = self.py();
+        let facts = &slot.facts;
         let copy = intern!(py, "_grad_like");
-        let copy = self.owner.call_method1(copy, (number, position, param, &grad))?;
-        let (fits, data, kind) = access.look(&copy, |seen| {
+        let is_summed = options.max_grad_norm.is_some() || options.skip_nonfinite;
+        let arguments = (number, position, slot.param.bind(py), &grad, is_summed);
+        let copy = self.owner.call_method1(copy, arguments)?;
+        if let Ok(sparse) = copy.cast::<PyTuple>() {
+            return self.look_at_rows(slot, sparse, grad);
+        }
+        let (fits, data, kind) = self.stepper.access.look(&copy, |seen| {
             let goes = seen.is_cpu && goes_with(facts, seen.kind);
             Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
         })?;
         if !fits {
-            let name = self.name(inner, index);
+            let name = self.name_at(number, position);
             return Err(PyRuntimeError::new_err(format!("the gradient of {name} does not fit it")));
         }
         let original = (!copy.is(&grad)).then(|| grad.unbind());
-        Ok(GradSeen { slot: index, group: number, tensor: copy.unbind(), data, kind, original })
+        Ok(Found { tensor: copy.unbind(), data, kind, original, rows: None })
+    }
+
+    /// The rows of a sparse gradient: contiguous indices and values, the number of rows of the parameter
+    /// and their width.
+    fn look_at_rows(
+        &self,
+        slot: &Slot,
+        sparse: &Bound<'py, PyTuple>,
+        grad: Bound<'py, PyAny>,
+    ) -> PyResult<Found> {
+        type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
+        let (indices, values, rows, width): Described<'_> = sparse.extract()?;
+        let access = &self.stepper.access;
+        let seen = |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let (index_data, index_kind, count) = seen(&indices)?;
+        let (data, kind, len) = seen(&values)?;
+        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+        let fits = index_kind == Kind::I64
+            && Some(kind) == slot.facts.kind.map(Kind::real)
+            && count.checked_mul(width) == Some(len)
+            && rows.checked_mul(width) == Some(numbers);
+        if !fits {
+            return Err(PyRuntimeError::new_err("a sparse gradient does not fit its parameter"));
+        }
+        let rows = Rows { indices: index_data, count, values: data, rows, width };
+        let tensor = sparse.clone().into_any().unbind();
+        Ok(Found { tensor, data, kind, original: Some(grad.unbind()), rows: Some(rows) })
     }
 
     /// Finds the states of some parameters, and has Python make or mend those that do not fit.
@@ -571,7 +674,10 @@ impl<'py> Call<'_, 'py> {
     /// Refuses gradients that share memory with what the step writes.
     fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
         let range = |grad: &GradSeen| {
-            let len = inner.slots[grad.slot].facts.len;
+            let len = match &grad.rows {
+                Some(rows) => rows.count * rows.width,
+                None => inner.slots[grad.slot].facts.len,
+            };
             (grad.data, grad.data + len * grad.kind.bytes())
         };
         let written = &inner.written;
@@ -609,8 +715,20 @@ impl<'py> Call<'_, 'py> {
         let isa = options.isa.map(str::parse::<Isa>).transpose().map_err(exception)?;
         let threads = options.threads.unwrap_or(self.stepper.default_threads);
         let pool = threads::pool(threads).map_err(exception)?;
+        let exec = Exec {
+            isa,
+            threads: match &pool {
+                Some(pool) => Threads::Pool(pool),
+                None => Threads::Serial,
+            },
+        };
         self.refresh_masters(inner)?;
         self.read_steps(inner)?;
+        let needs_norm = options.max_grad_norm.is_some() || options.skip_nonfinite;
+        let has_rows = inner.grads.iter().any(|grad| grad.rows.is_some());
+        if has_rows || !inner.rows.is_empty() {
+            self.prepare_rows(inner, exec)?;
+        }
 
         let Inner { groups, slots, grads, steps, tensors, .. } = inner;
         tensors.clear();
@@ -618,42 +736,49 @@ impl<'py> Call<'_, 'py> {
         let mut last_group = None;
         for (grad, step) in grads.iter().zip(steps.iter_mut()) {
             let (group, slot) = (&groups[grad.group], &slots[grad.slot]);
+            let optimizer = &group.settings.optimizer;
             // SAFETY: the counts are left alone while the tensors live, which end before this call does.
             let step: &'static mut u64 = unsafe { &mut *core::ptr::from_mut(step) };
-            // SAFETY: each array was seen in this call, is kept alive by `inner`, and was found to share
-            // memory with no other one that is written. Python code that uses it meanwhile races, as with
-            // PyTorch's own operators. The tensors end before this call does.
-            let tensor = unsafe {
-                let len = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-                let param = slot::param_of(slot, group.form);
-                let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
-                Tensor::new(param, grad, step).with_moments(
-                    slot::moments_of(slot).into_iter().take(group.settings.optimizer.moment_count()),
-                )
+            let tensor = match &grad.rows {
+                // SAFETY: each array was seen in this call, is kept alive by `inner`, and was found to
+                // share memory with no other one that is written. Python code that uses it meanwhile
+                // races, as with PyTorch's own operators. The tensors end before this call does.
+                None => unsafe {
+                    let len = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+                    let param = slot::param_of(slot, group.form);
+                    let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
+                    let moments = slot::moments_of(slot).into_iter();
+                    Tensor::new(param, grad, step).with_moments(moments.take(optimizer.moment_count()))
+                },
+                // The rows are stepped below. Without elements, the core checks the settings of their
+                // step and counts it.
+                Some(_) if grad.kind == Kind::F64 => {
+                    Tensor::new(f64::param(&mut []), f64::grad(&[]), step)
+                }
+                Some(_) => Tensor::new(f32::param(&mut []), f32::grad(&[]), step),
             };
             tensors.push(tensor.with_first(slot.first));
-            let rule = rule_of(&group.settings.optimizer, slot);
+            let is_same = last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
             match rules.last_mut() {
-                Some((last, count)) if last_group == Some(grad.group) && *last == rule => *count += 1,
-                _ => rules.push((rule, 1)),
+                Some((_, count)) if is_same => *count += 1,
+                _ => rules.push((rule_of(optimizer, slot), 1)),
             }
             last_group = Some(grad.group);
         }
-        let step_options = StepOptions {
-            exec: Exec {
-                isa,
-                threads: match &pool {
-                    Some(pool) => Threads::Pool(pool),
-                    None => Threads::Serial,
-                },
-            },
+        let mut step_options = StepOptions {
+            exec,
             grad_factor: options.grad_factor,
             max_norm: options.max_grad_norm,
             skip_nonfinite: options.skip_nonfinite,
             seed: options.seed,
             ..StepOptions::default()
         };
+        let grads = &*grads;
         let report = py.detach(|| {
+            if has_rows && needs_norm {
+                // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
+                step_options.grad_norm = Some(unsafe { norm(exec, slots, grads)? });
+            }
             let mut rest = &mut tensors[..];
             let mut parts = Vec::with_capacity(rules.len());
             for (rule, count) in &rules {
@@ -666,8 +791,187 @@ impl<'py> Call<'_, 'py> {
         let report = report.map_err(exception)?;
         inner.tensors.clear();
         let is_taken = report.outcome == Outcome::Taken;
+        if is_taken && (has_rows || !inner.rows.is_empty()) {
+            let clip = match (report.grad_norm, options.max_grad_norm) {
+                (Some(norm), Some(max_norm)) => adamant::clip_factor(norm, max_norm),
+                _ => 1.0,
+            };
+            self.step_rows(inner, exec, options.grad_factor * clip)?;
+        }
         self.tell(inner, options, is_taken)?;
         Ok((is_taken, report.grad_norm))
+    }
+
+    /// Finds everything that is wrong with sparse gradients, and has parameters whose rows wait catch up
+    /// where a dense gradient comes.
+    fn prepare_rows(&self, inner: &mut Inner, exec: Exec<'_>) -> PyResult<()> {
+        let py = self.py();
+        for (position, &step) in inner.steps.iter().enumerate() {
+            let (number, index) = (inner.grads[position].group, inner.grads[position].slot);
+            let group = &inner.groups[number];
+            let name = || self.name_at(number, index - group.slots.start);
+            let slot = &mut inner.slots[index];
+            let Some(sparse) = &inner.grads[position].rows else {
+                let memory = slot.rows.and_then(|rows| inner.rows[rows].1.waiting.as_mut());
+                if let Some(waiting) = memory {
+                    let width = slot.facts.shape().iter().skip(1).product::<i64>() as usize;
+                    let width = width * slot.facts.kind.map_or(1, Kind::reals);
+                    // SAFETY: as in `run`.
+                    py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, None) })
+                        .map_err(exception)?;
+                }
+                continue;
+            };
+            if let Some(problem) = rows::problem(slot) {
+                return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+            }
+            // SAFETY: seen in this call, and kept alive by `inner`, here and below.
+            if let Some((position, index)) = unsafe { sparse.stray_index() } {
+                let rows = sparse.rows;
+                return Err(PyIndexError::new_err(format!(
+                    "index {position} of the gradient of {} is {index}, but the parameter has {rows} rows",
+                    name()
+                )));
+            }
+            let memory = match slot.rows {
+                Some(memory) => memory,
+                None => {
+                    inner.rows.push((slot.outer.clone_ref(py), rows::Memory::default()));
+                    *slot.rows.insert(inner.rows.len() - 1)
+                }
+            };
+            let memory = &mut inner.rows[memory].1;
+            let (Some(way), AnyOptimizer::Adam(adam)) =
+                (group.form.dense_equivalent, &group.settings.optimizer)
+            else {
+                if group.form.dense_equivalent.is_some() {
+                    return Err(PyValueError::new_err(format!(
+                        "{}: dense_equivalent is for Adam and AdamW without amsgrad",
+                        name()
+                    )));
+                }
+                continue;
+            };
+            rows::check_dense_equivalent(adam, way).map_err(exception)?;
+            let kind = slot.facts.kind.unwrap_or(Kind::F32);
+            match &mut memory.waiting {
+                Some(waiting) if waiting.is_for(kind, sparse.rows) => {
+                    if waiting.step() != step {
+                        waiting.set_step(step);
+                    }
+                }
+                waiting => *waiting = Some(Waiting::new(kind, sparse.rows, way, step)),
+            }
+            // SAFETY: as above.
+            let indices = unsafe { sparse.indices() };
+            let behind = memory.waiting.as_ref().and_then(|waiting| waiting.first_behind(indices));
+            if let Some((row, steps)) = behind {
+                return Err(PyRuntimeError::new_err(format!(
+                    "row {row} of {} was {steps} steps behind when its gradient was computed: call \
+                     optimizer.watch(model) once, or optimizer.catch_up(parameter, rows) before each \
+                     forward pass",
+                    name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps the rows of sparse gradients; nothing can be wrong with them.
+    fn step_rows(&self, inner: &mut Inner, exec: Exec<'_>, factor: f64) -> PyResult<()> {
+        for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
+            let slot = &inner.slots[grad.slot];
+            let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
+            let Some(rows) = &grad.rows else {
+                // A dense step has stepped all rows.
+                if let Some(waiting) = &mut memory.waiting {
+                    waiting.set_step(t);
+                }
+                continue;
+            };
+            let group = &inner.groups[grad.group];
+            let optimizer = rule_of(&group.settings.optimizer, slot);
+            let is_dense_equivalent = group.form.dense_equivalent.is_some();
+            self.py()
+                .detach(|| {
+                    let step = RowStep { exec, t, slot, rows, factor, memory };
+                    // SAFETY: seen in this call, kept alive by `inner`, found to share memory with no other
+                    // array that is written, and looked through by `prepare_rows`.
+                    unsafe {
+                        match (&optimizer, is_dense_equivalent) {
+                            (AnyOptimizer::Adam(adam), true) => step.run_dense_equivalent(adam),
+                            _ => step.run(&optimizer),
+                        }
+                    }
+                })
+                .map_err(exception)?;
+        }
+        Ok(())
+    }
+
+    fn catch_up(
+        &self,
+        inner: &mut Inner,
+        (number, position): (usize, usize),
+        rows: Option<&Bound<'_, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<bool> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        if !self.has_same_groups(inner)? {
+            self.learn_groups(inner)?;
+        }
+        self.read_settings(inner)?;
+        let Some(group) = inner.groups.get(number) else { return Ok(false) };
+        let index = group.slots.start + position;
+        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else { return Ok(false) };
+        if inner.rows[memory].1.waiting.is_none() {
+            return Ok(false);
+        }
+        self.look_at_states(inner);
+        let name = || self.name_at(number, position);
+        let was = inner.slots[index].look(access, self.owner, name)?;
+        if (!was || !inner.slots[index].state_holds(py, access)?)
+            && let Some(problem) = self.resolve_one(inner, number, index)?
+        {
+            return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+        }
+        let slot = &inner.slots[index];
+        if let Some(problem) = rows::problem(slot) {
+            return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+        }
+        let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
+        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+        let Some(width) = numbers.checked_div(waiting.rows()) else { return Ok(false) };
+        let listed = rows
+            .map(|rows| {
+                access.look(rows, |seen| match seen.kind == Kind::I64 && seen.is_dense() {
+                    true => Ok((seen.data as usize, seen.len())),
+                    false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
+                })
+            })
+            .transpose()?;
+        let listed = listed.map(|(data, len)| match len {
+            0 => &[][..],
+            // SAFETY: just seen, and the caller holds the tensor.
+            len => unsafe { slice::from_raw_parts(data as *const i64, len) },
+        });
+        let was_behind = match listed {
+            Some(listed) => waiting.first_behind(listed).is_some(),
+            None => true,
+        };
+        if !was_behind {
+            return Ok(false);
+        }
+        let pool = threads::pool(threads.unwrap_or(self.stepper.default_threads));
+        let pool = pool.map_err(exception)?;
+        let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
+        let exec = Exec { isa: None, threads };
+        // SAFETY: as in `run`.
+        py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, listed) })
+            .map_err(exception)?;
+        self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
+        Ok(true)
     }
 
     /// Brings master copies up to date, where somebody else has written the parameter.
@@ -815,6 +1119,28 @@ fn numbers(param: &Bound<'_, PyAny>) -> PyResult<u64> {
     let len: u64 = param.call_method0(intern!(py, "numel"))?.extract()?;
     let is_complex = param.call_method0(intern!(py, "is_complex"))?.is_truthy()?;
     Ok(if is_complex { 2 * len } else { len })
+}
+
+/// The norm of all gradients, sparse ones among them.
+///
+/// # Safety
+///
+/// They are as they were seen, and nobody writes them.
+unsafe fn norm(exec: Exec<'_>, slots: &[Slot], grads: &[GradSeen]) -> Result<f64, adamant::Error> {
+    let grads: Vec<Grad<'_>> = (grads.iter())
+        .map(|grad| {
+            let facts = &slots[grad.slot].facts;
+            let len = facts.len * facts.kind.map_or(1, Kind::reals);
+            // SAFETY: the caller's promise.
+            unsafe {
+                match &grad.rows {
+                    Some(rows) => rows.grad(grad.kind),
+                    None => grad_of(grad.data, grad.kind.real(), len, false),
+                }
+            }
+        })
+        .collect();
+    adamant::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()])
 }
 
 /// The gradient of a parameter for a step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from copy import deepcopy
 from itertools import chain
@@ -15,7 +16,7 @@ from . import _core, _options, _states
 from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
 
 #: The options that groups have; the others are the optimizer's.
-_GROUP_OPTIONS = {"state_dtype": None, "master": None, "stochastic_rounding": False}
+_GROUP_OPTIONS = {"state_dtype": None, "master": None, "stochastic_rounding": False, "dense_equivalent": False}
 _STEP_OPTIONS = {
     "max_grad_norm": None,
     "skip_nonfinite": False,
@@ -213,12 +214,13 @@ class Optimizer(torch.optim.Optimizer):
             _states.conform(memory, self.state[param], self._form(group, memory, name), name)
 
     @torch.no_grad()
-    def _grad_like(self, number: int, position: int, param: Tensor, grad: Tensor) -> Tensor:
-        """A gradient that a step cannot read as it is, in the layout of its parameter."""
+    def _grad_like(
+        self, number: int, position: int, param: Tensor, grad: Tensor, is_summed: bool
+    ) -> Tensor | tuple[Tensor, Tensor, int, int]:
+        """A gradient that a step cannot read as it is: a copy in the layout of its parameter, or the rows of a
+        sparse one, of which each is there once if ``is_summed``."""
         name = self._name_of(number, position)
         grad = memory_of(grad)
-        if grad.layout is not torch.strided:
-            raise RuntimeError(f"the gradient of {name} has layout {grad.layout}")
         if grad.shape != param.shape:
             raise ValueError(
                 f"the gradient of {name} has shape {list(grad.shape)}, but the parameter has {list(param.shape)}"
@@ -227,10 +229,40 @@ class Optimizer(torch.optim.Optimizer):
             raise ValueError(f"the gradient of {name} is on {grad.device}, but must be on the CPU")
         if grad.is_complex() != param.is_complex():
             raise TypeError(f"the gradient of {name} is of {grad.dtype}, but the parameter is of {param.dtype}")
+        if grad.layout is torch.sparse_coo:
+            return self._rows_of(name, param, grad, is_summed)
+        if grad.layout is not torch.strided:
+            raise TypeError(f"the gradient of {name} has layout {grad.layout}, which no optimizer takes")
         dtype = grad.dtype if grad.dtype in (torch.float32, torch.bfloat16, torch.float16) else param.dtype
         if param.dtype in (torch.float64, torch.complex64, torch.complex128):
             dtype = param.dtype
         return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).copy_(grad)
+
+    @staticmethod
+    def _rows_of(name: str, param: Tensor, grad: Tensor, is_summed: bool) -> tuple[Tensor, Tensor, int, int]:
+        """Indices, values, and the number and width of the rows of a parameter, by a sparse gradient."""
+        if not param.is_contiguous():
+            raise ValueError(
+                f"{name} has strides {list(param.stride())}, but sparse gradients need a contiguous parameter"
+            )
+        if is_summed:
+            grad = grad.coalesce()
+        # What the first dimensions index are rows.
+        dims = grad.sparse_dim()
+        rows = math.prod(param.shape[:dims])
+        width = math.prod(param.shape[dims:]) * (2 if param.is_complex() else 1)
+        indices = grad._indices()
+        if dims == 1:
+            index = indices[0]
+        else:
+            index = torch.zeros(indices.shape[1], dtype=torch.int64)
+            for one, size in zip(indices, param.shape):
+                # An index out of range would become that of another row.
+                if one.numel() and not (0 <= int(one.min()) and int(one.max()) < size):
+                    raise IndexError(f"an index of the gradient of {name} is out of range for {list(param.shape)}")
+                index = index * size + one
+        values = grad._values().to(param.dtype).resolve_conj().resolve_neg()
+        return index.contiguous(), _states.reals(values.contiguous()), rows, width
 
     @staticmethod
     @torch.no_grad()
@@ -239,6 +271,70 @@ class Optimizer(torch.optim.Optimizer):
         rounded, the copy becomes the parameter."""
         is_kept = master.to(param.dtype) == param
         master.copy_(torch.where(is_kept, master, param.to(torch.float32)))
+
+    # ---- Sparse gradients with the results of dense ones
+
+    def watch(self, module: torch.nn.Module) -> list[Any]:
+        """Sees to it that the embeddings of a model read current rows: for parameters of ``dense_equivalent`` groups.
+
+        With ``dense_equivalent`` a step leaves rows without a gradient as they are, though a dense step would move
+        them on; they catch up when they are next needed. This registers a hook before the forward pass of each
+        ``nn.Embedding`` and ``nn.EmbeddingBag`` in ``module`` whose weight is in such a group, which brings the rows
+        that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
+        model as it is: no other class, no other keys in its checkpoints.
+
+        A model that reads rows in another way calls :meth:`catch_up`. A step whose gradient was computed from
+        rows that were behind is refused.
+
+        Returns:
+            The handles of the hooks.
+        """
+        handles = []
+        for child in module.modules():
+            if not isinstance(child, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+                continue
+            weight = child.weight
+            if self._dense_equivalent_place(weight) is None:
+                continue
+
+            def before_forward(child: Any, args: Any, kwargs: Any) -> None:
+                indices = args[0] if args else kwargs["input"]
+                self.catch_up(child.weight, indices)
+
+            def before_state_dict(child: Any, prefix: str, keep_vars: bool) -> None:
+                self.catch_up(child.weight)
+
+            handles.append(child.register_forward_pre_hook(before_forward, with_kwargs=True))
+            handles.append(child.register_state_dict_pre_hook(before_state_dict))
+        return handles
+
+    def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
+        for number, group in enumerate(self.param_groups):
+            if group["dense_equivalent"]:
+                for position, other in enumerate(group["params"]):
+                    if other is param:
+                        return number, position
+        return None
+
+    @torch.no_grad()
+    def catch_up(self, param: Tensor | None = None, rows: Tensor | None = None) -> None:
+        """Brings rows of ``dense_equivalent`` parameters to the present step, before they are read.
+
+        Args:
+            param: the parameter; all of them without.
+            rows: the indices of the rows, of any shape; all rows without.
+
+        Raises:
+            ValueError: a row is out of range.
+        """
+        places = []
+        for number, group in enumerate(self.param_groups):
+            if group["dense_equivalent"]:
+                places += [(number, i) for i, other in enumerate(group["params"]) if param is None or other is param]
+        if rows is not None:
+            rows = rows.detach().reshape(-1).to(torch.int64).contiguous()
+        for place in places:
+            self._native.catch_up(self, self.param_groups, self.state, place, rows, self.threads)
 
     # ---- Checkpoints
 
@@ -251,6 +347,7 @@ class Optimizer(torch.optim.Optimizer):
         """
         for hook in list(self._optimizer_state_dict_pre_hooks.values()):
             hook(self)
+        self.catch_up()
         numbers: dict[int, int] = {}
         packed_groups = []
         states: dict[Any, Any] = {}
@@ -317,6 +414,7 @@ class Optimizer(torch.optim.Optimizer):
             number, position, param = places[key]
             name = self._name_of(number, position)
             state[param] = self._loaded(new_groups[number], param, dict(saved), name)
+        self._native.reset_rows()
         self.__setstate__({"state": state, "param_groups": new_groups})
         for hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             hook(self)
@@ -339,6 +437,7 @@ class Optimizer(torch.optim.Optimizer):
     # ---- Copies
 
     def __getstate__(self) -> dict[str, Any]:
+        self.catch_up()
         state = super().__getstate__()
         state |= {key: getattr(self, key) for key in _STEP_OPTIONS}
         state["skipped"] = self.skipped

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """The keyword options of every optimizer.
 
-    ``state_dtype``, ``master`` and ``stochastic_rounding`` may differ from group to group.
+    ``state_dtype``, ``master``, ``stochastic_rounding`` and ``dense_equivalent`` may differ from group to group.
     """
 
     state_dtype: StateDType
@@ -29,6 +29,11 @@ class Options(TypedDict, total=False):
     stochastic_rounding: bool
     """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on
     average."""
+
+    dense_equivalent: bool | Literal["series", "replay"]
+    """For sparse gradients of Adam and AdamW: whether a step has the results of one with a dense gradient, at the cost
+    of the rows that have one. See :meth:`Optimizer.watch`. ``True`` is ``"series"``: rows that were skipped catch up at
+    once, with roundings of their own. ``"replay"``: step by step, with the bits of dense steps and their cost."""
 
     max_grad_norm: float | None
     """The largest norm of all gradients that is taken as it is; longer ones are made as long, as by
@@ -80,6 +85,8 @@ def check_group(group: dict[str, Any]) -> None:
     master = group["master"]
     if master not in (None, "f32", "split"):
         raise ValueError(f'master is {master!r}, but must be None, "f32" or "split"')
+    if group["dense_equivalent"] not in (False, True, "series", "replay"):
+        raise ValueError(f'dense_equivalent is {group["dense_equivalent"]!r}, but must be a bool, "series" or "replay"')
     if master is not None and group["stochastic_rounding"]:
         raise ValueError(f"stochastic_rounding has no use beside master={master!r}: choose one")
 

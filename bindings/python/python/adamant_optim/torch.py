@@ -894,7 +894,6 @@ class SparseAdam(Optimizer):
     """
 
     _plan = _from_group("adam", "lr", "eps", "maximize", betas=_BETAS, fixed={"epsilon": "hat"})
-    _takes_dense = False
 
     def __init__(
         self,
@@ -921,6 +920,13 @@ class SparseAdam(Optimizer):
             if found:
                 what = "requires dense parameter tensors" if kind == "Sparse" else "does not support complex parameters"
                 raise ValueError(f"{kind} params at indices {found}: SparseAdam {what}")
+
+    def _step(self) -> None:
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None and not param.grad.is_sparse:
+                    raise RuntimeError("SparseAdam does not support dense gradients, please consider Adam instead")
+        super()._step()
 
     def _saved(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> dict[str, Any]:
         saved = super()._saved(group, param, state, name)
