@@ -22,7 +22,7 @@ mod _core {
 
     #[pymodule_export]
     use super::{
-        arrays::{q8_decode, q8_encode},
+        arrays::{clip_factor, describe, grad_norm, q8_decode, q8_encode, step_arrays},
         stepper::Stepper,
         threads::default_threads,
     };

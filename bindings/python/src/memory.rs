@@ -123,7 +123,8 @@ impl<'a> Seen<'a> {
 
     /// Whether the elements fill their memory without gaps or overlaps, in whatever order.
     pub fn is_dense(&self) -> bool {
-        if self.shape.contains(&0) {
+        // Before DLPack 1.2, no strides stood for those of a contiguous array.
+        if self.shape.contains(&0) || self.strides.len() != self.shape.len() {
             return true;
         }
         let mut dims: Vec<(i64, i64)> = (self.strides.iter().copied())
@@ -154,11 +155,24 @@ pub struct Facts {
 
 impl Facts {
     pub fn of(seen: &Seen<'_>) -> Self {
+        let mut dims = seen.shape.to_vec();
+        if seen.strides.len() == seen.shape.len() {
+            dims.extend(seen.strides);
+        } else {
+            // Before DLPack 1.2, no strides stood for those of a contiguous array.
+            let mut strides: Vec<i64> = seen.shape.iter().rev().scan(1, |next, &size| {
+                let stride = *next;
+                *next *= size;
+                Some(stride)
+            }).collect();
+            strides.reverse();
+            dims.extend(strides);
+        }
         Self {
             data: seen.data as usize,
             kind: Some(seen.kind),
             len: seen.len(),
-            dims: seen.shape.iter().chain(seen.strides).copied().collect(),
+            dims: dims.into(),
             rank: seen.shape.len(),
         }
     }
@@ -183,6 +197,14 @@ impl Facts {
         // The few numbers are compared here: a call of memcmp takes longer.
         let dims = seen.shape.iter().chain(seen.strides);
         self.rank == seen.shape.len() && self.dims.iter().eq(dims)
+    }
+
+    /// Whether element follows element in the same order; both arrays are dense.
+    pub fn is_ordered_like(&self, other: &Self) -> bool {
+        let strides = self.strides().iter().zip(other.strides()).zip(self.shape());
+        self.shape() == other.shape()
+            && (self.len == 0
+                || strides.into_iter().all(|((own, other), &size)| size == 1 || own == other))
     }
 
     /// Whether element follows element in the same order; both tensors are dense.

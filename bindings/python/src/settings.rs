@@ -138,7 +138,7 @@ fn is_constant(value: &Bound<'_, PyAny>) -> bool {
 
 /// Gives a setting a Python value: a flag, a name, a number, or whatever `float` takes, such as a tensor
 /// of one element.
-fn set(optimizer: &mut AnyOptimizer, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn set(optimizer: &mut AnyOptimizer, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let wants_flag = matches!(optimizer.get(name), Ok(SettingValue::Flag(_)));
     let result = if wants_flag {
         optimizer.set(name, value.is_truthy()?)
