@@ -3,7 +3,7 @@
 use adamant::{AnyOptimizer, CatchUp, DynOptimizer, MOMENTS, Moment, Param, Q8};
 use half::{bf16, f16};
 use pyo3::{
-    exceptions::{PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyTypeError, PyValueError},
     intern,
     prelude::*,
     types::{PyDict, PyString},
@@ -206,14 +206,16 @@ impl Slot {
     ) -> PyResult<bool> {
         let py = owner.py();
         if !access.is_plain(self.outer.bind(py)) {
-            self.param = memory_of(access, owner, self.outer.bind(py))?.unbind();
+            let outer = self.outer.bind(py);
+            let memory = memory_of(access, owner, outer);
+            self.param = memory.map_err(|error| refused(outer, &name(), error))?.unbind();
         }
         let facts = &self.facts;
         let known = access.look(self.param.bind(py), |seen| Ok(facts.hold(&seen)));
         match known {
             Ok(true) => return Ok(true),
             Ok(false) => {}
-            Err(error) => return Err(refused(py, &name(), error)),
+            Err(error) => return Err(refused(self.param.bind(py), &name(), error)),
         }
         let param = self.param.bind(py);
         let found = access.look(param, |seen| {
@@ -370,15 +372,18 @@ pub fn is_lazy(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// Device and type, for errors.
 fn description(tensor: &Bound<'_, PyAny>) -> String {
     let get = |name: &str| tensor.getattr(name).map_or_else(|_| "?".into(), |it| it.to_string());
-    format!("{} on {}", get("dtype"), get("device"))
+    format!("{}, {}, on {}", get("dtype"), get("layout"), get("device"))
 }
 
-/// An error of a framework that cannot say where a tensor lies.
-fn refused(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
-    let new = match error.is_instance_of::<PyTypeError>(py) {
-        true => PyTypeError::new_err(format!("{name} cannot be stepped: {error}")),
-        false => PyRuntimeError::new_err(format!("{name} cannot be stepped: {error}")),
-    };
+/// The error for a tensor of which its framework cannot say where it lies.
+fn refused(tensor: &Bound<'_, PyAny>, name: &str, error: PyErr) -> PyErr {
+    let py = tensor.py();
+    let what = description(tensor);
+    let kind = tensor.get_type().qualname().map_or_else(|_| "?".into(), |kind| kind.to_string());
+    let text = format!(
+        "{name} is a {kind} ({what}), but must be a dense tensor with memory of its own on the CPU"
+    );
+    let new = PyTypeError::new_err(text);
     new.set_cause(py, Some(error));
     new
 }

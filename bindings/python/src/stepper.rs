@@ -519,7 +519,8 @@ impl<'py> Call<'_, 'py> {
     ) -> PyResult<Found> {
         let access = &self.stepper.access;
         let facts = &slot.facts;
-        if access.is_plain(&grad) {
+        // To ask where a sparse gradient lies would cost an exception.
+        if access.is_plain(&grad) && slot.rows.is_none() {
             let found = access.look(&grad, |seen| {
                 let is_laid_out = facts.is_laid_out(&seen);
                 let fits = seen.is_cpu

@@ -36,8 +36,9 @@ class Optimizer(torch.optim.Optimizer):
 
     #: For :class:`torch.amp.GradScaler`: a step undoes the scale, and is left out for gradients that are not finite.
     _step_supports_amp_scaling = True
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
+    #: It sets these for the time of a step, and takes their absence for a scale of 1.
+    grad_scale: Tensor | None
+    found_inf: Tensor | None
 
     max_grad_norm: float | None
     skip_nonfinite: bool
@@ -136,13 +137,11 @@ class Optimizer(torch.optim.Optimizer):
     def _step(self) -> None:
         if not self.state and self._only_makes_states():
             return
-        factor = 1.0
-        if self.grad_scale is not None or self.found_inf is not None:
-            if self.found_inf is not None and self.found_inf.item() != 0:
-                self._leave_out()
-                return
-            if self.grad_scale is not None:
-                factor = 1.0 / self.grad_scale.item()
+        scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        if found_inf is not None and found_inf.item() != 0:
+            self._leave_out()
+            return
+        factor = 1.0 if scale is None else 1.0 / scale.item()
         is_taken, self.grad_norm = self._native.step(
             self,
             self.param_groups,
@@ -236,6 +235,9 @@ class Optimizer(torch.optim.Optimizer):
         dtype = grad.dtype if grad.dtype in (torch.float32, torch.bfloat16, torch.float16) else param.dtype
         if param.dtype in (torch.float64, torch.complex64, torch.complex128):
             dtype = param.dtype
+        grad = grad.resolve_conj().resolve_neg()
+        if grad.dtype == dtype and grad.stride() == param.stride():
+            return grad
         return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).copy_(grad)
 
     @staticmethod
