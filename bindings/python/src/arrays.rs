@@ -192,7 +192,7 @@ pub fn q8_decode(
 }
 
 impl<'py> Array<'py> {
-    /// As an array of bfloat16, which frameworks without that type pass as `uint16`.
+    /// As an array of bfloat16, which frameworks without that type pass as `int16`.
     fn reinterpreted(mut self, is_bf16: bool) -> Self {
         if is_bf16 && self.lent.tensor.dtype.bits == 16 {
             self.kind = Kind::Bf16;
@@ -306,7 +306,7 @@ struct ArrayTensor<'py> {
 }
 
 /// `(name, param, grad, moments, steps, first, bf16)`; `bf16` says of param, grad and each moment whether
-/// its `uint16` are bfloat16.
+/// its `int16` are bfloat16.
 type Described<'py> = (
     String,
     Bound<'py, PyAny>,

@@ -959,6 +959,12 @@ impl<'py> Call<'_, 'py> {
             // SAFETY: just seen, and the caller holds the tensor.
             len => unsafe { slice::from_raw_parts(data as *const i64, len) },
         });
+        let count = waiting.rows();
+        if let Some(&row) = listed.unwrap_or_default().iter().find(|&&row| {
+            usize::try_from(row).map_or(true, |row| row >= count)
+        }) {
+            return Err(PyIndexError::new_err(format!("row {row} of {}, which has {count} rows", name())));
+        }
         let was_behind = match listed {
             Some(listed) => waiting.first_behind(listed).is_some(),
             None => true,

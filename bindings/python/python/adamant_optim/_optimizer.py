@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import defaultdict
 from copy import deepcopy
 from itertools import chain
@@ -25,6 +26,27 @@ _STEP_OPTIONS = {
     "isa": None,
     "seed": 0,
 }
+
+
+class _CatchUp:
+    """The hooks of a module whose weight must catch up before it is read. They do not keep the optimizer alive, and
+    copies of them, in a copied model, do nothing."""
+
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+
+    def __reduce__(self) -> Any:
+        return _CatchUp, (None,)
+
+    def before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
+
+    def before_state_dict(self, module: Any, prefix: str, keep_vars: bool) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.catch_up(module.weight)
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -288,6 +310,8 @@ class Optimizer(torch.optim.Optimizer):
         A model that reads rows in another way calls :meth:`catch_up`. A step whose gradient was computed from
         rows that were behind is refused.
 
+        Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
+
         Returns:
             The handles of the hooks.
         """
@@ -299,15 +323,9 @@ class Optimizer(torch.optim.Optimizer):
             if self._dense_equivalent_place(weight) is None:
                 continue
 
-            def before_forward(child: Any, args: Any, kwargs: Any) -> None:
-                indices = args[0] if args else kwargs["input"]
-                self.catch_up(child.weight, indices)
-
-            def before_state_dict(child: Any, prefix: str, keep_vars: bool) -> None:
-                self.catch_up(child.weight)
-
-            handles.append(child.register_forward_pre_hook(before_forward, with_kwargs=True))
-            handles.append(child.register_state_dict_pre_hook(before_state_dict))
+            hook = _CatchUp(self)
+            handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
+            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))
         return handles
 
     def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
@@ -327,7 +345,7 @@ class Optimizer(torch.optim.Optimizer):
             rows: the indices of the rows, of any shape; all rows without.
 
         Raises:
-            ValueError: a row is out of range.
+            IndexError: a row is out of range.
         """
         places = []
         for number, group in enumerate(self.param_groups):

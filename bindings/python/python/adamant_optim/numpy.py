@@ -82,7 +82,7 @@ def _is_bf16(array: Any) -> bool:
 
 def _lend(array: Any) -> Any:
     """The array as DLPack can describe it."""
-    return array.view(np.uint16) if _is_bf16(array) else array
+    return array.view(np.int16) if _is_bf16(array) else array
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
