@@ -153,6 +153,8 @@ def test_dense_equivalent_goes_on_after_a_checkpoint_and_in_a_copy() -> None:
     other = adamant_optim.AdamW(theirs.parameters(), lr=0.01)
     optimizer.watch(ours)
     train([(ours, optimizer), (theirs, other)], 10, listed=3)
+    # The module is pickled before the optimizer is asked.
+    optimizer.catch_up()
     ours, optimizer = pickle.loads(pickle.dumps((ours, optimizer)))
     # A copy is not watched.
     optimizer.watch(ours)

@@ -307,7 +307,7 @@ class Optimizer(torch.optim.Optimizer):
         that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
         model as it is: no other class, no other keys in its checkpoints.
 
-        A model that reads rows in another way calls :meth:`catch_up`. A step whose gradient was computed from
+        A model that reads rows in another way calls :meth:`catch_up`, as does who pickles or copies a model whole. A step whose gradient was computed from
         rows that were behind is refused.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
