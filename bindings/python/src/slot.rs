@@ -195,7 +195,15 @@ pub fn memory_of<'py>(
 impl Slot {
     pub fn new(outer: Py<PyAny>, py: Python<'_>) -> Self {
         let param = outer.clone_ref(py);
-        Self { outer, param, facts: Facts::default(), first: 0, state: None, version: None, rows: None }
+        Self {
+            outer,
+            param,
+            facts: Facts::default(),
+            first: 0,
+            state: None,
+            version: None,
+            rows: None,
+        }
     }
 
     /// Looks whether the parameter is where it was, and learns where it is if not. Whether it was.
@@ -244,7 +252,10 @@ impl Slot {
             )));
         }
         if is_lazy(param)? {
-            return Err(PyValueError::new_err(format!("{} is a lazy conjugate or negative", name())));
+            return Err(PyValueError::new_err(format!(
+                "{} is a lazy conjugate or negative",
+                name()
+            )));
         }
         self.facts = facts;
         self.state = None;
@@ -328,7 +339,12 @@ fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), St
         let strides = strides.map(|stride| 2 * stride);
         seen.shape.iter().copied().eq(shape.copied().chain([2]))
             && (len == 0
-                || seen.strides.iter().copied().zip(strides.chain([1])).zip(seen.shape)
+                || seen
+                    .strides
+                    .iter()
+                    .copied()
+                    .zip(strides.chain([1]))
+                    .zip(seen.shape)
                     .all(|((own, wanted), &size)| size == 1 || own == wanted))
     } else {
         param.has_order_of(seen)

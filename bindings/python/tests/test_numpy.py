@@ -7,10 +7,9 @@ import math
 import pickle
 from typing import Any
 
+import adamant_optim
 import numpy as np
 import pytest
-
-import adamant_optim
 from adamant_optim.numpy import OPTIMIZERS, Moment, Optimizer, clip_factor, grad_norm, q8_decode, q8_encode
 
 
@@ -271,4 +270,4 @@ def test_jax_arrays_are_left_as_they_are() -> None:
 def test_the_package_without_pytorch() -> None:
     assert "AdamW" in dir(adamant_optim) and "numpy" in dir(adamant_optim)
     with pytest.raises(AttributeError, match="no attribute 'AdamX'"):
-        adamant_optim.AdamX
+        _ = adamant_optim.AdamX

@@ -13,8 +13,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import adamant_optim  # noqa: E402
-from adamant_optim import _core  # noqa: E402
+import adamant_optim
+from adamant_optim import _core
 
 LARGE = 1 << 19
 
@@ -130,7 +130,9 @@ def test_the_number_of_threads_is_what_is_granted() -> None:
 
 def test_the_environment_chooses_the_instruction_set() -> None:
     code = "import adamant_optim; adamant_optim.show_config()"
-    output = subprocess.run([sys.executable, "-c", code], env=os.environ | {"ADAMANT_ISA": "scalar"}, check=True, capture_output=True)
+    output = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"ADAMANT_ISA": "scalar"}, check=True, capture_output=True
+    )
     assert b"instruction set: scalar" in output.stdout
 
 

@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import adamant_optim  # noqa: E402
-from support import OWN, SETTINGS  # noqa: E402
+import adamant_optim
+from support import OWN, SETTINGS
 
 ROWS, WIDTH = 60, 8
 
@@ -35,7 +35,10 @@ def train(pairs: list[tuple[Any, Any]], steps: int, listed: int = 6) -> None:
 
 def test_sparse_adam_is_that_of_pytorch_both_ways() -> None:
     ours, theirs = embeddings(2)
-    optimizer, other = adamant_optim.SparseAdam(ours.parameters(), lr=0.01), torch.optim.SparseAdam(list(theirs.parameters()), lr=0.01)
+    optimizer, other = (
+        adamant_optim.SparseAdam(ours.parameters(), lr=0.01),
+        torch.optim.SparseAdam(list(theirs.parameters()), lr=0.01),
+    )
     train([(ours, optimizer), (theirs, other)], 5)
     our_state, their_state = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(other.state_dict())
     assert our_state["state"][0]["step"] == their_state["state"][0]["step"] == 5
@@ -51,7 +54,9 @@ def test_sparse_adam_is_that_of_pytorch_both_ways() -> None:
 @pytest.mark.parametrize("name", ["SGD", "Adagrad"])
 def test_what_pytorch_takes_sparse_is_the_same(name: str) -> None:
     ours, theirs = embeddings(2)
-    optimizer, other = (getattr(it, name)(m.parameters(), lr=0.1) for it, m in ((adamant_optim, ours), (torch.optim, theirs)))
+    optimizer, other = (
+        getattr(it, name)(m.parameters(), lr=0.1) for it, m in ((adamant_optim, ours), (torch.optim, theirs))
+    )
     train([(ours, optimizer), (theirs, other)], 6)
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
 
@@ -86,7 +91,9 @@ def test_indices_of_several_dimensions_and_complex_rows() -> None:
     torch.optim.SGD([theirs], lr=0.5).step()
     assert torch.allclose(ours, theirs)
     pairs = [torch.nn.Parameter(torch.ones(4, 2, dtype=torch.complex64)) for _ in range(2)]
-    grad = torch.sparse_coo_tensor(torch.tensor([[1, 3]]), torch.randn(2, 2, dtype=torch.complex64), (4, 2), check_invariants=True)
+    grad = torch.sparse_coo_tensor(
+        torch.tensor([[1, 3]]), torch.randn(2, 2, dtype=torch.complex64), (4, 2), check_invariants=True
+    )
     pairs[0].grad, pairs[1].grad = grad, grad.to_dense()
     adamant_optim.SGD([pairs[0]], lr=0.5).step()
     torch.optim.SGD([pairs[1]], lr=0.5).step()
@@ -121,7 +128,9 @@ def test_sparse_gradients_are_clipped_with_all_others() -> None:
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 @pytest.mark.parametrize(("way", "tolerance"), [("replay", 0.0), ("series", 2e-5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_dense_equivalent_has_the_results_of_dense_gradients(name: str, way: str, tolerance: float, dtype: torch.dtype) -> None:
+def test_dense_equivalent_has_the_results_of_dense_gradients(
+    name: str, way: str, tolerance: float, dtype: torch.dtype
+) -> None:
     ours, theirs = embeddings(2, dtype=dtype)
     theirs.sparse = False
     optimizer = getattr(adamant_optim, name)(ours.parameters(), lr=0.01, dense_equivalent=way)
@@ -193,7 +202,11 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
         ({"state_dtype": "q8"}, TypeError, "sparse gradients need state_dtype=None"),
         ({"state_dtype": torch.bfloat16}, TypeError, "sparse gradients need state_dtype=None"),
         ({"dense_equivalent": True, "amsgrad": True}, ValueError, "without amsgrad"),
-        ({"dense_equivalent": True, "decoupled_weight_decay": False, "weight_decay": 0.1}, ValueError, "CatchUp::Series"),
+        (
+            {"dense_equivalent": True, "decoupled_weight_decay": False, "weight_decay": 0.1},
+            ValueError,
+            "CatchUp::Series",
+        ),
     ],
 )
 def test_what_cannot_be_stepped_is_refused_before_anything_is_written(kwargs: Any, error: Any, text: str) -> None:
@@ -218,6 +231,8 @@ def test_stray_indices_and_shapes_are_named() -> None:
     with pytest.raises(IndexError, match=r"index 1 of the gradient of .* is 77, but the parameter has 60 rows"):
         optimizer.step()
     half = torch.nn.Parameter(torch.ones(4, 2, dtype=torch.bfloat16))
-    half.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), torch.ones(1, 2, dtype=torch.bfloat16), (4, 2), check_invariants=True)
+    half.grad = torch.sparse_coo_tensor(
+        torch.tensor([[1]]), torch.ones(1, 2, dtype=torch.bfloat16), (4, 2), check_invariants=True
+    )
     with pytest.raises(TypeError, match="float32 or float64"):
         adamant_optim.Adam([half]).step()

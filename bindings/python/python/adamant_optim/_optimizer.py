@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain
-from typing import Any, Callable, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -325,7 +326,7 @@ class Optimizer(torch.optim.Optimizer):
 
             hook = _CatchUp(self)
             handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
-            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))
+            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))  # type: ignore[no-untyped-call]
         return handles
 
     def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
@@ -382,8 +383,8 @@ class Optimizer(torch.optim.Optimizer):
         # What belongs to no parameter stands as it is.
         states |= {key: value for key, value in self.state.items() if not isinstance(key, Tensor)}
         state_dict = {"state": states, "param_groups": packed_groups}
-        for hook in list(self._optimizer_state_dict_post_hooks.values()):
-            result = hook(self, state_dict)
+        for post_hook in list(self._optimizer_state_dict_post_hooks.values()):
+            result = post_hook(self, state_dict)
             if result is not None:
                 state_dict = result
         return state_dict
@@ -436,8 +437,8 @@ class Optimizer(torch.optim.Optimizer):
             state[param] = self._loaded(new_groups[number], param, dict(saved), name)
         self._native.reset_rows()
         self.__setstate__({"state": state, "param_groups": new_groups})
-        for hook in list(self._optimizer_load_state_dict_post_hooks.values()):
-            hook(self)
+        for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
+            post_hook(self)
 
     def _loaded_group(self, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
         # What the saved group does not know stays as it is, and so do the options of this package.
