@@ -263,8 +263,8 @@ def test_memory_is_freed_with_the_optimizer() -> None:
 
     own = torch.nn.Parameter(torch.ones(3))
     optimizer = adamant_optim.AdamW([own])
-    # A cycle that the collector must see through: the parameter has a hook that has the optimizer.
-    own.register_post_accumulate_grad_hook(lambda _, optimizer=optimizer: None)
+    # A cycle that the collector must see through.
+    own.optimizer = optimizer
     own.grad = torch.ones(3)
     optimizer.step()
     ghosts = weakref.ref(optimizer), weakref.ref(own)

@@ -128,7 +128,7 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
 
 
 def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, name: str) -> None:
-    step = state.get("step")
+    step: Any = state.get("step")
     is_kept = isinstance(step, Tensor) and step.dtype == torch.float32 and step.numel() == 1 and step.is_cpu
     # SGD's momentum starts anew where it is missing.
     if is_kept and (has_moments or not uses_moments or step.item() == 0):
