@@ -1,0 +1,27 @@
+"""What steps run on."""
+
+from __future__ import annotations
+
+import sys
+
+from . import _core
+
+
+def show_config() -> None:
+    """Prints the version, the instruction set that steps run on, and the number of threads.
+
+    ``ADAMANT_ISA=scalar|avx2|avx512|neon`` in the environment overrides the choice of the instruction set, and
+    an optimizer's ``isa`` and ``threads`` override both.
+    """
+    selected, available = _core.instruction_sets()
+    lines = [
+        f"adamant_optim {_core.VERSION}",
+        f"instruction set: {selected} (this CPU has {', '.join(available)})",
+        f"threads: {_core.default_threads()}",
+        f"Python: {sys.version.split()[0]}",
+    ]
+    for name in ("torch", "numpy"):
+        # What is not imported yet is left so: importing PyTorch takes a second.
+        module = sys.modules.get(name)
+        lines.append(f"{name}: {module.__version__ if module else 'not imported'}")
+    print("\n".join(lines))

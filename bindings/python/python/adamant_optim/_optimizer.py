@@ -1,0 +1,472 @@
+"""What all optimizers share: one native call a step, PyTorch's protocol around it."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from copy import deepcopy
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+
+from . import _core, _options, _states
+from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
+
+#: The options that groups have; the others are the optimizer's.
+_GROUP_OPTIONS = {"state_dtype": None, "master": None, "stochastic_rounding": False, "dense_equivalent": False}
+_STEP_OPTIONS = {
+    "max_grad_norm": None,
+    "skip_nonfinite": False,
+    "zero_grad_in_step": False,
+    "threads": None,
+    "isa": None,
+    "seed": 0,
+}
+
+
+class _CatchUp:
+    """The hooks of a module whose weight must catch up before it is read. They do not keep the optimizer alive, and
+    copies of them, in a copied model, do nothing."""
+
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+
+    def __reduce__(self) -> Any:
+        return _CatchUp, (None,)
+
+    def before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
+
+    def before_state_dict(self, module: Any, prefix: str, keep_vars: bool) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.catch_up(module.weight)
+
+
+class Optimizer(torch.optim.Optimizer):
+    """The base of all optimizers of this package: a :class:`torch.optim.Optimizer` whose steps run in adamant."""
+
+    #: The core's optimizer; a flag of the group that stands for another one; which settings of it come from
+    #: ``group[key]`` or ``group[key][position]``; which are always the same.
+    _plan: ClassVar[tuple[str, tuple[str, str] | None, list[tuple[str, int | None, str]], list[tuple[str, Any]]]]
+
+    #: For :class:`torch.amp.GradScaler`: a step undoes the scale, and is left out for gradients that are not finite.
+    _step_supports_amp_scaling = True
+    #: It sets these for the time of a step, and takes their absence for a scale of 1.
+    grad_scale: Tensor | None
+    found_inf: Tensor | None
+
+    max_grad_norm: float | None
+    skip_nonfinite: bool
+    zero_grad_in_step: bool
+    threads: int | None
+    isa: str | None
+    seed: int
+
+    #: The norm of all gradients in the last step, if it was needed.
+    grad_norm: float | None = None
+    #: The number of steps that were left out.
+    skipped: int = 0
+
+    def __init__(self, params: Any, defaults: dict[str, Any], options: _options.Options) -> None:
+        unknown = [key for key in options if key not in _GROUP_OPTIONS and key not in _STEP_OPTIONS]
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
+        for key, default in _STEP_OPTIONS.items():
+            setattr(self, key, options.get(key, default))
+        _options.check_steps(self)
+        for flag in ("capturable", "differentiable"):
+            if defaults.get(flag):
+                raise ValueError(f"{flag}=True is not supported: steps run on the CPU, outside of autograd")
+        if defaults.get("fused") and defaults.get("foreach"):
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        self._native = self._new_native()
+        defaults |= {key: options.get(key, default) for key, default in _GROUP_OPTIONS.items()}
+        super().__init__(params, defaults)
+
+    def _new_native(self) -> _core.Stepper:
+        return _core.Stepper(torch, PLAIN_TYPES, increment_version, self._plan, False)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            _options.check_group(group)
+            self._native.check(group)
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    # ---- Steps
+
+    @torch._disable_dynamo
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes a step of all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss again and returns it; called with gradients enabled.
+
+        Returns:
+            The closure's loss, if there is one.
+        """
+        with record_function(self._step_name):
+            if self._optimizer_step_pre_hooks or _global_optimizer_pre_hooks:
+                closure = self._run_pre_hooks(closure)
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            self._step()
+            self._optimizer_step_code()
+            if self._optimizer_step_post_hooks or _global_optimizer_post_hooks:
+                self._run_post_hooks(closure)
+        return loss
+
+    # The hooks are called above: PyTorch need not wrap the method, which costs ten times as much as the rest.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    @property
+    def _step_name(self) -> str:
+        name = type(self).__name__
+        return f"Optimizer.step#{name}.step"
+
+    def _run_pre_hooks(self, closure: Any) -> Any:
+        args: Any = (self,) if closure is None else (self, closure)
+        kwargs: Any = {}
+        hooks = chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values())
+        for hook in list(hooks):
+            result = hook(self, args, kwargs)
+            if result is not None:
+                if not (isinstance(result, tuple) and len(result) == 2):
+                    raise RuntimeError(
+                        f"{type(self).step} must return None or a tuple of (new_args, new_kwargs), but got {result}."
+                    )
+                args, kwargs = result
+        return kwargs.get("closure", args[1] if len(args) > 1 else None)
+
+    def _run_post_hooks(self, closure: Any) -> None:
+        args = (self,) if closure is None else (self, closure)
+        hooks = chain(self._optimizer_step_post_hooks.values(), _global_optimizer_post_hooks.values())
+        for hook in list(hooks):
+            hook(self, args, {})
+
+    def _step(self) -> None:
+        if not self.state and self._only_makes_states():
+            return
+        scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        if found_inf is not None and found_inf.item() != 0:
+            self._leave_out()
+            return
+        factor = 1.0 if scale is None else 1.0 / scale.item()
+        is_taken, self.grad_norm = self._native.step(
+            self,
+            self.param_groups,
+            self.state,
+            factor,
+            self.max_grad_norm,
+            self.skip_nonfinite,
+            self.zero_grad_in_step,
+            self.threads,
+            self.isa,
+            self.seed,
+        )
+        if not is_taken:
+            self.skipped += 1
+
+    def _leave_out(self) -> None:
+        self.skipped += 1
+        if self.zero_grad_in_step:
+            self.zero_grad(set_to_none=False)
+
+    def _only_makes_states(self) -> bool:
+        """Makes states without a step, if that is what the first step is for: ``torch.distributed.checkpoint``
+        takes one with gradients of 0 and a learning rate of 0. It must not count."""
+        if any(float(group["lr"]) != 0.0 for group in self.param_groups):
+            return False
+        places, grads = [], []
+        for number, group in enumerate(self.param_groups):
+            for position, param in enumerate(group["params"]):
+                if param.grad is not None:
+                    places.append((number, position))
+                    grads.append(param.grad)
+        if not grads or any(bool(memory_of(grad).any()) for grad in grads if not grad.is_sparse):
+            return False
+        self._make_states(places)
+        return True
+
+    # ---- What the native step asks for
+
+    def _name_of(self, number: int, position: int) -> str:
+        """The name of a parameter, for errors."""
+        names = self.param_groups[number].get("param_names")
+        return f"parameter {names[position]!r}" if names else f"param_groups[{number}]['params'][{position}]"
+
+    @staticmethod
+    def _memory_of(tensor: Tensor) -> Tensor:
+        return memory_of(tensor)
+
+    def _form(self, group: dict[str, Any], param: Tensor, name: str) -> _states.Form:
+        moments = [_states.Moment(*moment) for moment in self._native.moments(group)]
+        return _states.Form(
+            moments=moments,
+            dtype=_states.dtype_of(param, group["state_dtype"], name),
+            counts_steps=self._native.counts_steps(group, param.dtype == torch.bfloat16),
+            master=group["master"],
+            asgd=self._asgd(group),
+        )
+
+    def _asgd(self, group: dict[str, Any]) -> tuple[float, float, float, float] | None:
+        return None
+
+    @torch.no_grad()
+    def _make_states(self, places: list[tuple[int, int]]) -> None:
+        """Makes the states of parameters, or brings them into the form that steps need."""
+        for number, position in places:
+            group = self.param_groups[number]
+            param = group["params"][position]
+            name = self._name_of(number, position)
+            memory = memory_of(param)
+            _states.conform(memory, self.state[param], self._form(group, memory, name), name)
+
+    @torch.no_grad()
+    def _grad_like(
+        self, number: int, position: int, param: Tensor, grad: Tensor, is_summed: bool
+    ) -> Tensor | tuple[Tensor, Tensor, int, int]:
+        """A gradient that a step cannot read as it is: a copy in the layout of its parameter, or the rows of a
+        sparse one, of which each is there once if ``is_summed``."""
+        name = self._name_of(number, position)
+        grad = memory_of(grad)
+        if grad.shape != param.shape:
+            raise ValueError(
+                f"the gradient of {name} has shape {list(grad.shape)}, but the parameter has {list(param.shape)}"
+            )
+        if grad.device != param.device:
+            raise ValueError(f"the gradient of {name} is on {grad.device}, but must be on the CPU")
+        if grad.is_complex() != param.is_complex():
+            raise TypeError(f"the gradient of {name} is of {grad.dtype}, but the parameter is of {param.dtype}")
+        if grad.layout is torch.sparse_coo:
+            return self._rows_of(name, param, grad, is_summed)
+        if grad.layout is not torch.strided:
+            raise TypeError(f"the gradient of {name} has layout {grad.layout}, which no optimizer takes")
+        dtype = grad.dtype if grad.dtype in (torch.float32, torch.bfloat16, torch.float16) else param.dtype
+        if param.dtype in (torch.float64, torch.complex64, torch.complex128):
+            dtype = param.dtype
+        grad = grad.resolve_conj().resolve_neg()
+        if grad.dtype == dtype and grad.stride() == param.stride():
+            return grad
+        return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).copy_(grad)
+
+    @staticmethod
+    def _rows_of(name: str, param: Tensor, grad: Tensor, is_summed: bool) -> tuple[Tensor, Tensor, int, int]:
+        """Indices, values, and the number and width of the rows of a parameter, by a sparse gradient."""
+        if not param.is_contiguous():
+            raise ValueError(
+                f"{name} has strides {list(param.stride())}, but sparse gradients need a contiguous parameter"
+            )
+        if is_summed:
+            grad = grad.coalesce()
+        # What the first dimensions index are rows.
+        dims = grad.sparse_dim()
+        rows = math.prod(param.shape[:dims])
+        width = math.prod(param.shape[dims:]) * (2 if param.is_complex() else 1)
+        indices = grad._indices()
+        if dims == 1:
+            index = indices[0]
+        else:
+            index = torch.zeros(indices.shape[1], dtype=torch.int64)
+            for one, size in zip(indices, param.shape):
+                # An index out of range would become that of another row.
+                if one.numel() and not (0 <= int(one.min()) and int(one.max()) < size):
+                    raise IndexError(f"an index of the gradient of {name} is out of range for {list(param.shape)}")
+                index = index * size + one
+        values = grad._values().to(param.dtype).resolve_conj().resolve_neg()
+        return index.contiguous(), _states.reals(values.contiguous()), rows, width
+
+    @staticmethod
+    @torch.no_grad()
+    def _refresh_master(param: Tensor, master: Tensor) -> None:
+        """Takes over what somebody else has written to a parameter: where a parameter is not its master copy,
+        rounded, the copy becomes the parameter."""
+        is_kept = master.to(param.dtype) == param
+        master.copy_(torch.where(is_kept, master, param.to(torch.float32)))
+
+    # ---- Sparse gradients with the results of dense ones
+
+    def watch(self, module: torch.nn.Module) -> list[Any]:
+        """Sees to it that the embeddings of a model read current rows: for parameters of ``dense_equivalent`` groups.
+
+        With ``dense_equivalent`` a step leaves rows without a gradient as they are, though a dense step would move
+        them on; they catch up when they are next needed. This registers a hook before the forward pass of each
+        ``nn.Embedding`` and ``nn.EmbeddingBag`` in ``module`` whose weight is in such a group, which brings the rows
+        that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
+        model as it is: no other class, no other keys in its checkpoints.
+
+        A model that reads rows in another way calls :meth:`catch_up`, as does who pickles or copies a model whole. A step whose gradient was computed from
+        rows that were behind is refused.
+
+        Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
+
+        Returns:
+            The handles of the hooks.
+        """
+        handles = []
+        for child in module.modules():
+            if not isinstance(child, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+                continue
+            weight = child.weight
+            if self._dense_equivalent_place(weight) is None:
+                continue
+
+            hook = _CatchUp(self)
+            handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
+            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))  # type: ignore[no-untyped-call]
+        return handles
+
+    def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
+        for number, group in enumerate(self.param_groups):
+            if group["dense_equivalent"]:
+                for position, other in enumerate(group["params"]):
+                    if other is param:
+                        return number, position
+        return None
+
+    @torch.no_grad()
+    def catch_up(self, param: Tensor | None = None, rows: Tensor | None = None) -> None:
+        """Brings rows of ``dense_equivalent`` parameters to the present step, before they are read.
+
+        Args:
+            param: the parameter; all of them without.
+            rows: the indices of the rows, of any shape; all rows without.
+
+        Raises:
+            IndexError: a row is out of range.
+        """
+        places = []
+        for number, group in enumerate(self.param_groups):
+            if group["dense_equivalent"]:
+                places += [(number, i) for i, other in enumerate(group["params"]) if param is None or other is param]
+        if rows is not None:
+            rows = rows.detach().reshape(-1).to(torch.int64).contiguous()
+        for place in places:
+            self._native.catch_up(self, self.param_groups, self.state, place, rows, self.threads)
+
+    # ---- Checkpoints
+
+    @torch._disable_dynamo
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the optimizer, which PyTorch's optimizer of the same name loads, too.
+
+        Moments of 8 bits are there twice: as ``float32`` under PyTorch's name, for others, and bit by bit as
+        ``..._codes`` and ``..._scales``, which :meth:`load_state_dict` prefers.
+        """
+        for hook in list(self._optimizer_state_dict_pre_hooks.values()):
+            hook(self)
+        self.catch_up()
+        numbers: dict[int, int] = {}
+        packed_groups = []
+        states: dict[Any, Any] = {}
+        for number, group in enumerate(self.param_groups):
+            for position, param in enumerate(group["params"]):
+                index = numbers.setdefault(id(param), len(numbers))
+                if param in self.state:
+                    states[index] = self._saved(group, param, self.state[param], self._name_of(number, position))
+            packed = {key: value for key, value in group.items() if key != "params" and key not in _GROUP_OPTIONS}
+            packed["params"] = [numbers[id(param)] for param in group["params"]]
+            packed_groups.append(packed)
+        # What belongs to no parameter stands as it is.
+        states |= {key: value for key, value in self.state.items() if not isinstance(key, Tensor)}
+        state_dict = {"state": states, "param_groups": packed_groups}
+        for post_hook in list(self._optimizer_state_dict_post_hooks.values()):
+            result = post_hook(self, state_dict)
+            if result is not None:
+                state_dict = result
+        return state_dict
+
+    def _saved(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> dict[str, Any]:
+        """The state of a parameter as PyTorch has it, and what is needed beside it."""
+        saved = dict(state)
+        for moment in self._native.moments(group):
+            moment = _states.Moment(*moment)
+            codes, scales = state.get(f"{moment.name}_codes"), state.get(f"{moment.name}_scales")
+            if codes is not None and scales is not None:
+                saved[moment.name] = _states.decode(memory_of(param), codes, scales, moment)
+        return saved
+
+    @torch._disable_dynamo
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a state of this optimizer or of PyTorch's. Moments become what ``state_dtype`` says; the options of
+        this optimizer stay. The tensors of ``state_dict`` are copied.
+
+        Raises:
+            ValueError: groups or shapes differ from those of this optimizer, or the state has no meaning here.
+                Nothing has changed then.
+        """
+        state_dict = state_dict.copy()
+        for hook in list(self._optimizer_load_state_dict_pre_hooks.values()):
+            result = hook(self, state_dict)
+            if result is not None:
+                state_dict = result
+
+        groups, saved_groups = self.param_groups, deepcopy(state_dict["param_groups"])
+        if len(groups) != len(saved_groups):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        if any(len(one["params"]) != len(other["params"]) for one, other in zip(groups, saved_groups)):
+            raise ValueError(
+                "loaded state dict contains a parameter group that doesn't match the size of optimizer's group"
+            )
+        places = {}
+        for number, (group, saved) in enumerate(zip(groups, saved_groups)):
+            for position, (param, key) in enumerate(zip(group["params"], saved["params"])):
+                places[key] = number, position, param
+        new_groups = [self._loaded_group(*pair) for pair in zip(groups, saved_groups)]
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        for key, saved in state_dict["state"].items():
+            if key not in places:
+                state[key] = saved
+                continue
+            number, position, param = places[key]
+            name = self._name_of(number, position)
+            state[param] = self._loaded(new_groups[number], param, dict(saved), name)
+        self._native.reset_rows()
+        self.__setstate__({"state": state, "param_groups": new_groups})
+        for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
+            post_hook(self)
+
+    def _loaded_group(self, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+        # What the saved group does not know stays as it is, and so do the options of this package.
+        new = {key: value for key, value in group.items() if key not in saved}
+        new |= {key: value for key, value in saved.items() if key not in _GROUP_OPTIONS}
+        new |= {key: group[key] for key in _GROUP_OPTIONS}
+        new["params"] = group["params"]
+        self._native.check(new)
+        return new
+
+    def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
+        memory = memory_of(param)
+        own = {key: value.clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()}
+        _states.conform(memory, own, self._form(group, memory, name), name)
+        return own
+
+    # ---- Copies
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.catch_up()
+        state = super().__getstate__()
+        state |= {key: getattr(self, key) for key in _STEP_OPTIONS}
+        state["skipped"] = self.skipped
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.setdefault("_native", self._new_native())
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for key, default in self.defaults.items():
+                group.setdefault(key, default)

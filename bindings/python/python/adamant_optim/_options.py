@@ -1,0 +1,107 @@
+"""The options that every optimizer has beyond PyTorch's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import torch
+
+if TYPE_CHECKING:
+    StateDType = torch.dtype | Literal["f32", "bf16", "f16", "q8"] | None
+
+
+class Options(TypedDict, total=False):
+    """The keyword options of every optimizer.
+
+    ``state_dtype``, ``master``, ``stochastic_rounding`` and ``dense_equivalent`` may differ from group to group.
+    """
+
+    state_dtype: StateDType
+    """What the moments are kept in: ``torch.float32``, ``torch.bfloat16``, ``torch.float16``, or ``"q8"`` for 8
+    bits and a scale for each 256 numbers. ``None`` is ``torch.float32``, and ``torch.float64`` for parameters in
+    ``float64``, which have no other. Below 32 bits, moments are rounded up or down at random."""
+
+    master: Literal["f32", "split"] | None
+    """How parameters of 16 bits keep what they cannot hold. ``"f32"``: a copy in ``float32`` in the state, 4 bytes
+    a number (bfloat16 and float16). ``"split"``: the lower half of a ``float32`` whose upper half is the parameter,
+    2 bytes (bfloat16). ``None``: not at all."""
+
+    stochastic_rounding: bool
+    """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on
+    average."""
+
+    dense_equivalent: bool | Literal["series", "replay"]
+    """For sparse gradients of Adam and AdamW: whether a step has the results of one with a dense gradient, at the cost
+    of the rows that have one. See :meth:`Optimizer.watch`. ``True`` is ``"series"``: rows that were skipped catch up at
+    once, with roundings of their own. ``"replay"``: step by step, with the bits of dense steps and their cost."""
+
+    max_grad_norm: float | None
+    """The largest norm of all gradients that is taken as it is; longer ones are made as long, as by
+    ``torch.nn.utils.clip_grad_norm_``, but gradients are not written. A step whose norm is not finite is left out.
+    ``optimizer.grad_norm`` has the norm."""
+
+    skip_nonfinite: bool
+    """Whether a step is left out where a gradient is not finite. ``optimizer.skipped`` counts them."""
+
+    zero_grad_in_step: bool
+    """Whether a step sets gradients to zero as it reads them, so that the next batch can be added to them."""
+
+    threads: int | None
+    """The number of threads. ``None``: as many as affinity and cgroup grant, and with torchrun this process's share
+    of the machine's CPUs."""
+
+    isa: Literal["scalar", "avx2", "avx512", "neon"] | None
+    """The instruction set. ``None``: the best one that this CPU has. All give the same bits."""
+
+    seed: int
+    """What random bits begin with. They depend on the seed, the step and the element alone."""
+
+
+DTYPES = {
+    "f32": torch.float32,
+    "float32": torch.float32,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+    "f16": torch.float16,
+    "float16": torch.float16,
+    "f64": torch.float64,
+    "float64": torch.float64,
+}
+
+_STATES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def state_dtype(value: Any) -> torch.dtype | Literal["q8"] | None:
+    """The option ``state_dtype`` in one form."""
+    found: Any = DTYPES.get(value, value) if isinstance(value, str) else value
+    if found is None or found == "q8" or found in _STATES:
+        return found  # type: ignore[no-any-return]
+    raise ValueError(f'state_dtype is {value!r}, but must be None, torch.float32, bfloat16, float16 or "q8"')
+
+
+def check_group(group: dict[str, Any]) -> None:
+    """Checks the options of a group, and brings them in one form."""
+    group["state_dtype"] = state_dtype(group["state_dtype"])
+    master = group["master"]
+    if master not in (None, "f32", "split"):
+        raise ValueError(f'master is {master!r}, but must be None, "f32" or "split"')
+    if group["dense_equivalent"] not in (False, True, "series", "replay"):
+        raise ValueError(f'dense_equivalent is {group["dense_equivalent"]!r}, but must be a bool, "series" or "replay"')
+    if master is not None and group["stochastic_rounding"]:
+        raise ValueError(f"stochastic_rounding has no use beside master={master!r}: choose one")
+
+
+def check_steps(optimizer: Any) -> None:
+    """Checks the options of a whole optimizer."""
+    norm = optimizer.max_grad_norm
+    if norm is not None and not norm > 0:
+        raise ValueError(f"max_grad_norm is {norm}, but must be over 0")
+    threads = optimizer.threads
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
+        raise ValueError(f"threads is {threads!r}, but must be a whole number from 1 to 1024")
+    isa = optimizer.isa
+    if isa not in (None, "scalar", "avx2", "avx512", "neon"):
+        raise ValueError(f'isa is {isa!r}, but must be None, "scalar", "avx2", "avx512" or "neon"')
+    seed = optimizer.seed
+    if not (isinstance(seed, int) and 0 <= seed < 2**64):
+        raise ValueError(f"seed is {seed!r}, but must be a whole number from 0 to 2**64 - 1")

@@ -1,0 +1,206 @@
+"""The state of a parameter: how it is made, brought into the form that steps need, and saved."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _core
+
+#: Elements that share a scale.
+BLOCK = 256
+
+
+class Moment(NamedTuple):
+    """A moment of an optimizer."""
+
+    name: str
+    #: What each number is before the first step.
+    start: float
+    #: The format of 8 bits: signed, squares or unsigned.
+    format: str
+
+
+class Form(NamedTuple):
+    """What the state of a parameter looks like."""
+
+    moments: list[Moment]
+    #: The type of moments; ``"q8"`` for 8 bits.
+    dtype: torch.dtype | str
+    counts_steps: bool
+    #: ``None``, ``"f32"`` or ``"split"``.
+    master: str | None
+    #: ASGD: the learning rate, decay, power and start of the average.
+    asgd: tuple[float, float, float, float] | None
+
+
+def reals(tensor: Tensor) -> Tensor:
+    """The tensor, with complex numbers as pairs."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def dtype_of(param: Tensor, state_dtype: torch.dtype | str | None, name: str) -> torch.dtype | str:
+    """The type of the moments of a parameter."""
+    if param.dtype in (torch.float64, torch.complex128):
+        if state_dtype not in (None, torch.float64):
+            raise ValueError(
+                f"state_dtype is {state_dtype}, but {name} is of {param.dtype}, whose moments are float64: "
+                "state_dtype must be None"
+            )
+        return torch.float64
+    if state_dtype == torch.float64:
+        raise ValueError(f"state_dtype is {state_dtype}, but {name} is of {param.dtype}")
+    return torch.float32 if state_dtype is None else state_dtype
+
+
+def _empty(param: Tensor, dtype: torch.dtype) -> Tensor:
+    """An array of ``dtype`` in the layout of the parameter; complex where PyTorch's states are."""
+    if param.is_complex():
+        if dtype in (torch.float32, torch.float64):
+            return torch.empty_like(param, memory_format=torch.preserve_format)
+        param = torch.view_as_real(param)
+    return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format)
+
+
+def _copy(value: Tensor, param: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """The values of a saved array in a new one, in the layout of the parameter."""
+    array = _empty(param, dtype)
+    value = value.detach()
+    if value.shape != param.shape and value.shape != array.shape:
+        raise ValueError(f"{what} has shape {list(value.shape)}, but the parameter has {list(param.shape)}")
+    if value.is_complex() and not array.is_complex():
+        value = torch.view_as_real(value.resolve_conj())
+    if array.is_complex() and not value.is_complex():
+        array = torch.view_as_real(array)
+        array.copy_(value)
+        return torch.view_as_complex(array)
+    return array.copy_(value)
+
+
+def _scalar(value: Any) -> float:
+    return float(value.item() if isinstance(value, Tensor) else value)
+
+
+def _is_kept(value: Any, param: Tensor, dtype: torch.dtype) -> bool:
+    """Whether an array is what a step needs as it stands."""
+    if not isinstance(value, Tensor) or value.device.type != "cpu" or value.requires_grad:
+        return False
+    like = _empty(param.detach(), dtype)
+    return (
+        value.dtype == like.dtype
+        and value.shape == like.shape
+        and value.stride() == like.stride()
+        and not value.is_neg()
+        and not value.is_conj()
+    )
+
+
+def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None:
+    """Brings the state of a parameter into its form: makes what is missing, and converts the rest.
+
+    What is as it should be stays the object that it is.
+    """
+    param = param.detach()
+    names = [moment.name for moment in form.moments]
+    has_moments = any(state.get(key) is not None or f"{key}_codes" in state for key in names)
+    if form.counts_steps:
+        _conform_step(state, has_moments, bool(names), name)
+    for moment in form.moments:
+        if form.dtype == "q8":
+            _conform_q8(param, state, moment, name)
+        else:
+            _conform_moment(param, state, moment, form.dtype, name)
+    if form.asgd is not None:
+        _conform_asgd(state, form.asgd)
+    if form.master == "f32" and param.dtype in (torch.bfloat16, torch.float16):
+        if not _is_kept(state.get("master_param"), param, torch.float32):
+            saved = state.get("master_param")
+            saved = param if saved is None else saved
+            state["master_param"] = _copy(saved, param, torch.float32, f"master_param of {name}")
+    if form.master == "split" and param.dtype == torch.bfloat16:
+        if not _is_kept(state.get("param_low"), param, torch.int16):
+            saved = state.get("param_low")
+            saved = torch.zeros_like(param, dtype=torch.int16) if saved is None else saved
+            state["param_low"] = _copy(saved, param, torch.int16, f"param_low of {name}")
+
+
+def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, name: str) -> None:
+    step: Any = state.get("step")
+    is_kept = isinstance(step, Tensor) and step.dtype == torch.float32 and step.numel() == 1 and step.is_cpu
+    # SGD's momentum starts anew where it is missing.
+    if is_kept and (has_moments or not uses_moments or step.item() == 0):
+        return
+    value = 0.0
+    if step is not None and (has_moments or not uses_moments):
+        value = _scalar(step)
+    elif has_moments:
+        # PyTorch's SGD does not count: with a momentum, it has taken a step.
+        value = 1.0
+    if not (value >= 0 and value == math.floor(value)):
+        raise ValueError(f"step of {name} is {value}, but must be a whole number of at least 0")
+    state["step"] = torch.tensor(value, dtype=torch.float32)
+
+
+def _conform_moment(param: Tensor, state: dict[str, Any], moment: Moment, dtype: Any, name: str) -> None:
+    value = state.get(moment.name)
+    codes, scales = state.pop(f"{moment.name}_codes", None), state.pop(f"{moment.name}_scales", None)
+    if value is None and codes is not None:
+        value = decode(param, codes, scales, moment)
+    if _is_kept(value, param, dtype):
+        return
+    if value is None:
+        array = _empty(param, dtype)
+        reals(array).fill_(moment.start)
+        state[moment.name] = array
+    else:
+        state[moment.name] = _copy(value, param, dtype, f"{moment.name} of {name}")
+
+
+def _conform_q8(param: Tensor, state: dict[str, Any], moment: Moment, name: str) -> None:
+    keys = f"{moment.name}_codes", f"{moment.name}_scales"
+    codes, scales = state.get(keys[0]), state.get(keys[1])
+    value = state.pop(moment.name, None)
+    blocks = -(-reals(param).numel() // BLOCK)
+    if isinstance(scales, Tensor) and scales.dtype == torch.float32 and scales.shape == (blocks,):
+        if scales.is_contiguous() and _is_kept(codes, param, torch.uint8):
+            return
+        if value is None and isinstance(codes, Tensor) and codes.dtype == torch.uint8:
+            # Codes in another layout: their blocks are of other elements. So they are coded anew.
+            value = decode(param, codes, scales, moment)
+    array = _empty(param, torch.uint8)
+    if value is None:
+        values = reals(_empty(param, torch.float32)).fill_(moment.start)
+    else:
+        values = reals(_copy(value, param, torch.float32, f"{moment.name} of {name}"))
+    scales = torch.zeros(blocks, dtype=torch.float32)
+    if moment.start != 0.0 or value is not None:
+        _core.q8_encode(moment.format, values, array, scales)
+    else:
+        array.zero_()
+    state[keys[0]], state[keys[1]] = array, scales
+
+
+def decode(param: Tensor, codes: Tensor, scales: Tensor, moment: Moment) -> Tensor:
+    """A moment of 8 bits as ``float32``, in the layout of its codes; complex for complex parameters."""
+    values = torch.empty_like(codes, dtype=torch.float32, memory_format=torch.preserve_format)
+    _core.q8_decode(moment.format, codes, scales, values)
+    return torch.view_as_complex(values) if param.is_complex() else values
+
+
+def _conform_asgd(state: dict[str, Any], settings: tuple[float, float, float, float]) -> None:
+    lr, lambd, alpha, t0 = settings
+    step = _scalar(state["step"])
+    # What PyTorch has after so many steps, if these settings were those of all of them.
+    usual = {
+        "eta": lr / (1 + lambd * lr * step) ** alpha if step else lr,
+        "mu": 1 / max(1.0, step - t0) if step else 1.0,
+    }
+    for key, value in usual.items():
+        saved = state.get(key)
+        if isinstance(saved, Tensor) and saved.dtype == torch.float32 and saved.numel() == 1:
+            continue
+        value = value if saved is None else _scalar(saved)
+        state[key] = torch.tensor(value, dtype=torch.float32)

@@ -1,0 +1,434 @@
+"""Optimizers for numpy arrays, and for anything on the CPU that lends its memory by ``__dlpack__``.
+
+::
+
+    import numpy as np
+    from adamant_optim.numpy import Optimizer
+
+    optimizer = Optimizer("adamw", lr=1e-3)
+    state = optimizer.init(params)               # params: an array, or lists and dicts of arrays
+    optimizer.step(params, grads, state)         # in place
+
+Arrays of frameworks that do not let others write theirs, such as JAX, go through :meth:`Optimizer.apply`, which
+returns new ones.
+
+Arrays are of ``float32``, ``float64``, ``float16``, ``complex64``, ``complex128``, or ml_dtypes' ``bfloat16``, and
+fill their memory without gaps, in any order. Gradients have the shape and order of their parameters; a gradient of a
+numpy array may have any order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from . import _core
+
+__all__ = [
+    "OPTIMIZERS",
+    "Moment",
+    "Optimizer",
+    "Report",
+    "State",
+    "clip_factor",
+    "grad_norm",
+    "q8_decode",
+    "q8_encode",
+]
+
+#: The names that :class:`Optimizer` takes.
+OPTIMIZERS: tuple[str, ...] = tuple(_core.optimizers())
+
+_BLOCK = 256
+
+
+class Report(NamedTuple):
+    """What became of a step."""
+
+    #: Whether it was taken; if not, no parameter, moment or step count has changed.
+    taken: bool
+    #: The norm of all gradients, if it was needed.
+    grad_norm: float | None
+
+
+class Moment(NamedTuple):
+    """A moment of 8 bits: codes in the shape of the parameter (complex: with a last dimension of 2), and a scale for
+    each 256 of them, in the order of memory."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+
+
+@dataclass
+class State:
+    """What an optimizer keeps of one array: the number of steps taken, and its moments by name.
+
+    It can be pickled, copied and saved: all of it is here.
+    """
+
+    step: int = 0
+    moments: dict[str, np.ndarray | Moment] = field(default_factory=dict)
+    #: The number of the array's first element among all elements of the model, which random bits go by.
+    first: int = 0
+
+
+def _is_bf16(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.name == "bfloat16"
+
+
+def _lend(array: Any) -> Any:
+    """The array as DLPack can describe it."""
+    return array.view(np.int16) if _is_bf16(array) else array
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The arrays of a tree of lists, tuples and dicts, by their paths, in order."""
+    if isinstance(tree, Mapping):
+        for key in tree:
+            yield from _leaves(tree[key], f"{path}[{key!r}]")
+    elif isinstance(tree, (list, tuple)):
+        for position, value in enumerate(tree):
+            yield from _leaves(value, f"{path}[{position}]")
+    else:
+        yield path, tree
+
+
+def _rebuilt(tree: Any, values: Iterator[Any]) -> Any:
+    """A tree of the same structure, of other arrays."""
+    if isinstance(tree, Mapping):
+        return {key: _rebuilt(tree[key], values) for key in tree}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(_rebuilt(value, values) for value in tree))
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_rebuilt(value, values) for value in tree)
+    return next(values)
+
+
+def _is_jax(array: Any) -> bool:
+    return type(array).__module__.split(".")[0] in ("jax", "jaxlib")
+
+
+def _check_array(array: Any, name: str) -> None:
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(f"{name} is a {type(array).__name__}, but must be a numpy array or have __dlpack__")
+
+
+def _order_like(grad: Any, param: Any, name: str) -> Any:
+    """A gradient in the order of its parameter, if numpy can see to it."""
+    _check_array(grad, name)
+    if not (isinstance(grad, np.ndarray) and isinstance(param, np.ndarray)):
+        return grad
+    if grad.shape != param.shape:
+        raise ValueError(f"{name} has shape {grad.shape}, but the parameter has {param.shape}")
+    if grad.strides == tuple(s // param.itemsize * grad.itemsize for s in param.strides) and grad.flags.writeable:
+        return grad
+    copy = np.empty_like(param, dtype=grad.dtype)
+    copy[...] = grad
+    return copy
+
+
+class Optimizer:
+    """An optimizer with its settings.
+
+    Args:
+        name: one of :data:`OPTIMIZERS`, such as ``"adamw"``; formulas and defaults are those of the class of the same
+            name in :mod:`adamant_optim.torch`.
+        state_dtype: what moments are kept in: ``"f32"``, ``"f16"``, or ``"q8"`` for 8 bits; with ml_dtypes installed,
+            ``"bf16"``. Moments of ``float64`` parameters are ``float64``.
+        stochastic_rounding: whether bfloat16 parameters are rounded up or down at random.
+        max_grad_norm: the largest norm of all gradients that is taken as it is; longer ones are made as long.
+        skip_nonfinite: whether a step is left out where a gradient is not finite.
+        zero_grad_in_step: whether gradients are set to zero as they are read.
+        threads: the number of threads; ``None`` is what affinity and cgroup grant.
+        isa: the instruction set; ``None`` is the best one of this CPU.
+        seed: what random bits begin with.
+        settings: those of the optimizer, such as ``lr``, ``beta1``, ``weight_decay``.
+
+    Raises:
+        ValueError: the optimizer has no such setting, or a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        state_dtype: Literal["f32", "bf16", "f16", "q8"] = "f32",
+        stochastic_rounding: bool = False,
+        max_grad_norm: float | None = None,
+        skip_nonfinite: bool = False,
+        zero_grad_in_step: bool = False,
+        threads: int | None = None,
+        isa: Literal["scalar", "avx2", "avx512", "neon"] | None = None,
+        seed: int = 0,
+        **settings: float | bool | str,
+    ) -> None:
+        if state_dtype not in ("f32", "bf16", "f16", "q8"):
+            raise ValueError(f"state_dtype is {state_dtype!r}, but must be f32, bf16, f16 or q8")
+        self.name = name
+        self.state_dtype = state_dtype
+        self.stochastic_rounding = stochastic_rounding
+        self.max_grad_norm = max_grad_norm
+        self.skip_nonfinite = skip_nonfinite
+        self.zero_grad_in_step = zero_grad_in_step
+        self.threads = threads
+        self.isa = isa
+        self.seed = seed
+        self._changed: dict[str, Any] = {}
+        self.set(**settings)
+
+    @property
+    def settings(self) -> dict[str, float | bool | str]:
+        """All settings of the optimizer."""
+        return _core.describe(self.name, self._changed)[0]
+
+    def set(self, **settings: float | bool | str) -> None:
+        """Changes settings, as a schedule does: they count from the next step on.
+
+        Raises:
+            ValueError: the optimizer has no such setting, or a value is out of its range. Nothing has changed then.
+        """
+        changed = self._changed | settings
+        _core.describe(self.name, changed)
+        self._changed = changed
+
+    def __repr__(self) -> str:
+        settings = "".join(f", {key}={value!r}" for key, value in self.settings.items())
+        return f"Optimizer({self.name!r}, state_dtype={self.state_dtype!r}{settings})"
+
+    def _moments(self) -> list[tuple[str, float | None, str]]:
+        return _core.describe(self.name, self._changed)[1]
+
+    def init(self, params: Any) -> list[State]:
+        """The states of the arrays of ``params``, in their order, before the first step."""
+        states, first = [], 0
+        for name, param in _leaves(params, "params"):
+            _check_array(param, name)
+            states.append(self._state(param, name, first))
+            first += math.prod(param.shape) * (2 if _is_complex(param) else 1)
+        return states
+
+    def _state(self, param: Any, name: str, first: int) -> State:
+        # The order of the elements is the parameter's, where numpy can see it.
+        like = param if isinstance(param, np.ndarray) else np.empty(tuple(param.shape), np.uint8)
+        is_complex, is_double = _is_complex(param), _is_double(param)
+        shape = tuple(param.shape)
+        moments: dict[str, np.ndarray | Moment] = {}
+        for moment, start, format in self._moments():
+            if start is None:
+                continue
+            if self.state_dtype == "q8" and not is_double:
+                moments[moment] = _q8_moment(like, is_complex, start, format)
+                continue
+            dtype = np.dtype(np.float64) if is_double else _dtype(self.state_dtype)
+            if is_complex and dtype.itemsize >= 4:
+                dtype = np.dtype(np.complex128 if is_double else np.complex64)
+                moments[moment] = np.full_like(like, complex(start, start), dtype=dtype, shape=shape)
+            elif is_complex:
+                moments[moment] = _pairs(like, dtype, start)
+            else:
+                moments[moment] = np.full_like(like, start, dtype=dtype, shape=shape)
+        return State(0, moments, first)
+
+    def step(self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0) -> Report:
+        """Takes a step, in place: parameters and states are written.
+
+        Args:
+            params: an array, or lists, tuples and dicts of arrays.
+            grads: as many arrays in the same structure; ``None`` for an array that is left alone.
+            states: what :meth:`init` returned.
+            grad_factor: what gradients are multiplied by as they are read; over 0.
+
+        Raises:
+            TypeError: an array is of a type that is not supported, not on the CPU, or cannot be written.
+            ValueError: shapes, orders or settings do not fit, or arrays share memory. Nothing has changed then.
+        """
+        described, stepped = [], []
+        names = self._moments()
+        pairs = list(self._paired(params, grads, states))
+        for name, param, grad, state in pairs:
+            if grad is None:
+                continue
+            if _is_jax(param):
+                raise TypeError(f"{name} is a JAX array, which must not be written: use apply")
+            grad = _order_like(grad, param, f"the gradient of {name}") if not self.zero_grad_in_step else grad
+            moments, is_bf16 = [], [_is_bf16(param), _is_bf16(grad)]
+            for moment, start, _ in names:
+                array = state.moments.get(moment)
+                if (array is None) != (start is None):
+                    what = "is missing" if array is None else "is there, but the settings do without"
+                    raise ValueError(f"{moment} of {name} {what}: make new states with init")
+                is_bf16.append(_is_bf16(array))
+                moments.append((moment, tuple(array) if isinstance(array, Moment) else _lend(array)))
+            described.append((name, _lend(param), _lend(grad), moments, state.step, state.first, is_bf16))
+            stepped.append(state)
+        taken, norm = _core.step_arrays(
+            self.name,
+            self._changed,
+            described,
+            self.stochastic_rounding,
+            grad_factor,
+            self.max_grad_norm,
+            self.skip_nonfinite,
+            self.zero_grad_in_step,
+            self.threads,
+            self.isa,
+            self.seed,
+        )
+        if taken:
+            for state in stepped:
+                state.step += 1
+        return Report(taken, norm)
+
+    def _paired(self, params: Any, grads: Any, states: list[State]) -> Iterator[tuple[str, Any, Any, State]]:
+        params, grads = list(_leaves(params, "params")), list(_leaves(grads, "params"))
+        if isinstance(states, State):
+            states = [states]
+        if [path for path, _ in params] != [path for path, _ in grads]:
+            raise ValueError(f"params has {len(params)} arrays, and grads has {len(grads)}, or others")
+        if len(params) != len(states):
+            raise ValueError(f"params has {len(params)} arrays, but there are {len(states)} states")
+        for (name, param), (_, grad), state in zip(params, grads, states):
+            _check_array(param, name)
+            yield name, param, grad, state
+
+    def apply(
+        self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0
+    ) -> tuple[Any, list[State]]:
+        """Takes a step and returns new parameters, as numpy arrays in the same structure, and new states. Nothing is
+        written: for JAX and whatever else is immutable.
+
+        Arguments and errors are those of :meth:`step`.
+        """
+        values = [_copy_of(param, name) for name, param in _leaves(params, "params")]
+        new_states = [
+            State(
+                state.step,
+                {
+                    name: Moment(*(array.copy() for array in moment))
+                    if isinstance(moment, Moment)
+                    else moment.copy("K")
+                    for name, moment in state.moments.items()
+                },
+                state.first,
+            )
+            for state in ([states] if isinstance(states, State) else states)
+        ]
+        grads = [_copy_of(grad, name) if _is_jax(grad) else grad for name, grad in _leaves(grads, "grads")]
+        new_params = _rebuilt(params, iter(values))
+        self.step(new_params, _rebuilt(params, iter(grads)), new_states, grad_factor=grad_factor)
+        return new_params, new_states
+
+
+def _copy_of(array: Any, name: str) -> np.ndarray:
+    _check_array(array, name)
+    if isinstance(array, np.ndarray):
+        return array.copy("K")
+    # JAX's bfloat16 is ml_dtypes', which numpy has no DLPack for.
+    return np.array(array) if _is_jax(array) else np.from_dlpack(array).copy("K")
+
+
+def _type_name(array: Any) -> str:
+    return str(getattr(array, "dtype", "")).rsplit(".", 1)[-1]
+
+
+def _is_complex(array: Any) -> bool:
+    return _type_name(array).startswith("complex")
+
+
+def _is_double(array: Any) -> bool:
+    return _type_name(array) in ("float64", "complex128")
+
+
+def _dtype(name: str) -> np.dtype:
+    if name == "bf16":
+        try:
+            import ml_dtypes
+        except ImportError as error:
+            raise ImportError('state_dtype="bf16" needs the package ml_dtypes: numpy has no bfloat16') from error
+        return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    return np.dtype({"f32": np.float32, "f16": np.float16}[name])
+
+
+def _pairs(like: np.ndarray, dtype: np.dtype, start: float) -> np.ndarray:
+    """An array for a complex one: its numbers are a last dimension, in the order of its memory."""
+    if like.flags.c_contiguous:
+        return np.full((*like.shape, 2), start, dtype)
+    # The dimensions from the one of the largest stride to that of the least.
+    order = sorted(range(like.ndim), key=lambda dim: -like.strides[dim])
+    memory = np.full((*(like.shape[dim] for dim in order), 2), start, dtype)
+    back = [order.index(dim) for dim in range(like.ndim)]
+    return memory.transpose(*back, like.ndim)
+
+
+def _q8_moment(like: np.ndarray, is_complex: bool, start: float, format: str) -> Moment:
+    shape = (*like.shape, 2) if is_complex else like.shape
+    size = math.prod(shape)
+    codes = _pairs(like, np.dtype(np.uint8), 0) if is_complex else np.zeros_like(like, dtype=np.uint8, shape=shape)
+    scales = np.zeros(-(-size // _BLOCK), np.float32)
+    if start != 0.0:
+        _core.q8_encode(format, np.full_like(codes, start, dtype=np.float32), codes, scales)
+    return Moment(codes, scales)
+
+
+def grad_norm(
+    grads: Any,
+    ord: float = 2,
+    *,
+    threads: int | None = None,
+    isa: Literal["scalar", "avx2", "avx512", "neon"] | None = None,
+) -> float:
+    """The norm of all gradients, taken as one vector: ``ord`` is 1, 2 or ``inf``, as in
+    ``torch.nn.utils.get_total_norm``.
+
+    Squares are summed in ``float64``. It has the same bits on every instruction set and number of threads.
+
+    Args:
+        grads: an array, or lists, tuples and dicts of arrays; ``None`` counts for nothing.
+    """
+    arrays = []
+    for name, grad in _leaves(grads, "grads"):
+        if grad is None:
+            continue
+        _check_array(grad, name)
+        if isinstance(grad, np.ndarray) and not grad.flags.writeable:
+            grad = grad.copy("K")
+        arrays.append((name, _lend(grad), _is_bf16(grad)))
+    return _core.grad_norm(arrays, float(ord), threads, isa)
+
+
+def clip_factor(norm: float, max_norm: float) -> float:
+    """What gradients are to be multiplied by so that their norm is at most ``max_norm``, by PyTorch's formula::
+
+    min(1, max_norm / (norm + 1e-6))
+    """
+    return _core.clip_factor(norm, max_norm)
+
+
+def q8_encode(
+    values: np.ndarray, format: Literal["signed", "squares", "unsigned"] = "signed"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turns ``float32`` numbers into codes of 8 bits, in the same shape and order, and a scale for each 256 of them.
+
+    Each is rounded to nearest; ``"squares"`` and ``"unsigned"`` are for numbers that are never negative and that a
+    formula divides by, which never become 0.
+    """
+    values = np.asarray(values, dtype=np.float32)
+    if not values.flags.writeable or not (values.flags.c_contiguous or values.flags.f_contiguous):
+        values = values.copy("K")
+    codes = np.empty_like(values, dtype=np.uint8)
+    scales = np.empty(-(-values.size // _BLOCK), np.float32)
+    _core.q8_encode(format, values, codes, scales)
+    return codes, scales
+
+
+def q8_decode(
+    codes: np.ndarray, scales: np.ndarray, format: Literal["signed", "squares", "unsigned"] = "signed"
+) -> np.ndarray:
+    """Turns codes and scales into ``float32`` numbers: the inverse of :func:`q8_encode`, to a rounding."""
+    values = np.empty_like(codes, dtype=np.float32)
+    _core.q8_decode(format, codes, scales, values)
+    return values

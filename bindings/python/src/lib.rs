@@ -1,0 +1,61 @@
+//! The compiled part of `adamant_optim`: adamant for PyTorch and numpy.
+//!
+//! Python decides, names and makes tensors; this crate finds their memory, checks it, and steps it in one
+//! call of the core.
+
+mod arrays;
+mod dlpack;
+mod error;
+mod memory;
+mod rows;
+mod settings;
+mod slot;
+mod stepper;
+mod threads;
+
+use pyo3::prelude::*;
+
+/// The compiled part of `adamant_optim`.
+#[pymodule(gil_used = false)]
+mod _core {
+    use super::*;
+
+    #[pymodule_export]
+    use super::{
+        arrays::{clip_factor, describe, grad_norm, q8_decode, q8_encode, step_arrays},
+        stepper::Stepper,
+        threads::default_threads,
+    };
+
+    /// The version of the package.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    /// The names of the core's optimizers.
+    #[pyfunction]
+    fn optimizers() -> Vec<&'static str> {
+        adamant::AnyOptimizer::NAMES.to_vec()
+    }
+
+    /// The product of NAdam's momenta up to step `t`, which PyTorch's NAdam keeps as `mu_product`.
+    #[pyfunction]
+    fn nadam_product(beta1: f64, momentum_decay: f64, t: u64) -> f64 {
+        let mut product = 1.0;
+        for step in 1..=t {
+            product *= beta1 * (1.0 - 0.5 * 0.96_f64.powf(step as f64 * momentum_decay));
+            // Below what float32 can hold.
+            if product < 1e-50 {
+                return 0.0;
+            }
+        }
+        product
+    }
+
+    /// The instruction set that steps run on, and all that this CPU has.
+    #[pyfunction]
+    fn instruction_sets() -> PyResult<(&'static str, Vec<&'static str>)> {
+        let selected = adamant::Isa::selected().map_err(error::exception)?;
+        let available = adamant::Isa::available().into_iter().map(adamant::Isa::name).collect();
+        Ok((selected.name(), available))
+    }
+}

@@ -1,0 +1,348 @@
+//! Where the elements of a tensor lie: looked up anew in each step, since PyTorch can move them without
+//! telling anybody (`param.data = ...`).
+
+use core::{ffi::c_void, slice};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::{
+    exceptions::PyTypeError,
+    ffi, intern,
+    prelude::*,
+    types::{PyTuple, PyType},
+};
+
+use crate::dlpack::{self, CPU, DataType, DlTensor, ToTensor};
+
+/// The type of a tensor's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    F32,
+    F64,
+    Bf16,
+    F16,
+    /// Pairs of `f32`.
+    C64,
+    /// Pairs of `f64`.
+    C128,
+    U8,
+    I16,
+    I64,
+    Other,
+}
+
+impl Kind {
+    /// From DLPack's.
+    pub fn of(dtype: DataType) -> Self {
+        match (dtype.code, dtype.bits, dtype.lanes) {
+            (2, 32, 1) => Self::F32,
+            (2, 64, 1) => Self::F64,
+            (4, 16, 1) => Self::Bf16,
+            (2, 16, 1) => Self::F16,
+            (5, 64, 1) => Self::C64,
+            (5, 128, 1) => Self::C128,
+            (1, 8, 1) => Self::U8,
+            (0, 16, 1) => Self::I16,
+            (0, 64, 1) => Self::I64,
+            _ => Self::Other,
+        }
+    }
+
+    /// The type of the numbers that the elements consist of.
+    pub fn real(self) -> Self {
+        match self {
+            Self::C64 => Self::F32,
+            Self::C128 => Self::F64,
+            other => other,
+        }
+    }
+
+    /// The numbers in an element.
+    pub fn reals(self) -> usize {
+        match self {
+            Self::C64 | Self::C128 => 2,
+            _ => 1,
+        }
+    }
+
+    /// The bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::C128 => 16,
+            Self::F64 | Self::C64 | Self::I64 => 8,
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 | Self::I16 => 2,
+            Self::U8 | Self::Other => 1,
+        }
+    }
+
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::Bf16 | Self::F16)
+    }
+
+    pub fn is_complex(self) -> bool {
+        self.reals() == 2
+    }
+}
+
+/// Where a tensor's elements lie, for a moment: until the tensor is changed or its framework is called.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub data: *mut c_void,
+    pub kind: Kind,
+    pub is_cpu: bool,
+    pub shape: &'a [i64],
+    pub strides: &'a [i64],
+}
+
+impl<'a> Seen<'a> {
+    /// # Safety
+    ///
+    /// `tensor` was described by its framework, and is as it was for `'a`.
+    pub unsafe fn new(tensor: &'a DlTensor) -> Self {
+        let of = |array: *mut i64| match usize::try_from(tensor.ndim) {
+            // SAFETY: DLPack: `ndim` elements.
+            Ok(dims) if dims > 0 && !array.is_null() => unsafe {
+                slice::from_raw_parts(array, dims)
+            },
+            _ => &[],
+        };
+        Self {
+            data: tensor.data.wrapping_byte_add(tensor.byte_offset as usize),
+            kind: Kind::of(tensor.dtype),
+            is_cpu: tensor.device.kind == CPU,
+            shape: of(tensor.shape),
+            strides: of(tensor.strides),
+        }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).product()
+    }
+
+    /// Whether the elements fill their memory without gaps or overlaps, in whatever order.
+    pub fn is_dense(&self) -> bool {
+        // Before DLPack 1.2, no strides stood for those of a contiguous array.
+        if self.shape.contains(&0) || self.strides.len() != self.shape.len() {
+            return true;
+        }
+        let mut dims: Vec<(i64, i64)> = (self.strides.iter().copied())
+            .zip(self.shape.iter().copied())
+            .filter(|&(_, size)| size > 1)
+            .collect();
+        dims.sort_unstable();
+        let mut expected = 1;
+        dims.into_iter().all(|(stride, size)| {
+            let fits = stride == expected;
+            expected = expected.saturating_mul(size);
+            fits
+        })
+    }
+}
+
+/// What is remembered of a tensor from one step to the next, to see whether it is still the same.
+#[derive(Clone, Default)]
+pub struct Facts {
+    pub data: usize,
+    pub kind: Option<Kind>,
+    /// The number of elements.
+    pub len: usize,
+    /// Shape and strides, one after the other.
+    dims: Box<[i64]>,
+    rank: usize,
+}
+
+impl Facts {
+    pub fn of(seen: &Seen<'_>) -> Self {
+        let mut dims = seen.shape.to_vec();
+        if seen.strides.len() == seen.shape.len() {
+            dims.extend(seen.strides);
+        } else {
+            // Before DLPack 1.2, no strides stood for those of a contiguous array.
+            let mut strides: Vec<i64> = seen
+                .shape
+                .iter()
+                .rev()
+                .scan(1, |next, &size| {
+                    let stride = *next;
+                    *next *= size;
+                    Some(stride)
+                })
+                .collect();
+            strides.reverse();
+            dims.extend(strides);
+        }
+        Self {
+            data: seen.data as usize,
+            kind: Some(seen.kind),
+            len: seen.len(),
+            dims: dims.into(),
+            rank: seen.shape.len(),
+        }
+    }
+
+    pub fn shape(&self) -> &[i64] {
+        &self.dims[..self.rank]
+    }
+
+    pub fn strides(&self) -> &[i64] {
+        &self.dims[self.rank..]
+    }
+
+    /// Whether the tensor is where it was, as it was.
+    #[inline]
+    pub fn hold(&self, seen: &Seen<'_>) -> bool {
+        self.data == seen.data as usize && self.kind == Some(seen.kind) && self.is_laid_out(seen)
+    }
+
+    /// Whether a tensor has the same shape and strides.
+    #[inline]
+    pub fn is_laid_out(&self, seen: &Seen<'_>) -> bool {
+        // The few numbers are compared here: a call of memcmp takes longer.
+        let dims = seen.shape.iter().chain(seen.strides);
+        self.rank == seen.shape.len() && self.dims.iter().eq(dims)
+    }
+
+    /// Whether element follows element in the same order; both arrays are dense.
+    pub fn is_ordered_like(&self, other: &Self) -> bool {
+        let strides = self.strides().iter().zip(other.strides()).zip(self.shape());
+        self.shape() == other.shape()
+            && (self.len == 0
+                || strides.into_iter().all(|((own, other), &size)| size == 1 || own == other))
+    }
+
+    /// Whether element follows element in the same order; both tensors are dense.
+    pub fn has_order_of(&self, seen: &Seen<'_>) -> bool {
+        let strides = self.strides().iter().zip(seen.strides);
+        self.shape() == seen.shape
+            && (self.len == 0
+                || strides.zip(self.shape()).all(|((own, other), &size)| size == 1 || own == other))
+    }
+}
+
+/// How tensors of one framework are looked at.
+pub struct Access {
+    to_tensor: Option<ToTensor>,
+    /// Types whose tensors are nothing but memory: `torch.Tensor`, `torch.nn.Parameter`.
+    plain: Vec<Py<PyType>>,
+    /// The descriptor of `grad`, which is faster than looking it up.
+    grad: Option<(ffi::descrgetfunc, Py<PyAny>)>,
+    dtypes: Vec<(Py<PyAny>, Kind)>,
+    /// Shapes and strides of tensors that were looked at in the slow way.
+    kept: Mutex<Vec<i64>>,
+}
+
+impl Access {
+    /// For PyTorch. `types` are nothing but memory; the first one is `torch.Tensor`.
+    pub fn new(torch: &Bound<'_, PyAny>, types: Vec<Py<PyType>>) -> PyResult<Self> {
+        let tensor = torch.getattr("Tensor")?;
+        let grad = torch.getattr("_C")?.getattr("TensorBase").ok();
+        let grad = grad.and_then(|base| base.getattr("grad").ok());
+        let grad = grad.and_then(|descriptor| {
+            // SAFETY: a live type and a slot that has this type of function or is null.
+            let get = unsafe {
+                ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get)
+            };
+            // SAFETY: the type of the slot, by its documentation.
+            let get: Option<ffi::descrgetfunc> = unsafe { core::mem::transmute(get) };
+            get.map(|get| (get, descriptor.unbind()))
+        });
+        let mut dtypes = Vec::new();
+        for (name, kind) in [
+            ("float32", Kind::F32),
+            ("float64", Kind::F64),
+            ("bfloat16", Kind::Bf16),
+            ("float16", Kind::F16),
+            ("complex64", Kind::C64),
+            ("complex128", Kind::C128),
+            ("uint8", Kind::U8),
+            ("int16", Kind::I16),
+            ("int64", Kind::I64),
+        ] {
+            dtypes.push((torch.getattr(name)?.unbind(), kind));
+        }
+        let to_tensor = dlpack::to_tensor_of(&tensor);
+        Ok(Self { to_tensor, plain: types, grad, dtypes, kept: Mutex::default() })
+    }
+
+    /// Does without the fast way to look at tensors, for tests of the slow one.
+    pub fn without_exchange_api(mut self) -> Self {
+        self.to_tensor = None;
+        self
+    }
+
+    /// Whether an object is nothing but memory: a tensor of one of the plain types.
+    #[inline]
+    pub fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
+        let object_type = object.get_type_ptr();
+        self.plain.iter().any(|plain| plain.as_ptr().cast() == object_type)
+    }
+
+    /// The kind of a `torch.dtype`.
+    pub fn kind_of(&self, dtype: &Bound<'_, PyAny>) -> Option<Kind> {
+        self.dtypes.iter().find(|(known, _)| known.is(dtype)).map(|&(_, kind)| kind)
+    }
+
+    /// `object.grad`.
+    #[inline]
+    pub fn grad<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
+        match &self.grad {
+            Some((get, descriptor)) if self.is_plain(object) => {
+                // SAFETY: the descriptor's own function, called with an object of its type and that
+                // object's type, as `object.grad` would.
+                unsafe {
+                    let object_type = object.get_type_ptr().cast();
+                    let found = get(descriptor.as_ptr(), object.as_ptr(), object_type);
+                    Bound::from_owned_ptr_or_err(py, found)
+                }
+            }
+            _ => object.getattr(intern!(py, "grad")),
+        }
+    }
+
+    /// Looks at a plain tensor, and runs with where it lies.
+    #[inline]
+    pub fn look<T>(
+        &self,
+        tensor: &Bound<'_, PyAny>,
+        run: impl FnOnce(Seen<'_>) -> PyResult<T>,
+    ) -> PyResult<T> {
+        if !self.is_plain(tensor) {
+            let name = tensor.get_type().qualname()?;
+            return Err(PyTypeError::new_err(format!("{name} is no plain tensor")));
+        }
+        let Some(to_tensor) = self.to_tensor else { return self.look_slowly(tensor, run) };
+        let mut found = DlTensor::NONE;
+        // SAFETY: a plain tensor is of the type that the function was found at, or of a subtype.
+        unsafe { dlpack::describe(to_tensor, tensor.py(), tensor.as_ptr(), &mut found)? };
+        // SAFETY: just described; nothing runs meanwhile that could change it but `run`.
+        run(unsafe { Seen::new(&found) })
+    }
+
+    /// For versions of PyTorch before 2.10.
+    fn look_slowly<T>(
+        &self,
+        tensor: &Bound<'_, PyAny>,
+        run: impl FnOnce(Seen<'_>) -> PyResult<T>,
+    ) -> PyResult<T> {
+        let py = tensor.py();
+        let data: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let dtype = tensor.getattr(intern!(py, "dtype"))?;
+        let kind = self.kind_of(&dtype).unwrap_or(Kind::Other);
+        let is_cpu = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
+        let mut kept =
+            core::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.clear();
+        let shape = tensor.getattr(intern!(py, "shape"))?.cast_into::<PyTuple>()?;
+        let strides = tensor.call_method0(intern!(py, "stride"))?.cast_into::<PyTuple>()?;
+        for size in shape.iter().chain(strides.iter()) {
+            kept.push(size.extract()?);
+        }
+        let (shape, strides) = kept.split_at(shape.len());
+        let data = data as *mut c_void;
+        let result = run(Seen { data, kind, is_cpu, shape, strides });
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        result
+    }
+}

@@ -1,0 +1,1198 @@
+//! A step of all parameters of an optimizer, in one call.
+
+use core::slice;
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use adamant::{
+    AnyOptimizer, CatchUp, DynOptimizer, Element, Exec, Grad, Group, Isa, NormOrder, Outcome, Q8,
+    StepOptions, Tensor, Threads,
+};
+use half::{bf16, f16};
+use pyo3::{
+    exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
+    gc::{PyTraverseError, PyVisit},
+    intern,
+    prelude::*,
+    sync::MutexExt,
+    types::{PyDict, PyList, PyString, PyTuple, PyType},
+};
+
+use crate::{
+    error::exception,
+    memory::{Access, Facts, Kind},
+    rows::{self, RowStep, Rows, Waiting},
+    settings::{Plan, Settings},
+    slot::{self, Form, Keys, Master, Role, Slot, roles},
+    threads,
+};
+
+/// The options of a step: see `Optimizer` in Python.
+struct Options<'a> {
+    grad_factor: f64,
+    max_grad_norm: Option<f64>,
+    skip_nonfinite: bool,
+    zero_grad: bool,
+    threads: Option<usize>,
+    isa: Option<&'a str>,
+    seed: u64,
+}
+
+/// A group of parameters, as it was at the last step.
+struct GroupSeen {
+    dict: Py<PyDict>,
+    params: Py<PyList>,
+    /// The values of the options that decide on states, and what they mean.
+    form_values: [Py<PyAny>; 4],
+    form: Form,
+    settings: Settings,
+    keys: Keys,
+    /// The slots of its parameters.
+    slots: core::ops::Range<usize>,
+}
+
+/// A gradient of a step.
+struct GradSeen {
+    slot: usize,
+    group: usize,
+    /// Keeps the memory alive while the step runs.
+    tensor: Py<PyAny>,
+    data: usize,
+    kind: Kind,
+    /// The gradient of the parameter, where the step reads a copy of it.
+    original: Option<Py<PyAny>>,
+    /// The rows of a sparse gradient; there is no other then.
+    rows: Option<Rows>,
+}
+
+/// The memory of a gradient.
+struct Found {
+    tensor: Py<PyAny>,
+    data: usize,
+    kind: Kind,
+    original: Option<Py<PyAny>>,
+    rows: Option<Rows>,
+}
+
+#[derive(Default)]
+struct Inner {
+    groups_list: Option<Py<PyList>>,
+    groups: Vec<GroupSeen>,
+    slots: Vec<Slot>,
+    /// The optimizer's states, entry by entry.
+    states: Vec<(usize, Py<PyAny>)>,
+    /// The memory that steps write, in order, with the slot that it belongs to.
+    written: Vec<(usize, usize, usize)>,
+    grads: Vec<GradSeen>,
+    steps: Vec<u64>,
+    tensors: Vec<Tensor<'static>>,
+    /// The parameters that were stepped, whose versions count on.
+    stepped: Option<Py<PyList>>,
+    stepped_slots: Vec<usize>,
+    /// What is remembered of the rows of parameters with sparse gradients, by the parameter.
+    rows: Vec<(Py<PyAny>, rows::Memory)>,
+}
+
+/// Steps the parameters of an optimizer. It remembers what it saw in the last step, and looks at every
+/// tensor once in each.
+#[pyclass(frozen, module = "adamant_optim._core")]
+pub struct Stepper {
+    plan: Plan,
+    access: Access,
+    increment_version: Py<PyAny>,
+    inner: Mutex<Inner>,
+    /// The thread that is in a step.
+    holder: AtomicUsize,
+    default_threads: usize,
+}
+
+thread_local! {
+    static HERE: u8 = const { 0 };
+}
+
+/// A number of this thread, not 0.
+fn this_thread() -> usize {
+    HERE.with(|here| core::ptr::from_ref(here) as usize)
+}
+
+/// The state of a stepper, for one thread.
+struct Held<'a> {
+    inner: MutexGuard<'a, Inner>,
+    holder: &'a AtomicUsize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Nothing borrowed outlives a step.
+        self.inner.tensors.clear();
+        self.inner.grads.clear();
+        self.holder.store(0, Ordering::Relaxed);
+    }
+}
+
+#[pymethods]
+impl Stepper {
+    /// `plan` is `(optimizer, variant, sources, fixed)`; `types` are those of tensors that are nothing but
+    /// memory.
+    #[new]
+    fn new(
+        torch: &Bound<'_, PyAny>,
+        types: Vec<Py<PyType>>,
+        increment_version: Py<PyAny>,
+        plan: &Bound<'_, PyTuple>,
+        without_exchange_api: bool,
+    ) -> PyResult<Self> {
+        let access = Access::new(torch, types)?;
+        Ok(Self {
+            plan: Plan::new(plan)?,
+            access: if without_exchange_api { access.without_exchange_api() } else { access },
+            increment_version,
+            inner: Mutex::default(),
+            holder: AtomicUsize::new(0),
+            default_threads: threads::default_threads(torch.py()),
+        })
+    }
+
+    /// Checks the settings of a group.
+    fn check(&self, group: &Bound<'_, PyDict>) -> PyResult<()> {
+        self.plan.read(group).map(|_| ())
+    }
+
+    /// The moments that the settings of a group use: name, what each number starts from, format of 8 bits.
+    fn moments(
+        &self,
+        group: &Bound<'_, PyDict>,
+    ) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
+        let optimizer = self.plan.read(group)?.optimizer;
+        let used = |moment| Some((moment, optimizer.moment_start(moment)?));
+        let used = (0..optimizer.moment_count()).filter_map(used);
+        Ok(used
+            .map(|(moment, start)| {
+                let format = format_name(optimizer.moment_format(moment));
+                (optimizer.moment_name(moment), start, format)
+            })
+            .collect())
+    }
+
+    /// Whether the state of a parameter of a group counts steps.
+    fn counts_steps(&self, group: &Bound<'_, PyDict>, is_bf16: bool) -> PyResult<bool> {
+        let optimizer = self.plan.read(group)?.optimizer;
+        let form = form_of(group.py(), &self.access, &form_values(group)?)?;
+        let kind = if is_bf16 { Kind::Bf16 } else { Kind::F32 };
+        Ok(roles(&optimizer, form, kind).contains(&Role::Step))
+    }
+
+    /// Takes a step of all parameters that have a gradient. Whether it was taken, and the norm of the
+    /// gradients if it was needed.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "Python passes them by position, which is fastest"
+    )]
+    fn step(
+        &self,
+        owner: &Bound<'_, PyAny>,
+        groups: &Bound<'_, PyList>,
+        states: &Bound<'_, PyDict>,
+        grad_factor: f64,
+        max_grad_norm: Option<f64>,
+        skip_nonfinite: bool,
+        zero_grad: bool,
+        threads: Option<usize>,
+        isa: Option<&str>,
+        seed: u64,
+    ) -> PyResult<(bool, Option<f64>)> {
+        let options =
+            Options { grad_factor, max_grad_norm, skip_nonfinite, zero_grad, threads, isa, seed };
+        let mut held = self.hold(owner.py())?;
+        let call = Call { stepper: self, owner, groups, states };
+        call.step(&mut held.inner, &options)
+    }
+
+    /// Brings rows of a parameter to the present step: those that `rows` lists, `int64` and contiguous, or
+    /// all. Whether any row was behind.
+    fn catch_up(
+        &self,
+        owner: &Bound<'_, PyAny>,
+        groups: &Bound<'_, PyList>,
+        states: &Bound<'_, PyDict>,
+        place: (usize, usize),
+        rows: Option<&Bound<'_, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<bool> {
+        let mut held = self.hold(owner.py())?;
+        let call = Call { stepper: self, owner, groups, states };
+        call.catch_up(&mut held.inner, place, rows, threads)
+    }
+
+    /// Takes all rows of all parameters to be at the present step.
+    fn reset_rows(&self, py: Python<'_>) -> PyResult<()> {
+        for (_, memory) in &mut self.hold(py)?.inner.rows {
+            memory.waiting = None;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was seen, as after a change that a step cannot notice.
+    fn forget(&self, py: Python<'_>) -> PyResult<()> {
+        *self.hold(py)?.inner = Inner::default();
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Ok(inner) = self.inner.try_lock() else { return Ok(()) };
+        for group in &inner.groups {
+            visit.call(&group.dict)?;
+            visit.call(&group.params)?;
+        }
+        for slot in &inner.slots {
+            visit.call(&slot.outer)?;
+            visit.call(&slot.param)?;
+        }
+        for (param, _) in &inner.rows {
+            visit.call(param)?;
+        }
+        for (_, state) in &inner.states {
+            visit.call(state)?;
+        }
+        if let Some(list) = &inner.groups_list {
+            visit.call(list)?;
+        }
+        if let Some(list) = &inner.stepped {
+            visit.call(list)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        if let Ok(mut inner) = self.inner.try_lock() {
+            *inner = Inner::default();
+        }
+    }
+}
+
+impl Stepper {
+    /// Waits for other threads' steps.
+    fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
+        if self.holder.load(Ordering::Relaxed) == this_thread() {
+            return Err(PyRuntimeError::new_err("step was called from within step"));
+        }
+        let inner = self.inner.lock_py_attached(py).unwrap_or_else(|poisoned| {
+            // A panic, which only a fault of this crate can cause, may have left anything.
+            let mut inner = poisoned.into_inner();
+            *inner = Inner::default();
+            inner
+        });
+        self.holder.store(this_thread(), Ordering::Relaxed);
+        Ok(Held { inner, holder: &self.holder })
+    }
+}
+
+pub fn format_name(format: Q8) -> &'static str {
+    match format {
+        Q8::Squares => "squares",
+        Q8::Unsigned => "unsigned",
+        _ => "signed",
+    }
+}
+
+/// The values of the options of a group that decide on states.
+fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 4]> {
+    let py = group.py();
+    let value = |key: &Bound<'_, PyString>| match group.get_item(key)? {
+        Some(value) => Ok::<_, PyErr>(value.unbind()),
+        None => Ok(py.None()),
+    };
+    Ok([
+        value(intern!(py, "state_dtype"))?,
+        value(intern!(py, "master"))?,
+        value(intern!(py, "stochastic_rounding"))?,
+        value(intern!(py, "dense_equivalent"))?,
+    ])
+}
+
+fn form_of(py: Python<'_>, access: &Access, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
+    let [state_dtype, master, stochastic, dense_equivalent] = values;
+    let text = |value: &Py<PyAny>| value.extract::<String>(py).ok();
+    let master = match text(master).as_deref() {
+        Some("f32") => Master::Copy,
+        Some("split") => Master::Split,
+        _ => Master::None,
+    };
+    let is_q8 = text(state_dtype).as_deref() == Some("q8");
+    let moments = access.kind_of(state_dtype.bind(py));
+    let dense_equivalent = match text(dense_equivalent).as_deref() {
+        Some("replay") => Some(CatchUp::Replay),
+        Some("series") => Some(CatchUp::Series),
+        _ => dense_equivalent.is_truthy(py)?.then_some(CatchUp::Series),
+    };
+    Ok(Form { is_q8, moments, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
+}
+
+/// A step that is being taken.
+struct Call<'a, 'py> {
+    stepper: &'a Stepper,
+    owner: &'a Bound<'py, PyAny>,
+    groups: &'a Bound<'py, PyList>,
+    states: &'a Bound<'py, PyDict>,
+}
+
+impl<'py> Call<'_, 'py> {
+    fn py(&self) -> Python<'py> {
+        self.owner.py()
+    }
+
+    /// The name of a parameter, for errors.
+    fn name(&self, inner: &Inner, slot: usize) -> String {
+        match inner.groups.iter().position(|group| group.slots.contains(&slot)) {
+            Some(group) => self.name_at(group, slot - inner.groups[group].slots.start),
+            None => format!("parameter {slot}"),
+        }
+    }
+
+    fn name_at(&self, group: usize, position: usize) -> String {
+        let name = self.owner.call_method1(intern!(self.py(), "_name_of"), (group, position));
+        let name = name.and_then(|name| name.extract());
+        name.unwrap_or_else(|_| format!("param_groups[{group}]['params'][{position}]"))
+    }
+
+    fn step(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<(bool, Option<f64>)> {
+        if !self.has_same_groups(inner)? {
+            self.learn_groups(inner)?;
+        }
+        self.read_settings(inner)?;
+        self.look_at_tensors(inner, options)?;
+        self.run(inner, options)
+    }
+
+    /// Whether groups and parameters are the objects of the last step.
+    fn has_same_groups(&self, inner: &Inner) -> PyResult<bool> {
+        let known = inner.groups_list.as_ref();
+        if !known.is_some_and(|list| list.is(self.groups))
+            || self.groups.len() != inner.groups.len()
+        {
+            return Ok(false);
+        }
+        let py = self.py();
+        for (position, known) in inner.groups.iter().enumerate() {
+            let group = self.groups.get_item(position)?;
+            if !group.is(&known.dict) {
+                return Ok(false);
+            }
+            let params = known.dict.bind(py).get_item(intern!(py, "params"))?;
+            if !params.is_some_and(|params| params.is(&known.params)) {
+                return Ok(false);
+            }
+            let params = known.params.bind(py);
+            if params.len() != known.slots.len() {
+                return Ok(false);
+            }
+            for (position, slot) in inner.slots[known.slots.clone()].iter().enumerate() {
+                if !params.get_item(position)?.is(&slot.outer) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn learn_groups(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
+        let rows = core::mem::take(&mut inner.rows);
+        *inner = Inner { rows, ..Inner::default() };
+        let mut first = 0;
+        for group in self.groups.iter() {
+            let dict = group.cast_into::<PyDict>()?;
+            let params = dict
+                .get_item(intern!(py, "params"))?
+                .ok_or_else(|| PyValueError::new_err("a parameter group has no key \"params\""))?;
+            let params = params.cast_into::<PyList>()?;
+            let start = inner.slots.len();
+            for param in params.iter() {
+                let len = numbers(&param)?;
+                let rows = inner.rows.iter().position(|(known, _)| known.is(&param));
+                inner.slots.push(Slot { first, rows, ..Slot::new(param.unbind(), py) });
+                first += len;
+            }
+            let settings = self.stepper.plan.read(&dict)?;
+            let form_values = form_values(&dict)?;
+            inner.groups.push(GroupSeen {
+                form: form_of(py, &self.stepper.access, &form_values)?,
+                form_values,
+                keys: Keys::new(py, &settings.optimizer),
+                settings,
+                dict: dict.unbind(),
+                params: params.unbind(),
+                slots: start..inner.slots.len(),
+            });
+        }
+        inner.groups_list = Some(self.groups.clone().unbind());
+        Ok(())
+    }
+
+    /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
+    fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
+        let Inner { groups, slots, .. } = inner;
+        for group in groups {
+            let dict = group.dict.bind(py).clone();
+            let used = uses(&group.settings.optimizer);
+            let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
+                && uses(&group.settings.optimizer) != used;
+            let form_values = form_values(&dict)?;
+            let is_same =
+                (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
+            if !is_same {
+                let form = form_of(py, &self.stepper.access, &form_values)?;
+                has_changed |= form != group.form;
+                (group.form_values, group.form) = (form_values, form);
+            }
+            if has_changed {
+                group.keys = Keys::new(py, &group.settings.optimizer);
+                for slot in &mut slots[group.slots.clone()] {
+                    slot.state = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the optimizer's dictionary of states has the entries of the last step.
+    fn has_same_states(&self, inner: &Inner) -> bool {
+        let mut known = inner.states.iter();
+        self.states.len() == inner.states.len()
+            && self.states.iter().all(|(key, value)| {
+                known.next().is_some_and(|(known_key, known_value)| {
+                    key.as_ptr() as usize == *known_key && value.is(known_value)
+                })
+            })
+    }
+
+    /// Forgets the states where the optimizer's dictionary has others.
+    fn look_at_states(&self, inner: &mut Inner) {
+        if !self.has_same_states(inner) {
+            inner.states.clear();
+            for slot in &mut inner.slots {
+                slot.state = None;
+            }
+        }
+    }
+
+    /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
+    /// their states, holds.
+    fn look_at_tensors(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<()> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        self.look_at_states(inner);
+        let mut unknown: Vec<(usize, usize)> = Vec::new();
+        let mut has_moved = false;
+        inner.grads.clear();
+        let Inner { groups, slots, grads, .. } = &mut *inner;
+        for (number, group) in groups.iter().enumerate() {
+            let start = group.slots.start;
+            for (position, slot) in slots[group.slots.clone()].iter_mut().enumerate() {
+                let grad = access.grad(slot.outer.bind(py))?;
+                if grad.is_none() {
+                    continue;
+                }
+                has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
+                if !slot.state_holds(py, access)? {
+                    unknown.push((number, start + position));
+                }
+                let grad = self.look_at_grad(slot, number, position, grad, options)?;
+                let Found { tensor, data, kind, original, rows } = grad;
+                let (slot, group) = (start + position, number);
+                grads.push(GradSeen { slot, group, tensor, data, kind, original, rows });
+            }
+        }
+        if !unknown.is_empty() {
+            self.resolve(inner, unknown)?;
+            has_moved = true;
+        }
+        if has_moved {
+            self.learn_places(inner)?;
+        }
+        self.check_grads(inner, options)
+    }
+
+    /// Looks at a gradient: the memory that the step reads, and the gradient itself where that is a copy.
+    #[inline]
+    fn look_at_grad(
+        &self,
+        slot: &Slot,
+        number: usize,
+        position: usize,
+        grad: Bound<'py, PyAny>,
+        options: &Options<'_>,
+    ) -> PyResult<Found> {
+        let access = &self.stepper.access;
+        let facts = &slot.facts;
+        // To ask where a sparse gradient lies would cost an exception.
+        if access.is_plain(&grad) && slot.rows.is_none() {
+            let found = access.look(&grad, |seen| {
+                let is_laid_out = facts.is_laid_out(&seen);
+                let fits = seen.is_cpu
+                    && goes_with(facts, seen.kind)
+                    && (is_laid_out || facts.has_order_of(&seen));
+                // A lazy negative has other strides, unless there is but one element.
+                let is_known = is_laid_out && facts.len != 1 && !seen.kind.is_complex();
+                Ok((fits, is_known, seen.data as usize, seen.kind))
+            });
+            // An error is told below.
+            if let Ok((true, is_known, data, kind)) = found
+                && (is_known || !slot::is_lazy(&grad)?)
+            {
+                let tensor = grad.unbind();
+                return Ok(Found { tensor, data, kind, original: None, rows: None });
+            }
+        }
+        self.copy_grad(slot, number, position, grad, options)
+    }
+
+    /// Has Python copy a gradient that a step cannot read as it is.
+    #[cold]
+    fn copy_grad(
+        &self,
+        slot: &Slot,
+        number: usize,
+        position: usize,
+        grad: Bound<'py, PyAny>,
+        options: &Options<'_>,
+    ) -> PyResult<Found> {
+        let py = self.py();
+        let facts = &slot.facts;
+        let copy = intern!(py, "_grad_like");
+        let is_summed = options.max_grad_norm.is_some() || options.skip_nonfinite;
+        let arguments = (number, position, slot.param.bind(py), &grad, is_summed);
+        let copy = self.owner.call_method1(copy, arguments)?;
+        if let Ok(sparse) = copy.cast::<PyTuple>() {
+            return self.look_at_rows(slot, sparse, grad);
+        }
+        let (fits, data, kind) = self.stepper.access.look(&copy, |seen| {
+            let goes = seen.is_cpu && goes_with(facts, seen.kind);
+            Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
+        })?;
+        if !fits {
+            let name = self.name_at(number, position);
+            return Err(PyRuntimeError::new_err(format!("the gradient of {name} does not fit it")));
+        }
+        let original = (!copy.is(&grad)).then(|| grad.unbind());
+        Ok(Found { tensor: copy.unbind(), data, kind, original, rows: None })
+    }
+
+    /// The rows of a sparse gradient: contiguous indices and values, the number of rows of the parameter
+    /// and their width.
+    fn look_at_rows(
+        &self,
+        slot: &Slot,
+        sparse: &Bound<'py, PyTuple>,
+        grad: Bound<'py, PyAny>,
+    ) -> PyResult<Found> {
+        type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
+        let (indices, values, rows, width): Described<'_> = sparse.extract()?;
+        let access = &self.stepper.access;
+        let seen =
+            |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let (index_data, index_kind, count) = seen(&indices)?;
+        let (data, kind, len) = seen(&values)?;
+        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+        let fits = index_kind == Kind::I64
+            && Some(kind) == slot.facts.kind.map(Kind::real)
+            && count.checked_mul(width) == Some(len)
+            && rows.checked_mul(width) == Some(numbers);
+        if !fits {
+            return Err(PyRuntimeError::new_err("a sparse gradient does not fit its parameter"));
+        }
+        let rows = Rows { indices: index_data, count, values: data, rows, width };
+        let tensor = sparse.clone().into_any().unbind();
+        Ok(Found { tensor, data, kind, original: Some(grad.unbind()), rows: Some(rows) })
+    }
+
+    /// Finds the states of some parameters, and has Python make or mend those that do not fit.
+    fn resolve(&self, inner: &mut Inner, unknown: Vec<(usize, usize)>) -> PyResult<()> {
+        let py = self.py();
+        let mut to_make = Vec::new();
+        for &(number, index) in &unknown {
+            if self.resolve_one(inner, number, index)?.is_some() {
+                to_make.push((number, index - inner.groups[number].slots.start));
+            }
+        }
+        if !to_make.is_empty() {
+            self.owner.call_method1(intern!(py, "_make_states"), (to_make.clone(),))?;
+            for (number, position) in to_make {
+                let index = inner.groups[number].slots.start + position;
+                if let Some(problem) = self.resolve_one(inner, number, index)? {
+                    let name = self.name(inner, index);
+                    return Err(PyRuntimeError::new_err(format!("state of {name}: {problem}")));
+                }
+            }
+        }
+        inner.states.clear();
+        for (key, value) in self.states.iter() {
+            inner.states.push((key.as_ptr() as usize, value.unbind()));
+        }
+        Ok(())
+    }
+
+    fn resolve_one(
+        &self,
+        inner: &mut Inner,
+        number: usize,
+        index: usize,
+    ) -> PyResult<Option<String>> {
+        let Inner { groups, slots, .. } = inner;
+        let group = &groups[number];
+        let slot = &mut slots[index];
+        let kind = slot.facts.kind.unwrap_or(Kind::Other);
+        let roles = roles(&group.settings.optimizer, group.form, kind);
+        if roles.is_empty() {
+            slot.state = Some(slot::State::none(self.py()));
+            return Ok(None);
+        }
+        let access = &self.stepper.access;
+        slot.resolve(access, self.owner, self.states, &group.keys, group.form, &roles)
+    }
+
+    /// Learns which memory steps write, and refuses parameters and states that share some.
+    fn learn_places(&self, inner: &mut Inner) -> PyResult<()> {
+        inner.written.clear();
+        for (index, slot) in inner.slots.iter().enumerate() {
+            let arrays = slot.state.iter().flat_map(|state| &state.entries);
+            let arrays =
+                arrays.filter(|entry| !matches!(entry.role, Role::Step | Role::Eta | Role::Mu));
+            for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
+                let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
+                if bytes > 0 {
+                    inner.written.push((facts.data, facts.data + bytes, index));
+                }
+            }
+        }
+        inner.written.sort_unstable();
+        for pair in inner.written.windows(2) {
+            if let [(_, end, one), (start, _, other)] = *pair
+                && start < end
+            {
+                let (one, other) = (self.name(inner, one), self.name(inner, other));
+                return Err(PyValueError::new_err(format!(
+                    "{one} and {other}, or their states, share memory"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses gradients that share memory with what the step writes.
+    fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
+        let range = |grad: &GradSeen| {
+            let len = match &grad.rows {
+                Some(rows) => rows.count * rows.width,
+                None => inner.slots[grad.slot].facts.len,
+            };
+            (grad.data, grad.data + len * grad.kind.bytes())
+        };
+        let written = &inner.written;
+        for grad in &inner.grads {
+            let (start, end) = range(grad);
+            let after = written.partition_point(|&(_, written_end, _)| written_end <= start);
+            if start < end && written.get(after).is_some_and(|&(written, ..)| written < end) {
+                let name = self.name(inner, grad.slot);
+                return Err(PyValueError::new_err(format!(
+                    "the gradient of {name} shares memory with a parameter or a state"
+                )));
+            }
+        }
+        if options.zero_grad {
+            let mut ranges: Vec<_> =
+                inner.grads.iter().map(|grad| (range(grad), grad.slot)).collect();
+            ranges.sort_unstable();
+            for pair in ranges.windows(2) {
+                if let [((_, end), one), ((start, _), other)] = *pair
+                    && start < end
+                {
+                    let (one, other) = (self.name(inner, one), self.name(inner, other));
+                    return Err(PyValueError::new_err(format!(
+                        "the gradients of {one} and {other} share memory, and cannot be zeroed in the step"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the step; everything is known and found to fit.
+    fn run(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<(bool, Option<f64>)> {
+        let py = self.py();
+        let isa = options.isa.map(str::parse::<Isa>).transpose().map_err(exception)?;
+        let threads = options.threads.unwrap_or(self.stepper.default_threads);
+        let pool = threads::pool(threads).map_err(exception)?;
+        let exec = Exec {
+            isa,
+            threads: match &pool {
+                Some(pool) => Threads::Pool(pool),
+                None => Threads::Serial,
+            },
+        };
+        self.refresh_masters(inner)?;
+        self.read_steps(inner)?;
+        let needs_norm = options.max_grad_norm.is_some() || options.skip_nonfinite;
+        let has_rows = inner.grads.iter().any(|grad| grad.rows.is_some());
+        if has_rows || !inner.rows.is_empty() {
+            self.prepare_rows(inner, exec)?;
+        }
+
+        let Inner { groups, slots, grads, steps, tensors, .. } = inner;
+        tensors.clear();
+        let mut rules: Vec<(AnyOptimizer, usize)> = Vec::with_capacity(groups.len());
+        let mut last_group = None;
+        for (grad, step) in grads.iter().zip(steps.iter_mut()) {
+            let (group, slot) = (&groups[grad.group], &slots[grad.slot]);
+            let optimizer = &group.settings.optimizer;
+            // SAFETY: the counts are left alone while the tensors live, which end before this call does.
+            let step: &'static mut u64 = unsafe { &mut *core::ptr::from_mut(step) };
+            let tensor = match &grad.rows {
+                // SAFETY: each array was seen in this call, is kept alive by `inner`, and was found to
+                // share memory with no other one that is written. Python code that uses it meanwhile
+                // races, as with PyTorch's own operators. The tensors end before this call does.
+                None => unsafe {
+                    let len = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+                    let param = slot::param_of(slot, group.form);
+                    let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
+                    let moments = slot::moments_of(slot).into_iter();
+                    Tensor::new(param, grad, step)
+                        .with_moments(moments.take(optimizer.moment_count()))
+                },
+                // The rows are stepped below. Without elements, the core checks the settings of their
+                // step and counts it.
+                Some(_) if grad.kind == Kind::F64 => {
+                    Tensor::new(f64::param(&mut []), f64::grad(&[]), step)
+                }
+                Some(_) => Tensor::new(f32::param(&mut []), f32::grad(&[]), step),
+            };
+            tensors.push(tensor.with_first(slot.first));
+            let is_same =
+                last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
+            match rules.last_mut() {
+                Some((_, count)) if is_same => *count += 1,
+                _ => rules.push((rule_of(optimizer, slot), 1)),
+            }
+            last_group = Some(grad.group);
+        }
+        let mut step_options = StepOptions {
+            exec,
+            grad_factor: options.grad_factor,
+            max_norm: options.max_grad_norm,
+            skip_nonfinite: options.skip_nonfinite,
+            seed: options.seed,
+            ..StepOptions::default()
+        };
+        let grads = &*grads;
+        let report = py.detach(|| {
+            if has_rows && needs_norm {
+                // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
+                step_options.grad_norm = Some(unsafe { norm(exec, slots, grads)? });
+            }
+            let mut rest = &mut tensors[..];
+            let mut parts = Vec::with_capacity(rules.len());
+            for (rule, count) in &rules {
+                let (part, others) = rest.split_at_mut(*count);
+                parts.push(Group::new(rule, part));
+                rest = others;
+            }
+            adamant::step(&mut parts, &step_options)
+        });
+        let report = report.map_err(exception)?;
+        inner.tensors.clear();
+        let is_taken = report.outcome == Outcome::Taken;
+        if is_taken && (has_rows || !inner.rows.is_empty()) {
+            let clip = match (report.grad_norm, options.max_grad_norm) {
+                (Some(norm), Some(max_norm)) => adamant::clip_factor(norm, max_norm),
+                _ => 1.0,
+            };
+            self.step_rows(inner, exec, options.grad_factor * clip)?;
+        }
+        self.tell(inner, options, is_taken)?;
+        Ok((is_taken, report.grad_norm))
+    }
+
+    /// Finds everything that is wrong with sparse gradients, and has parameters whose rows wait catch up
+    /// where a dense gradient comes.
+    fn prepare_rows(&self, inner: &mut Inner, exec: Exec<'_>) -> PyResult<()> {
+        let py = self.py();
+        for (position, &step) in inner.steps.iter().enumerate() {
+            let (number, index) = (inner.grads[position].group, inner.grads[position].slot);
+            let group = &inner.groups[number];
+            let name = || self.name_at(number, index - group.slots.start);
+            let slot = &mut inner.slots[index];
+            let Some(sparse) = &inner.grads[position].rows else {
+                let memory = slot.rows.and_then(|rows| inner.rows[rows].1.waiting.as_mut());
+                if let Some(waiting) = memory {
+                    let width = slot.facts.shape().iter().skip(1).product::<i64>() as usize;
+                    let width = width * slot.facts.kind.map_or(1, Kind::reals);
+                    // SAFETY: as in `run`.
+                    py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, None) })
+                        .map_err(exception)?;
+                }
+                continue;
+            };
+            if let Some(problem) = rows::problem(slot) {
+                return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+            }
+            // SAFETY: seen in this call, and kept alive by `inner`, here and below.
+            if let Some((position, index)) = unsafe { sparse.stray_index() } {
+                let rows = sparse.rows;
+                return Err(PyIndexError::new_err(format!(
+                    "index {position} of the gradient of {} is {index}, but the parameter has {rows} rows",
+                    name()
+                )));
+            }
+            let memory = match slot.rows {
+                Some(memory) => memory,
+                None => {
+                    inner.rows.push((slot.outer.clone_ref(py), rows::Memory::default()));
+                    *slot.rows.insert(inner.rows.len() - 1)
+                }
+            };
+            let memory = &mut inner.rows[memory].1;
+            let (Some(way), AnyOptimizer::Adam(adam)) =
+                (group.form.dense_equivalent, &group.settings.optimizer)
+            else {
+                if group.form.dense_equivalent.is_some() {
+                    return Err(PyValueError::new_err(format!(
+                        "{}: dense_equivalent is for Adam and AdamW without amsgrad",
+                        name()
+                    )));
+                }
+                continue;
+            };
+            rows::check_dense_equivalent(adam, way).map_err(exception)?;
+            let kind = slot.facts.kind.unwrap_or(Kind::F32);
+            match &mut memory.waiting {
+                Some(waiting) if waiting.is_for(kind, sparse.rows) => {
+                    if waiting.step() != step {
+                        waiting.set_step(step);
+                    }
+                }
+                waiting => *waiting = Some(Waiting::new(kind, sparse.rows, way, step)),
+            }
+            // SAFETY: as above.
+            let indices = unsafe { sparse.indices() };
+            let behind = memory.waiting.as_ref().and_then(|waiting| waiting.first_behind(indices));
+            if let Some((row, steps)) = behind {
+                return Err(PyRuntimeError::new_err(format!(
+                    "row {row} of {} was {steps} steps behind when its gradient was computed: call \
+                     optimizer.watch(model) once, or optimizer.catch_up(parameter, rows) before each \
+                     forward pass",
+                    name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps the rows of sparse gradients; nothing can be wrong with them.
+    fn step_rows(&self, inner: &mut Inner, exec: Exec<'_>, factor: f64) -> PyResult<()> {
+        for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
+            let slot = &inner.slots[grad.slot];
+            let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
+            let Some(rows) = &grad.rows else {
+                // A dense step has stepped all rows.
+                if let Some(waiting) = &mut memory.waiting {
+                    waiting.set_step(t);
+                }
+                continue;
+            };
+            let group = &inner.groups[grad.group];
+            let optimizer = rule_of(&group.settings.optimizer, slot);
+            let is_dense_equivalent = group.form.dense_equivalent.is_some();
+            self.py()
+                .detach(|| {
+                    let step = RowStep { exec, t, slot, rows, factor, memory };
+                    // SAFETY: seen in this call, kept alive by `inner`, found to share memory with no other
+                    // array that is written, and looked through by `prepare_rows`.
+                    unsafe {
+                        match (&optimizer, is_dense_equivalent) {
+                            (AnyOptimizer::Adam(adam), true) => step.run_dense_equivalent(adam),
+                            _ => step.run(&optimizer),
+                        }
+                    }
+                })
+                .map_err(exception)?;
+        }
+        Ok(())
+    }
+
+    fn catch_up(
+        &self,
+        inner: &mut Inner,
+        (number, position): (usize, usize),
+        rows: Option<&Bound<'_, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<bool> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        if !self.has_same_groups(inner)? {
+            self.learn_groups(inner)?;
+        }
+        self.read_settings(inner)?;
+        let Some(group) = inner.groups.get(number) else { return Ok(false) };
+        let index = group.slots.start + position;
+        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else {
+            return Ok(false);
+        };
+        if inner.rows[memory].1.waiting.is_none() {
+            return Ok(false);
+        }
+        self.look_at_states(inner);
+        let name = || self.name_at(number, position);
+        let was = inner.slots[index].look(access, self.owner, name)?;
+        if (!was || !inner.slots[index].state_holds(py, access)?)
+            && let Some(problem) = self.resolve_one(inner, number, index)?
+        {
+            return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+        }
+        let slot = &inner.slots[index];
+        if let Some(problem) = rows::problem(slot) {
+            return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+        }
+        let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
+        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+        let Some(width) = numbers.checked_div(waiting.rows()) else { return Ok(false) };
+        let listed = rows
+            .map(|rows| {
+                access.look(rows, |seen| match seen.kind == Kind::I64 && seen.is_dense() {
+                    true => Ok((seen.data as usize, seen.len())),
+                    false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
+                })
+            })
+            .transpose()?;
+        let listed = listed.map(|(data, len)| match len {
+            0 => &[][..],
+            // SAFETY: just seen, and the caller holds the tensor.
+            len => unsafe { slice::from_raw_parts(data as *const i64, len) },
+        });
+        let count = waiting.rows();
+        if let Some(&row) = listed
+            .unwrap_or_default()
+            .iter()
+            .find(|&&row| usize::try_from(row).map_or(true, |row| row >= count))
+        {
+            return Err(PyIndexError::new_err(format!(
+                "row {row} of {}, which has {count} rows",
+                name()
+            )));
+        }
+        let was_behind = match listed {
+            Some(listed) => waiting.first_behind(listed).is_some(),
+            None => true,
+        };
+        if !was_behind {
+            return Ok(false);
+        }
+        let pool = threads::pool(threads.unwrap_or(self.stepper.default_threads));
+        let pool = pool.map_err(exception)?;
+        let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
+        let exec = Exec { isa: None, threads };
+        // SAFETY: as in `run`.
+        py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, listed) })
+            .map_err(exception)?;
+        self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
+        Ok(true)
+    }
+
+    /// Brings master copies up to date, where somebody else has written the parameter.
+    fn refresh_masters(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
+        for grad in &inner.grads {
+            let slot = &mut inner.slots[grad.slot];
+            let Some(master) = slot.state.as_ref().and_then(|state| state.entry(Role::Master))
+            else {
+                continue;
+            };
+            let version: i64 = slot.param.bind(py).getattr(intern!(py, "_version"))?.extract()?;
+            if slot.version != Some(version) {
+                let refresh = intern!(py, "_refresh_master");
+                self.owner.call_method1(refresh, (&slot.param, &master.tensor))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads how many steps each parameter has taken.
+    fn read_steps(&self, inner: &mut Inner) -> PyResult<()> {
+        inner.steps.clear();
+        for grad in &inner.grads {
+            let step = match scalar(&inner.slots[grad.slot], Role::Step) {
+                // SAFETY: `fits` found a float, and what is known of the state was found to hold.
+                Some(step) => unsafe { step.read_unaligned() },
+                None => 0.0,
+            };
+            if !(step >= 0.0 && step.fract() == 0.0 && step.is_finite()) {
+                let name = self.name(inner, grad.slot);
+                return Err(PyValueError::new_err(format!(
+                    "step of {name} is {step}, but must be a whole number of at least 0"
+                )));
+            }
+            inner.steps.push(step as u64);
+        }
+        Ok(())
+    }
+
+    /// Tells PyTorch what was written.
+    fn tell(&self, inner: &mut Inner, options: &Options, is_taken: bool) -> PyResult<()> {
+        let py = self.py();
+        if options.zero_grad {
+            let zeroed = PyList::empty(py);
+            for grad in &inner.grads {
+                match &grad.original {
+                    Some(original) => {
+                        original.bind(py).call_method0(intern!(py, "zero_"))?;
+                    }
+                    None => zeroed.append(&grad.tensor)?,
+                }
+            }
+            self.stepper.increment_version.bind(py).call1((zeroed,))?;
+        }
+        if !is_taken {
+            return Ok(());
+        }
+        for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
+            let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
+            if let Some(step) = scalar(slot, Role::Step) {
+                // SAFETY: as in `read_steps`: nothing has run since but the step.
+                unsafe { step.write_unaligned(t as f32) };
+            }
+            if let AnyOptimizer::Asgd(asgd) = &group.settings.optimizer {
+                let fall = (1.0 + asgd.lambd * asgd.lr * t as f64).powf(asgd.alpha);
+                let mu = 1.0 / f64::max(1.0, t as f64 - asgd.t0);
+                for (role, value) in [(Role::Eta, asgd.lr / fall), (Role::Mu, mu)] {
+                    if let Some(place) = scalar(slot, role) {
+                        // SAFETY: as above.
+                        unsafe { place.write_unaligned(value as f32) };
+                    }
+                }
+            }
+        }
+        let is_same = inner.stepped_slots.len() == inner.grads.len()
+            && inner.stepped_slots.iter().zip(&inner.grads).all(|(&slot, grad)| slot == grad.slot);
+        if !is_same || inner.stepped.is_none() {
+            let stepped = PyList::empty(py);
+            for grad in &inner.grads {
+                let slot = &inner.slots[grad.slot];
+                stepped.append(&slot.param)?;
+                if !slot.param.is(&slot.outer) {
+                    stepped.append(&slot.outer)?;
+                }
+            }
+            inner.stepped = Some(stepped.unbind());
+            inner.stepped_slots = inner.grads.iter().map(|grad| grad.slot).collect();
+        }
+        if let Some(stepped) = &inner.stepped {
+            self.stepper.increment_version.bind(py).call1((stepped,))?;
+        }
+        for grad in &inner.grads {
+            let slot = &mut inner.slots[grad.slot];
+            let has_master =
+                slot.state.as_ref().is_some_and(|state| state.entry(Role::Master).is_some());
+            if has_master {
+                let version = slot.param.bind(py).getattr(intern!(py, "_version"))?;
+                slot.version = Some(version.extract()?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which moments an optimizer uses, and whether its states are those of another one.
+fn uses(optimizer: &AnyOptimizer) -> (&'static str, [bool; adamant::MOMENTS]) {
+    let count = optimizer.moment_count();
+    let uses = |moment| moment < count && optimizer.moment_start(moment).is_some();
+    (optimizer.name(), core::array::from_fn(uses))
+}
+
+/// The optimizer of a parameter: that of its group, but that ASGD's step size comes from the state, as
+/// PyTorch's does: a new learning rate counts from the next step on.
+fn rule_of(optimizer: &AnyOptimizer, slot: &Slot) -> AnyOptimizer {
+    match (optimizer, scalar(slot, Role::Eta)) {
+        (AnyOptimizer::Asgd(asgd), Some(eta)) => {
+            // SAFETY: `fits` found a float, and what is known of the state was found to hold.
+            let lr = f64::from(unsafe { eta.read_unaligned() });
+            adamant::Asgd { lr, alpha: 0.0, ..*asgd }.into()
+        }
+        _ => *optimizer,
+    }
+}
+
+/// A state of one number.
+#[inline]
+fn scalar(slot: &Slot, role: Role) -> Option<*mut f32> {
+    let entry = slot.state.as_ref()?.entry(role)?;
+    Some(entry.facts.data as *mut f32)
+}
+
+/// Whether a gradient's type goes with that of its parameter, without a copy.
+#[inline]
+fn goes_with(param: &Facts, grad: Kind) -> bool {
+    match param.kind {
+        Some(Kind::F64 | Kind::C64 | Kind::C128) => param.kind == Some(grad),
+        _ => matches!(grad, Kind::F32 | Kind::Bf16 | Kind::F16),
+    }
+}
+
+/// The numbers of a parameter, whatever process has them.
+fn numbers(param: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let py = param.py();
+    let len: u64 = param.call_method0(intern!(py, "numel"))?.extract()?;
+    let is_complex = param.call_method0(intern!(py, "is_complex"))?.is_truthy()?;
+    Ok(if is_complex { 2 * len } else { len })
+}
+
+/// The norm of all gradients, sparse ones among them.
+///
+/// # Safety
+///
+/// They are as they were seen, and nobody writes them.
+unsafe fn norm(exec: Exec<'_>, slots: &[Slot], grads: &[GradSeen]) -> Result<f64, adamant::Error> {
+    let grads: Vec<Grad<'_>> = (grads.iter())
+        .map(|grad| {
+            let facts = &slots[grad.slot].facts;
+            let len = facts.len * facts.kind.map_or(1, Kind::reals);
+            // SAFETY: the caller's promise.
+            unsafe {
+                match &grad.rows {
+                    Some(rows) => rows.grad(grad.kind),
+                    None => grad_of(grad.data, grad.kind.real(), len, false),
+                }
+            }
+        })
+        .collect();
+    adamant::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()])
+}
+
+/// The gradient of a parameter for a step.
+///
+/// # Safety
+///
+/// `data` points to `len` numbers of the kind, or `len` is 0; nobody writes them for `'a`, nor reads them
+/// if they are to be zeroed.
+#[inline]
+unsafe fn grad_of<'a>(data: usize, kind: Kind, len: usize, zeroed: bool) -> Grad<'a> {
+    unsafe fn of<'a, E: Element>(data: usize, len: usize, zeroed: bool) -> Grad<'a> {
+        match (len, zeroed) {
+            (0, _) => E::grad(&[]),
+            // SAFETY: the caller's promise.
+            (_, true) => unsafe { Grad::zeroed(slice::from_raw_parts_mut(data as *mut E, len)) },
+            // SAFETY: the caller's promise.
+            (_, false) => unsafe { E::grad(slice::from_raw_parts(data as *const E, len)) },
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match kind {
+            Kind::F64 => of::<f64>(data, len, zeroed),
+            Kind::Bf16 => of::<bf16>(data, len, zeroed),
+            Kind::F16 => of::<f16>(data, len, zeroed),
+            _ => of::<f32>(data, len, zeroed),
+        }
+    }
+}
