@@ -1,6 +1,6 @@
 //! A perceptron learns handwritten digits: a training loop for burn, two lines of which are ours.
 //!
-//!     cargo run --release --example digits
+//!     cargo run --example digits
 
 use adamant_burn::{Adam, Error, OneCallOptimizer};
 use burn::{

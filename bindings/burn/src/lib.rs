@@ -21,7 +21,8 @@
 //!     let loss = model.forward(x.clone()).square().mean();
 //!     let grads = GradientsParams::from_grads(loss.backward(), &model);
 //!     // model = optimizer.step(1e-3, model, grads);
-//!     optimizer.step(1e-3, &mut model, grads)?;
+//!     let report = optimizer.step(1e-3, &mut model, grads)?;
+//!     # assert_eq!(report.grad_norm, None);
 //! }
 //! # Ok::<(), adamant_burn::Error>(())
 //! ```

@@ -1,6 +1,6 @@
 //! A perceptron learns handwritten digits: a training script for candle, one line of which is ours.
 //!
-//!     cargo run --release --example digits
+//!     cargo run --example digits
 
 use adamant_candle::{Adam, VarOptimizer};
 use candle_core::{DType, Device, Result, Tensor};

@@ -2,7 +2,7 @@
 //! optimizers that both have.
 
 use adamant_burn::{
-    AdaGrad, Adam, Adan, AnyOptimizer, Lion, OneCallOptimizer, ParamOptimizer, RmsProp,
+    AdaGrad, Adam, Adan, AmsGrad, AnyOptimizer, Lion, OneCallOptimizer, ParamOptimizer, RmsProp,
 };
 use burn::{
     Tensor,
@@ -180,7 +180,7 @@ fn amsgrad_has_pytorchs_numbers_after_50_steps() {
     ];
     let bias = [-0.8817203, -0.4038999, -0.5889149, -0.3747572, -0.3557941, -0.4791479];
     let inputs: Vec<_> = (1..=50).map(|i| [[i as f32 * 0.1; 6]; 2]).collect();
-    let amsgrad = AmsGrad { weight_decay: 0.5, ..AmsGrad::default() };
+    let amsgrad = AmsGrad(Adam { weight_decay: 0.5, ..Adam::default() });
     near(&with_ours((WEIGHT, BIAS), &inputs, amsgrad), &flat((weight, bias)), 1e-5);
 }
 

@@ -78,6 +78,30 @@ fn a_run_that_is_saved_and_resumed_has_the_bits_of_one_that_is_not() -> Result<(
 }
 
 #[test]
+fn a_variable_that_was_pushed_keeps_its_random_bits_in_a_run_that_is_resumed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("run.safetensors");
+    let whole = map(&["a", "c"], 1.0)?;
+    let adamw = Adam { lr: 0.1, ..Adam::adamw() };
+    let mut optimizer = VarOptimizer::from_var_map(&whole, adamw)?.with_moments(Storage::Q8)?;
+    whole.get(3, "b", Init::Const(1.0), DType::F32, &Device::Cpu)?;
+    let pushed = whole.data().lock().expect("no panic")["b"].clone();
+    optimizer.push("b", &pushed, 0)?;
+    step(&whole, &mut optimizer)?;
+    optimizer.save(&file)?;
+    let resumed = map(&["a", "b", "c"], 2.0)?;
+    let mut restored = VarOptimizer::from_var_map(&resumed, adamw)?.with_moments(Storage::Q8)?;
+    restored.load(&file)?;
+    for _ in 0..20 {
+        step(&whole, &mut optimizer)?;
+        step(&resumed, &mut restored)?;
+    }
+    let value = |map: &VarMap| map.data().lock().expect("no panic")["b"].to_vec1::<f32>();
+    assert_eq!(value(&whole)?, value(&resumed)?);
+    Ok(())
+}
+
+#[test]
 fn candle_reads_the_variables_of_a_checkpoint() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("run.safetensors");
