@@ -161,7 +161,10 @@ impl Stepper {
     }
 
     /// The moments that the settings of a group use: name, what each number starts from, format of 8 bits.
-    fn moments(&self, group: &Bound<'_, PyDict>) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
+    fn moments(
+        &self,
+        group: &Bound<'_, PyDict>,
+    ) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
         let optimizer = self.plan.read(group)?.optimizer;
         let used = |moment| Some((moment, optimizer.moment_start(moment)?));
         let used = (0..optimizer.moment_count()).filter_map(used);
@@ -176,14 +179,17 @@ impl Stepper {
     /// Whether the state of a parameter of a group counts steps.
     fn counts_steps(&self, group: &Bound<'_, PyDict>, is_bf16: bool) -> PyResult<bool> {
         let optimizer = self.plan.read(group)?.optimizer;
-        let form = form_of(group.py(), &form_values(group)?)?;
+        let form = form_of(group.py(), &self.access, &form_values(group)?)?;
         let kind = if is_bf16 { Kind::Bf16 } else { Kind::F32 };
         Ok(roles(&optimizer, form, kind).contains(&Role::Step))
     }
 
     /// Takes a step of all parameters that have a gradient. Whether it was taken, and the norm of the
     /// gradients if it was needed.
-    #[allow(clippy::too_many_arguments, reason = "Python passes them by position, which is fastest")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "Python passes them by position, which is fastest"
+    )]
     fn step(
         &self,
         owner: &Bound<'_, PyAny>,
@@ -306,7 +312,7 @@ fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 4]> {
     ])
 }
 
-fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
+fn form_of(py: Python<'_>, access: &Access, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
     let [state_dtype, master, stochastic, dense_equivalent] = values;
     let text = |value: &Py<PyAny>| value.extract::<String>(py).ok();
     let master = match text(master).as_deref() {
@@ -315,12 +321,13 @@ fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
         _ => Master::None,
     };
     let is_q8 = text(state_dtype).as_deref() == Some("q8");
+    let moments = access.kind_of(state_dtype.bind(py));
     let dense_equivalent = match text(dense_equivalent).as_deref() {
         Some("replay") => Some(CatchUp::Replay),
         Some("series") => Some(CatchUp::Series),
         _ => dense_equivalent.is_truthy(py)?.then_some(CatchUp::Series),
     };
-    Ok(Form { is_q8, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
+    Ok(Form { is_q8, moments, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
 }
 
 /// A step that is being taken.
@@ -362,7 +369,8 @@ impl<'py> Call<'_, 'py> {
     /// Whether groups and parameters are the objects of the last step.
     fn has_same_groups(&self, inner: &Inner) -> PyResult<bool> {
         let known = inner.groups_list.as_ref();
-        if !known.is_some_and(|list| list.is(self.groups)) || self.groups.len() != inner.groups.len()
+        if !known.is_some_and(|list| list.is(self.groups))
+            || self.groups.len() != inner.groups.len()
         {
             return Ok(false);
         }
@@ -396,9 +404,9 @@ impl<'py> Call<'_, 'py> {
         let mut first = 0;
         for group in self.groups.iter() {
             let dict = group.cast_into::<PyDict>()?;
-            let params = dict.get_item(intern!(py, "params"))?.ok_or_else(|| {
-                PyValueError::new_err("a parameter group has no key \"params\"")
-            })?;
+            let params = dict
+                .get_item(intern!(py, "params"))?
+                .ok_or_else(|| PyValueError::new_err("a parameter group has no key \"params\""))?;
             let params = params.cast_into::<PyList>()?;
             let start = inner.slots.len();
             for param in params.iter() {
@@ -410,7 +418,7 @@ impl<'py> Call<'_, 'py> {
             let settings = self.stepper.plan.read(&dict)?;
             let form_values = form_values(&dict)?;
             inner.groups.push(GroupSeen {
-                form: form_of(py, &form_values)?,
+                form: form_of(py, &self.stepper.access, &form_values)?,
                 form_values,
                 keys: Keys::new(py, &settings.optimizer),
                 settings,
@@ -433,9 +441,10 @@ impl<'py> Call<'_, 'py> {
             let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
                 && uses(&group.settings.optimizer) != used;
             let form_values = form_values(&dict)?;
-            let is_same = (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
+            let is_same =
+                (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
             if !is_same {
-                let form = form_of(py, &form_values)?;
+                let form = form_of(py, &self.stepper.access, &form_values)?;
                 has_changed |= form != group.form;
                 (group.form_values, group.form) = (form_values, form);
             }
@@ -583,7 +592,8 @@ impl<'py> Call<'_, 'py> {
         type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
         let (indices, values, rows, width): Described<'_> = sparse.extract()?;
         let access = &self.stepper.access;
-        let seen = |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let seen =
+            |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
         let (index_data, index_kind, count) = seen(&indices)?;
         let (data, kind, len) = seen(&values)?;
         let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
@@ -640,7 +650,8 @@ impl<'py> Call<'_, 'py> {
             slot.state = Some(slot::State::none(self.py()));
             return Ok(None);
         }
-        slot.resolve(&self.stepper.access, self.owner, self.states, &group.keys, &roles)
+        let access = &self.stepper.access;
+        slot.resolve(access, self.owner, self.states, &group.keys, group.form, &roles)
     }
 
     /// Learns which memory steps write, and refuses parameters and states that share some.
@@ -648,9 +659,8 @@ impl<'py> Call<'_, 'py> {
         inner.written.clear();
         for (index, slot) in inner.slots.iter().enumerate() {
             let arrays = slot.state.iter().flat_map(|state| &state.entries);
-            let arrays = arrays.filter(|entry| {
-                !matches!(entry.role, Role::Step | Role::Eta | Role::Mu)
-            });
+            let arrays =
+                arrays.filter(|entry| !matches!(entry.role, Role::Step | Role::Eta | Role::Mu));
             for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
                 let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
                 if bytes > 0 {
@@ -749,7 +759,8 @@ impl<'py> Call<'_, 'py> {
                     let param = slot::param_of(slot, group.form);
                     let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
                     let moments = slot::moments_of(slot).into_iter();
-                    Tensor::new(param, grad, step).with_moments(moments.take(optimizer.moment_count()))
+                    Tensor::new(param, grad, step)
+                        .with_moments(moments.take(optimizer.moment_count()))
                 },
                 // The rows are stepped below. Without elements, the core checks the settings of their
                 // step and counts it.
@@ -759,7 +770,8 @@ impl<'py> Call<'_, 'py> {
                 Some(_) => Tensor::new(f32::param(&mut []), f32::grad(&[]), step),
             };
             tensors.push(tensor.with_first(slot.first));
-            let is_same = last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
+            let is_same =
+                last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
             match rules.last_mut() {
                 Some((_, count)) if is_same => *count += 1,
                 _ => rules.push((rule_of(optimizer, slot), 1)),
@@ -925,7 +937,9 @@ impl<'py> Call<'_, 'py> {
         self.read_settings(inner)?;
         let Some(group) = inner.groups.get(number) else { return Ok(false) };
         let index = group.slots.start + position;
-        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else { return Ok(false) };
+        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else {
+            return Ok(false);
+        };
         if inner.rows[memory].1.waiting.is_none() {
             return Ok(false);
         }
@@ -957,6 +971,17 @@ impl<'py> Call<'_, 'py> {
             // SAFETY: just seen, and the caller holds the tensor.
             len => unsafe { slice::from_raw_parts(data as *const i64, len) },
         });
+        let count = waiting.rows();
+        if let Some(&row) = listed
+            .unwrap_or_default()
+            .iter()
+            .find(|&&row| usize::try_from(row).map_or(true, |row| row >= count))
+        {
+            return Err(PyIndexError::new_err(format!(
+                "row {row} of {}, which has {count} rows",
+                name()
+            )));
+        }
         let was_behind = match listed {
             Some(listed) => waiting.first_behind(listed).is_some(),
             None => true,
@@ -1155,8 +1180,9 @@ unsafe fn grad_of<'a>(data: usize, kind: Kind, len: usize, zeroed: bool) -> Grad
     unsafe fn of<'a, E: Element>(data: usize, len: usize, zeroed: bool) -> Grad<'a> {
         match (len, zeroed) {
             (0, _) => E::grad(&[]),
-            // SAFETY: the caller's promise, here and below.
+            // SAFETY: the caller's promise.
             (_, true) => unsafe { Grad::zeroed(slice::from_raw_parts_mut(data as *mut E, len)) },
+            // SAFETY: the caller's promise.
             (_, false) => unsafe { E::grad(slice::from_raw_parts(data as *const E, len)) },
         }
     }
