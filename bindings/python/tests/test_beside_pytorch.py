@@ -91,7 +91,7 @@ def test_pytorch_takes_over_moments_of_few_bits(name: str, state_dtype: Any) -> 
         optimizer.step()
     theirs = copies(ours)
     other = getattr(torch.optim, name)(theirs)
-    saved = optimizer.state_dict()
+    saved = copy.deepcopy(optimizer.state_dict())
     other.load_state_dict(copy.deepcopy(saved))
     for index, param in enumerate(theirs):
         for key, value in other.state[param].items():
@@ -105,7 +105,7 @@ def test_pytorch_takes_over_moments_of_few_bits(name: str, state_dtype: Any) -> 
     # One step from the same moments, exact ones there and rounded ones here.
     assert all(torch.allclose(one, two, rtol=0.02, atol=0.02) for one, two in zip(ours, theirs))
     # And back: the bits that were loaded are those that were saved.
-    optimizer.load_state_dict(copy.deepcopy(saved))
+    optimizer.load_state_dict(saved)
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(saved["state"][index][key])), key
@@ -119,16 +119,16 @@ def test_codes_that_pytorch_has_gone_on_without_are_not_read(state_dtype: Any) -
     optimizer.step()
     theirs = copies(ours)
     other = torch.optim.AdamW(theirs)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for _ in range(3):
         set_grads(theirs)
         other.step()
     back = adamant_optim.AdamW(ours, state_dtype=state_dtype)
     back.load_state_dict(copy.deepcopy(other.state_dict()))
     for index, state in back.state_dict()["state"].items():
-        # 8 bits are within a hundredth of what they stand for; one gradient more changed more than that.
         expected = other.state[theirs[index]]["exp_avg"]
-        assert torch.allclose(state["exp_avg"].float(), expected, atol=0.02 * expected.abs().max().item())
+        # 8 bits have four for the leading digits of a number, and so a sixteenth of it is the error at most.
+        assert torch.allclose(state["exp_avg"].float(), expected, rtol=1 / 16, atol=1e-3)
 
 
 def test_a_checkpoint_of_unlike_groups_is_refused_with_pytorchs_words() -> None:
@@ -157,8 +157,7 @@ def test_weight_averages_follow_a_run() -> None:
     assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(results[0].parameters(), results[1].parameters()))
 
 
-def test_lbfgs_like_closures_that_step_again_and_again() -> None:
-    """A closure is called once a step, and sees the parameters as they were."""
+def test_a_closure_is_called_once_a_step_and_sees_the_parameters_of_the_last_one() -> None:
     own = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
     optimizer = adamant_optim.Rprop([own], lr=0.1)
     seen = []
@@ -170,9 +169,9 @@ def test_lbfgs_like_closures_that_step_again_and_again() -> None:
         seen.append(own.detach().clone())
         return loss
 
-    losses = [float(optimizer.step(closure)) for _ in range(20)]
+    losses = [optimizer.step(closure).item() for _ in range(20)]
     assert len(seen) == 20
-    assert losses == [float(values.square().sum()) for values in seen]
+    assert losses == [values.square().sum().item() for values in seen]
     assert losses[-1] < 0.1 * losses[0]
 
 
@@ -186,16 +185,18 @@ def test_a_step_stands_in_the_profile() -> None:
 
 
 def test_named_parameters_are_in_checkpoints_and_errors() -> None:
-    if not hasattr(torch.optim.Adam([("w", torch.nn.Parameter(torch.ones(1)))]), "param_groups"):
-        pytest.skip("this PyTorch takes no named parameters")
     model = small_model()
+    try:
+        torch.optim.AdamW(model.named_parameters())
+    except TypeError:
+        pytest.skip("this PyTorch takes no named parameters")
     optimizer = adamant_optim.AdamW(model.named_parameters())
     assert optimizer.state_dict()["param_groups"][0]["param_names"] == [name for name, _ in model.named_parameters()]
     torch.optim.AdamW(small_model().named_parameters()).load_state_dict(optimizer.state_dict())
-    model[2].bias = model[2].bias.requires_grad_(False)
-    model[2].bias.data = torch.zeros(3)
-    model[2].bias.grad = None
-    model[0].weight.grad = torch.ones(8, 6)
-    model[2].weight.grad = torch.ones(2, 8).to_sparse_csr()
-    with pytest.raises((TypeError, ValueError, RuntimeError), match="2.weight"):
+    model[2].weight.data = torch.ones(1, 8).expand(2, 8)
+    before = model[0].weight.detach().clone()
+    for param in model.parameters():
+        param.grad = torch.ones(param.shape)
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=r"parameter '2\.weight'"):
         optimizer.step()
+    assert torch.equal(model[0].weight, before)
