@@ -277,6 +277,11 @@ impl Access {
         self.plain.iter().any(|plain| plain.as_ptr().cast() == object_type)
     }
 
+    /// The kind of a `torch.dtype`.
+    pub fn kind_of(&self, dtype: &Bound<'_, PyAny>) -> Option<Kind> {
+        self.dtypes.iter().find(|(known, _)| known.is(dtype)).map(|&(_, kind)| kind)
+    }
+
     /// `object.grad`.
     #[inline]
     pub fn grad<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -323,8 +328,7 @@ impl Access {
         let py = tensor.py();
         let data: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
         let dtype = tensor.getattr(intern!(py, "dtype"))?;
-        let kind = self.dtypes.iter().find(|(known, _)| known.is(&dtype));
-        let kind = kind.map_or(Kind::Other, |&(_, kind)| kind);
+        let kind = self.kind_of(&dtype).unwrap_or(Kind::Other);
         let is_cpu = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
         let mut kept = core::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         kept.clear();

@@ -180,7 +180,7 @@ impl Stepper {
     /// Whether the state of a parameter of a group counts steps.
     fn counts_steps(&self, group: &Bound<'_, PyDict>, is_bf16: bool) -> PyResult<bool> {
         let optimizer = self.plan.read(group)?.optimizer;
-        let form = form_of(group.py(), &form_values(group)?)?;
+        let form = form_of(group.py(), &self.access, &form_values(group)?)?;
         let kind = if is_bf16 { Kind::Bf16 } else { Kind::F32 };
         Ok(roles(&optimizer, form, kind).contains(&Role::Step))
     }
@@ -311,7 +311,7 @@ fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 4]> {
     ])
 }
 
-fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
+fn form_of(py: Python<'_>, access: &Access, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
     let [state_dtype, master, stochastic, dense_equivalent] = values;
     let text = |value: &Py<PyAny>| value.extract::<String>(py).ok();
     let master = match text(master).as_deref() {
@@ -320,12 +320,13 @@ fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
         _ => Master::None,
     };
     let is_q8 = text(state_dtype).as_deref() == Some("q8");
+    let moments = access.kind_of(state_dtype.bind(py));
     let dense_equivalent = match text(dense_equivalent).as_deref() {
         Some("replay") => Some(CatchUp::Replay),
         Some("series") => Some(CatchUp::Series),
         _ => dense_equivalent.is_truthy(py)?.then_some(CatchUp::Series),
     };
-    Ok(Form { is_q8, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
+    Ok(Form { is_q8, moments, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
 }
 
 /// A step that is being taken.
@@ -430,7 +431,7 @@ impl<'py> Call<'_, 'py> {
             let settings = self.stepper.plan.read(&dict)?;
             let form_values = form_values(&dict)?;
             inner.groups.push(GroupSeen {
-                form: form_of(py, &form_values)?,
+                form: form_of(py, &self.stepper.access, &form_values)?,
                 form_values,
                 keys: Keys::new(py, &settings.optimizer),
                 settings,
@@ -455,7 +456,7 @@ impl<'py> Call<'_, 'py> {
             let form_values = form_values(&dict)?;
             let is_same = (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
             if !is_same {
-                let form = form_of(py, &form_values)?;
+                let form = form_of(py, &self.stepper.access, &form_values)?;
                 has_changed |= form != group.form;
                 (group.form_values, group.form) = (form_values, form);
             }
@@ -683,7 +684,8 @@ impl<'py> Call<'_, 'py> {
             slot.state = Some(slot::State::none(self.py()));
             return Ok(None);
         }
-        slot.resolve(&self.stepper.access, self.owner, self.states, &group.keys, &roles)
+        let access = &self.stepper.access;
+        slot.resolve(access, self.owner, self.states, &group.keys, group.form, &roles)
     }
 
     /// Learns which memory steps write, and refuses parameters and states that share some.

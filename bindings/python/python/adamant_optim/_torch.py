@@ -21,10 +21,10 @@ def _increment_each(tensors: list[Tensor]) -> None:
 
 
 def _find_increment_version() -> Any:
-    """Tells autograd that tensors were written. Takes a list since PyTorch 2.5 or so."""
+    """What tells autograd that tensors were written. It takes one tensor in older versions of PyTorch."""
     try:
         torch._C._increment_version([torch.zeros(1)])  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, RuntimeError):
         return _increment_each
     return torch._C._increment_version
 
