@@ -447,7 +447,8 @@ impl<'py> Call<'_, 'py> {
     /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
     fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
-        let Inner { groups, slots, .. } = inner;
+        let Inner { groups, slots, is_shared, .. } = &mut *inner;
+        let mut changes_runs = false;
         for group in groups {
             let dict = group.dict.bind(py).clone();
             let used = uses(&group.settings.optimizer);
@@ -458,6 +459,8 @@ impl<'py> Call<'_, 'py> {
             if !is_same {
                 let form = form_of(py, &self.stepper.access, &form_values)?;
                 has_changed |= form != group.form;
+                // Only random bits need them.
+                changes_runs |= form != group.form && *is_shared;
                 (group.form_values, group.form) = (form_values, form);
             }
             if has_changed {
@@ -467,7 +470,7 @@ impl<'py> Call<'_, 'py> {
                 }
             }
         }
-        Ok(())
+        if changes_runs { self.learn_groups(inner) } else { Ok(()) }
     }
 
     /// Whether the optimizer's dictionary of states has the entries of the last step.

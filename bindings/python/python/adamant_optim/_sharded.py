@@ -39,7 +39,8 @@ def _split(shape: torch.Size, mesh: DeviceMesh, placements: Any, dim: int) -> Te
     """The indices along one dimension that this process has, as ``distribute_tensor`` cuts them."""
     index = torch.arange(shape[dim]).reshape([1] * dim + [-1])
     for mesh_dim, placement in enumerate(placements):
-        if placement.is_shard(dim) or getattr(placement, "dim", None) == dim:
+        # Shards of every kind.
+        if getattr(placement, "dim", None) == dim:
             parts, _ = placement._split_tensor(index, mesh.size(mesh_dim), with_padding=False, contiguous=True)
             index = parts[mesh.get_local_rank(mesh_dim)]
     return index.reshape(-1)
@@ -151,7 +152,7 @@ def sum_of_squares(places: Places, group: Any, which: list[tuple[int, int]], nor
         if counts:
             squares[mesh].append(norm * norm)
     if group is not None:
-        return _reduce([math.fsum(chain_values(squares))], group_of(group), dist.ReduceOp.SUM)[0]
+        return _reduce([math.fsum(value for values in squares.values() for value in values)], group_of(group), dist.ReduceOp.SUM)[0]
     # Parameters that are whole in every process count once.
     if places.meshes and any(place != 0 for place in places.meshes[0].get_coordinate() or ()):
         squares[None] = []
@@ -165,9 +166,11 @@ def sum_of_squares(places: Places, group: Any, which: list[tuple[int, int]], nor
     return total
 
 
-def chain_values(squares: dict[Any, list[float]]) -> list[float]:
-    """All numbers of a dictionary of lists."""
-    return [value for values in squares.values() for value in values]
+def tell_no_norm(places: Places, group: Any) -> None:
+    """Takes part in adding up the norm, with NaN: the step fails here, and is left out elsewhere."""
+    groups = [group_of(group)] if group is not None else [g for mesh in places.meshes for g in _groups_of(mesh)]
+    for one in groups:
+        _reduce([math.nan], one, dist.ReduceOp.SUM)
 
 
 def is_true_anywhere(places: Places, group: Any, value: bool) -> bool:
