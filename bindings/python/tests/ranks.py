@@ -25,7 +25,7 @@ PATIENCE = 60
 
 def _context() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranks"])
+    context.set_forkserver_preload(["ranks", "pytest"])
     return context
 
 

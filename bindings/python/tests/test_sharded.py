@@ -52,7 +52,19 @@ def numbers(step: int, dtype: torch.dtype) -> list[torch.Tensor]:
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """All of a tensor, in memory of its own."""
     tensor = tensor.detach()
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).clone()
+    if not isinstance(tensor, DTensor):
+        return tensor.clone()
+    if tensor.dtype not in (torch.int16, torch.complex64):
+        return tensor.full_tensor().clone()
+    # gloo sends no such numbers.
+    index = torch.arange(tensor.numel()).reshape(tensor.shape)
+    piece = cut(index, tensor.device_mesh, tensor.placements)._local_tensor, tensor._local_tensor
+    pieces: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(pieces, piece)
+    found = torch.zeros(tensor.numel(), dtype=tensor.dtype)
+    for index, values in pieces:
+        found[index.reshape(-1)] = values.reshape(-1)
+    return found.reshape(tensor.shape)
 
 
 def cut(tensor: torch.Tensor, mesh: Any, placements: Any) -> torch.Tensor:

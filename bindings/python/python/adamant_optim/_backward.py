@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,19 @@ class Backward:
         if not params:
             raise ValueError("step_in_backward: the module has no parameter of this optimizer")
         self._places = {id(param): places[id(param)] for param in params}
-        self._handles = [param.register_post_accumulate_grad_hook(self._take) for param in params]
-        self._handles.append(module.register_forward_pre_hook(lambda *_: self.finish()))
+        # The hooks do not keep the optimizer alive: the collector does not see those of parameters.
+        take, finish = weakref.WeakMethod(self._take), weakref.WeakMethod(self.finish)
+
+        def take_grad(param: Tensor) -> None:
+            if (method := take()) is not None:
+                method(param)
+
+        def wait(*_: Any) -> None:
+            if (method := finish()) is not None:
+                method()
+
+        self._handles = [param.register_post_accumulate_grad_hook(take_grad) for param in params]
+        self._handles.append(module.register_forward_pre_hook(wait))
 
     def _reset(self) -> None:
         self._process = os.getpid()
