@@ -250,7 +250,10 @@ impl Slot {
             )));
         }
         if is_lazy(param)? {
-            return Err(PyValueError::new_err(format!("{} is a lazy conjugate or negative", name())));
+            return Err(PyValueError::new_err(format!(
+                "{} is a lazy conjugate or negative",
+                name()
+            )));
         }
         self.facts = facts;
         self.state = None;
@@ -334,7 +337,12 @@ fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), St
         let strides = strides.map(|stride| 2 * stride);
         seen.shape.iter().copied().eq(shape.copied().chain([2]))
             && (len == 0
-                || seen.strides.iter().copied().zip(strides.chain([1])).zip(seen.shape)
+                || seen
+                    .strides
+                    .iter()
+                    .copied()
+                    .zip(strides.chain([1]))
+                    .zip(seen.shape)
                     .all(|((own, wanted), &size)| size == 1 || own == wanted))
     } else {
         param.has_order_of(seen)
@@ -442,7 +450,9 @@ pub unsafe fn param_of<'a>(slot: &Slot, form: Form, range: Range<usize>) -> Para
             Kind::F16 => {
                 let param = elements::<f16>(data, range.clone());
                 match beside(Role::Master) {
-                    Some(master) => Param::with_copy(elements(master.facts.data, range.clone()), param),
+                    Some(master) => {
+                        Param::with_copy(elements(master.facts.data, range.clone()), param)
+                    }
                     None => param.into(),
                 }
             }

@@ -165,7 +165,10 @@ impl Stepper {
     }
 
     /// The moments that the settings of a group use: name, what each number starts from, format of 8 bits.
-    fn moments(&self, group: &Bound<'_, PyDict>) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
+    fn moments(
+        &self,
+        group: &Bound<'_, PyDict>,
+    ) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
         let optimizer = self.plan.read(group)?.optimizer;
         let used = |moment| Some((moment, optimizer.moment_start(moment)?));
         let used = (0..optimizer.moment_count()).filter_map(used);
@@ -187,7 +190,10 @@ impl Stepper {
 
     /// Takes a step of all parameters that have a gradient, or only of those in `listed`: number of the
     /// group, position in it, gradient. Whether it was taken, and the norm of the gradients if it was needed.
-    #[allow(clippy::too_many_arguments, reason = "Python passes them by position, which is fastest")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "Python passes them by position, which is fastest"
+    )]
     fn step(
         &self,
         owner: &Bound<'_, PyAny>,
@@ -373,7 +379,8 @@ impl<'py> Call<'_, 'py> {
     /// Whether groups and parameters are the objects of the last step.
     fn has_same_groups(&self, inner: &Inner) -> PyResult<bool> {
         let known = inner.groups_list.as_ref();
-        if !known.is_some_and(|list| list.is(self.groups)) || self.groups.len() != inner.groups.len()
+        if !known.is_some_and(|list| list.is(self.groups))
+            || self.groups.len() != inner.groups.len()
         {
             return Ok(false);
         }
@@ -412,16 +419,17 @@ impl<'py> Call<'_, 'py> {
         let mut first = 0;
         for group in self.groups.iter() {
             let dict = group.cast_into::<PyDict>()?;
-            let params = dict.get_item(intern!(py, "params"))?.ok_or_else(|| {
-                PyValueError::new_err("a parameter group has no key \"params\"")
-            })?;
+            let params = dict
+                .get_item(intern!(py, "params"))?
+                .ok_or_else(|| PyValueError::new_err("a parameter group has no key \"params\""))?;
             let params = params.cast_into::<PyList>()?;
             let start = inner.slots.len();
             for param in params.iter() {
                 let len = numbers(&param)?;
                 let rows = inner.rows.iter().position(|(known, _)| known.is(&param));
                 let mut slot = Slot { first, rows, ..Slot::new(param.unbind(), py) };
-                if let Some(runs) = places.as_ref().and_then(|places| places.get(inner.slots.len())) {
+                if let Some(runs) = places.as_ref().and_then(|places| places.get(inner.slots.len()))
+                {
                     slot.first = runs.first().map_or(0, |&(first, _)| first);
                     slot.runs = if runs.len() > 1 { runs.clone() } else { Vec::new() };
                 }
@@ -455,7 +463,8 @@ impl<'py> Call<'_, 'py> {
             let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
                 && uses(&group.settings.optimizer) != used;
             let form_values = form_values(&dict)?;
-            let is_same = (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
+            let is_same =
+                (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
             if !is_same {
                 let form = form_of(py, &self.stepper.access, &form_values)?;
                 has_changed |= form != group.form;
@@ -523,7 +532,8 @@ impl<'py> Call<'_, 'py> {
         };
         if let Some(listed) = listed {
             for entry in listed.iter() {
-                let (number, position, grad): (usize, usize, Bound<'py, PyAny>) = entry.extract()?;
+                let (number, position, grad): (usize, usize, Bound<'py, PyAny>) =
+                    entry.extract()?;
                 let index = groups.get(number).map(|group| group.slots.start + position);
                 let slot = index.and_then(|index| Some((index, slots.get_mut(index)?)));
                 let Some((index, slot)) = slot else {
@@ -630,7 +640,8 @@ impl<'py> Call<'_, 'py> {
         type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
         let (indices, values, rows, width): Described<'_> = sparse.extract()?;
         let access = &self.stepper.access;
-        let seen = |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let seen =
+            |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
         let (index_data, index_kind, count) = seen(&indices)?;
         let (data, kind, len) = seen(&values)?;
         let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
@@ -696,9 +707,8 @@ impl<'py> Call<'_, 'py> {
         inner.written.clear();
         for (index, slot) in inner.slots.iter().enumerate() {
             let arrays = slot.state.iter().flat_map(|state| &state.entries);
-            let arrays = arrays.filter(|entry| {
-                !matches!(entry.role, Role::Step | Role::Eta | Role::Mu)
-            });
+            let arrays =
+                arrays.filter(|entry| !matches!(entry.role, Role::Step | Role::Eta | Role::Mu));
             for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
                 let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
                 if bytes > 0 {
@@ -795,7 +805,8 @@ impl<'py> Call<'_, 'py> {
         for (grad, step) in grads.iter().zip(steps.iter_mut()) {
             let (group, slot) = (&groups[grad.group], &slots[grad.slot]);
             let optimizer = &group.settings.optimizer;
-            let is_same = last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
+            let is_same =
+                last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
             last_group = Some(grad.group);
             if !is_same {
                 rules.push((rule_of(optimizer, slot), 0));
@@ -832,7 +843,8 @@ impl<'py> Call<'_, 'py> {
                     let param = slot::param_of(slot, group.form, 0..len);
                     let grad = grad_of(grad.data, grad.kind.real(), 0..len, options.zero_grad);
                     let moments = slot::moments_of(slot, 0..len).into_iter();
-                    Tensor::new(param, grad, step).with_moments(moments.take(optimizer.moment_count()))
+                    Tensor::new(param, grad, step)
+                        .with_moments(moments.take(optimizer.moment_count()))
                 },
                 // The rows are stepped below. Without elements, the core checks the settings of their
                 // step and counts it.
@@ -899,7 +911,8 @@ impl<'py> Call<'_, 'py> {
         let mut each = vec![0.0; grads.len()];
         // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
         py.detach(|| unsafe { norms(exec, slots, grads, &mut each) }).map_err(exception)?;
-        let places = grads.iter().map(|grad| (grad.group, grad.slot - groups[grad.group].slots.start));
+        let places =
+            grads.iter().map(|grad| (grad.group, grad.slot - groups[grad.group].slots.start));
         let places: Vec<_> = places.collect();
         self.owner.call_method1(intern!(py, "_norm_of_all"), (places, each))?.extract()
     }
@@ -1026,7 +1039,9 @@ impl<'py> Call<'_, 'py> {
         self.read_settings(inner)?;
         let Some(group) = inner.groups.get(number) else { return Ok(false) };
         let index = group.slots.start + position;
-        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else { return Ok(false) };
+        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else {
+            return Ok(false);
+        };
         if inner.rows[memory].1.waiting.is_none() {
             return Ok(false);
         }
@@ -1058,6 +1073,17 @@ impl<'py> Call<'_, 'py> {
             // SAFETY: just seen, and the caller holds the tensor.
             len => unsafe { slice::from_raw_parts(data as *const i64, len) },
         });
+        let count = waiting.rows();
+        if let Some(&row) = listed
+            .unwrap_or_default()
+            .iter()
+            .find(|&&row| usize::try_from(row).map_or(true, |row| row >= count))
+        {
+            return Err(PyIndexError::new_err(format!(
+                "row {row} of {}, which has {count} rows",
+                name()
+            )));
+        }
         let was_behind = match listed {
             Some(listed) => waiting.first_behind(listed).is_some(),
             None => true,
@@ -1265,8 +1291,9 @@ unsafe fn grad_of<'a>(data: usize, kind: Kind, range: Range<usize>, zeroed: bool
         let (data, len) = (data + range.start * size_of::<E>(), range.len());
         match (len, zeroed) {
             (0, _) => E::grad(&[]),
-            // SAFETY: the caller's promise, here and below.
+            // SAFETY: the caller's promise.
             (_, true) => unsafe { Grad::zeroed(slice::from_raw_parts_mut(data as *mut E, len)) },
+            // SAFETY: the caller's promise.
             (_, false) => unsafe { E::grad(slice::from_raw_parts(data as *const E, len)) },
         }
     }

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 import adamant_optim
+import torch
 
 #: For each optimizer settings that use all of its parts.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -69,7 +68,9 @@ def set_grads(*lists: list[torch.nn.Parameter]) -> None:
             param.grad = grad.detach().clone().to(param.dtype)
 
 
-def pair(name: str, kwargs: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Any, Any, list[Any], list[Any]]:
+def pair(
+    name: str, kwargs: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any, list[Any], list[Any]]:
     """An optimizer of ours and PyTorch's, and their parameters."""
     ours = params(dtype)
     theirs = copies(ours)

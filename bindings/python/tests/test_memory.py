@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import adamant_optim  # noqa: E402
-from adamant_optim import _core, _optimizer  # noqa: E402
-from support import SETTINGS, assert_close, copies, params, set_grads  # noqa: E402
+import adamant_optim
+from adamant_optim import _core, _optimizer
+from support import SETTINGS, assert_close, copies, params, set_grads
 
 
 class WithoutExchangeApi(adamant_optim.AdamW):
@@ -263,8 +263,8 @@ def test_memory_is_freed_with_the_optimizer() -> None:
 
     own = torch.nn.Parameter(torch.ones(3))
     optimizer = adamant_optim.AdamW([own])
-    # A cycle that the collector must see through: the parameter has a hook that has the optimizer.
-    own.register_post_accumulate_grad_hook(lambda _: optimizer)
+    # A cycle that the collector must see through.
+    own.optimizer = optimizer
     own.grad = torch.ones(3)
     optimizer.step()
     ghosts = weakref.ref(optimizer), weakref.ref(own)

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import adamant_optim  # noqa: E402
-from support import OWN, SETTINGS, assert_close, copies, params, set_grads  # noqa: E402
+import adamant_optim
+from support import OWN, SETTINGS, assert_close, copies, params, set_grads
 
 DTYPES = {torch.bfloat16: 2**-7, torch.float16: 2**-9, "q8": 2**-3}
 
@@ -111,7 +111,9 @@ def test_doubles_have_moments_in_double_alone() -> None:
     assert optimizer.state[own[0]]["exp_avg"].dtype == torch.float64
 
 
-@pytest.mark.parametrize(("master", "dtype"), [("f32", torch.bfloat16), ("f32", torch.float16), ("split", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("master", "dtype"), [("f32", torch.bfloat16), ("f32", torch.float16), ("split", torch.bfloat16)]
+)
 def test_a_master_keeps_what_16_bits_lose(master: str, dtype: torch.dtype) -> None:
     start = torch.randn(500).to(dtype)
     wide, narrow, plain = (torch.nn.Parameter(start.clone().to(it)) for it in (torch.float32, dtype, dtype))

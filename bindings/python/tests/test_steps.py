@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import adamant_optim  # noqa: E402
-from support import OWN, SETTINGS, assert_close, configurations, copies, pair, params, set_grads  # noqa: E402
+import adamant_optim
+from support import OWN, SETTINGS, assert_close, configurations, copies, pair, params, set_grads
 
 
 @pytest.mark.parametrize(("name", "kwargs"), configurations())
