@@ -27,9 +27,16 @@ def is_dtensor(tensor: Any) -> bool:
     """Whether a tensor is a DTensor."""
     if type(tensor) in PLAIN_TYPES or not dist.is_available():
         return False
-    from torch.distributed.tensor import DTensor
+    return isinstance(tensor, _dtensor())
 
-    return isinstance(tensor, DTensor)
+
+def _dtensor() -> Any:
+    try:
+        from torch.distributed.tensor import DTensor
+    except ImportError:
+        # Before PyTorch 2.5.
+        from torch.distributed._tensor import DTensor
+    return DTensor
 
 
 # ---- Where the parts lie
@@ -211,14 +218,12 @@ def part_of(value: Tensor, param: DTensor, what: str) -> Tensor:
 
 def like(local: Tensor, param: DTensor) -> DTensor:
     """A local array as the part of a DTensor that is laid out as a parameter."""
-    from torch.distributed.tensor import DTensor
-
     extra = local.shape[param.dim() :]
     shape = torch.Size([*param.shape, *extra])
     scale = math.prod(extra)
     strides = tuple(stride * scale for stride in param.stride())
     strides += tuple(math.prod(extra[i + 1 :]) for i in range(len(extra)))
-    return DTensor.from_local(
+    return _dtensor().from_local(
         local, param.device_mesh, param.placements, run_check=False, shape=shape, stride=strides
     )
 
