@@ -46,7 +46,7 @@ def numbers(step: int, dtype: torch.dtype) -> list[torch.Tensor]:
     found = [torch.randn((*shape, 2), dtype=real, generator=generator) for shape in SHAPES]
     if dtype.is_complex:
         return [torch.view_as_complex(tensor) for tensor in found]
-    return [tensor[..., 0].to(dtype) for tensor in found]
+    return [tensor[..., 0].to(dtype).contiguous() for tensor in found]
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
@@ -299,9 +299,9 @@ def test_overflow_on_one_rank_leaves_the_step_out_on_all() -> None:
 def with_error(bad_rank: int) -> tuple[str, int, bool]:
     """A step that one process refuses."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    param = torch.nn.Parameter(cut(torch.ones(8, 3), mesh, [Shard(0)]))
+    param = torch.nn.Parameter(cut(torch.ones(9, 3), mesh, [Shard(0)]))
     optimizer = adamant_optim.AdamW([param], lr=1.0, max_grad_norm=1.0)
-    param.grad = cut(torch.ones(8, 3), mesh, [Shard(0)])
+    param.grad = cut(torch.ones(9, 3), mesh, [Shard(0)])
     if dist.get_rank() == bad_rank:
         # Shares its memory with the parameter.
         param.grad = DTensor.from_local(param._local_tensor, mesh, [Shard(0)])

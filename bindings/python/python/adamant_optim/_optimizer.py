@@ -519,8 +519,9 @@ class Optimizer(torch.optim.Optimizer):
                 continue
             decoded = _states.decode(memory_of(param), memory_of(codes), scales, moment)
             if _sharded.is_dtensor(param):
-                # Blocks of 256 are of this cut alone. The numbers fit any, and give back these codes in this one.
                 decoded = _sharded.like(decoded, param)
+            if _sharded.has_processes():
+                # Blocks of 256 are of this cut alone. The numbers fit any, and give back these codes in this one.
                 del saved[f"{moment.name}_codes"], saved[f"{moment.name}_scales"]
             saved[moment.name] = decoded
         return saved
@@ -578,11 +579,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
         own = {key: value.clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()}
-        if _sharded.is_dtensor(param):
-            for key in [key for key in own if key.endswith(("_codes", "_scales"))]:
-                # Their blocks are of another cut; the numbers beside them are not.
-                if key.rsplit("_", 1)[0] in own:
-                    del own[key]
+        for moment in self._native.moments(group):
+            # Where codes are not those of the numbers beside them, as those of another cut, the numbers count.
+            _states.drop_foreign_codes(memory_of(param), own, _states.Moment(*moment))
         self._conform(group, param, own, name)
         return own
 

@@ -30,6 +30,11 @@ def is_dtensor(tensor: Any) -> bool:
     return isinstance(tensor, _dtensor())
 
 
+def has_processes() -> bool:
+    """Whether this process is one of several, or may be."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def _dtensor() -> Any:
     try:
         from torch.distributed.tensor import DTensor

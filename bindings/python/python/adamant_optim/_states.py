@@ -183,6 +183,28 @@ def _conform_q8(param: Tensor, state: dict[str, Any], moment: Moment, name: str)
     state[keys[0]], state[keys[1]] = array, scales
 
 
+def drop_foreign_codes(param: Tensor, state: dict[str, Any], moment: Moment) -> None:
+    """Takes codes and scales out of a saved state that has the numbers as well, and other ones."""
+    value = state.get(moment.name)
+    keys = f"{moment.name}_codes", f"{moment.name}_scales"
+    codes, scales = (state.get(key) for key in keys)
+    if value is None or codes is None:
+        return
+    fits = isinstance(codes, Tensor) and codes.dtype == torch.uint8 and isinstance(scales, Tensor)
+    fits = fits and scales.dtype == torch.float32 and scales.shape == (-(-codes.numel() // BLOCK),)
+    if fits:
+        try:
+            decoded = decode(param, codes, scales, moment)
+        except ValueError:
+            decoded = None
+        if decoded is not None and decoded.shape == value.shape:
+            same = (decoded == value) | (decoded.isnan() & value.isnan())
+            if bool(same.all()):
+                return
+    for key in keys:
+        state.pop(key, None)
+
+
 def _encode(moment: Moment, values: Tensor, codes: Tensor, scales: Tensor) -> None:
     """Codes of the values. Values that were decoded get the codes they come from, and scales that decode to the same
     bits: the largest number of a block gives its scale to a rounding or two only, so the neighbours are tried."""

@@ -96,8 +96,7 @@ def save(
             problem = f"cannot save {path}: {error}"
     _agree(problem, process_group)
 
-    model_state, optim_state = get_state_dict(model, optimizers)
-    state = {"model": model_state, "optim": optim_state, "extra": extra or {}}
+    state = {**_state_of(model, optimizers), "extra": extra or {}}
     dcp.save(state, checkpoint_id=new, process_group=process_group)
     try:
         _write_checksums(new, *_rank_and_size(process_group))
@@ -158,12 +157,21 @@ def load(
     if verify:
         _agree(_find_damage(path, metadata, *_rank_and_size(process_group)), process_group, ValueError)
 
-    model_state, optim_state = get_state_dict(model, optimizers)
-    state = {"model": model_state, "optim": optim_state, "extra": dict(extra or {})}
+    state = {**_state_of(model, optimizers), "extra": dict(extra or {})}
     _agree(_find_difference(state, metadata, path), process_group, ValueError)
     dcp.load(state, checkpoint_id=path, process_group=process_group)
     set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"])
     return state["extra"]
+
+
+def _state_of(model: torch.nn.Module, optimizers: Any) -> dict[str, Any]:
+    model_state, optim_state = get_state_dict(model, optimizers)
+    for state in optim_state["state"].values():
+        # The codes of 8-bit moments are of this number of processes alone. The numbers beside them fit any.
+        for key in [key for key in state if key.endswith(("_codes", "_scales"))]:
+            if key.rsplit("_", 1)[0] in state:
+                del state[key]
+    return {"model": model_state, "optim": optim_state}
 
 
 # ---- Damage
