@@ -19,6 +19,8 @@ import torch.distributed.tensor  # noqa: F401
 
 import adamant_optim.torch  # noqa: F401
 
+#: Whether tests shall be thorough instead of quick: see run_sharded.
+LONG = bool(os.environ.get("ADAMANT_LONG"))
 #: Seconds after which a collective call that is not answered is an error.
 PATIENCE = 60
 

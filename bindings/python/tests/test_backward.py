@@ -10,6 +10,8 @@ import weakref
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
 import torch
 import torch.distributed as dist
 
