@@ -1,5 +1,7 @@
 //! What is remembered of a parameter from step to step, and how it is seen that it no longer holds.
 
+use core::ops::Range;
+
 use adamant::{AnyOptimizer, CatchUp, DynOptimizer, MOMENTS, Moment, Param, Q8};
 use half::{bf16, f16};
 use pyo3::{
@@ -138,8 +140,11 @@ pub struct Slot {
     /// Its memory: itself, or the local part of a distributed tensor.
     pub param: Py<PyAny>,
     pub facts: Facts,
-    /// The numbers of all parameters before it.
+    /// The numbers of all parameters before it; where it is a part of one, those before the part, too.
     pub first: u64,
+    /// Where its memory is not one run of the whole parameter, its runs: the numbers of the model before
+    /// each, and its length. Random bits go by them, so that it does not count how a parameter was cut.
+    pub runs: Vec<(u64, usize)>,
     pub state: Option<State>,
     /// Its version after the last step, if it has a master copy.
     pub version: Option<i64>,
@@ -195,15 +200,8 @@ pub fn memory_of<'py>(
 impl Slot {
     pub fn new(outer: Py<PyAny>, py: Python<'_>) -> Self {
         let param = outer.clone_ref(py);
-        Self {
-            outer,
-            param,
-            facts: Facts::default(),
-            first: 0,
-            state: None,
-            version: None,
-            rows: None,
-        }
+        let (facts, runs) = (Facts::default(), Vec::new());
+        Self { outer, param, facts, first: 0, runs, state: None, version: None, rows: None }
     }
 
     /// Looks whether the parameter is where it was, and learns where it is if not. Whether it was.
@@ -407,41 +405,42 @@ fn refused(tensor: &Bound<'_, PyAny>, name: &str, error: PyErr) -> PyErr {
     new
 }
 
-/// Elements in memory.
+/// A range of elements in memory.
 ///
 /// # Safety
 ///
-/// `data` points to `len` elements of `T` that nobody else uses for `'a`, or `len` is 0.
+/// `data` points to so many elements of `T`, of which nobody else uses those of the range for `'a`, or the
+/// range is empty.
 #[inline]
-unsafe fn elements<'a, T>(data: usize, len: usize) -> &'a mut [T] {
-    if len == 0 {
+unsafe fn elements<'a, T>(data: usize, range: Range<usize>) -> &'a mut [T] {
+    if range.is_empty() {
         return &mut [];
     }
     // SAFETY: the caller's promise.
-    unsafe { core::slice::from_raw_parts_mut(data as *mut T, len) }
+    unsafe { core::slice::from_raw_parts_mut((data as *mut T).add(range.start), range.len()) }
 }
 
-/// The arrays of a parameter for a step.
+/// The arrays of a range of the numbers of a parameter for a step.
 ///
 /// # Safety
 ///
-/// What is known of the slot holds, its tensors live for `'a`, and nobody else uses them.
+/// What is known of the slot holds, its tensors live for `'a`, and nobody else uses them. The range ends
+/// within the numbers of the parameter.
 #[inline]
-pub unsafe fn param_of<'a>(slot: &Slot, form: Form) -> Param<'a> {
-    let Facts { data, kind, len, .. } = slot.facts;
+pub unsafe fn param_of<'a>(slot: &Slot, form: Form, range: Range<usize>) -> Param<'a> {
+    let Facts { data, kind, .. } = slot.facts;
     let kind = kind.unwrap_or(Kind::Other);
-    let len = len * kind.reals();
     let beside = |role| slot.state.as_ref().and_then(|state| state.entry(role));
     // SAFETY: the caller's promise; `fits` found the types and lengths right.
     unsafe {
         match kind.real() {
-            Kind::F64 => elements::<f64>(data, len).into(),
+            Kind::F64 => elements::<f64>(data, range).into(),
             Kind::Bf16 => {
-                let param = elements::<bf16>(data, len);
+                let param = elements::<bf16>(data, range.clone());
                 if let Some(master) = beside(Role::Master) {
-                    Param::with_copy(elements(master.facts.data, len), param)
+                    Param::with_copy(elements(master.facts.data, range.clone()), param)
                 } else if let Some(low) = beside(Role::Low) {
-                    Param::from_halves(param, elements(low.facts.data, len))
+                    Param::from_halves(param, elements(low.facts.data, range.clone()))
                 } else if form.stochastic {
                     Param::stochastic(param)
                 } else {
@@ -449,27 +448,28 @@ pub unsafe fn param_of<'a>(slot: &Slot, form: Form) -> Param<'a> {
                 }
             }
             Kind::F16 => {
-                let param = elements::<f16>(data, len);
+                let param = elements::<f16>(data, range.clone());
                 match beside(Role::Master) {
-                    Some(master) => Param::with_copy(elements(master.facts.data, len), param),
+                    Some(master) => {
+                        Param::with_copy(elements(master.facts.data, range.clone()), param)
+                    }
                     None => param.into(),
                 }
             }
-            _ => elements::<f32>(data, len).into(),
+            _ => elements::<f32>(data, range).into(),
         }
     }
 }
 
-/// The moments of a parameter for a step, in the order of the optimizer's.
+/// The moments of a range of the numbers of a parameter for a step, in the order of the optimizer's. Those of
+/// 8 bits have blocks: their range is all of them.
 ///
 /// # Safety
 ///
 /// As [`param_of`].
 #[inline]
-pub unsafe fn moments_of<'a>(slot: &Slot) -> [Moment<'a>; MOMENTS] {
+pub unsafe fn moments_of<'a>(slot: &Slot, range: Range<usize>) -> [Moment<'a>; MOMENTS] {
     let mut moments = [Moment::none(), Moment::none(), Moment::none(), Moment::none()];
-    let kind = slot.facts.kind.unwrap_or(Kind::Other);
-    let len = slot.facts.len * kind.reals();
     let mut codes: &'a mut [u8] = &mut [];
     for entry in slot.state.iter().flat_map(|state| &state.entries) {
         let data = entry.facts.data;
@@ -478,16 +478,16 @@ pub unsafe fn moments_of<'a>(slot: &Slot) -> [Moment<'a>; MOMENTS] {
             match entry.role {
                 Role::Moment(moment) => {
                     moments[moment] = match entry.facts.kind.unwrap_or(Kind::Other).real() {
-                        Kind::F64 => elements::<f64>(data, len).into(),
-                        Kind::Bf16 => elements::<bf16>(data, len).into(),
-                        Kind::F16 => elements::<f16>(data, len).into(),
-                        _ => elements::<f32>(data, len).into(),
+                        Kind::F64 => elements::<f64>(data, range.clone()).into(),
+                        Kind::Bf16 => elements::<bf16>(data, range.clone()).into(),
+                        Kind::F16 => elements::<f16>(data, range.clone()).into(),
+                        _ => elements::<f32>(data, range.clone()).into(),
                     };
                 }
                 // The scales follow the codes.
-                Role::Codes(_) => codes = elements(data, len),
+                Role::Codes(_) => codes = elements(data, range.clone()),
                 Role::Scales(moment) => {
-                    let scales = elements(data, Q8::scales(len));
+                    let scales = elements(data, 0..Q8::scales(range.len()));
                     moments[moment] = Moment::q8(core::mem::take(&mut codes), scales);
                 }
                 _ => {}

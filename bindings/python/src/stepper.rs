@@ -4,7 +4,7 @@ mod grads;
 mod sparse;
 mod states;
 
-use core::slice;
+use core::{ops::Range, slice};
 use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use adamant::{
 };
 use half::{bf16, f16};
 use pyo3::{
-    exceptions::{PyRuntimeError, PyValueError},
+    exceptions::{PyIndexError, PyRuntimeError, PyValueError},
     gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
@@ -55,7 +55,7 @@ struct GroupSeen {
     settings: Settings,
     keys: Keys,
     /// The slots of its parameters.
-    slots: core::ops::Range<usize>,
+    slots: Range<usize>,
 }
 
 /// A gradient of a step.
@@ -83,6 +83,10 @@ struct Inner {
     written: Vec<(usize, usize, usize)>,
     grads: Vec<GradSeen>,
     steps: Vec<u64>,
+    /// The counts of steps of the runs of parameters that are not one run of the whole: see [`Slot::runs`].
+    run_steps: Vec<u64>,
+    /// Whether other processes have parts of the parameters, so that norms are of all of them.
+    is_shared: bool,
     tensors: Vec<Tensor<'static>>,
     /// The parameters that were stepped, whose versions count on.
     stepped: Option<Py<PyList>>,
@@ -180,8 +184,8 @@ impl Stepper {
         Ok(roles(&optimizer, form, kind).contains(&Role::Step))
     }
 
-    /// Takes a step of all parameters that have a gradient. Whether it was taken, and the norm of the
-    /// gradients if it was needed.
+    /// Takes a step of all parameters that have a gradient, or only of those in `listed`: number of the
+    /// group, position in it, gradient. Whether it was taken, and the norm of the gradients if it was needed.
     #[allow(
         clippy::too_many_arguments,
         reason = "Python passes them by position, which is fastest"
@@ -198,12 +202,13 @@ impl Stepper {
         threads: Option<usize>,
         isa: Option<&str>,
         seed: u64,
+        listed: Option<&Bound<'_, PyList>>,
     ) -> PyResult<(bool, Option<f64>)> {
         let options =
             Options { grad_factor, max_grad_norm, skip_nonfinite, zero_grad, threads, isa, seed };
         let mut held = self.hold(owner.py())?;
         let call = Call { stepper: self, owner, groups, states };
-        call.step(&mut held.inner, &options)
+        call.step(&mut held.inner, &options, listed)
     }
 
     /// Brings rows of a parameter to the present step: those that `rows` lists, `int64` and contiguous, or
@@ -353,12 +358,17 @@ impl<'py> Call<'_, 'py> {
         name.unwrap_or_else(|_| format!("param_groups[{group}]['params'][{position}]"))
     }
 
-    fn step(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<(bool, Option<f64>)> {
+    fn step(
+        &self,
+        inner: &mut Inner,
+        options: &Options<'_>,
+        listed: Option<&Bound<'py, PyList>>,
+    ) -> PyResult<(bool, Option<f64>)> {
         if !self.has_same_groups(inner)? {
             self.learn_groups(inner)?;
         }
         self.read_settings(inner)?;
-        self.look_at_tensors(inner, options)?;
+        self.look_at_tensors(inner, options, listed)?;
         self.run(inner, options)
     }
 
@@ -397,6 +407,11 @@ impl<'py> Call<'_, 'py> {
         let py = self.py();
         let rows = core::mem::take(&mut inner.rows);
         *inner = Inner { rows, ..Inner::default() };
+        // Where the numbers of each parameter stand in the whole model, if that is not one after the other.
+        type Places = (bool, Option<Vec<Vec<(u64, usize)>>>);
+        let places = self.owner.call_method0(intern!(py, "_places"))?;
+        let (is_shared, places): Places = places.extract()?;
+        inner.is_shared = is_shared;
         let mut first = 0;
         for group in self.groups.iter() {
             let dict = group.cast_into::<PyDict>()?;
@@ -408,7 +423,13 @@ impl<'py> Call<'_, 'py> {
             for param in params.iter() {
                 let len = numbers(&param)?;
                 let rows = inner.rows.iter().position(|(known, _)| known.is(&param));
-                inner.slots.push(Slot { first, rows, ..Slot::new(param.unbind(), py) });
+                let mut slot = Slot { first, rows, ..Slot::new(param.unbind(), py) };
+                if let Some(runs) = places.as_ref().and_then(|places| places.get(inner.slots.len()))
+                {
+                    slot.first = runs.first().map_or(0, |&(first, _)| first);
+                    slot.runs = if runs.len() > 1 { runs.clone() } else { Vec::new() };
+                }
+                inner.slots.push(slot);
                 first += len;
             }
             let settings = self.stepper.plan.read(&dict)?;
@@ -430,7 +451,8 @@ impl<'py> Call<'_, 'py> {
     /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
     fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
-        let Inner { groups, slots, .. } = inner;
+        let Inner { groups, slots, is_shared, .. } = &mut *inner;
+        let mut changes_runs = false;
         for group in groups {
             let dict = group.dict.bind(py).clone();
             let used = uses(&group.settings.optimizer);
@@ -442,6 +464,8 @@ impl<'py> Call<'_, 'py> {
             if !is_same {
                 let form = form_of(py, &self.stepper.access, &form_values)?;
                 has_changed |= form != group.form;
+                // Only random bits need them.
+                changes_runs |= form != group.form && *is_shared;
                 (group.form_values, group.form) = (form_values, form);
             }
             if has_changed {
@@ -451,12 +475,17 @@ impl<'py> Call<'_, 'py> {
                 }
             }
         }
-        Ok(())
+        if changes_runs { self.learn_groups(inner) } else { Ok(()) }
     }
 
     /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
     /// their states, holds.
-    fn look_at_tensors(&self, inner: &mut Inner, options: &Options<'_>) -> PyResult<()> {
+    fn look_at_tensors(
+        &self,
+        inner: &mut Inner,
+        options: &Options<'_>,
+        listed: Option<&Bound<'py, PyList>>,
+    ) -> PyResult<()> {
         let py = self.py();
         let access = &self.stepper.access;
         self.look_at_states(inner);
@@ -464,21 +493,40 @@ impl<'py> Call<'_, 'py> {
         let mut has_moved = false;
         inner.grads.clear();
         let Inner { groups, slots, grads, .. } = &mut *inner;
-        for (number, group) in groups.iter().enumerate() {
-            let start = group.slots.start;
-            for (position, slot) in slots[group.slots.clone()].iter_mut().enumerate() {
-                let grad = access.grad(slot.outer.bind(py))?;
-                if grad.is_none() {
-                    continue;
+        let mut look = |number: usize, index: usize, slot: &mut Slot, grad: Bound<'py, PyAny>| {
+            let position = index - groups[number].slots.start;
+            has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
+            if !slot.state_holds(py, access)? {
+                unknown.push((number, index));
+            }
+            let grad = self.look_at_grad(slot, number, position, grad, options)?;
+            let Found { tensor, data, kind, original, rows } = grad;
+            let (slot, group) = (index, number);
+            grads.push(GradSeen { slot, group, tensor, data, kind, original, rows });
+            Ok::<_, PyErr>(())
+        };
+        if let Some(listed) = listed {
+            for entry in listed.iter() {
+                let (number, position, grad): (usize, usize, Bound<'py, PyAny>) =
+                    entry.extract()?;
+                let index = groups.get(number).map(|group| group.slots.start + position);
+                let slot = index.and_then(|index| Some((index, slots.get_mut(index)?)));
+                let Some((index, slot)) = slot else {
+                    return Err(PyIndexError::new_err(format!(
+                        "there is no parameter {position} in group {number}"
+                    )));
+                };
+                look(number, index, slot, grad)?;
+            }
+        } else {
+            for (number, group) in groups.iter().enumerate() {
+                let range = group.slots.clone();
+                for (index, slot) in range.clone().zip(&mut slots[range]) {
+                    let grad = access.grad(slot.outer.bind(py))?;
+                    if !grad.is_none() {
+                        look(number, index, slot, grad)?;
+                    }
                 }
-                has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
-                if !slot.state_holds(py, access)? {
-                    unknown.push((number, start + position));
-                }
-                let grad = self.look_at_grad(slot, number, position, grad, options)?;
-                let Found { tensor, data, kind, original, rows } = grad;
-                let (slot, group) = (start + position, number);
-                grads.push(GradSeen { slot, group, tensor, data, kind, original, rows });
             }
         }
         if !unknown.is_empty() {
@@ -512,13 +560,49 @@ impl<'py> Call<'_, 'py> {
             self.prepare_rows(inner, exec)?;
         }
 
-        let Inner { groups, slots, grads, steps, tensors, .. } = inner;
+        let norm_of_all = match needs_norm && inner.is_shared {
+            true => Some(self.norm_of_all(inner, exec)?),
+            false => None,
+        };
+        let Inner { groups, slots, grads, steps, run_steps, tensors, .. } = inner;
         tensors.clear();
+        run_steps.clear();
+        for (grad, &step) in grads.iter().zip(&*steps) {
+            run_steps.extend(slots[grad.slot].runs.iter().map(|_| step));
+        }
+        let mut run_steps = run_steps.iter_mut();
         let mut rules: Vec<(AnyOptimizer, usize)> = Vec::with_capacity(groups.len());
         let mut last_group = None;
         for (grad, step) in grads.iter().zip(steps.iter_mut()) {
             let (group, slot) = (&groups[grad.group], &slots[grad.slot]);
             let optimizer = &group.settings.optimizer;
+            let is_same =
+                last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
+            last_group = Some(grad.group);
+            if !is_same {
+                rules.push((rule_of(optimizer, slot), 0));
+            }
+            let Some((_, count)) = rules.last_mut() else { continue };
+            if grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8 {
+                let mut start = 0;
+                for (&(first, len), step) in slot.runs.iter().zip(&mut run_steps) {
+                    // SAFETY: as below; the runs add up to the parameter, or the last ones are cut.
+                    let tensor = unsafe {
+                        let step: &'static mut u64 = &mut *core::ptr::from_mut(step);
+                        let all = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+                        let range = start.min(all)..(start + len).min(all);
+                        start = range.end;
+                        let param = slot::param_of(slot, group.form, range.clone());
+                        let moments = slot::moments_of(slot, range.clone()).into_iter();
+                        let grad = grad_of(grad.data, grad.kind.real(), range, options.zero_grad);
+                        Tensor::new(param, grad, step)
+                            .with_moments(moments.take(optimizer.moment_count()))
+                    };
+                    tensors.push(tensor.with_first(first));
+                    *count += 1;
+                }
+                continue;
+            }
             // SAFETY: the counts are left alone while the tensors live, which end before this call does.
             let step: &'static mut u64 = unsafe { &mut *core::ptr::from_mut(step) };
             let tensor = match &grad.rows {
@@ -527,9 +611,9 @@ impl<'py> Call<'_, 'py> {
                 // races, as with PyTorch's own operators. The tensors end before this call does.
                 None => unsafe {
                     let len = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-                    let param = slot::param_of(slot, group.form);
-                    let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
-                    let moments = slot::moments_of(slot).into_iter();
+                    let param = slot::param_of(slot, group.form, 0..len);
+                    let grad = grad_of(grad.data, grad.kind.real(), 0..len, options.zero_grad);
+                    let moments = slot::moments_of(slot, 0..len).into_iter();
                     Tensor::new(param, grad, step)
                         .with_moments(moments.take(optimizer.moment_count()))
                 },
@@ -541,13 +625,7 @@ impl<'py> Call<'_, 'py> {
                 Some(_) => Tensor::new(f32::param(&mut []), f32::grad(&[]), step),
             };
             tensors.push(tensor.with_first(slot.first));
-            let is_same =
-                last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
-            match rules.last_mut() {
-                Some((_, count)) if is_same => *count += 1,
-                _ => rules.push((rule_of(optimizer, slot), 1)),
-            }
-            last_group = Some(grad.group);
+            *count += 1;
         }
         let mut step_options = StepOptions {
             exec,
@@ -555,13 +633,14 @@ impl<'py> Call<'_, 'py> {
             max_norm: options.max_grad_norm,
             skip_nonfinite: options.skip_nonfinite,
             seed: options.seed,
+            grad_norm: norm_of_all,
             ..StepOptions::default()
         };
         let grads = &*grads;
         let report = py.detach(|| {
-            if has_rows && needs_norm {
+            if has_rows && needs_norm && norm_of_all.is_none() {
                 // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
-                step_options.grad_norm = Some(unsafe { norm(exec, slots, grads)? });
+                step_options.grad_norm = Some(unsafe { norms(exec, slots, grads, &mut [])? });
             }
             let mut rest = &mut tensors[..];
             let mut parts = Vec::with_capacity(rules.len());
@@ -575,6 +654,15 @@ impl<'py> Call<'_, 'py> {
         let report = report.map_err(exception)?;
         inner.tensors.clear();
         let is_taken = report.outcome == Outcome::Taken;
+        if is_taken {
+            for (grad, step) in inner.grads.iter().zip(&mut inner.steps) {
+                let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
+                // Its runs were counted, each for itself.
+                if grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8 {
+                    *step += 1;
+                }
+            }
+        }
         if is_taken && (has_rows || !inner.rows.is_empty()) {
             let clip = match (report.grad_norm, options.max_grad_norm) {
                 (Some(norm), Some(max_norm)) => adamant::clip_factor(norm, max_norm),
@@ -584,6 +672,20 @@ impl<'py> Call<'_, 'py> {
         }
         self.tell(inner, options, is_taken)?;
         Ok((is_taken, report.grad_norm))
+    }
+
+    /// The norm of the gradients of all processes: Python knows who has which, and adds up.
+    #[cold]
+    fn norm_of_all(&self, inner: &Inner, exec: Exec<'_>) -> PyResult<f64> {
+        let py = self.py();
+        let Inner { groups, slots, grads, .. } = inner;
+        let mut each = vec![0.0; grads.len()];
+        // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
+        py.detach(|| unsafe { norms(exec, slots, grads, &mut each) }).map_err(exception)?;
+        let places =
+            grads.iter().map(|grad| (grad.group, grad.slot - groups[grad.group].slots.start));
+        let places: Vec<_> = places.collect();
+        self.owner.call_method1(intern!(py, "_norm_of_all"), (places, each))?.extract()
     }
 
     /// Brings master copies up to date, where somebody else has written the parameter.
@@ -724,12 +826,17 @@ fn numbers(param: &Bound<'_, PyAny>) -> PyResult<u64> {
     Ok(if is_complex { 2 * len } else { len })
 }
 
-/// The norm of all gradients, sparse ones among them.
+/// The norm of all gradients, sparse ones among them, and that of each if there is room for them.
 ///
 /// # Safety
 ///
 /// They are as they were seen, and nobody writes them.
-unsafe fn norm(exec: Exec<'_>, slots: &[Slot], grads: &[GradSeen]) -> Result<f64, adamant::Error> {
+unsafe fn norms(
+    exec: Exec<'_>,
+    slots: &[Slot],
+    grads: &[GradSeen],
+    each: &mut [f64],
+) -> Result<f64, adamant::Error> {
     let grads: Vec<Grad<'_>> = (grads.iter())
         .map(|grad| {
             let facts = &slots[grad.slot].facts;
@@ -738,23 +845,27 @@ unsafe fn norm(exec: Exec<'_>, slots: &[Slot], grads: &[GradSeen]) -> Result<f64
             unsafe {
                 match &grad.rows {
                     Some(rows) => rows.grad(grad.kind),
-                    None => grad_of(grad.data, grad.kind.real(), len, false),
+                    None => grad_of(grad.data, grad.kind.real(), 0..len, false),
                 }
             }
         })
         .collect();
-    adamant::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()])
+    match each.len() == grads.len() {
+        true => adamant::grad_norms(NormOrder::Two, exec, &grads, each),
+        false => adamant::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()]),
+    }
 }
 
-/// The gradient of a parameter for a step.
+/// A range of the gradient of a parameter for a step.
 ///
 /// # Safety
 ///
-/// `data` points to `len` numbers of the kind, or `len` is 0; nobody writes them for `'a`, nor reads them
-/// if they are to be zeroed.
+/// `data` points to so many numbers of the kind, or the range is empty; nobody writes them for `'a`, nor
+/// reads them if they are to be zeroed.
 #[inline]
-unsafe fn grad_of<'a>(data: usize, kind: Kind, len: usize, zeroed: bool) -> Grad<'a> {
-    unsafe fn of<'a, E: Element>(data: usize, len: usize, zeroed: bool) -> Grad<'a> {
+unsafe fn grad_of<'a>(data: usize, kind: Kind, range: Range<usize>, zeroed: bool) -> Grad<'a> {
+    unsafe fn of<'a, E: Element>(data: usize, range: Range<usize>, zeroed: bool) -> Grad<'a> {
+        let (data, len) = (data + range.start * size_of::<E>(), range.len());
         match (len, zeroed) {
             (0, _) => E::grad(&[]),
             // SAFETY: the caller's promise.
@@ -766,10 +877,10 @@ unsafe fn grad_of<'a>(data: usize, kind: Kind, len: usize, zeroed: bool) -> Grad
     // SAFETY: the caller's promise.
     unsafe {
         match kind {
-            Kind::F64 => of::<f64>(data, len, zeroed),
-            Kind::Bf16 => of::<bf16>(data, len, zeroed),
-            Kind::F16 => of::<f16>(data, len, zeroed),
-            _ => of::<f32>(data, len, zeroed),
+            Kind::F64 => of::<f64>(data, range, zeroed),
+            Kind::Bf16 => of::<bf16>(data, range, zeroed),
+            Kind::F16 => of::<f16>(data, range, zeroed),
+            _ => of::<f32>(data, range, zeroed),
         }
     }
 }

@@ -101,14 +101,14 @@ _OPTIMIZERS = [
     "Yogi",
 ]
 
-__all__ = [*_OPTIMIZERS, "__version__", "numpy", "show_config", "torch"]
+__all__ = [*_OPTIMIZERS, "__version__", "checkpoint", "numpy", "show_config", "torch"]
 
 
 def __getattr__(name: str) -> Any:
     # PyTorch takes a second to import, and numpy's users have none: it is imported when it is asked for.
     if name in _OPTIMIZERS:
         value = getattr(importlib.import_module(".torch", __name__), name)
-    elif name in ("torch", "numpy"):
+    elif name in ("torch", "numpy", "checkpoint"):
         value = importlib.import_module(f".{name}", __name__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,6 +54,7 @@ class Stepper:
         threads: int | None,
         isa: str | None,
         seed: int,
+        listed: list[tuple[int, int, Any]] | None,
     ) -> tuple[bool, float | None]: ...
     def catch_up(
         self,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from . import _core, _options, _states
+from . import _backward, _core, _options, _sharded, _states
 from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
 
 #: The options that groups have; the others are the optimizer's.
@@ -26,6 +26,7 @@ _STEP_OPTIONS = {
     "threads": None,
     "isa": None,
     "seed": 0,
+    "grad_norm_group": None,
 }
 
 
@@ -69,6 +70,13 @@ class Optimizer(torch.optim.Optimizer):
     threads: int | None
     isa: str | None
     seed: int
+
+    #: What :meth:`step_in_backward` has set up.
+    _backward: _backward.Backward | None = None
+    #: Where the parameters lie, since the native step asked.
+    _where: _sharded.Places | None = None
+    #: Whether the other processes have this one's norm, or word that there is none.
+    _has_told_norm: bool = False
 
     #: The norm of all gradients in the last step, if it was needed.
     grad_norm: float | None = None
@@ -158,13 +166,26 @@ class Optimizer(torch.optim.Optimizer):
             hook(self, args, {})
 
     def _step(self) -> None:
+        if self._backward is not None:
+            self._backward.check()
+            self._backward.finish()
+            return
         if not self.state and self._only_makes_states():
             return
         scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        if found_inf is not None and found_inf.item() != 0:
+        if found_inf is not None and self._is_true_anywhere(found_inf.item() != 0):
             self._leave_out()
             return
         factor = 1.0 if scale is None else 1.0 / scale.item()
+        self._has_told_norm = False
+        try:
+            self._step_native(factor, None)
+        except BaseException:
+            if not self._has_told_norm:
+                self._tell_no_norm()
+            raise
+
+    def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
         is_taken, self.grad_norm = self._native.step(
             self,
             self.param_groups,
@@ -176,6 +197,7 @@ class Optimizer(torch.optim.Optimizer):
             self.threads,
             self.isa,
             self.seed,
+            listed,
         )
         if not is_taken:
             self.skipped += 1
@@ -196,10 +218,93 @@ class Optimizer(torch.optim.Optimizer):
                 if param.grad is not None:
                     places.append((number, position))
                     grads.append(param.grad)
-        if not grads or any(bool(memory_of(grad).any()) for grad in grads if not grad.is_sparse):
+        is_zero = bool(grads) and not any(bool(memory_of(grad).any()) for grad in grads if not grad.is_sparse)
+        # A process can have nothing but zeros of gradients that are not: all must come to the same result.
+        if self._is_true_anywhere(not is_zero):
             return False
         self._make_states(places)
         return True
+
+    # ---- Processes that share parameters
+
+    @property
+    def grad_norm_group(self) -> Any:
+        """The option of that name."""
+        return self._grad_norm_group
+
+    @grad_norm_group.setter
+    def grad_norm_group(self, value: Any) -> None:
+        self._grad_norm_group = value
+        if "_native" in self.__dict__:
+            # The native step remembers whether there are other processes, and which rows are behind.
+            self.catch_up()
+            self._native.forget()
+
+    def _places(self) -> tuple[bool, list[list[tuple[int, int]]] | None]:
+        """Whether other processes have parts of the parameters, and where in the model the parts here begin."""
+        self._where = _sharded.find_places(self.param_groups)
+        is_shared = bool(self._where.meshes) or self.grad_norm_group is not None
+        return is_shared, self._where.runs
+
+    def _norm_of_all(self, which: list[tuple[int, int]], norms: list[float]) -> float:
+        """The norm of the gradients of all processes."""
+        where = self._where or _sharded.find_places(self.param_groups)
+        self._has_told_norm = True
+        return math.sqrt(_sharded.sum_of_squares(where, self.grad_norm_group, which, norms))
+
+    def _is_true_anywhere(self, value: bool) -> bool:
+        if self.grad_norm_group is None and not self._has_dtensors():
+            return value
+        return _sharded.is_true_anywhere(_sharded.find_places(self.param_groups), self.grad_norm_group, value)
+
+    def _has_dtensors(self) -> bool:
+        return any(_sharded.is_dtensor(param) for group in self.param_groups for param in group["params"])
+
+    def _tell_no_norm(self) -> None:
+        """Lets the other processes leave out a step that fails here, instead of waiting for its norm."""
+        needs_norm = self.max_grad_norm is not None or self.skip_nonfinite
+        if needs_norm and (self.grad_norm_group is not None or self._has_dtensors()):
+            where = _sharded.find_places(self.param_groups)
+            _sharded.tell_no_norm(where, self.grad_norm_group)
+
+    def _finish(self) -> None:
+        """Waits for steps that a backward pass has begun."""
+        if self._backward is not None:
+            self._backward.finish()
+
+    def step_in_backward(self, module: torch.nn.Module) -> None:
+        """Has each parameter stepped as soon as its gradient is complete, while the backward pass goes on.
+
+        A thread of this optimizer takes the gradients as they come and steps their parameters; the memory of each
+        gradient is free after that. :meth:`step` then waits for the rest, and so does the next forward pass of
+        ``module``. The training loop stays as it is::
+
+            optimizer.step_in_backward(model)
+            for batch in batches:
+                model(batch).backward()     # steps, too
+                optimizer.step()            # waits for the last of them
+                scheduler.step()
+
+        Every backward pass is a step, so gradients cannot be accumulated over several. Nothing that needs all
+        gradients before the first step can be had: ``max_grad_norm``, ``skip_nonfinite``, a ``GradScaler``, a closure.
+        With ``fully_shard`` parts are stepped when their gradients have been added up; in
+        ``DistributedDataParallel`` gradients come before that, so it is refused.
+
+        Args:
+            module: the model, or a part of it whose parameters this optimizer has.
+
+        Raises:
+            ValueError: an option needs all gradients at once, or ``module`` has no parameter of this optimizer.
+        """
+        if self._backward is not None:
+            raise ValueError("step_in_backward was called before: an optimizer does it for one module")
+        self._backward = _backward.Backward(self, module)
+
+    def step_after_backward(self) -> None:
+        """Takes back :meth:`step_in_backward`."""
+        if self._backward is not None:
+            backward, self._backward = self._backward, None
+            backward.remove()
 
     # ---- What the native step asks for
 
@@ -232,8 +337,19 @@ class Optimizer(torch.optim.Optimizer):
             group = self.param_groups[number]
             param = group["params"][position]
             name = self._name_of(number, position)
-            memory = memory_of(param)
-            _states.conform(memory, self.state[param], self._form(group, memory, name), name)
+            self._conform(group, param, self.state[param], name)
+
+    def _conform(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> None:
+        memory = memory_of(param)
+        form = self._form(group, memory, name)
+        if not _sharded.is_dtensor(param):
+            _states.conform(memory, state, form, name)
+            return
+        local = _sharded.local_state(param, state, name)
+        _states.conform(memory, local, form, name)
+        local = _sharded.distributed_state(param, local, state)
+        state.clear()
+        state.update(local)
 
     @torch.no_grad()
     def _grad_like(
@@ -242,6 +358,9 @@ class Optimizer(torch.optim.Optimizer):
         """A gradient that a step cannot read as it is: a copy in the layout of its parameter, or the rows of a
         sparse one, of which each is there once if ``is_summed``."""
         name = self._name_of(number, position)
+        outer = self.param_groups[number]["params"][position]
+        if _sharded.is_dtensor(grad) and _sharded.is_dtensor(outer) and grad.placements != outer.placements:
+            grad = grad.redistribute(placements=outer.placements)
         grad = memory_of(grad)
         if grad.shape != param.shape:
             raise ValueError(
@@ -368,6 +487,7 @@ class Optimizer(torch.optim.Optimizer):
         """
         for hook in list(self._optimizer_state_dict_pre_hooks.values()):
             hook(self)
+        self._finish()
         self.catch_up()
         numbers: dict[int, int] = {}
         packed_groups = []
@@ -395,8 +515,15 @@ class Optimizer(torch.optim.Optimizer):
         for moment in self._native.moments(group):
             moment = _states.Moment(*moment)
             codes, scales = state.get(f"{moment.name}_codes"), state.get(f"{moment.name}_scales")
-            if codes is not None and scales is not None:
-                saved[moment.name] = _states.decode(memory_of(param), codes, scales, moment)
+            if codes is None or scales is None:
+                continue
+            decoded = _states.decode(memory_of(param), memory_of(codes), scales, moment)
+            if _sharded.is_dtensor(param):
+                decoded = _sharded.like(decoded, param)
+            if _sharded.has_processes():
+                # Blocks of 256 are of this cut alone. The numbers fit any, and give back these codes in this one.
+                del saved[f"{moment.name}_codes"], saved[f"{moment.name}_scales"]
+            saved[moment.name] = decoded
         return saved
 
     @torch._disable_dynamo
@@ -409,6 +536,7 @@ class Optimizer(torch.optim.Optimizer):
             ValueError: groups or shapes differ from those of this optimizer, or the state has no meaning here.
                 Nothing has changed then.
         """
+        self._finish()
         state_dict = state_dict.copy()
         for hook in list(self._optimizer_load_state_dict_pre_hooks.values()):
             result = hook(self, state_dict)
@@ -450,17 +578,23 @@ class Optimizer(torch.optim.Optimizer):
         return new
 
     def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
-        memory = memory_of(param)
         own = {key: value.clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()}
-        _states.conform(memory, own, self._form(group, memory, name), name)
+        for moment in self._native.moments(group):
+            # Where codes are not those of the numbers beside them, as those of another cut, the numbers count.
+            _states.drop_foreign_codes(memory_of(param), own, _states.Moment(*moment))
+        self._conform(group, param, own, name)
         return own
 
     # ---- Copies
 
     def __getstate__(self) -> dict[str, Any]:
+        self._finish()
         self.catch_up()
         state = super().__getstate__()
         state |= {key: getattr(self, key) for key in _STEP_OPTIONS}
+        if not isinstance(self.grad_norm_group, str):
+            # Groups of processes cannot be copied.
+            state["grad_norm_group"] = None
         state["skipped"] = self.skipped
         return state
 

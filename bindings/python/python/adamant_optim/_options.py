@@ -56,6 +56,11 @@ class Options(TypedDict, total=False):
     seed: int
     """What random bits begin with. They depend on the seed, the step and the element alone."""
 
+    grad_norm_group: Any
+    """The processes whose gradients ``max_grad_norm`` and ``skip_nonfinite`` are about, if each has other parameters:
+    a group of ``torch.distributed``, or ``"world"``. Needed with ``ZeroRedundancyOptimizer`` and pipelines. ``None``:
+    those that share DTensors, or this process alone."""
+
 
 DTYPES = {
     "f32": torch.float32,
@@ -99,6 +104,9 @@ def check_steps(optimizer: Any) -> None:
     threads = optimizer.threads
     if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
         raise ValueError(f"threads is {threads!r}, but must be a whole number from 1 to 1024")
+    group = optimizer.grad_norm_group
+    if group is not None and group != "world" and not hasattr(group, "rank"):
+        raise ValueError(f'grad_norm_group is {group!r}, but must be None, "world" or a group of torch.distributed')
     isa = optimizer.isa
     if isa not in (None, "scalar", "avx2", "avx512", "neon"):
         raise ValueError(f'isa is {isa!r}, but must be None, "scalar", "avx2", "avx512" or "neon"')

@@ -177,10 +177,60 @@ def _conform_q8(param: Tensor, state: dict[str, Any], moment: Moment, name: str)
         values = reals(_copy(value, param, torch.float32, f"{moment.name} of {name}"))
     scales = torch.zeros(blocks, dtype=torch.float32)
     if moment.start != 0.0 or value is not None:
-        _core.q8_encode(moment.format, values, array, scales)
+        _encode(moment, values, array, scales)
     else:
         array.zero_()
     state[keys[0]], state[keys[1]] = array, scales
+
+
+def drop_foreign_codes(param: Tensor, state: dict[str, Any], moment: Moment) -> None:
+    """Takes codes and scales out of a saved state that has the numbers as well, and other ones."""
+    value = state.get(moment.name)
+    keys = f"{moment.name}_codes", f"{moment.name}_scales"
+    codes, scales = (state.get(key) for key in keys)
+    if value is None or codes is None:
+        return
+    fits = isinstance(codes, Tensor) and codes.dtype == torch.uint8 and isinstance(scales, Tensor)
+    fits = fits and scales.dtype == torch.float32 and scales.shape == (-(-codes.numel() // BLOCK),)
+    if fits:
+        try:
+            decoded = decode(param, codes, scales, moment)
+        except ValueError:
+            decoded = None
+        if decoded is not None and decoded.shape == value.shape:
+            same = (decoded == value) | (decoded.isnan() & value.isnan())
+            if bool(same.all()):
+                return
+    for key in keys:
+        state.pop(key, None)
+
+
+def _encode(moment: Moment, values: Tensor, codes: Tensor, scales: Tensor) -> None:
+    """Codes of the values. Values that were decoded get the codes they come from, and scales that decode to the same
+    bits: the largest number of a block gives its scale to a rounding or two only, so the neighbours are tried."""
+    _core.q8_encode(moment.format, values, codes, scales)
+
+    def blocks_that_differ(scales: Tensor) -> Tensor:
+        decoded = torch.empty_like(values, memory_format=torch.preserve_format)
+        _core.q8_decode(moment.format, codes, scales, decoded)
+        # In the order of memory, which is that of blocks.
+        order = sorted(range(values.dim()), key=lambda dim: (-values.stride(dim), dim))
+        differs = (decoded != values).permute(order).reshape(-1)
+        differs = torch.nn.functional.pad(differs, (0, len(scales) * BLOCK - len(differs)))
+        return differs.reshape(-1, BLOCK).any(dim=1)
+
+    if values.numel() == 0:
+        return
+    wrong = blocks_that_differ(scales)
+    first = scales.clone()
+    for ulps in (1, -1, 2, -2, 3, -3):
+        if not wrong.any():
+            return
+        # The next floats are the next whole numbers.
+        tried = torch.where(wrong, (first.view(torch.int32) + ulps).view(torch.float32), scales)
+        still_wrong = blocks_that_differ(tried)
+        scales.copy_(torch.where(wrong & ~still_wrong, tried, scales))
+        wrong &= still_wrong
 
 
 def decode(param: Tensor, codes: Tensor, scales: Tensor, moment: Moment) -> Tensor:

@@ -1,0 +1,289 @@
+"""Steps while the backward pass goes on."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import threading
+import weakref
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
+import torch
+import torch.distributed as dist
+
+import adamant_optim
+import ranks
+from adamant_optim import _backward
+from test_sharded import Net, assert_same, batch, sharded, whole
+
+
+class Large(torch.nn.Module):
+    """Layers that are large enough for a thread, and some that are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(300, 300) for _ in range(4)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return x
+
+
+def train(model: Any, optimizer: Any, batches: list[torch.Tensor]) -> None:
+    for one in batches:
+        model(one).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def params_of(model: Any) -> dict[str, torch.Tensor]:
+    return {key: whole(param) for key, param in model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [("SGD", {"momentum": 0.9}), ("AdamW", {"state_dtype": "bf16"}), ("AdamW", {"state_dtype": "q8"}), ("ASGD", {})],
+)
+def test_the_bits_are_those_of_steps_after_backward(name: str, options: dict[str, Any]) -> None:
+    batches = [torch.randn(8, 300) for _ in range(4)]
+    results = []
+    for in_backward in (False, True):
+        model = Large()
+        cls = getattr(adamant_optim, name)
+        groups = [{"params": [p for p in model.parameters() if p.dim() == d], "lr": 0.1 / d} for d in (1, 2)]
+        optimizer = cls(groups, **options)
+        if in_backward:
+            optimizer.step_in_backward(model)
+        train(model, optimizer, batches)
+        states = optimizer.state_dict()["state"]
+        found = {f"{number} {key}": value for number, state in states.items() for key, value in state.items()}
+        results.append(params_of(model) | found)
+    assert_same(results[1], results[0], name)
+
+
+def test_parameters_are_stepped_while_backward_goes_on() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    last, first = model.layers[3].weight, model.layers[0].weight
+    before = [last.detach().clone(), first.detach().clone()]
+    seen = {}
+
+    def late(grad: torch.Tensor) -> None:
+        # The gradient of the first layer is computed; those of the others are complete.
+        running = optimizer._backward._running
+        if running is not None:
+            running.result()
+        seen["last"] = not torch.equal(last, before[0])
+        seen["first"] = not torch.equal(first, before[1])
+        seen["is freed"] = last.grad is None
+        seen["thread"] = [thread.name for thread in threading.enumerate() if thread.name.startswith("adamant")]
+
+    model.layers[0].weight.register_hook(late)
+    model(torch.randn(8, 300)).sum().backward()
+    assert seen.pop("thread") and seen == {"last": True, "first": False, "is freed": True}
+    optimizer.step()
+    assert not torch.equal(first, before[1]) and first.grad is None
+
+
+def test_gradients_are_freed_while_backward_goes_on() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    alive: list[Any] = []
+    most = []
+
+    def count(grad: torch.Tensor) -> None:
+        running = optimizer._backward._running
+        if running is not None:
+            running.result()
+        alive.append(weakref.ref(grad))
+        most.append(sum(ref() is not None for ref in alive))
+
+    for layer in model.layers:
+        layer.weight.register_hook(count)
+    model(torch.randn(8, 300)).sum().backward()
+    optimizer.step()
+    assert len(most) == 4 and max(most) <= 2, most
+
+
+def test_the_next_forward_pass_waits() -> None:
+    model, other = Large(), Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    after = adamant_optim.SGD(other.parameters(), lr=0.1)
+    for one in (torch.randn(8, 300), torch.randn(8, 300)):
+        model(one).square().mean().backward()
+        other(one).square().mean().backward()
+        after.step()
+        after.zero_grad()
+    model(one)
+    assert_same(params_of(model), params_of(other), "without calls of step")
+
+
+def test_schedulers_hooks_and_copies_go_on() -> None:
+    model = Large()
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    for _ in range(2):
+        train(model, optimizer, [torch.randn(8, 300)])
+        scheduler.step()
+    assert optimizer.param_groups[0]["lr"] == 0.025 and len(calls) == 2
+    twin = copy.deepcopy(optimizer)
+    assert twin._backward is None and {s["step"].item() for s in twin.state.values()} == {2.0}
+    # state_dict waits, too.
+    model(torch.randn(8, 300)).sum().backward()
+    assert {s["step"].item() for s in optimizer.state_dict()["state"].values()} == {3.0}
+
+
+@pytest.mark.parametrize("option", [{"max_grad_norm": 1.0}, {"skip_nonfinite": True}, {"zero_grad_in_step": True}])
+def test_options_that_need_all_gradients_are_refused(option: dict[str, Any]) -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), **option)
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name} is .*needs all gradients"):
+        optimizer.step_in_backward(model)
+    optimizer = adamant_optim.SGD(model.parameters())
+    optimizer.step_in_backward(model)
+    before = params_of(model)
+    setattr(optimizer, name, option[name])
+    model(torch.randn(8, 300)).sum().backward()
+    with pytest.raises(ValueError, match=f"{name} is .*needs all gradients"):
+        optimizer.step()
+    assert_same(params_of(model), before, "nothing was stepped")
+
+
+def test_a_loss_scaler_is_refused() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters())
+    optimizer.step_in_backward(model)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(model(torch.randn(8, 300)).sum()).backward()
+    with pytest.raises((ValueError, AssertionError), match="GradScaler|No inf checks"):
+        scaler.step(optimizer)
+
+
+def test_other_modules_are_refused() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters())
+    with pytest.raises(ValueError, match="no parameter of this optimizer"):
+        optimizer.step_in_backward(torch.nn.Linear(2, 2))
+    optimizer.step_in_backward(model)
+    with pytest.raises(ValueError, match="called before"):
+        optimizer.step_in_backward(model)
+
+
+def test_errors_come_from_step_and_the_gradient_is_back() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    model(torch.randn(8, 300)).sum().backward()
+    optimizer.step()
+    optimizer.param_groups[0]["momentum"] = -1.0
+    before = params_of(model)
+    model(torch.randn(8, 300)).sum().backward()
+    with pytest.raises(ValueError, match="momentum"):
+        optimizer.step()
+    assert_same(params_of(model), before, "nothing was stepped")
+    assert all(param.grad is not None for param in model.parameters())
+    optimizer.param_groups[0]["momentum"] = 0.0
+    optimizer.zero_grad()
+    train(model, optimizer, [torch.randn(8, 300)])
+    assert not torch.equal(model.layers[0].weight, before["layers.0.weight"])
+
+
+def test_it_can_be_taken_back() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    optimizer.step_after_backward()
+    before = params_of(model)
+    model(torch.randn(8, 300)).sum().backward()
+    assert_same(params_of(model), before, "not in backward")
+    optimizer.step()
+    assert not torch.equal(model.layers[0].weight, before["layers.0.weight"])
+    optimizer.step_in_backward(model)
+
+
+def test_optimizers_are_collected() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    train(model, optimizer, [torch.randn(8, 300)])
+    gone = weakref.ref(optimizer)
+    del optimizer, model
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_goes_on() -> None:
+    torch.set_num_threads(1)
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    train(model, optimizer, [torch.ones(8, 300)])
+    child = os.fork()
+    if child == 0:
+        before = params_of(model)
+        try:
+            optimizer._backward._take(_with_grad(model.layers[0].weight))
+            optimizer.step()
+            os._exit(0 if not torch.equal(before["layers.0.weight"], model.layers[0].weight) else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def _with_grad(param: torch.Tensor) -> torch.Tensor:
+    param.grad = torch.ones_like(param)
+    return param
+
+
+# ---- With other processes
+
+
+def fsdp(in_backward: bool) -> tuple[dict[str, torch.Tensor], bool]:
+    model = sharded(Net(), offload=True)
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=0.05)
+    _backward.BATCH = 64
+    if in_backward:
+        optimizer.step_in_backward(model)
+    has_grad = False
+    for step in range(4):
+        model(batch(10 * dist.get_rank() + step)).square().mean().backward()
+        has_grad |= any(param.grad is not None for param in model.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    return params_of(model), has_grad
+
+
+def test_fsdp2_has_the_same_bits() -> None:
+    wanted = ranks.run(fsdp, 2, False)
+    for (found, has_grad), (expected, _) in zip(ranks.run(fsdp, 2, True), wanted):
+        assert not has_grad
+        assert_same(found, expected, "fully_shard")
+
+
+def ddp() -> str:
+    model = torch.nn.parallel.DistributedDataParallel(Net())
+    optimizer = adamant_optim.SGD(model.parameters())
+    try:
+        optimizer.step_in_backward(model)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_ddp_is_refused() -> None:
+    for said in ranks.run(ddp, 2):
+        assert "DistributedDataParallel" in said and "fully_shard" in said
