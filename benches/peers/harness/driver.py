@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -41,8 +41,8 @@ SETTLE = 0.006
 STEPS_WITH_GAPS = 3
 
 #: The share of the distance by which results may be off: of a formula that differs, they are off by more. The
-#: roundings of 8 and 16 bits take more than those of f32.
-TOLERANCES = {"q8": 0.15, "bf16": 0.05, "bf16-f32": 0.05, "f16-f32": 0.02}
+#: roundings of 8 and 16 bits take more than those of f32, and most where each operation has one (bf16).
+TOLERANCES = {"q8": 0.15, "bf16": 0.25, "bf16-f32": 0.05, "f16-f32": 0.02}
 TOLERANCE = 0.005
 
 
@@ -117,8 +117,7 @@ class Driver:
         wrong = self._check(case)
         contestants = [each for each in self._open(case) if each.name not in wrong]
         for contestant in list(contestants):
-            if not self._guarded(contestant, contestants, lambda each: self._calibrate(each, case)):
-                continue
+            self._guarded(contestant, contestants, lambda each: self._calibrate(each, case))
         for _ in range(self.plan.rounds):
             for contestant in list(contestants):
                 if contestant.wants_more(self.plan):
@@ -181,15 +180,15 @@ class Driver:
         time.sleep(SETTLE)
         contestant.times.append(contestant.run() / contestant.repetitions)
 
-    def _guarded(self, contestant: Contestant, contestants: list[Contestant], run) -> bool:  # type: ignore[no-untyped-def]
-        """Whether it went well; else the competitor takes no part any more."""
+    def _guarded(
+        self, contestant: Contestant, contestants: list[Contestant], run: Callable[[Contestant], None]
+    ) -> None:
+        """Runs; a competitor that fails takes no part any more."""
         try:
             run(contestant)
         except WorkerError as error:
             self.left_out[contestant.name] = str(error)
             contestants.remove(contestant)
-            return False
-        return True
 
     def _ordered(self, process: Process, do: str, **fields: object) -> dict | None:
         """The answer, or none from a worker that is gone."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .cases import Case
-from .data import Data
+
+if TYPE_CHECKING:
+    from .data import Data
 
 
 @dataclass
@@ -51,7 +53,11 @@ class Opened:
 def sentence(error: BaseException) -> str:
     """An error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    # A line that announces others says less than the last of them.
+    line = lines[-1] if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {line[:160]}"
 
 
 @dataclass

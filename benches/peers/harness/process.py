@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -82,6 +83,11 @@ class Process:
         """Ends the worker."""
         self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            # What it has not read is lost.
+            with contextlib.suppress(OSError):
+                assert pipe is not None
+                pipe.close()
 
     def _answer(self) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self._line())

@@ -79,10 +79,11 @@ def _open(case: Case, data: Data, opened: Opened, threads: int) -> None:
     if case.is_table:
         opened.add("adamant, rows", lambda: _rows(case, data, threads))
         return
-    options: dict[str, Any] = {
-        "q8": {"state_dtype": "q8"},
-        "bf16": {"state_dtype": torch.bfloat16, "stochastic_rounding": True},
-    }.get(case.kind, {})
+    options: dict[str, Any] = {}
+    if case.kind == "q8":
+        options = {"state_dtype": "q8"}
+    elif case.kind == "bf16":
+        options = {"state_dtype": torch.bfloat16, "stochastic_rounding": True}
     opened.add("adamant AdamW", lambda: _adamw(case, data, threads, **options))
     if case.kind == "bf16":
         options["state_dtype"] = "bf16"

@@ -15,7 +15,8 @@ from ..tensors import Tensors, optimizer_step
 
 
 def _optimizer(tensors: Tensors) -> Any:
-    kind = bitsandbytes.optim.AdamW8bit if tensors.case.kind == "q8" else bitsandbytes.optim.AdamW32bit
+    optimizers: Any = bitsandbytes.optim
+    kind = optimizers.AdamW8bit if tensors.case.kind == "q8" else optimizers.AdamW32bit
     return kind(tensors.params, lr=LR, betas=(BETA1, BETA2), eps=EPS, weight_decay=DECAY)
 
 

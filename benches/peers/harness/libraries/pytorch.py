@@ -30,7 +30,8 @@ def _foreach(case: Case, data: Data) -> Competitor:
 def _raw(case: Case, data: Data) -> Competitor:
     tensors = Tensors(case, data)
     params = [param.data for param in tensors.params]
-    moments = [[torch.zeros_like(param) for param in params] for _ in range(2)]
+    first = [torch.zeros_like(param) for param in params]
+    second = [torch.zeros_like(param) for param in params]
     steps = [torch.zeros(()) for _ in params]
 
     def step() -> None:
@@ -38,7 +39,8 @@ def _raw(case: Case, data: Data) -> Competitor:
         torch._fused_adamw_(
             params,
             tensors.grads,
-            *moments,
+            first,
+            second,
             [],
             steps,
             lr=LR,

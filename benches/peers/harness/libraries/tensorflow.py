@@ -48,7 +48,7 @@ def _keras(case: Case, data: Data) -> Competitor:
         optimizer = keras.optimizers.AdamW(LR, DECAY, BETA1, BETA2, EPS)
     optimizer.build(variables.params)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step() -> None:
         optimizer.apply(variables.grads, variables.params)
 
@@ -61,7 +61,7 @@ def _raw_adam(case: Case, data: Data) -> Competitor:
     dtype = DTYPES[case.dtype]
     power1, power2 = tf.Variable(BETA1, dtype=dtype), tf.Variable(BETA2, dtype=dtype)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step() -> None:
         for param, m, v, grad in zip(variables.params, first, second, variables.grads, strict=True):
             tf.raw_ops.ResourceApplyAdam(
@@ -88,7 +88,7 @@ def _raw_adagrad(case: Case, data: Data) -> Competitor:
     [param], [squares] = variables.params, variables.zeros()
     values = variables.grads[0].values
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]
     def step() -> None:
         unique, places = tf.unique(variables.rows)
         sums = tf.math.unsorted_segment_sum(values, places, tf.size(unique))
