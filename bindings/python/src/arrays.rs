@@ -3,8 +3,8 @@
 use core::slice;
 
 use adamant::{
-    AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, MOMENTS, Moment, NormOrder, Outcome, Param,
-    Q8, StepOptions, Tensor, Threads,
+    AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, MOMENTS, Moment, NormOrder,
+    Outcome, Param, Q8, StepOptions, Tensor, Threads,
 };
 use half::{bf16, f16};
 use pyo3::{
@@ -17,8 +17,7 @@ use crate::{
     dlpack::Lent,
     error::exception,
     memory::{Facts, Kind, Seen},
-    settings,
-    threads,
+    settings, threads,
 };
 
 /// An array whose elements fill their memory, in whatever order.
@@ -192,7 +191,7 @@ pub fn q8_decode(
 }
 
 impl<'py> Array<'py> {
-    /// As an array of bfloat16, which frameworks without that type pass as `uint16`.
+    /// As an array of bfloat16, which frameworks without that type pass as `int16`.
     fn reinterpreted(mut self, is_bf16: bool) -> Self {
         if is_bf16 && self.lent.tensor.dtype.bits == 16 {
             self.kind = Kind::Bf16;
@@ -306,7 +305,7 @@ struct ArrayTensor<'py> {
 }
 
 /// `(name, param, grad, moments, steps, first, bf16)`; `bf16` says of param, grad and each moment whether
-/// its `uint16` are bfloat16.
+/// its `int16` are bfloat16.
 type Described<'py> = (
     String,
     Bound<'py, PyAny>,
@@ -354,7 +353,9 @@ impl<'py> ArrayTensor<'py> {
             array.expect_numbers()?;
             if array.reals() != param.reals() {
                 let (name, len, expected) = (&array.name, array.reals(), param.reals());
-                return Err(PyValueError::new_err(format!("{name} has {len} numbers, not {expected}")));
+                return Err(PyValueError::new_err(format!(
+                    "{name} has {len} numbers, not {expected}"
+                )));
             }
             Ok(MomentArray::Plain(array))
         });
@@ -459,8 +460,7 @@ pub fn step_arrays(
         seed,
         ..StepOptions::default()
     };
-    let report =
-        py.detach(|| adamant::step(&mut [Group::new(&optimizer, &mut tensors)], &options));
+    let report = py.detach(|| adamant::step(&mut [Group::new(&optimizer, &mut tensors)], &options));
     let report = report.map_err(exception)?;
     Ok((report.outcome == Outcome::Taken, report.grad_norm))
 }
@@ -533,8 +533,7 @@ pub fn grad_norm(
     });
     let arrays = arrays.collect::<PyResult<Vec<_>>>()?;
     // SAFETY: lent for as long as `arrays` live; they are only read.
-    let grads: Vec<Grad<'_>> =
-        arrays.iter().map(|array| unsafe { array.grad(false) }).collect();
+    let grads: Vec<Grad<'_>> = arrays.iter().map(|array| unsafe { array.grad(false) }).collect();
     let mut norms = vec![0.0; grads.len()];
     py.detach(|| adamant::grad_norms(order, exec, &grads, &mut norms)).map_err(exception)
 }

@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::{
     exceptions::PyTypeError,
-    ffi,
-    intern,
+    ffi, intern,
     prelude::*,
     types::{PyTuple, PyType},
 };
@@ -160,11 +159,16 @@ impl Facts {
             dims.extend(seen.strides);
         } else {
             // Before DLPack 1.2, no strides stood for those of a contiguous array.
-            let mut strides: Vec<i64> = seen.shape.iter().rev().scan(1, |next, &size| {
-                let stride = *next;
-                *next *= size;
-                Some(stride)
-            }).collect();
+            let mut strides: Vec<i64> = seen
+                .shape
+                .iter()
+                .rev()
+                .scan(1, |next, &size| {
+                    let stride = *next;
+                    *next *= size;
+                    Some(stride)
+                })
+                .collect();
             strides.reverse();
             dims.extend(strides);
         }
@@ -237,10 +241,7 @@ impl Access {
         let grad = grad.and_then(|descriptor| {
             // SAFETY: a live type and a slot that has this type of function or is null.
             let get = unsafe {
-                ffi::PyType_GetSlot(
-                    ffi::Py_TYPE(descriptor.as_ptr()),
-                    ffi::Py_tp_descr_get,
-                )
+                ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get)
             };
             // SAFETY: the type of the slot, by its documentation.
             let get: Option<ffi::descrgetfunc> = unsafe { core::mem::transmute(get) };
@@ -275,6 +276,11 @@ impl Access {
     pub fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
         let object_type = object.get_type_ptr();
         self.plain.iter().any(|plain| plain.as_ptr().cast() == object_type)
+    }
+
+    /// The kind of a `torch.dtype`.
+    pub fn kind_of(&self, dtype: &Bound<'_, PyAny>) -> Option<Kind> {
+        self.dtypes.iter().find(|(known, _)| known.is(dtype)).map(|&(_, kind)| kind)
     }
 
     /// `object.grad`.
@@ -323,10 +329,10 @@ impl Access {
         let py = tensor.py();
         let data: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
         let dtype = tensor.getattr(intern!(py, "dtype"))?;
-        let kind = self.dtypes.iter().find(|(known, _)| known.is(&dtype));
-        let kind = kind.map_or(Kind::Other, |&(_, kind)| kind);
+        let kind = self.kind_of(&dtype).unwrap_or(Kind::Other);
         let is_cpu = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
-        let mut kept = core::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept =
+            core::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         kept.clear();
         let shape = tensor.getattr(intern!(py, "shape"))?.cast_into::<PyTuple>()?;
         let strides = tensor.call_method0(intern!(py, "stride"))?.cast_into::<PyTuple>()?;

@@ -3,8 +3,8 @@
 use core::slice;
 
 use adamant::{
-    Adam, AnyOptimizer, Arity, BuiltIn, CatchUp, DenseEquivalent, Error, Exec, Float,
-    Grad, MOMENTS, RowGrads, RowOptimizer, RowScratch, Table, WithOptimizer,
+    Adam, AnyOptimizer, Arity, BuiltIn, CatchUp, DenseEquivalent, Error, Exec, Float, Grad,
+    MOMENTS, RowGrads, RowOptimizer, RowScratch, Table, WithOptimizer,
 };
 
 use crate::{
@@ -179,9 +179,8 @@ impl Arrays {
     /// They are arrays of `F` that nobody else uses for `'a`.
     unsafe fn table<'a, R: adamant::Rule, F: Float>(&self) -> Table<'a, R, F> {
         // SAFETY: the caller's promise.
-        let of = |data: usize| unsafe {
-            elements_mut::<F>(data, if data == 0 { 0 } else { self.len })
-        };
+        let of =
+            |data: usize| unsafe { elements_mut::<F>(data, if data == 0 { 0 } else { self.len }) };
         Table {
             param: of(self.param),
             moments: R::Moments::from_fn(|moment| of(self.moments[moment])),

@@ -133,7 +133,9 @@ fn is_constant(value: &Bound<'_, PyAny>) -> bool {
     };
     is_number(value)
         || value.is_none()
-        || value.cast_exact::<PyTuple>().is_ok_and(|tuple| tuple.iter().all(|item| is_number(&item)))
+        || value
+            .cast_exact::<PyTuple>()
+            .is_ok_and(|tuple| tuple.iter().all(|item| is_number(&item)))
 }
 
 /// Gives a setting a Python value: a flag, a name, a number, or whatever `float` takes, such as a tensor

@@ -42,7 +42,9 @@ pub enum Master {
 /// The options of a group that decide what its states look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Form {
+    /// What moments are kept in: 8 bits, or a type; `f32` without.
     pub is_q8: bool,
+    pub moments: Option<Kind>,
     pub master: Master,
     pub stochastic: bool,
     /// Whether sparse gradients have the results of dense ones, and how rows catch up.
@@ -193,7 +195,15 @@ pub fn memory_of<'py>(
 impl Slot {
     pub fn new(outer: Py<PyAny>, py: Python<'_>) -> Self {
         let param = outer.clone_ref(py);
-        Self { outer, param, facts: Facts::default(), first: 0, state: None, version: None, rows: None }
+        Self {
+            outer,
+            param,
+            facts: Facts::default(),
+            first: 0,
+            state: None,
+            version: None,
+            rows: None,
+        }
     }
 
     /// Looks whether the parameter is where it was, and learns where it is if not. Whether it was.
@@ -242,7 +252,10 @@ impl Slot {
             )));
         }
         if is_lazy(param)? {
-            return Err(PyValueError::new_err(format!("{} is a lazy conjugate or negative", name())));
+            return Err(PyValueError::new_err(format!(
+                "{} is a lazy conjugate or negative",
+                name()
+            )));
         }
         self.facts = facts;
         self.state = None;
@@ -266,6 +279,7 @@ impl Slot {
         owner: &Bound<'_, PyAny>,
         states: &Bound<'_, PyDict>,
         keys: &Keys,
+        form: Form,
         roles: &[Role],
     ) -> PyResult<Option<String>> {
         let py = owner.py();
@@ -286,7 +300,7 @@ impl Slot {
             let tensor = memory_of(access, owner, &outer)?;
             let param = &self.facts;
             let found = access.look(&tensor, |seen| {
-                Ok(match fits(role, param, &seen) {
+                Ok(match fits(role, form, param, &seen) {
                     Ok(()) => Ok(Facts::of(&seen)),
                     Err(problem) => Err(problem),
                 })
@@ -306,7 +320,7 @@ impl Slot {
 }
 
 /// What is wrong with an array of a state.
-fn fits(role: Role, param: &Facts, seen: &Seen<'_>) -> Result<(), String> {
+fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), String> {
     let (Some(kind), len) = (param.kind, param.len) else { return Err("has no parameter".into()) };
     let reals = len * kind.reals();
     let has_type = |wanted: &[Kind]| match wanted.contains(&seen.kind) {
@@ -325,7 +339,12 @@ fn fits(role: Role, param: &Facts, seen: &Seen<'_>) -> Result<(), String> {
         let strides = strides.map(|stride| 2 * stride);
         seen.shape.iter().copied().eq(shape.copied().chain([2]))
             && (len == 0
-                || seen.strides.iter().copied().zip(strides.chain([1])).zip(seen.shape)
+                || seen
+                    .strides
+                    .iter()
+                    .copied()
+                    .zip(strides.chain([1]))
+                    .zip(seen.shape)
                     .all(|((own, wanted), &size)| size == 1 || own == wanted))
     } else {
         param.has_order_of(seen)
@@ -346,11 +365,11 @@ fn fits(role: Role, param: &Facts, seen: &Seen<'_>) -> Result<(), String> {
             }
             return Ok(());
         }
-        Role::Moment(_) => match kind {
-            Kind::F64 => has_type(&[Kind::F64])?,
-            Kind::C128 => has_type(&[Kind::C128, Kind::F64])?,
-            Kind::C64 => has_type(&[Kind::C64, Kind::F32, Kind::Bf16, Kind::F16])?,
-            _ => has_type(&[Kind::F32, Kind::Bf16, Kind::F16])?,
+        Role::Moment(_) => match (kind, form.moments.unwrap_or(Kind::F32)) {
+            (Kind::F64, _) => has_type(&[Kind::F64])?,
+            (Kind::C128, _) => has_type(&[Kind::C128])?,
+            (Kind::C64, Kind::F32) => has_type(&[Kind::C64])?,
+            (_, wanted) => has_type(&[wanted])?,
         },
         Role::Codes(_) => has_type(&[Kind::U8])?,
         Role::Master => has_type(&[Kind::F32])?,

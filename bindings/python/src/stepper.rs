@@ -1,5 +1,9 @@
 //! A step of all parameters of an optimizer, in one call.
 
+mod grads;
+mod sparse;
+mod states;
+
 use core::slice;
 use std::sync::{
     Mutex, MutexGuard,
@@ -12,7 +16,7 @@ use adamant::{
 };
 use half::{bf16, f16};
 use pyo3::{
-    exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
+    exceptions::{PyRuntimeError, PyValueError},
     gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
@@ -22,12 +26,13 @@ use pyo3::{
 
 use crate::{
     error::exception,
-    memory::{Access, Facts, Kind},
-    rows::{self, RowStep, Rows, Waiting},
+    memory::{Access, Kind},
+    rows::{self, Rows},
     settings::{Plan, Settings},
     slot::{self, Form, Keys, Master, Role, Slot, roles},
     threads,
 };
+use grads::Found;
 
 /// The options of a step: see `Optimizer` in Python.
 struct Options<'a> {
@@ -64,15 +69,6 @@ struct GradSeen {
     /// The gradient of the parameter, where the step reads a copy of it.
     original: Option<Py<PyAny>>,
     /// The rows of a sparse gradient; there is no other then.
-    rows: Option<Rows>,
-}
-
-/// The memory of a gradient.
-struct Found {
-    tensor: Py<PyAny>,
-    data: usize,
-    kind: Kind,
-    original: Option<Py<PyAny>>,
     rows: Option<Rows>,
 }
 
@@ -161,7 +157,10 @@ impl Stepper {
     }
 
     /// The moments that the settings of a group use: name, what each number starts from, format of 8 bits.
-    fn moments(&self, group: &Bound<'_, PyDict>) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
+    fn moments(
+        &self,
+        group: &Bound<'_, PyDict>,
+    ) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
         let optimizer = self.plan.read(group)?.optimizer;
         let used = |moment| Some((moment, optimizer.moment_start(moment)?));
         let used = (0..optimizer.moment_count()).filter_map(used);
@@ -176,14 +175,17 @@ impl Stepper {
     /// Whether the state of a parameter of a group counts steps.
     fn counts_steps(&self, group: &Bound<'_, PyDict>, is_bf16: bool) -> PyResult<bool> {
         let optimizer = self.plan.read(group)?.optimizer;
-        let form = form_of(group.py(), &form_values(group)?)?;
+        let form = form_of(group.py(), &self.access, &form_values(group)?)?;
         let kind = if is_bf16 { Kind::Bf16 } else { Kind::F32 };
         Ok(roles(&optimizer, form, kind).contains(&Role::Step))
     }
 
     /// Takes a step of all parameters that have a gradient. Whether it was taken, and the norm of the
     /// gradients if it was needed.
-    #[allow(clippy::too_many_arguments, reason = "Python passes them by position, which is fastest")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "Python passes them by position, which is fastest"
+    )]
     fn step(
         &self,
         owner: &Bound<'_, PyAny>,
@@ -306,7 +308,7 @@ fn form_values(group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 4]> {
     ])
 }
 
-fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
+fn form_of(py: Python<'_>, access: &Access, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
     let [state_dtype, master, stochastic, dense_equivalent] = values;
     let text = |value: &Py<PyAny>| value.extract::<String>(py).ok();
     let master = match text(master).as_deref() {
@@ -315,12 +317,13 @@ fn form_of(py: Python<'_>, values: &[Py<PyAny>; 4]) -> PyResult<Form> {
         _ => Master::None,
     };
     let is_q8 = text(state_dtype).as_deref() == Some("q8");
+    let moments = access.kind_of(state_dtype.bind(py));
     let dense_equivalent = match text(dense_equivalent).as_deref() {
         Some("replay") => Some(CatchUp::Replay),
         Some("series") => Some(CatchUp::Series),
         _ => dense_equivalent.is_truthy(py)?.then_some(CatchUp::Series),
     };
-    Ok(Form { is_q8, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
+    Ok(Form { is_q8, moments, master, stochastic: stochastic.is_truthy(py)?, dense_equivalent })
 }
 
 /// A step that is being taken.
@@ -362,7 +365,8 @@ impl<'py> Call<'_, 'py> {
     /// Whether groups and parameters are the objects of the last step.
     fn has_same_groups(&self, inner: &Inner) -> PyResult<bool> {
         let known = inner.groups_list.as_ref();
-        if !known.is_some_and(|list| list.is(self.groups)) || self.groups.len() != inner.groups.len()
+        if !known.is_some_and(|list| list.is(self.groups))
+            || self.groups.len() != inner.groups.len()
         {
             return Ok(false);
         }
@@ -396,9 +400,9 @@ impl<'py> Call<'_, 'py> {
         let mut first = 0;
         for group in self.groups.iter() {
             let dict = group.cast_into::<PyDict>()?;
-            let params = dict.get_item(intern!(py, "params"))?.ok_or_else(|| {
-                PyValueError::new_err("a parameter group has no key \"params\"")
-            })?;
+            let params = dict
+                .get_item(intern!(py, "params"))?
+                .ok_or_else(|| PyValueError::new_err("a parameter group has no key \"params\""))?;
             let params = params.cast_into::<PyList>()?;
             let start = inner.slots.len();
             for param in params.iter() {
@@ -410,7 +414,7 @@ impl<'py> Call<'_, 'py> {
             let settings = self.stepper.plan.read(&dict)?;
             let form_values = form_values(&dict)?;
             inner.groups.push(GroupSeen {
-                form: form_of(py, &form_values)?,
+                form: form_of(py, &self.stepper.access, &form_values)?,
                 form_values,
                 keys: Keys::new(py, &settings.optimizer),
                 settings,
@@ -433,9 +437,10 @@ impl<'py> Call<'_, 'py> {
             let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
                 && uses(&group.settings.optimizer) != used;
             let form_values = form_values(&dict)?;
-            let is_same = (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
+            let is_same =
+                (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
             if !is_same {
-                let form = form_of(py, &form_values)?;
+                let form = form_of(py, &self.stepper.access, &form_values)?;
                 has_changed |= form != group.form;
                 (group.form_values, group.form) = (form_values, form);
             }
@@ -447,27 +452,6 @@ impl<'py> Call<'_, 'py> {
             }
         }
         Ok(())
-    }
-
-    /// Whether the optimizer's dictionary of states has the entries of the last step.
-    fn has_same_states(&self, inner: &Inner) -> bool {
-        let mut known = inner.states.iter();
-        self.states.len() == inner.states.len()
-            && self.states.iter().all(|(key, value)| {
-                known.next().is_some_and(|(known_key, known_value)| {
-                    key.as_ptr() as usize == *known_key && value.is(known_value)
-                })
-            })
-    }
-
-    /// Forgets the states where the optimizer's dictionary has others.
-    fn look_at_states(&self, inner: &mut Inner) {
-        if !self.has_same_states(inner) {
-            inner.states.clear();
-            for slot in &mut inner.slots {
-                slot.state = None;
-            }
-        }
     }
 
     /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
@@ -505,209 +489,6 @@ impl<'py> Call<'_, 'py> {
             self.learn_places(inner)?;
         }
         self.check_grads(inner, options)
-    }
-
-    /// Looks at a gradient: the memory that the step reads, and the gradient itself where that is a copy.
-    #[inline]
-    fn look_at_grad(
-        &self,
-        slot: &Slot,
-        number: usize,
-        position: usize,
-        grad: Bound<'py, PyAny>,
-        options: &Options<'_>,
-    ) -> PyResult<Found> {
-        let access = &self.stepper.access;
-        let facts = &slot.facts;
-        // To ask where a sparse gradient lies would cost an exception.
-        if access.is_plain(&grad) && slot.rows.is_none() {
-            let found = access.look(&grad, |seen| {
-                let is_laid_out = facts.is_laid_out(&seen);
-                let fits = seen.is_cpu
-                    && goes_with(facts, seen.kind)
-                    && (is_laid_out || facts.has_order_of(&seen));
-                // A lazy negative has other strides, unless there is but one element.
-                let is_known = is_laid_out && facts.len != 1 && !seen.kind.is_complex();
-                Ok((fits, is_known, seen.data as usize, seen.kind))
-            });
-            // An error is told below.
-            if let Ok((true, is_known, data, kind)) = found
-                && (is_known || !slot::is_lazy(&grad)?)
-            {
-                let tensor = grad.unbind();
-                return Ok(Found { tensor, data, kind, original: None, rows: None });
-            }
-        }
-        self.copy_grad(slot, number, position, grad, options)
-    }
-
-    /// Has Python copy a gradient that a step cannot read as it is.
-    #[cold]
-    fn copy_grad(
-        &self,
-        slot: &Slot,
-        number: usize,
-        position: usize,
-        grad: Bound<'py, PyAny>,
-        options: &Options<'_>,
-    ) -> PyResult<Found> {
-        let py = self.py();
-        let facts = &slot.facts;
-        let copy = intern!(py, "_grad_like");
-        let is_summed = options.max_grad_norm.is_some() || options.skip_nonfinite;
-        let arguments = (number, position, slot.param.bind(py), &grad, is_summed);
-        let copy = self.owner.call_method1(copy, arguments)?;
-        if let Ok(sparse) = copy.cast::<PyTuple>() {
-            return self.look_at_rows(slot, sparse, grad);
-        }
-        let (fits, data, kind) = self.stepper.access.look(&copy, |seen| {
-            let goes = seen.is_cpu && goes_with(facts, seen.kind);
-            Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
-        })?;
-        if !fits {
-            let name = self.name_at(number, position);
-            return Err(PyRuntimeError::new_err(format!("the gradient of {name} does not fit it")));
-        }
-        let original = (!copy.is(&grad)).then(|| grad.unbind());
-        Ok(Found { tensor: copy.unbind(), data, kind, original, rows: None })
-    }
-
-    /// The rows of a sparse gradient: contiguous indices and values, the number of rows of the parameter
-    /// and their width.
-    fn look_at_rows(
-        &self,
-        slot: &Slot,
-        sparse: &Bound<'py, PyTuple>,
-        grad: Bound<'py, PyAny>,
-    ) -> PyResult<Found> {
-        type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
-        let (indices, values, rows, width): Described<'_> = sparse.extract()?;
-        let access = &self.stepper.access;
-        let seen = |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
-        let (index_data, index_kind, count) = seen(&indices)?;
-        let (data, kind, len) = seen(&values)?;
-        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-        let fits = index_kind == Kind::I64
-            && Some(kind) == slot.facts.kind.map(Kind::real)
-            && count.checked_mul(width) == Some(len)
-            && rows.checked_mul(width) == Some(numbers);
-        if !fits {
-            return Err(PyRuntimeError::new_err("a sparse gradient does not fit its parameter"));
-        }
-        let rows = Rows { indices: index_data, count, values: data, rows, width };
-        let tensor = sparse.clone().into_any().unbind();
-        Ok(Found { tensor, data, kind, original: Some(grad.unbind()), rows: Some(rows) })
-    }
-
-    /// Finds the states of some parameters, and has Python make or mend those that do not fit.
-    fn resolve(&self, inner: &mut Inner, unknown: Vec<(usize, usize)>) -> PyResult<()> {
-        let py = self.py();
-        let mut to_make = Vec::new();
-        for &(number, index) in &unknown {
-            if self.resolve_one(inner, number, index)?.is_some() {
-                to_make.push((number, index - inner.groups[number].slots.start));
-            }
-        }
-        if !to_make.is_empty() {
-            self.owner.call_method1(intern!(py, "_make_states"), (to_make.clone(),))?;
-            for (number, position) in to_make {
-                let index = inner.groups[number].slots.start + position;
-                if let Some(problem) = self.resolve_one(inner, number, index)? {
-                    let name = self.name(inner, index);
-                    return Err(PyRuntimeError::new_err(format!("state of {name}: {problem}")));
-                }
-            }
-        }
-        inner.states.clear();
-        for (key, value) in self.states.iter() {
-            inner.states.push((key.as_ptr() as usize, value.unbind()));
-        }
-        Ok(())
-    }
-
-    fn resolve_one(
-        &self,
-        inner: &mut Inner,
-        number: usize,
-        index: usize,
-    ) -> PyResult<Option<String>> {
-        let Inner { groups, slots, .. } = inner;
-        let group = &groups[number];
-        let slot = &mut slots[index];
-        let kind = slot.facts.kind.unwrap_or(Kind::Other);
-        let roles = roles(&group.settings.optimizer, group.form, kind);
-        if roles.is_empty() {
-            slot.state = Some(slot::State::none(self.py()));
-            return Ok(None);
-        }
-        slot.resolve(&self.stepper.access, self.owner, self.states, &group.keys, &roles)
-    }
-
-    /// Learns which memory steps write, and refuses parameters and states that share some.
-    fn learn_places(&self, inner: &mut Inner) -> PyResult<()> {
-        inner.written.clear();
-        for (index, slot) in inner.slots.iter().enumerate() {
-            let arrays = slot.state.iter().flat_map(|state| &state.entries);
-            let arrays = arrays.filter(|entry| {
-                !matches!(entry.role, Role::Step | Role::Eta | Role::Mu)
-            });
-            for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
-                let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
-                if bytes > 0 {
-                    inner.written.push((facts.data, facts.data + bytes, index));
-                }
-            }
-        }
-        inner.written.sort_unstable();
-        for pair in inner.written.windows(2) {
-            if let [(_, end, one), (start, _, other)] = *pair
-                && start < end
-            {
-                let (one, other) = (self.name(inner, one), self.name(inner, other));
-                return Err(PyValueError::new_err(format!(
-                    "{one} and {other}, or their states, share memory"
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses gradients that share memory with what the step writes.
-    fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
-        let range = |grad: &GradSeen| {
-            let len = match &grad.rows {
-                Some(rows) => rows.count * rows.width,
-                None => inner.slots[grad.slot].facts.len,
-            };
-            (grad.data, grad.data + len * grad.kind.bytes())
-        };
-        let written = &inner.written;
-        for grad in &inner.grads {
-            let (start, end) = range(grad);
-            let after = written.partition_point(|&(_, written_end, _)| written_end <= start);
-            if start < end && written.get(after).is_some_and(|&(written, ..)| written < end) {
-                let name = self.name(inner, grad.slot);
-                return Err(PyValueError::new_err(format!(
-                    "the gradient of {name} shares memory with a parameter or a state"
-                )));
-            }
-        }
-        if options.zero_grad {
-            let mut ranges: Vec<_> =
-                inner.grads.iter().map(|grad| (range(grad), grad.slot)).collect();
-            ranges.sort_unstable();
-            for pair in ranges.windows(2) {
-                if let [((_, end), one), ((start, _), other)] = *pair
-                    && start < end
-                {
-                    let (one, other) = (self.name(inner, one), self.name(inner, other));
-                    return Err(PyValueError::new_err(format!(
-                        "the gradients of {one} and {other} share memory, and cannot be zeroed in the step"
-                    )));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Takes the step; everything is known and found to fit.
@@ -749,7 +530,8 @@ impl<'py> Call<'_, 'py> {
                     let param = slot::param_of(slot, group.form);
                     let grad = grad_of(grad.data, grad.kind.real(), len, options.zero_grad);
                     let moments = slot::moments_of(slot).into_iter();
-                    Tensor::new(param, grad, step).with_moments(moments.take(optimizer.moment_count()))
+                    Tensor::new(param, grad, step)
+                        .with_moments(moments.take(optimizer.moment_count()))
                 },
                 // The rows are stepped below. Without elements, the core checks the settings of their
                 // step and counts it.
@@ -759,7 +541,8 @@ impl<'py> Call<'_, 'py> {
                 Some(_) => Tensor::new(f32::param(&mut []), f32::grad(&[]), step),
             };
             tensors.push(tensor.with_first(slot.first));
-            let is_same = last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
+            let is_same =
+                last_group == Some(grad.group) && !matches!(optimizer, AnyOptimizer::Asgd(_));
             match rules.last_mut() {
                 Some((_, count)) if is_same => *count += 1,
                 _ => rules.push((rule_of(optimizer, slot), 1)),
@@ -801,178 +584,6 @@ impl<'py> Call<'_, 'py> {
         }
         self.tell(inner, options, is_taken)?;
         Ok((is_taken, report.grad_norm))
-    }
-
-    /// Finds everything that is wrong with sparse gradients, and has parameters whose rows wait catch up
-    /// where a dense gradient comes.
-    fn prepare_rows(&self, inner: &mut Inner, exec: Exec<'_>) -> PyResult<()> {
-        let py = self.py();
-        for (position, &step) in inner.steps.iter().enumerate() {
-            let (number, index) = (inner.grads[position].group, inner.grads[position].slot);
-            let group = &inner.groups[number];
-            let name = || self.name_at(number, index - group.slots.start);
-            let slot = &mut inner.slots[index];
-            let Some(sparse) = &inner.grads[position].rows else {
-                let memory = slot.rows.and_then(|rows| inner.rows[rows].1.waiting.as_mut());
-                if let Some(waiting) = memory {
-                    let width = slot.facts.shape().iter().skip(1).product::<i64>() as usize;
-                    let width = width * slot.facts.kind.map_or(1, Kind::reals);
-                    // SAFETY: as in `run`.
-                    py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, None) })
-                        .map_err(exception)?;
-                }
-                continue;
-            };
-            if let Some(problem) = rows::problem(slot) {
-                return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
-            }
-            // SAFETY: seen in this call, and kept alive by `inner`, here and below.
-            if let Some((position, index)) = unsafe { sparse.stray_index() } {
-                let rows = sparse.rows;
-                return Err(PyIndexError::new_err(format!(
-                    "index {position} of the gradient of {} is {index}, but the parameter has {rows} rows",
-                    name()
-                )));
-            }
-            let memory = match slot.rows {
-                Some(memory) => memory,
-                None => {
-                    inner.rows.push((slot.outer.clone_ref(py), rows::Memory::default()));
-                    *slot.rows.insert(inner.rows.len() - 1)
-                }
-            };
-            let memory = &mut inner.rows[memory].1;
-            let (Some(way), AnyOptimizer::Adam(adam)) =
-                (group.form.dense_equivalent, &group.settings.optimizer)
-            else {
-                if group.form.dense_equivalent.is_some() {
-                    return Err(PyValueError::new_err(format!(
-                        "{}: dense_equivalent is for Adam and AdamW without amsgrad",
-                        name()
-                    )));
-                }
-                continue;
-            };
-            rows::check_dense_equivalent(adam, way).map_err(exception)?;
-            let kind = slot.facts.kind.unwrap_or(Kind::F32);
-            match &mut memory.waiting {
-                Some(waiting) if waiting.is_for(kind, sparse.rows) => {
-                    if waiting.step() != step {
-                        waiting.set_step(step);
-                    }
-                }
-                waiting => *waiting = Some(Waiting::new(kind, sparse.rows, way, step)),
-            }
-            // SAFETY: as above.
-            let indices = unsafe { sparse.indices() };
-            let behind = memory.waiting.as_ref().and_then(|waiting| waiting.first_behind(indices));
-            if let Some((row, steps)) = behind {
-                return Err(PyRuntimeError::new_err(format!(
-                    "row {row} of {} was {steps} steps behind when its gradient was computed: call \
-                     optimizer.watch(model) once, or optimizer.catch_up(parameter, rows) before each \
-                     forward pass",
-                    name()
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// Steps the rows of sparse gradients; nothing can be wrong with them.
-    fn step_rows(&self, inner: &mut Inner, exec: Exec<'_>, factor: f64) -> PyResult<()> {
-        for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
-            let slot = &inner.slots[grad.slot];
-            let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
-            let Some(rows) = &grad.rows else {
-                // A dense step has stepped all rows.
-                if let Some(waiting) = &mut memory.waiting {
-                    waiting.set_step(t);
-                }
-                continue;
-            };
-            let group = &inner.groups[grad.group];
-            let optimizer = rule_of(&group.settings.optimizer, slot);
-            let is_dense_equivalent = group.form.dense_equivalent.is_some();
-            self.py()
-                .detach(|| {
-                    let step = RowStep { exec, t, slot, rows, factor, memory };
-                    // SAFETY: seen in this call, kept alive by `inner`, found to share memory with no other
-                    // array that is written, and looked through by `prepare_rows`.
-                    unsafe {
-                        match (&optimizer, is_dense_equivalent) {
-                            (AnyOptimizer::Adam(adam), true) => step.run_dense_equivalent(adam),
-                            _ => step.run(&optimizer),
-                        }
-                    }
-                })
-                .map_err(exception)?;
-        }
-        Ok(())
-    }
-
-    fn catch_up(
-        &self,
-        inner: &mut Inner,
-        (number, position): (usize, usize),
-        rows: Option<&Bound<'_, PyAny>>,
-        threads: Option<usize>,
-    ) -> PyResult<bool> {
-        let py = self.py();
-        let access = &self.stepper.access;
-        if !self.has_same_groups(inner)? {
-            self.learn_groups(inner)?;
-        }
-        self.read_settings(inner)?;
-        let Some(group) = inner.groups.get(number) else { return Ok(false) };
-        let index = group.slots.start + position;
-        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else { return Ok(false) };
-        if inner.rows[memory].1.waiting.is_none() {
-            return Ok(false);
-        }
-        self.look_at_states(inner);
-        let name = || self.name_at(number, position);
-        let was = inner.slots[index].look(access, self.owner, name)?;
-        if (!was || !inner.slots[index].state_holds(py, access)?)
-            && let Some(problem) = self.resolve_one(inner, number, index)?
-        {
-            return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
-        }
-        let slot = &inner.slots[index];
-        if let Some(problem) = rows::problem(slot) {
-            return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
-        }
-        let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
-        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-        let Some(width) = numbers.checked_div(waiting.rows()) else { return Ok(false) };
-        let listed = rows
-            .map(|rows| {
-                access.look(rows, |seen| match seen.kind == Kind::I64 && seen.is_dense() {
-                    true => Ok((seen.data as usize, seen.len())),
-                    false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
-                })
-            })
-            .transpose()?;
-        let listed = listed.map(|(data, len)| match len {
-            0 => &[][..],
-            // SAFETY: just seen, and the caller holds the tensor.
-            len => unsafe { slice::from_raw_parts(data as *const i64, len) },
-        });
-        let was_behind = match listed {
-            Some(listed) => waiting.first_behind(listed).is_some(),
-            None => true,
-        };
-        if !was_behind {
-            return Ok(false);
-        }
-        let pool = threads::pool(threads.unwrap_or(self.stepper.default_threads));
-        let pool = pool.map_err(exception)?;
-        let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
-        let exec = Exec { isa: None, threads };
-        // SAFETY: as in `run`.
-        py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, listed) })
-            .map_err(exception)?;
-        self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
-        Ok(true)
     }
 
     /// Brings master copies up to date, where somebody else has written the parameter.
@@ -1105,15 +716,6 @@ fn scalar(slot: &Slot, role: Role) -> Option<*mut f32> {
     Some(entry.facts.data as *mut f32)
 }
 
-/// Whether a gradient's type goes with that of its parameter, without a copy.
-#[inline]
-fn goes_with(param: &Facts, grad: Kind) -> bool {
-    match param.kind {
-        Some(Kind::F64 | Kind::C64 | Kind::C128) => param.kind == Some(grad),
-        _ => matches!(grad, Kind::F32 | Kind::Bf16 | Kind::F16),
-    }
-}
-
 /// The numbers of a parameter, whatever process has them.
 fn numbers(param: &Bound<'_, PyAny>) -> PyResult<u64> {
     let py = param.py();
@@ -1155,8 +757,9 @@ unsafe fn grad_of<'a>(data: usize, kind: Kind, len: usize, zeroed: bool) -> Grad
     unsafe fn of<'a, E: Element>(data: usize, len: usize, zeroed: bool) -> Grad<'a> {
         match (len, zeroed) {
             (0, _) => E::grad(&[]),
-            // SAFETY: the caller's promise, here and below.
+            // SAFETY: the caller's promise.
             (_, true) => unsafe { Grad::zeroed(slice::from_raw_parts_mut(data as *mut E, len)) },
+            // SAFETY: the caller's promise.
             (_, false) => unsafe { E::grad(slice::from_raw_parts(data as *const E, len)) },
         }
     }

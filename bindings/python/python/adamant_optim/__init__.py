@@ -18,25 +18,63 @@ from ._core import VERSION as __version__
 
 if TYPE_CHECKING:
     from .torch import (
-        ASGD as ASGD,
         ADOPT as ADOPT,
+    )
+    from .torch import (
+        ASGD as ASGD,
+    )
+    from .torch import (
         FTRL as FTRL,
+    )
+    from .torch import (
         SGD as SGD,
+    )
+    from .torch import (
         AdaBelief as AdaBelief,
+    )
+    from .torch import (
         Adadelta as Adadelta,
+    )
+    from .torch import (
         Adagrad as Adagrad,
+    )
+    from .torch import (
         Adam as Adam,
+    )
+    from .torch import (
         Adamax as Adamax,
+    )
+    from .torch import (
         AdamW as AdamW,
+    )
+    from .torch import (
         Adan as Adan,
+    )
+    from .torch import (
         AdEMAMix as AdEMAMix,
+    )
+    from .torch import (
         Lion as Lion,
+    )
+    from .torch import (
         NAdam as NAdam,
+    )
+    from .torch import (
         Optimizer as Optimizer,
+    )
+    from .torch import (
         RAdam as RAdam,
+    )
+    from .torch import (
         RMSprop as RMSprop,
+    )
+    from .torch import (
         Rprop as Rprop,
+    )
+    from .torch import (
         SparseAdam as SparseAdam,
+    )
+    from .torch import (
         Yogi as Yogi,
     )
 

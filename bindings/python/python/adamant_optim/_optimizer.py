@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from copy import deepcopy
 from itertools import chain
-from typing import Any, Callable, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,27 @@ _STEP_OPTIONS = {
     "isa": None,
     "seed": 0,
 }
+
+
+class _CatchUp:
+    """The hooks of a module whose weight must catch up before it is read. They do not keep the optimizer alive, and
+    copies of them, in a copied model, do nothing."""
+
+    def __init__(self, optimizer: Optimizer | None) -> None:
+        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+
+    def __reduce__(self) -> Any:
+        return _CatchUp, (None,)
+
+    def before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
+
+    def before_state_dict(self, module: Any, prefix: str, keep_vars: bool) -> None:
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            optimizer.catch_up(module.weight)
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -285,8 +308,10 @@ class Optimizer(torch.optim.Optimizer):
         that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
         model as it is: no other class, no other keys in its checkpoints.
 
-        A model that reads rows in another way calls :meth:`catch_up`. A step whose gradient was computed from
+        A model that reads rows in another way calls :meth:`catch_up`, as does who pickles or copies a model whole. A step whose gradient was computed from
         rows that were behind is refused.
+
+        Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
         Returns:
             The handles of the hooks.
@@ -299,15 +324,9 @@ class Optimizer(torch.optim.Optimizer):
             if self._dense_equivalent_place(weight) is None:
                 continue
 
-            def before_forward(child: Any, args: Any, kwargs: Any) -> None:
-                indices = args[0] if args else kwargs["input"]
-                self.catch_up(child.weight, indices)
-
-            def before_state_dict(child: Any, prefix: str, keep_vars: bool) -> None:
-                self.catch_up(child.weight)
-
-            handles.append(child.register_forward_pre_hook(before_forward, with_kwargs=True))
-            handles.append(child.register_state_dict_pre_hook(before_state_dict))
+            hook = _CatchUp(self)
+            handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
+            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))  # type: ignore[no-untyped-call]
         return handles
 
     def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
@@ -327,7 +346,7 @@ class Optimizer(torch.optim.Optimizer):
             rows: the indices of the rows, of any shape; all rows without.
 
         Raises:
-            ValueError: a row is out of range.
+            IndexError: a row is out of range.
         """
         places = []
         for number, group in enumerate(self.param_groups):
@@ -364,8 +383,8 @@ class Optimizer(torch.optim.Optimizer):
         # What belongs to no parameter stands as it is.
         states |= {key: value for key, value in self.state.items() if not isinstance(key, Tensor)}
         state_dict = {"state": states, "param_groups": packed_groups}
-        for hook in list(self._optimizer_state_dict_post_hooks.values()):
-            result = hook(self, state_dict)
+        for post_hook in list(self._optimizer_state_dict_post_hooks.values()):
+            result = post_hook(self, state_dict)
             if result is not None:
                 state_dict = result
         return state_dict
@@ -418,8 +437,8 @@ class Optimizer(torch.optim.Optimizer):
             state[param] = self._loaded(new_groups[number], param, dict(saved), name)
         self._native.reset_rows()
         self.__setstate__({"state": state, "param_groups": new_groups})
-        for hook in list(self._optimizer_load_state_dict_post_hooks.values()):
-            hook(self)
+        for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
+            post_hook(self)
 
     def _loaded_group(self, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
         # What the saved group does not know stays as it is, and so do the options of this package.

@@ -73,9 +73,9 @@ _STATES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 def state_dtype(value: Any) -> torch.dtype | Literal["q8"] | None:
     """The option ``state_dtype`` in one form."""
-    value = DTYPES.get(value, value) if isinstance(value, str) else value
-    if value is None or value == "q8" or value in _STATES:
-        return value
+    found: Any = DTYPES.get(value, value) if isinstance(value, str) else value
+    if found is None or found == "q8" or found in _STATES:
+        return found  # type: ignore[no-any-return]
     raise ValueError(f'state_dtype is {value!r}, but must be None, torch.float32, bfloat16, float16 or "q8"')
 
 

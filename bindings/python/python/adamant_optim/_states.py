@@ -128,11 +128,11 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
 
 
 def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, name: str) -> None:
-    step = state.get("step")
-    if isinstance(step, Tensor) and step.dtype == torch.float32 and step.numel() == 1 and step.device.type == "cpu":
-        # SGD's momentum starts anew where it is missing.
-        if has_moments or not uses_moments or step.item() == 0:
-            return
+    step: Any = state.get("step")
+    is_kept = isinstance(step, Tensor) and step.dtype == torch.float32 and step.numel() == 1 and step.is_cpu
+    # SGD's momentum starts anew where it is missing.
+    if is_kept and (has_moments or not uses_moments or step.item() == 0):
+        return
     value = 0.0
     if step is not None and (has_moments or not uses_moments):
         value = _scalar(step)
@@ -144,9 +144,7 @@ def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, 
     state["step"] = torch.tensor(value, dtype=torch.float32)
 
 
-def _conform_moment(
-    param: Tensor, state: dict[str, Any], moment: Moment, dtype: Any, name: str
-) -> None:
+def _conform_moment(param: Tensor, state: dict[str, Any], moment: Moment, dtype: Any, name: str) -> None:
     value = state.get(moment.name)
     codes, scales = state.pop(f"{moment.name}_codes", None), state.pop(f"{moment.name}_scales", None)
     if value is None and codes is not None:
@@ -163,16 +161,15 @@ def _conform_moment(
 
 def _conform_q8(param: Tensor, state: dict[str, Any], moment: Moment, name: str) -> None:
     keys = f"{moment.name}_codes", f"{moment.name}_scales"
-    codes, scales = (state.get(key) for key in keys)
+    codes, scales = state.get(keys[0]), state.get(keys[1])
     value = state.pop(moment.name, None)
     blocks = -(-reals(param).numel() // BLOCK)
-    has_scales = isinstance(scales, Tensor) and scales.dtype == torch.float32 and scales.shape == (blocks,)
-    has_scales = has_scales and scales.is_contiguous()
-    if has_scales and _is_kept(codes, param, torch.uint8):
-        return
-    if has_scales and isinstance(codes, Tensor) and codes.dtype == torch.uint8:
-        # Codes in another layout: their blocks are of other elements. So they are coded anew.
-        value = decode(param, codes, scales, moment) if value is None else value
+    if isinstance(scales, Tensor) and scales.dtype == torch.float32 and scales.shape == (blocks,):
+        if scales.is_contiguous() and _is_kept(codes, param, torch.uint8):
+            return
+        if value is None and isinstance(codes, Tensor) and codes.dtype == torch.uint8:
+            # Codes in another layout: their blocks are of other elements. So they are coded anew.
+            value = decode(param, codes, scales, moment)
     array = _empty(param, torch.uint8)
     if value is None:
         values = reals(_empty(param, torch.float32)).fill_(moment.start)

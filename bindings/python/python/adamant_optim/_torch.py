@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -21,10 +20,10 @@ def _increment_each(tensors: list[Tensor]) -> None:
 
 
 def _find_increment_version() -> Any:
-    """Tells autograd that tensors were written. Takes a list since PyTorch 2.5 or so."""
+    """What tells autograd that tensors were written. It takes one tensor in older versions of PyTorch."""
     try:
-        torch._C._increment_version([torch.zeros(1)])  # type: ignore[arg-type]
-    except TypeError:
+        torch._C._increment_version([torch.zeros(1)])
+    except (TypeError, RuntimeError):
         return _increment_each
     return torch._C._increment_version
 
@@ -44,9 +43,9 @@ def memory_of(tensor: Tensor) -> Tensor:
         return tensor.as_subclass(torch.Tensor) if type(tensor) not in PLAIN_TYPES else tensor
     local = getattr(tensor, "_local_tensor", None)
     if isinstance(local, Tensor):
-        with contextlib.suppress(AttributeError):
-            local = local.wait()
-        return local
+        # A part that is still on its way from other processes.
+        wait: Any = getattr(local, "wait", None)
+        return wait() if wait is not None else local
     raise TypeError(
         f"{type(tensor).__name__} is no tensor with memory of its own: fake, functional and wrapped tensors "
         "cannot be stepped"

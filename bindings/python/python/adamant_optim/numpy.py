@@ -82,7 +82,7 @@ def _is_bf16(array: Any) -> bool:
 
 def _lend(array: Any) -> Any:
     """The array as DLPack can describe it."""
-    return array.view(np.uint16) if _is_bf16(array) else array
+    return array.view(np.int16) if _is_bf16(array) else array
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -295,7 +295,9 @@ class Optimizer:
             _check_array(param, name)
             yield name, param, grad, state
 
-    def apply(self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0) -> tuple[Any, list[State]]:
+    def apply(
+        self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0
+    ) -> tuple[Any, list[State]]:
         """Takes a step and returns new parameters, as numpy arrays in the same structure, and new states. Nothing is
         written: for JAX and whatever else is immutable.
 
@@ -306,7 +308,9 @@ class Optimizer:
             State(
                 state.step,
                 {
-                    name: Moment(*(array.copy() for array in moment)) if isinstance(moment, Moment) else moment.copy("K")
+                    name: Moment(*(array.copy() for array in moment))
+                    if isinstance(moment, Moment)
+                    else moment.copy("K")
                     for name, moment in state.moments.items()
                 },
                 state.first,
@@ -345,7 +349,7 @@ def _dtype(name: str) -> np.dtype:
             import ml_dtypes
         except ImportError as error:
             raise ImportError('state_dtype="bf16" needs the package ml_dtypes: numpy has no bfloat16') from error
-        return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
     return np.dtype({"f32": np.float32, "f16": np.float16}[name])
 
 
@@ -399,7 +403,7 @@ def grad_norm(
 def clip_factor(norm: float, max_norm: float) -> float:
     """What gradients are to be multiplied by so that their norm is at most ``max_norm``, by PyTorch's formula::
 
-        min(1, max_norm / (norm + 1e-6))
+    min(1, max_norm / (norm + 1e-6))
     """
     return _core.clip_factor(norm, max_norm)
 

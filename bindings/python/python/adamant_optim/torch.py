@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ADOPT",
     "ASGD",
+    "FTRL",
+    "SGD",
     "AdEMAMix",
     "AdaBelief",
     "Adadelta",
@@ -32,7 +34,6 @@ __all__ = [
     "AdamW",
     "Adamax",
     "Adan",
-    "FTRL",
     "Lion",
     "NAdam",
     "Optimizer",
@@ -40,7 +41,6 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
-    "SGD",
     "SparseAdam",
     "Yogi",
 ]
@@ -279,16 +279,14 @@ class Adagrad(Optimizer):
             "fused": fused,
         }
         super().__init__(params, defaults, options)
-        self._make_states(
-            [(n, i) for n, group in enumerate(self.param_groups) for i in range(len(group["params"]))]
-        )
+        self._make_states([(n, i) for n, group in enumerate(self.param_groups) for i in range(len(group["params"]))])
 
     def share_memory(self) -> None:
         """Moves the states to memory that forked processes share."""
         for state in self.state.values():
             for value in state.values():
                 if isinstance(value, Tensor):
-                    value.share_memory_()
+                    value.share_memory_()  # type: ignore[no-untyped-call]
 
 
 class Adadelta(Optimizer):

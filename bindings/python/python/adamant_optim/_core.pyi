@@ -1,0 +1,68 @@
+"""The compiled part of the package."""
+
+from typing import Any, Final, final
+
+VERSION: Final[str]
+
+def optimizers() -> list[str]: ...
+def instruction_sets() -> tuple[str, list[str]]: ...
+def default_threads() -> int: ...
+def nadam_product(beta1: float, momentum_decay: float, t: int) -> float: ...
+def describe(
+    optimizer: str, settings: dict[str, Any]
+) -> tuple[dict[str, float | bool | str], list[tuple[str, float | None, str]]]: ...
+def q8_encode(format: str, values: Any, codes: Any, scales: Any) -> None: ...
+def q8_decode(format: str, codes: Any, scales: Any, values: Any) -> None: ...
+def grad_norm(grads: list[tuple[str, Any, bool]], order: float, threads: int | None, isa: str | None) -> float: ...
+def clip_factor(norm: float, max_norm: float) -> float: ...
+def step_arrays(
+    optimizer: str,
+    settings: dict[str, Any],
+    arrays: list[tuple[str, Any, Any, list[tuple[str, Any]], int, int, list[bool]]],
+    stochastic_rounding: bool,
+    grad_factor: float,
+    max_grad_norm: float | None,
+    skip_nonfinite: bool,
+    zero_grad: bool,
+    threads: int | None,
+    isa: str | None,
+    seed: int,
+) -> tuple[bool, float | None]: ...
+
+@final
+class Stepper:
+    def __new__(
+        cls,
+        torch: Any,
+        types: list[type],
+        increment_version: Any,
+        plan: tuple[str, tuple[str, str] | None, list[tuple[str, int | None, str]], list[tuple[str, Any]]],
+        without_exchange_api: bool,
+    ) -> Stepper: ...
+    def check(self, group: dict[str, Any]) -> None: ...
+    def moments(self, group: dict[str, Any]) -> list[tuple[str, float, str]]: ...
+    def counts_steps(self, group: dict[str, Any], is_bf16: bool) -> bool: ...
+    def step(
+        self,
+        owner: Any,
+        groups: list[dict[str, Any]],
+        states: dict[Any, Any],
+        grad_factor: float,
+        max_grad_norm: float | None,
+        skip_nonfinite: bool,
+        zero_grad: bool,
+        threads: int | None,
+        isa: str | None,
+        seed: int,
+    ) -> tuple[bool, float | None]: ...
+    def catch_up(
+        self,
+        owner: Any,
+        groups: list[dict[str, Any]],
+        states: dict[Any, Any],
+        place: tuple[int, int],
+        rows: Any,
+        threads: int | None,
+    ) -> bool: ...
+    def reset_rows(self) -> None: ...
+    def forget(self) -> None: ...

@@ -1,0 +1,138 @@
+//! Gradients: where a step reads them.
+
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    intern,
+    prelude::*,
+    types::PyTuple,
+};
+
+use super::{Call, GradSeen, Inner, Options};
+use crate::{
+    memory::{Facts, Kind},
+    rows::Rows,
+    slot::{self, Slot},
+};
+
+/// The memory of a gradient.
+pub(super) struct Found {
+    pub tensor: Py<PyAny>,
+    pub data: usize,
+    pub kind: Kind,
+    pub original: Option<Py<PyAny>>,
+    pub rows: Option<Rows>,
+}
+
+impl<'py> Call<'_, 'py> {
+    /// Looks at a gradient: the memory that the step reads, and the gradient itself where that is a copy.
+    #[inline]
+    pub(super) fn look_at_grad(
+        &self,
+        slot: &Slot,
+        number: usize,
+        position: usize,
+        grad: Bound<'py, PyAny>,
+        options: &Options<'_>,
+    ) -> PyResult<Found> {
+        let access = &self.stepper.access;
+        let facts = &slot.facts;
+        // To ask where a sparse gradient lies would cost an exception.
+        if access.is_plain(&grad) && slot.rows.is_none() {
+            let found = access.look(&grad, |seen| {
+                let is_laid_out = facts.is_laid_out(&seen);
+                let fits = seen.is_cpu
+                    && goes_with(facts, seen.kind)
+                    && (is_laid_out || facts.has_order_of(&seen));
+                // A lazy negative has other strides, unless there is but one element.
+                let is_known = is_laid_out && facts.len != 1 && !seen.kind.is_complex();
+                Ok((fits, is_known, seen.data as usize, seen.kind))
+            });
+            // An error is told below.
+            if let Ok((true, is_known, data, kind)) = found
+                && (is_known || !slot::is_lazy(&grad)?)
+            {
+                let tensor = grad.unbind();
+                return Ok(Found { tensor, data, kind, original: None, rows: None });
+            }
+        }
+        self.copy_grad(slot, number, position, grad, options)
+    }
+
+    /// Has Python copy a gradient that a step cannot read as it is.
+    #[cold]
+    fn copy_grad(
+        &self,
+        slot: &Slot,
+        number: usize,
+        position: usize,
+        grad: Bound<'py, PyAny>,
+        options: &Options<'_>,
+    ) -> PyResult<Found> {
+        let py = self.py();
+        let facts = &slot.facts;
+        let copy = intern!(py, "_grad_like");
+        let is_summed = options.max_grad_norm.is_some() || options.skip_nonfinite;
+        let arguments = (number, position, slot.param.bind(py), &grad, is_summed);
+        let copy = self.owner.call_method1(copy, arguments)?;
+        if let Ok(sparse) = copy.cast::<PyTuple>() {
+            return self.look_at_rows(slot, sparse, grad);
+        }
+        let (fits, data, kind) = self.stepper.access.look(&copy, |seen| {
+            let goes = seen.is_cpu && goes_with(facts, seen.kind);
+            Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
+        })?;
+        if !fits {
+            let name = self.name_at(number, position);
+            return Err(PyRuntimeError::new_err(format!("the gradient of {name} does not fit it")));
+        }
+        let original = (!copy.is(&grad)).then(|| grad.unbind());
+        Ok(Found { tensor: copy.unbind(), data, kind, original, rows: None })
+    }
+
+    /// Refuses gradients that share memory with what the step writes.
+    pub(super) fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
+        let range = |grad: &GradSeen| {
+            let len = match &grad.rows {
+                Some(rows) => rows.count * rows.width,
+                None => inner.slots[grad.slot].facts.len,
+            };
+            (grad.data, grad.data + len * grad.kind.bytes())
+        };
+        let written = &inner.written;
+        for grad in &inner.grads {
+            let (start, end) = range(grad);
+            let after = written.partition_point(|&(_, written_end, _)| written_end <= start);
+            if start < end && written.get(after).is_some_and(|&(written, ..)| written < end) {
+                let name = self.name(inner, grad.slot);
+                return Err(PyValueError::new_err(format!(
+                    "the gradient of {name} shares memory with a parameter or a state"
+                )));
+            }
+        }
+        if options.zero_grad {
+            let mut ranges: Vec<_> =
+                inner.grads.iter().map(|grad| (range(grad), grad.slot)).collect();
+            ranges.sort_unstable();
+            for pair in ranges.windows(2) {
+                if let [((_, end), one), ((start, _), other)] = *pair
+                    && start < end
+                {
+                    let (one, other) = (self.name(inner, one), self.name(inner, other));
+                    return Err(PyValueError::new_err(format!(
+                        "the gradients of {one} and {other} share memory, and cannot be zeroed in the step"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a gradient's type goes with that of its parameter, without a copy.
+#[inline]
+fn goes_with(param: &Facts, grad: Kind) -> bool {
+    match param.kind {
+        Some(Kind::F64 | Kind::C64 | Kind::C128) => param.kind == Some(grad),
+        _ => matches!(grad, Kind::F32 | Kind::Bf16 | Kind::F16),
+    }
+}

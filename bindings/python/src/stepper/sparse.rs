@@ -1,0 +1,234 @@
+//! Sparse gradients: their rows, what can be wrong with them, their steps, and rows that catch up.
+
+use core::slice;
+
+use adamant::{AnyOptimizer, Exec, Threads};
+use pyo3::{
+    exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
+    prelude::*,
+    types::{PyList, PyTuple},
+};
+
+use super::{Call, Inner, grads::Found, rule_of};
+use crate::{
+    error::exception,
+    memory::Kind,
+    rows::{self, RowStep, Rows, Waiting},
+    slot::Slot,
+    threads,
+};
+
+impl<'py> Call<'_, 'py> {
+    /// The rows of a sparse gradient: contiguous indices and values, the number of rows of the parameter
+    /// and their width.
+    pub(super) fn look_at_rows(
+        &self,
+        slot: &Slot,
+        sparse: &Bound<'py, PyTuple>,
+        grad: Bound<'py, PyAny>,
+    ) -> PyResult<Found> {
+        type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
+        let (indices, values, rows, width): Described<'_> = sparse.extract()?;
+        let access = &self.stepper.access;
+        let seen =
+            |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let (index_data, index_kind, count) = seen(&indices)?;
+        let (data, kind, len) = seen(&values)?;
+        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+        let fits = index_kind == Kind::I64
+            && Some(kind) == slot.facts.kind.map(Kind::real)
+            && count.checked_mul(width) == Some(len)
+            && rows.checked_mul(width) == Some(numbers);
+        if !fits {
+            return Err(PyRuntimeError::new_err("a sparse gradient does not fit its parameter"));
+        }
+        let rows = Rows { indices: index_data, count, values: data, rows, width };
+        let tensor = sparse.clone().into_any().unbind();
+        Ok(Found { tensor, data, kind, original: Some(grad.unbind()), rows: Some(rows) })
+    }
+
+    /// Finds everything that is wrong with sparse gradients, and has parameters whose rows wait catch up
+    /// where a dense gradient comes.
+    pub(super) fn prepare_rows(&self, inner: &mut Inner, exec: Exec<'_>) -> PyResult<()> {
+        let py = self.py();
+        for (position, &step) in inner.steps.iter().enumerate() {
+            let (number, index) = (inner.grads[position].group, inner.grads[position].slot);
+            let group = &inner.groups[number];
+            let name = || self.name_at(number, index - group.slots.start);
+            let slot = &mut inner.slots[index];
+            let Some(sparse) = &inner.grads[position].rows else {
+                let memory = slot.rows.and_then(|rows| inner.rows[rows].1.waiting.as_mut());
+                if let Some(waiting) = memory {
+                    let width = slot.facts.shape().iter().skip(1).product::<i64>() as usize;
+                    let width = width * slot.facts.kind.map_or(1, Kind::reals);
+                    // SAFETY: as in `run`.
+                    py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, None) })
+                        .map_err(exception)?;
+                }
+                continue;
+            };
+            if let Some(problem) = rows::problem(slot) {
+                return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+            }
+            // SAFETY: seen in this call, and kept alive by `inner`, here and below.
+            if let Some((position, index)) = unsafe { sparse.stray_index() } {
+                let rows = sparse.rows;
+                return Err(PyIndexError::new_err(format!(
+                    "index {position} of the gradient of {} is {index}, but the parameter has {rows} rows",
+                    name()
+                )));
+            }
+            let memory = match slot.rows {
+                Some(memory) => memory,
+                None => {
+                    inner.rows.push((slot.outer.clone_ref(py), rows::Memory::default()));
+                    *slot.rows.insert(inner.rows.len() - 1)
+                }
+            };
+            let memory = &mut inner.rows[memory].1;
+            let (Some(way), AnyOptimizer::Adam(adam)) =
+                (group.form.dense_equivalent, &group.settings.optimizer)
+            else {
+                if group.form.dense_equivalent.is_some() {
+                    return Err(PyValueError::new_err(format!(
+                        "{}: dense_equivalent is for Adam and AdamW without amsgrad",
+                        name()
+                    )));
+                }
+                continue;
+            };
+            rows::check_dense_equivalent(adam, way).map_err(exception)?;
+            let kind = slot.facts.kind.unwrap_or(Kind::F32);
+            match &mut memory.waiting {
+                Some(waiting) if waiting.is_for(kind, sparse.rows) => {
+                    if waiting.step() != step {
+                        waiting.set_step(step);
+                    }
+                }
+                waiting => *waiting = Some(Waiting::new(kind, sparse.rows, way, step)),
+            }
+            // SAFETY: as above.
+            let indices = unsafe { sparse.indices() };
+            let behind = memory.waiting.as_ref().and_then(|waiting| waiting.first_behind(indices));
+            if let Some((row, steps)) = behind {
+                return Err(PyRuntimeError::new_err(format!(
+                    "row {row} of {} was {steps} steps behind when its gradient was computed: call \
+                     optimizer.watch(model) once, or optimizer.catch_up(parameter, rows) before each \
+                     forward pass",
+                    name()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps the rows of sparse gradients; nothing can be wrong with them.
+    pub(super) fn step_rows(&self, inner: &mut Inner, exec: Exec<'_>, factor: f64) -> PyResult<()> {
+        for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
+            let slot = &inner.slots[grad.slot];
+            let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
+            let Some(rows) = &grad.rows else {
+                // A dense step has stepped all rows.
+                if let Some(waiting) = &mut memory.waiting {
+                    waiting.set_step(t);
+                }
+                continue;
+            };
+            let group = &inner.groups[grad.group];
+            let optimizer = rule_of(&group.settings.optimizer, slot);
+            let is_dense_equivalent = group.form.dense_equivalent.is_some();
+            self.py()
+                .detach(|| {
+                    let step = RowStep { exec, t, slot, rows, factor, memory };
+                    // SAFETY: seen in this call, kept alive by `inner`, found to share memory with no other
+                    // array that is written, and looked through by `prepare_rows`.
+                    unsafe {
+                        match (&optimizer, is_dense_equivalent) {
+                            (AnyOptimizer::Adam(adam), true) => step.run_dense_equivalent(adam),
+                            _ => step.run(&optimizer),
+                        }
+                    }
+                })
+                .map_err(exception)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn catch_up(
+        &self,
+        inner: &mut Inner,
+        (number, position): (usize, usize),
+        rows: Option<&Bound<'_, PyAny>>,
+        threads: Option<usize>,
+    ) -> PyResult<bool> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        if !self.has_same_groups(inner)? {
+            self.learn_groups(inner)?;
+        }
+        self.read_settings(inner)?;
+        let Some(group) = inner.groups.get(number) else { return Ok(false) };
+        let index = group.slots.start + position;
+        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else {
+            return Ok(false);
+        };
+        if inner.rows[memory].1.waiting.is_none() {
+            return Ok(false);
+        }
+        self.look_at_states(inner);
+        let name = || self.name_at(number, position);
+        let was = inner.slots[index].look(access, self.owner, name)?;
+        if (!was || !inner.slots[index].state_holds(py, access)?)
+            && let Some(problem) = self.resolve_one(inner, number, index)?
+        {
+            return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+        }
+        let slot = &inner.slots[index];
+        if let Some(problem) = rows::problem(slot) {
+            return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+        }
+        let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
+        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+        let Some(width) = numbers.checked_div(waiting.rows()) else { return Ok(false) };
+        let listed = rows
+            .map(|rows| {
+                access.look(rows, |seen| match seen.kind == Kind::I64 && seen.is_dense() {
+                    true => Ok((seen.data as usize, seen.len())),
+                    false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
+                })
+            })
+            .transpose()?;
+        let listed = listed.map(|(data, len)| match len {
+            0 => &[][..],
+            // SAFETY: just seen, and the caller holds the tensor.
+            len => unsafe { slice::from_raw_parts(data as *const i64, len) },
+        });
+        let count = waiting.rows();
+        if let Some(&row) = listed
+            .unwrap_or_default()
+            .iter()
+            .find(|&&row| usize::try_from(row).map_or(true, |row| row >= count))
+        {
+            return Err(PyIndexError::new_err(format!(
+                "row {row} of {}, which has {count} rows",
+                name()
+            )));
+        }
+        let was_behind = match listed {
+            Some(listed) => waiting.first_behind(listed).is_some(),
+            None => true,
+        };
+        if !was_behind {
+            return Ok(false);
+        }
+        let pool = threads::pool(threads.unwrap_or(self.stepper.default_threads));
+        let pool = pool.map_err(exception)?;
+        let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
+        let exec = Exec { isa: None, threads };
+        // SAFETY: as in `run`.
+        py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, listed) })
+            .map_err(exception)?;
+        self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
+        Ok(true)
+    }
+}

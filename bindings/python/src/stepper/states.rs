@@ -1,0 +1,109 @@
+//! The states of parameters: whether those of the last step are still there, and where their memory is.
+
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    intern,
+    prelude::*,
+};
+
+use super::{Call, Inner};
+use crate::{
+    memory::Kind,
+    slot::{self, Role, roles},
+};
+
+impl Call<'_, '_> {
+    /// Whether the optimizer's dictionary of states has the entries of the last step.
+    fn has_same_states(&self, inner: &Inner) -> bool {
+        let mut known = inner.states.iter();
+        self.states.len() == inner.states.len()
+            && self.states.iter().all(|(key, value)| {
+                known.next().is_some_and(|(known_key, known_value)| {
+                    key.as_ptr() as usize == *known_key && value.is(known_value)
+                })
+            })
+    }
+
+    /// Forgets the states where the optimizer's dictionary has others.
+    pub(super) fn look_at_states(&self, inner: &mut Inner) {
+        if !self.has_same_states(inner) {
+            inner.states.clear();
+            for slot in &mut inner.slots {
+                slot.state = None;
+            }
+        }
+    }
+
+    /// Finds the states of some parameters, and has Python make or mend those that do not fit.
+    pub(super) fn resolve(&self, inner: &mut Inner, unknown: Vec<(usize, usize)>) -> PyResult<()> {
+        let py = self.py();
+        let mut to_make = Vec::new();
+        for &(number, index) in &unknown {
+            if self.resolve_one(inner, number, index)?.is_some() {
+                to_make.push((number, index - inner.groups[number].slots.start));
+            }
+        }
+        if !to_make.is_empty() {
+            self.owner.call_method1(intern!(py, "_make_states"), (to_make.clone(),))?;
+            for (number, position) in to_make {
+                let index = inner.groups[number].slots.start + position;
+                if let Some(problem) = self.resolve_one(inner, number, index)? {
+                    let name = self.name(inner, index);
+                    return Err(PyRuntimeError::new_err(format!("state of {name}: {problem}")));
+                }
+            }
+        }
+        inner.states.clear();
+        for (key, value) in self.states.iter() {
+            inner.states.push((key.as_ptr() as usize, value.unbind()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn resolve_one(
+        &self,
+        inner: &mut Inner,
+        number: usize,
+        index: usize,
+    ) -> PyResult<Option<String>> {
+        let Inner { groups, slots, .. } = inner;
+        let group = &groups[number];
+        let slot = &mut slots[index];
+        let kind = slot.facts.kind.unwrap_or(Kind::Other);
+        let roles = roles(&group.settings.optimizer, group.form, kind);
+        if roles.is_empty() {
+            slot.state = Some(slot::State::none(self.py()));
+            return Ok(None);
+        }
+        let access = &self.stepper.access;
+        slot.resolve(access, self.owner, self.states, &group.keys, group.form, &roles)
+    }
+
+    /// Learns which memory steps write, and refuses parameters and states that share some.
+    pub(super) fn learn_places(&self, inner: &mut Inner) -> PyResult<()> {
+        inner.written.clear();
+        for (index, slot) in inner.slots.iter().enumerate() {
+            let arrays = slot.state.iter().flat_map(|state| &state.entries);
+            let arrays =
+                arrays.filter(|entry| !matches!(entry.role, Role::Step | Role::Eta | Role::Mu));
+            for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
+                let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
+                if bytes > 0 {
+                    inner.written.push((facts.data, facts.data + bytes, index));
+                }
+            }
+        }
+        inner.written.sort_unstable();
+        for pair in inner.written.windows(2) {
+            if let [(_, end, one), (start, _, other)] = *pair
+                && start < end
+            {
+                let (one, other) = (self.name(inner, one), self.name(inner, other));
+                return Err(PyValueError::new_err(format!(
+                    "{one} and {other}, or their states, share memory"
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+"""Layouts, types and places of tensors: what is stepped in place, what is noticed, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import adamant_optim
+from adamant_optim import _core, _optimizer
+from support import SETTINGS, assert_close, copies, params, set_grads
+
+
+class WithoutExchangeApi(adamant_optim.AdamW):
+    """Looks at tensors as it must with versions of PyTorch before 2.10."""
+
+    def _new_native(self) -> Any:
+        return _core.Stepper(torch, _optimizer.PLAIN_TYPES, _optimizer.increment_version, self._plan, True)
+
+
+WAYS = pytest.mark.parametrize("make", [adamant_optim.AdamW, WithoutExchangeApi])
+
+
+@WAYS
+def test_the_versions_of_parameters_count_on(make: Any) -> None:
+    own = torch.nn.Parameter(torch.randn(5))
+    loss = (own * own).sum()
+    loss.backward(retain_graph=True)
+    make([own]).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@WAYS
+def test_layouts_are_stepped_in_place(make: Any) -> None:
+    conv = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+    transposed = torch.nn.Parameter(torch.randn(5, 4).t())
+    ours = [*conv.parameters(), transposed]
+    theirs = [torch.nn.Parameter(param.detach().clone()) for param in ours]
+    optimizer, other = make(ours), torch.optim.AdamW(theirs)
+    for step in range(4):
+        for one, two in zip(ours, theirs):
+            grad = torch.randn(one.shape)
+            # Every second gradient has another layout than its parameter.
+            one.grad = grad if step % 2 else torch.empty_like(one).copy_(grad)
+            two.grad = grad.clone()
+        places = [param.data_ptr() for param in ours]
+        optimizer.step()
+        other.step()
+        assert [param.data_ptr() for param in ours] == places
+    assert_close(ours, theirs)
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert optimizer.state[conv.weight]["exp_avg"].stride() == conv.weight.stride()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_complex_numbers_are_pairs(name: str) -> None:
+    kwargs = {"momentum": 0.9} if name == "SGD" else {}
+    ours = [torch.nn.Parameter(torch.randn(3, 2, dtype=torch.complex64))]
+    theirs = copies(ours)
+    optimizer, other = getattr(adamant_optim, name)(ours, **kwargs), getattr(torch.optim, name)(theirs, **kwargs)
+    for step in range(5):
+        grad = torch.randn(3, 2, dtype=torch.complex64)
+        # A lazy conjugate is read as what it stands for.
+        ours[0].grad = grad.conj() if step % 2 else grad
+        theirs[0].grad = grad.conj().resolve_conj().clone() if step % 2 else grad.clone()
+        optimizer.step()
+        other.step()
+    error = (torch.view_as_real(ours[0].detach()) - torch.view_as_real(theirs[0].detach())).abs().max()
+    assert error < 1e-6
+    state = copy.deepcopy(optimizer.state_dict())
+    other.load_state_dict(state)
+    optimizer.load_state_dict(copy.deepcopy(other.state_dict()))
+
+
+@pytest.mark.parametrize("state_dtype", [torch.bfloat16, "q8"])
+def test_complex_moments_of_fewer_bits_are_pairs_in_a_last_dimension(state_dtype: Any) -> None:
+    own = [torch.nn.Parameter(torch.randn(4, 3, dtype=torch.complex64).t())]
+    precise = copies(own)
+    optimizer, other = adamant_optim.AdamW(own, state_dtype=state_dtype), adamant_optim.AdamW(precise)
+    for _ in range(3):
+        set_grads(own, precise)
+        optimizer.step()
+        other.step()
+    assert (own[0] - precise[0]).abs().max() < 3e-3
+    key = "exp_avg_codes" if state_dtype == "q8" else "exp_avg"
+    assert optimizer.state[own[0]][key].shape == (3, 4, 2)
+    state = optimizer.state_dict()
+    again = adamant_optim.AdamW(copies(own), state_dtype=state_dtype)
+    again.load_state_dict(state)
+    assert torch.equal(again.state_dict()["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
+
+
+def test_a_lazy_negative_is_read_as_what_it_stands_for() -> None:
+    own = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(3))]
+    numbers = torch.tensor([1 + 2j]), torch.tensor([1 + 2j, 3 + 4j, 5 + 6j])
+    for param, complex_numbers in zip(own, numbers):
+        param.grad = complex_numbers.conj().imag
+        assert param.grad.is_neg()
+    adamant_optim.SGD(own, lr=1.0).step()
+    assert own[0].tolist() == [2.0] and own[1].tolist() == [2.0, 4.0, 6.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_16_bit_parameters_and_gradients(dtype: torch.dtype) -> None:
+    ours = params(dtype)
+    theirs = copies(ours, torch.float32)
+    optimizer, other = adamant_optim.AdamW(ours, lr=1e-2), torch.optim.AdamW(theirs, lr=1e-2)
+    set_grads(ours, theirs)
+    optimizer.step()
+    other.step()
+    for one, two in zip(ours, theirs):
+        assert torch.allclose(one.float(), two, atol=0, rtol=torch.finfo(dtype).eps)
+    assert optimizer.state[ours[0]]["exp_avg"].dtype == torch.float32
+
+
+@WAYS
+def test_what_moves_is_noticed(make: Any) -> None:
+    ours = params()
+    theirs = copies(ours)
+    optimizer, other = make(ours, lr=0.1), torch.optim.AdamW(theirs, lr=0.1)
+
+    def step() -> None:
+        set_grads(ours, theirs)
+        optimizer.step()
+        other.step()
+        assert_close(ours, theirs)
+
+    step()
+    for own in (ours, theirs):
+        own[0].data = own[0].detach().clone() + 1
+    step()
+    # Another layout: moments follow.
+    ours[0].data = ours[0].detach().t().contiguous().t()
+    step()
+    assert optimizer.state[ours[0]]["exp_avg"].stride() == ours[0].stride()
+    # States that are replaced, moved or lost.
+    state, their_state = optimizer.state[ours[0]], other.state[theirs[0]]
+    for one in (state, their_state):
+        one["exp_avg"] = one["exp_avg"] * 2
+        one["exp_avg_sq"].data = one["exp_avg_sq"] * 3
+        one["step"].fill_(7)
+    step()
+    optimizer.state[ours[0]] = {key: value.clone() for key, value in optimizer.state[ours[0]].items()}
+    gc.collect()
+    step()
+    del optimizer.state[ours[1]], other.state[theirs[1]]
+    step()
+    optimizer.state.clear()
+    other.state.clear()
+    step()
+    optimizer.param_groups[0]["params"].pop()
+    other.param_groups[0]["params"].pop()
+    step()
+    assert float(optimizer.state[ours[0]]["step"]) == 2
+
+
+@WAYS
+def test_doubles_take_gradients_of_floats(make: Any) -> None:
+    own = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    grad = torch.ones(3)
+    if not hasattr(own, "grad_dtype"):
+        pytest.skip("this version of PyTorch has gradients of the parameter's type only")
+    own.grad_dtype = None
+    own.grad = grad
+    make([own], lr=0.5, weight_decay=0.0).step()
+    assert torch.allclose(own.detach(), torch.full((3,), -0.5, dtype=torch.float64))
+
+
+BASE = torch.zeros(10, 10)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("tensor", "error", "text"),
+    [
+        (BASE[:, ::2], ValueError, r"does not fill its memory .*shape \[10, 5\], strides \[10, 2\]"),
+        (torch.zeros(3).expand(4, 3), ValueError, r"does not fill its memory .*strides \[0, 1\]"),
+        (torch.empty(3, device="meta"), (TypeError, ValueError), "meta"),
+        (torch.zeros(3, dtype=torch.int64), ValueError, "torch.int64"),
+        (torch.zeros(3, dtype=torch.float8_e5m2), ValueError, "torch.float8_e5m2"),
+    ],
+)
+def test_parameters_that_cannot_be_stepped_are_named(make: Any, tensor: Any, error: Any, text: str) -> None:
+    own = torch.nn.Parameter(tensor, requires_grad=False)
+    other = torch.nn.Parameter(torch.ones(2))
+    optimizer = make([("layer.first", other), ("layer.weight", own)]) if _has_names() else make([other, own])
+    for param in (own, other):
+        param.requires_grad_(param.is_floating_point())
+        param.grad = torch.zeros_like(param)
+    name = "layer.weight" if _has_names() else r"param_groups\[0\]\['params'\]\[1\]"
+    with pytest.raises(error, match=f"{name}.*{text}"):
+        optimizer.step()
+    assert torch.equal(other.detach(), torch.ones(2))
+
+
+def _has_names() -> bool:
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
+
+
+def test_fake_tensors_are_refused() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        own = torch.nn.Parameter(torch.randn(3))
+        own.grad = torch.randn(3)
+    with pytest.raises(TypeError, match="FakeTensor"):
+        adamant_optim.AdamW([own]).step()
+
+
+def test_memory_that_is_shared_is_refused() -> None:
+    memory = torch.ones(10)
+    one, other = torch.nn.Parameter(memory[:6]), torch.nn.Parameter(memory[4:])
+    for param in (one, other):
+        param.grad = torch.ones(6)
+    with pytest.raises(ValueError, match="share memory"):
+        adamant_optim.AdamW([one, other]).step()
+    one.grad = one.detach()
+    with pytest.raises(ValueError, match="the gradient of .* shares memory"):
+        adamant_optim.AdamW([one]).step()
+    both = torch.ones(6)
+    own = [torch.nn.Parameter(torch.ones(6)), torch.nn.Parameter(torch.ones(6))]
+    for param in own:
+        param.grad = both
+    with pytest.raises(ValueError, match="share memory, and cannot be zeroed"):
+        adamant_optim.AdamW(own, zero_grad_in_step=True).step()
+    # Gradients that are only read may be the same.
+    adamant_optim.AdamW(own).step()
+    assert torch.equal(memory, torch.ones(10))
+
+
+@WAYS
+def test_empty_and_lone_tensors(make: Any) -> None:
+    own = [torch.nn.Parameter(torch.ones(shape)) for shape in [(0,), (), (1,), (0, 3), (1, 1, 1)]]
+    optimizer = make(own, lr=0.5, weight_decay=0.0)
+    for param in own:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert all(torch.allclose(param.detach(), torch.full_like(param, 0.5)) for param in own)
+
+
+class Named(torch.nn.Parameter):
+    """A parameter of a class of the user's."""
+
+
+@WAYS
+def test_subclasses_that_are_nothing_but_memory(make: Any) -> None:
+    own = Named(torch.ones(3))
+    own.grad = torch.ones(3)
+    loss = (own * own).sum()
+    make([own], lr=0.5, weight_decay=0.0).step()
+    assert torch.allclose(own.detach(), torch.full((3,), 0.5))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_memory_is_freed_with_the_optimizer() -> None:
+    import weakref
+
+    own = torch.nn.Parameter(torch.ones(3))
+    optimizer = adamant_optim.AdamW([own])
+    # A cycle that the collector must see through.
+    own.optimizer = optimizer
+    own.grad = torch.ones(3)
+    optimizer.step()
+    ghosts = weakref.ref(optimizer), weakref.ref(own)
+    del own, optimizer
+    gc.collect()
+    assert [ghost() for ghost in ghosts] == [None, None]

@@ -1,0 +1,273 @@
+"""The optimizers for numpy arrays, and for whatever lends its memory. They need no PyTorch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import adamant_optim
+import numpy as np
+import pytest
+from adamant_optim.numpy import OPTIMIZERS, Moment, Optimizer, clip_factor, grad_norm, q8_decode, q8_encode
+
+
+def tree() -> dict[str, Any]:
+    return {
+        "weight": np.random.randn(30, 20).astype(np.float32),
+        "more": [np.asfortranarray(np.random.randn(5, 4)), np.random.randn(7).astype(np.float16)],
+        "pairs": (np.random.randn(3, 2) + 1j * np.random.randn(3, 2)).astype(np.complex64),
+    }
+
+
+def like(tree: Any) -> Any:
+    """Gradients."""
+    if isinstance(tree, dict):
+        return {key: like(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [like(value) for value in tree]
+    return np.random.randn(*tree.shape).astype(tree.dtype)
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in leaves(value)]
+    if isinstance(tree, list):
+        return [leaf for value in tree for leaf in leaves(value)]
+    return [tree]
+
+
+def test_adamw_follows_its_formula() -> None:
+    lr, beta1, beta2, eps, decay = 0.1, 0.9, 0.99, 1e-6, 0.2
+    param = np.random.randn(50)
+    expected, m, v = param.copy(), np.zeros(50), np.zeros(50)
+    optimizer = Optimizer("adamw", lr=lr, beta2=beta2, eps=eps, weight_decay=decay)
+    state = optimizer.init(param)
+    for t in range(1, 8):
+        grad = np.random.randn(50)
+        assert optimizer.step(param, grad, state) == (True, None)
+        expected *= 1 - lr * decay
+        m = beta1 * m + (1 - beta1) * grad
+        v = beta2 * v + (1 - beta2) * grad**2
+        expected -= lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+    np.testing.assert_allclose(param, expected, rtol=1e-12)
+    np.testing.assert_allclose(state[0].moments["exp_avg"], m, rtol=1e-12)
+    assert state[0].step == 7
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("state_dtype", ["f32", "f16", "q8"])
+def test_steps_in_place_and_to_new_arrays_are_the_same(name: str, state_dtype: Any) -> None:
+    params = tree()
+    optimizer = Optimizer(name, lr=0.5, state_dtype=state_dtype, seed=5)
+    states = optimizer.init(params)
+    start = copy.deepcopy(params)
+    for _ in range(4):
+        grads = like(params)
+        before = copy.deepcopy((params, states))
+        new_params, new_states = optimizer.apply(params, grads, states)
+        for one, other in zip(leaves(params), leaves(before[0])):
+            np.testing.assert_array_equal(one, other)
+        assert pickle.dumps(states) == pickle.dumps(before[1])
+        assert optimizer.step(params, grads, states).taken
+        for one, other in zip(leaves(params), leaves(new_params)):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+        assert [state.step for state in new_states] == [state.step for state in states]
+        states = pickle.loads(pickle.dumps(states))
+    assert all(not np.array_equal(one, other) for one, other in zip(leaves(params), leaves(start)))
+
+
+def test_moments_have_the_types_that_are_asked_for() -> None:
+    params = tree()
+    for state_dtype, expected in (("f32", np.float32), ("f16", np.float16)):
+        weight, double, half, pairs = Optimizer("adam", state_dtype=state_dtype).init(params)
+        assert weight.moments["exp_avg"].dtype == half.moments["exp_avg"].dtype == expected
+        assert double.moments["exp_avg"].dtype == np.float64
+        assert pairs.moments["exp_avg"].dtype == (np.complex64 if expected == np.float32 else np.float16)
+    weight, double, half, pairs = Optimizer("adam", state_dtype="q8").init(params)
+    assert isinstance(weight.moments["exp_avg"], Moment) and weight.moments["exp_avg"].scales.shape == (3,)
+    assert pairs.moments["exp_avg"].codes.shape == (3, 2, 2)
+    assert [state.first for state in (weight, double, half, pairs)] == [0, 600, 620, 627]
+    assert Optimizer("sgd").init(params)[0].moments == {}
+
+
+def test_bfloat16_of_ml_dtypes() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    param = np.random.randn(600).astype(ml_dtypes.bfloat16)
+    wide = param.astype(np.float32)
+    optimizer = Optimizer("adamw", lr=0.1, state_dtype="bf16")
+    precise = Optimizer("adamw", lr=0.1)
+    states, precise_states = optimizer.init(param), precise.init(wide)
+    assert states[0].moments["exp_avg"].dtype == ml_dtypes.bfloat16
+    grad = np.random.randn(600).astype(ml_dtypes.bfloat16)
+    optimizer.step(param, grad, states)
+    precise.step(wide, grad.astype(np.float32), precise_states)
+    np.testing.assert_allclose(param.astype(np.float32), wide, rtol=2**-7, atol=2e-3)
+
+
+def test_settings_are_read_changed_and_checked() -> None:
+    optimizer = Optimizer("adamw", lr=0.1)
+    assert optimizer.settings["lr"] == 0.1 and optimizer.settings["weight_decay"] == 0.01
+    optimizer.set(lr=0.05)
+    assert optimizer.settings["lr"] == 0.05
+    assert "lr=0.05" in repr(optimizer)
+    for settings, text in (
+        ({"lr": -1}, "lr is -1"),
+        ({"lrr": 1}, "lrr"),
+        ({"epsilon": "both"}, "epsilon"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=text):
+            optimizer.set(**settings)
+    assert optimizer.settings["lr"] == 0.05
+    with pytest.raises(ValueError, match="adamx"):
+        Optimizer("adamx")
+    with pytest.raises(ValueError, match="state_dtype"):
+        Optimizer("adam", state_dtype="f8")  # type: ignore[arg-type]
+
+
+def test_norms_clip_and_leave_steps_out() -> None:
+    params = tree()
+    grads = like(params)
+    squares = sum((np.abs(grad.astype(np.complex128)) ** 2).sum() for grad in leaves(grads))
+    norm = grad_norm(grads)
+    assert math.isclose(norm, math.sqrt(squares), rel_tol=1e-6)
+    assert math.isclose(grad_norm([np.array([3.0, -4.0])], 1), 7.0)
+    assert math.isclose(grad_norm([np.array([3.0, -4.0])], math.inf), 4.0)
+    with pytest.raises(ValueError, match="ord is 3"):
+        grad_norm([np.ones(2)], 3)
+    assert clip_factor(norm, 1.0) == 1.0 / (norm + 1e-6) and clip_factor(0.5, 1.0) == 1.0
+    with pytest.raises(ValueError, match="max_norm is 0"):
+        clip_factor(1.0, 0.0)
+
+    clipped, plain = Optimizer("sgd", lr=0.1, max_grad_norm=1.0), Optimizer("sgd", lr=0.1)
+    other = copy.deepcopy(params)
+    report = clipped.step(params, grads, clipped.init(params))
+    assert report.taken and report.grad_norm == norm
+    plain.step(other, grads, plain.init(other), grad_factor=clip_factor(norm, 1.0))
+    for one, two in zip(leaves(params), leaves(other)):
+        np.testing.assert_array_equal(one, two)
+
+    grads["weight"][2, 3] = np.nan
+    before = copy.deepcopy(params)
+    states = clipped.init(params)
+    report = clipped.step(params, grads, states)
+    assert not report.taken and states[0].step == 0
+    for one, two in zip(leaves(params), leaves(before)):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_gradients_are_zeroed_as_they_are_read() -> None:
+    param, grad = np.ones(5), np.ones(5)
+    optimizer = Optimizer("sgd", lr=0.5, zero_grad_in_step=True)
+    optimizer.step(param, grad, optimizer.init(param))
+    assert not grad.any() and (param == 0.5).all()
+
+
+def test_a_gradient_of_none_leaves_its_parameter_alone() -> None:
+    params = [np.ones(3), np.ones(3)]
+    optimizer = Optimizer("sgd", lr=0.5)
+    states = optimizer.init(params)
+    optimizer.step(params, [None, np.ones(3)], states)
+    assert (params[0] == 1).all() and (params[1] == 0.5).all()
+    assert [state.step for state in states] == [0, 1]
+
+
+def test_gradients_in_another_order_or_read_only() -> None:
+    param = np.asfortranarray(np.zeros((3, 2)))
+    grad = np.arange(6.0).reshape(3, 2)
+    grad.flags.writeable = False
+    optimizer = Optimizer("sgd", lr=1.0)
+    optimizer.step(param, grad, optimizer.init(param))
+    np.testing.assert_array_equal(param, -grad)
+    assert grad_norm(grad) == grad_norm(param)
+
+
+def read_only() -> np.ndarray:
+    array = np.ones(3)
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("param", "grad", "error", "text"),
+    [
+        (np.zeros((4, 4))[:, ::2], np.zeros((4, 2)), ValueError, "params does not fill its memory"),
+        (np.zeros(3), np.zeros(4), ValueError, r"the gradient of params has shape \(4,\)"),
+        (np.zeros(3, np.int64), np.zeros(3), TypeError, "params is of I64"),
+        (np.zeros(3, np.int32), np.zeros(3), TypeError, "params is of a type"),
+        (np.zeros(3, np.complex64), np.zeros(3, np.float32), TypeError, "the gradient of params is of F32"),
+        (np.zeros(3), np.zeros(3, np.float32), TypeError, "f32.*f64"),
+        (read_only(), np.zeros(3), (TypeError, BufferError), "params"),
+        ([1.0], np.zeros(1), TypeError, r"params\[0\] is a float"),
+        ([np.zeros(3)], [np.zeros(3), np.zeros(3)], ValueError, "params has 1 arrays, and grads has 2"),
+    ],
+)
+def test_arrays_that_cannot_be_stepped_are_named(param: Any, grad: Any, error: Any, text: str) -> None:
+    optimizer = Optimizer("sgd")
+    with pytest.raises(error, match=text):
+        optimizer.step(param, grad, optimizer.init(param))
+
+
+def test_memory_that_is_shared_is_refused() -> None:
+    memory = np.zeros(10)
+    optimizer = Optimizer("sgd")
+    params = [memory[:6], memory[4:]]
+    with pytest.raises(ValueError, match=r"params\[0\] and params\[1\] share memory"):
+        optimizer.step(params, [np.ones(6), np.ones(6)], optimizer.init(params))
+    with pytest.raises(ValueError, match="the gradient of params and params share memory"):
+        optimizer.step(memory, memory, optimizer.init(memory))
+
+
+def test_states_that_do_not_fit_are_named() -> None:
+    param = np.zeros(3)
+    plain, heavy = Optimizer("sgd"), Optimizer("sgd", momentum=0.9)
+    with pytest.raises(ValueError, match="momentum_buffer of params is missing"):
+        heavy.step(param, np.ones(3), plain.init(param))
+    with pytest.raises(ValueError, match="do without"):
+        plain.step(param, np.ones(3), heavy.init(param))
+    with pytest.raises(ValueError, match="momentum_buffer of params has 4 numbers, not 3"):
+        heavy.step(param, np.ones(3), heavy.init(np.zeros(4)))
+    with pytest.raises(ValueError, match="there are 2 states"):
+        plain.step(param, np.ones(3), plain.init([param, param]))
+
+
+@pytest.mark.parametrize("format", ["signed", "squares", "unsigned"])
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 1000])
+def test_8_bits_are_near_what_they_stand_for(format: Any, size: int) -> None:
+    values = np.random.randn(size).astype(np.float32)
+    values = values if format == "signed" else values**2
+    codes, scales = q8_encode(values, format)
+    assert codes.dtype == np.uint8 and scales.shape == (-(-size // 256),)
+    decoded = q8_decode(codes, scales, format)
+    for start in range(0, size, 256):
+        block = values[start : start + 256]
+        error = np.abs(decoded[start : start + 256] - block)
+        assert (error <= np.abs(block) / 15 + np.abs(block).max() * 2**-17).all()
+
+
+def test_a_torch_tensor_lends_its_memory() -> None:
+    torch = pytest.importorskip("torch")
+    param, grad = torch.zeros(4, dtype=torch.bfloat16), torch.ones(4, dtype=torch.bfloat16)
+    optimizer = Optimizer("sgd", lr=0.5)
+    optimizer.step(param, grad, optimizer.init(param))
+    assert param.tolist() == [-0.5] * 4
+
+
+def test_jax_arrays_are_left_as_they_are() -> None:
+    jax = pytest.importorskip("jax")
+    param, grad = jax.numpy.ones(4), jax.numpy.ones(4)
+    optimizer = Optimizer("sgd", lr=0.5)
+    states = optimizer.init(param)
+    with pytest.raises(TypeError, match="use apply"):
+        optimizer.step(param, grad, states)
+    new, new_states = optimizer.apply(param, grad, states)
+    assert new.tolist() == [0.5] * 4 and param.tolist() == [1.0] * 4
+    assert (states[0].step, new_states[0].step) == (0, 1)
+
+
+def test_the_package_without_pytorch() -> None:
+    assert "AdamW" in dir(adamant_optim) and "numpy" in dir(adamant_optim)
+    with pytest.raises(AttributeError, match="no attribute 'AdamX'"):
+        _ = adamant_optim.AdamX

@@ -1,0 +1,250 @@
+"""The options beyond PyTorch's."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import adamant_optim
+from support import OWN, SETTINGS, assert_close, copies, params, set_grads
+
+DTYPES = {torch.bfloat16: 2**-7, torch.float16: 2**-9, "q8": 2**-3}
+
+
+def run(steps: int = 5, **kwargs: Any) -> tuple[Any, list[Any]]:
+    torch.manual_seed(4)
+    own = [torch.nn.Parameter(torch.randn(700)), torch.nn.Parameter(torch.randn(3, 4))]
+    optimizer = adamant_optim.AdamW(own, **kwargs)
+    for _ in range(steps):
+        set_grads(own)
+        optimizer.step()
+    return optimizer, own
+
+
+@pytest.mark.parametrize("state_dtype", DTYPES)
+def test_moments_of_fewer_bits_are_near_those_of_32(state_dtype: Any) -> None:
+    precise, _ = run()
+    optimizer, own = run(state_dtype=state_dtype)
+    expected, found = precise.state_dict()["state"], optimizer.state_dict()["state"]
+    for index, param in enumerate(own):
+        for key in ("exp_avg", "exp_avg_sq"):
+            live = optimizer.state[param]
+            if state_dtype == "q8":
+                assert live[f"{key}_codes"].dtype == torch.uint8 and live[f"{key}_codes"].shape == param.shape
+                assert live[f"{key}_scales"].shape == (-(-param.numel() // 256),)
+                assert found[index][key].dtype == torch.float32
+            else:
+                assert live[key].dtype == state_dtype
+            largest = expected[index][key].abs().max()
+            difference = (found[index][key].float() - expected[index][key]).abs().max()
+            assert 0 < difference < 4 * DTYPES[state_dtype] * largest
+
+
+@pytest.mark.parametrize("state_dtype", ["f32", "bf16", "f16"])
+def test_names_of_types_stand_for_types(state_dtype: str) -> None:
+    optimizer, _ = run(state_dtype=state_dtype)
+    expected = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[state_dtype]
+    assert optimizer.param_groups[0]["state_dtype"] == expected
+
+
+@pytest.mark.parametrize("state_dtype", [torch.bfloat16, "q8"])
+def test_random_bits_depend_on_the_seed_alone(state_dtype: Any) -> None:
+    first, again, other = (run(state_dtype=state_dtype, seed=seed)[1] for seed in (1, 1, 2))
+    assert torch.equal(first[0], again[0])
+    assert not torch.equal(first[0], other[0])
+    serial = run(state_dtype=state_dtype, seed=1, threads=1, isa="scalar")[1]
+    assert torch.equal(first[0], serial[0])
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *OWN])
+def test_states_are_converted_when_they_are_loaded(name: str) -> None:
+    make = getattr(adamant_optim, name)
+    kwargs = {"momentum": 0.9} if name == "SGD" else {}
+    own = [torch.nn.Parameter(torch.randn(300))]
+    optimizer = make(own, **kwargs)
+    set_grads(own)
+    optimizer.step()
+    state = optimizer.state_dict()
+    for state_dtype in (torch.bfloat16, torch.float16, "q8"):
+        other = make(copies(own), state_dtype=state_dtype, **kwargs)
+        other.load_state_dict(copy.deepcopy(state))
+        found = other.state_dict()["state"][0]
+        for key, value in state["state"][0].items():
+            near = found[key].float() - value.float()
+            assert near.abs().max() <= 2**-4 * value.abs().max(), key
+        # And back to what they were, but for one rounding.
+        set_grads(other.param_groups[0]["params"])
+        other.step()
+        back = make(copies(own), **kwargs)
+        back.load_state_dict(other.state_dict())
+        assert all(value.dtype == torch.float32 for value in back.state[back.param_groups[0]["params"][0]].values())
+
+
+def test_groups_may_have_moments_of_their_own() -> None:
+    own = params()
+    groups = [{"params": own[:1], "state_dtype": "q8"}, {"params": own[1:]}]
+    optimizer = adamant_optim.AdamW(groups, state_dtype=torch.bfloat16)
+    set_grads(own)
+    optimizer.step()
+    assert "exp_avg_codes" in optimizer.state[own[0]]
+    assert optimizer.state[own[1]]["exp_avg"].dtype == torch.bfloat16
+    # A change in the middle of a run converts what is there.
+    optimizer.param_groups[1]["state_dtype"] = torch.float32
+    before = optimizer.state[own[1]]["exp_avg"].float()
+    own[1].grad.zero_()
+    optimizer.step()
+    assert torch.allclose(optimizer.state[own[1]]["exp_avg"], 0.9 * before)
+    assert not {"state_dtype", "master"} & set(optimizer.state_dict()["param_groups"][0])
+
+
+def test_doubles_have_moments_in_double_alone() -> None:
+    own = params(torch.float64)
+    set_grads(own)
+    with pytest.raises(ValueError, match="whose moments are float64"):
+        adamant_optim.AdamW(own, state_dtype="q8").step()
+    optimizer = adamant_optim.AdamW(own)
+    optimizer.step()
+    assert optimizer.state[own[0]]["exp_avg"].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("master", "dtype"), [("f32", torch.bfloat16), ("f32", torch.float16), ("split", torch.bfloat16)]
+)
+def test_a_master_keeps_what_16_bits_lose(master: str, dtype: torch.dtype) -> None:
+    start = torch.randn(500).to(dtype)
+    wide, narrow, plain = (torch.nn.Parameter(start.clone().to(it)) for it in (torch.float32, dtype, dtype))
+    optimizers = [
+        adamant_optim.AdamW([wide], lr=1e-5),
+        adamant_optim.AdamW([narrow], lr=1e-5, master=master),
+        adamant_optim.AdamW([plain], lr=1e-5),
+    ]
+    for _ in range(50):
+        grad = torch.randn(500).to(dtype) + 1
+        for param, optimizer in zip((wide, narrow, plain), optimizers):
+            param.grad = grad.to(param.dtype)
+            optimizer.step()
+    rounded = wide.detach().to(dtype)
+    if master == "f32":
+        assert torch.equal(optimizers[1].state[narrow]["master_param"], wide.detach())
+        assert torch.equal(narrow.detach(), rounded)
+    else:
+        high = narrow.detach().view(torch.int16).to(torch.int32) << 16
+        joined = high + optimizers[1].state[narrow]["param_low"].to(torch.int32)
+        assert torch.equal(joined.view(torch.float32), wide.detach())
+    assert torch.equal(plain.detach()[start.abs() > 0.1], start[start.abs() > 0.1])
+    assert not torch.equal(rounded, start)
+
+
+def test_a_master_takes_over_what_others_write() -> None:
+    own = torch.nn.Parameter(torch.randn(20).to(torch.bfloat16))
+    optimizer = adamant_optim.SGD([own], lr=1e-3, master="f32")
+    own.grad = torch.randn(20).to(torch.bfloat16)
+    optimizer.step()
+    master = optimizer.state[own]["master_param"].clone()
+    with torch.no_grad():
+        own[3] = 5.0
+    own.grad.zero_()
+    optimizer.step()
+    expected = master.clone()
+    expected[3] = 5.0
+    assert torch.equal(optimizer.state[own]["master_param"], expected)
+
+
+def test_a_master_is_saved_with_its_bits() -> None:
+    torch.manual_seed(0)
+    for master in ("f32", "split"):
+        own = [torch.nn.Parameter(torch.randn(50).to(torch.bfloat16))]
+        optimizer = adamant_optim.AdamW(own, master=master)
+        set_grads(own)
+        optimizer.step()
+        other_own = copies(own)
+        other = adamant_optim.AdamW(other_own, master=master)
+        other.load_state_dict(optimizer.state_dict())
+        for _ in range(3):
+            set_grads(own, other_own)
+            optimizer.step()
+            other.step()
+        for key, value in optimizer.state[own[0]].items():
+            assert torch.equal(value, other.state[other_own[0]][key])
+
+
+def test_stochastic_rounding_is_right_on_average() -> None:
+    start = torch.ones(40_000, dtype=torch.bfloat16)
+    own = torch.nn.Parameter(start.clone())
+    own.grad = torch.ones_like(own)
+    optimizer = adamant_optim.SGD([own], lr=1e-4, stochastic_rounding=True)
+    for _ in range(4):
+        optimizer.step()
+    # Neighbours below 1 are 2^-8 apart: the mean of 40,000 is within 5 deviations.
+    assert abs(own.detach().double().mean() - (1 - 4e-4)) < 5 * 2**-8 / 2 / 200
+    assert float(optimizer.state[own]["step"]) == 4
+
+
+def test_clipping_is_that_of_pytorch_and_tells_the_norm() -> None:
+    ours = params()
+    theirs = copies(ours)
+    optimizer = adamant_optim.AdamW(ours, lr=0.1, max_grad_norm=0.5)
+    other = torch.optim.AdamW(theirs, lr=0.1)
+    for _ in range(4):
+        set_grads(ours, theirs)
+        before = ours[0].grad.clone()
+        norm = torch.nn.utils.clip_grad_norm_(theirs, 0.5)
+        optimizer.step()
+        other.step()
+        assert abs(optimizer.grad_norm - float(norm)) < 1e-6 * float(norm)
+        assert torch.equal(ours[0].grad, before)
+    assert_close(ours, theirs)
+    ours[1].grad[0] = float("nan")
+    before = copies(ours)
+    optimizer.step()
+    assert optimizer.skipped == 1 and all(torch.equal(one, other) for one, other in zip(ours, before))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_steps_with_gradients_that_are_not_finite_are_left_out(value: float) -> None:
+    own = params()
+    optimizer = adamant_optim.AdamW(own, skip_nonfinite=True, zero_grad_in_step=True)
+    set_grads(own)
+    optimizer.step()
+    assert all(not param.grad.any() for param in own)
+    set_grads(own)
+    own[0].grad[2, 3] = value
+    before, state = copies(own), copy.deepcopy(optimizer.state_dict())
+    optimizer.step()
+    assert optimizer.skipped == 1
+    assert all(torch.equal(one, other) for one, other in zip(own, before))
+    assert float(optimizer.state[own[0]]["step"]) == 1
+    assert torch.equal(optimizer.state[own[0]]["exp_avg"], state["state"][0]["exp_avg"])
+    assert all(not param.grad.any() for param in own)
+
+
+def test_gradients_are_zeroed_wherever_they_lie() -> None:
+    own = [torch.nn.Parameter(torch.randn(4, 6)), torch.nn.Parameter(torch.randn(4, 6))]
+    own[0].grad, own[1].grad = torch.randn(4, 6), torch.randn(6, 4).t()
+    optimizer = adamant_optim.AdamW(own, zero_grad_in_step=True)
+    versions = [param.grad._version for param in own]
+    optimizer.step()
+    assert all(not param.grad.any() for param in own)
+    assert all(param.grad._version > version for param, version in zip(own, versions))
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "neon"])
+def test_every_instruction_set_gives_the_same_bits(isa: str) -> None:
+    from adamant_optim import _core
+
+    if isa not in _core.instruction_sets()[1]:
+        with pytest.raises(ValueError, match=isa):
+            run(isa=isa)
+        return
+    assert torch.equal(run(isa=isa)[1][0], run()[1][0])
+
+
+def test_the_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    adamant_optim.show_config()
+    text = capsys.readouterr().out
+    assert f"adamant_optim {adamant_optim.__version__}" in text
+    assert "instruction set: " in text and "threads: " in text

@@ -1,0 +1,238 @@
+"""Sparse gradients: lazy, and with the results of dense ones."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import adamant_optim
+from support import OWN, SETTINGS
+
+ROWS, WIDTH = 60, 8
+
+
+def embeddings(count: int, **kwargs: Any) -> list[Any]:
+    """Modules with the same weights."""
+    first = torch.nn.Embedding(ROWS, WIDTH, sparse=True, **kwargs)
+    return [first, *(copy.deepcopy(first) for _ in range(count - 1))]
+
+
+def train(pairs: list[tuple[Any, Any]], steps: int, listed: int = 6) -> None:
+    """Steps modules alike."""
+    for _ in range(steps):
+        # Rows may be listed twice.
+        rows, wanted = torch.randint(0, ROWS, (listed,)), torch.randn(listed, WIDTH)
+        for module, optimizer in pairs:
+            optimizer.zero_grad()
+            ((module(rows) - wanted) ** 2).sum().backward()
+            optimizer.step()
+
+
+def test_sparse_adam_is_that_of_pytorch_both_ways() -> None:
+    ours, theirs = embeddings(2)
+    optimizer, other = (
+        adamant_optim.SparseAdam(ours.parameters(), lr=0.01),
+        torch.optim.SparseAdam(list(theirs.parameters()), lr=0.01),
+    )
+    train([(ours, optimizer), (theirs, other)], 5)
+    our_state, their_state = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(other.state_dict())
+    assert our_state["state"][0]["step"] == their_state["state"][0]["step"] == 5
+    optimizer.load_state_dict(their_state)
+    other.load_state_dict(our_state)
+    train([(ours, optimizer), (theirs, other)], 5)
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+    ours.weight.grad = torch.ones(ROWS, WIDTH)
+    with pytest.raises(RuntimeError, match="SparseAdam does not support dense gradients"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adagrad"])
+def test_what_pytorch_takes_sparse_is_the_same(name: str) -> None:
+    ours, theirs = embeddings(2)
+    optimizer, other = (
+        getattr(it, name)(m.parameters(), lr=0.1) for it, m in ((adamant_optim, ours), (torch.optim, theirs))
+    )
+    train([(ours, optimizer), (theirs, other)], 6)
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *OWN])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_that_are_listed_take_dense_steps_and_others_stay(name: str, dtype: torch.dtype) -> None:
+    kwargs = {"momentum": 0.9} if name == "SGD" else {}
+    sparse = torch.nn.Parameter(torch.randn(ROWS, WIDTH, dtype=dtype))
+    # FTRL computes parameters from its state alone, and so moves those without a gradient, too.
+    dense = torch.nn.Parameter(sparse.detach()[:4].clone())
+    start = sparse.detach().clone()
+    optimizer = getattr(adamant_optim, name)([sparse], **kwargs)
+    other = getattr(adamant_optim, name)([dense], **kwargs)
+    for _ in range(4):
+        grad = torch.randn(4, WIDTH, dtype=dtype)
+        order = torch.randperm(4)
+        sparse.grad = torch.sparse_coo_tensor(order[None], grad[order], (ROWS, WIDTH), check_invariants=True)
+        dense.grad = grad
+        optimizer.step()
+        other.step()
+    assert torch.equal(sparse.detach()[:4], dense.detach())
+    assert torch.equal(sparse.detach()[4:], start[4:])
+
+
+def test_indices_of_several_dimensions_and_complex_rows() -> None:
+    ours, theirs = (torch.nn.Parameter(torch.ones(3, 4, 5)) for _ in range(2))
+    indices = torch.tensor([[0, 2, 2], [1, 3, 3]])
+    grad = torch.sparse_coo_tensor(indices, torch.randn(3, 5), (3, 4, 5), check_invariants=True)
+    ours.grad, theirs.grad = grad, grad.to_dense()
+    adamant_optim.SGD([ours], lr=0.5).step()
+    torch.optim.SGD([theirs], lr=0.5).step()
+    assert torch.allclose(ours, theirs)
+    pairs = [torch.nn.Parameter(torch.ones(4, 2, dtype=torch.complex64)) for _ in range(2)]
+    grad = torch.sparse_coo_tensor(
+        torch.tensor([[1, 3]]), torch.randn(2, 2, dtype=torch.complex64), (4, 2), check_invariants=True
+    )
+    pairs[0].grad, pairs[1].grad = grad, grad.to_dense()
+    adamant_optim.SGD([pairs[0]], lr=0.5).step()
+    torch.optim.SGD([pairs[1]], lr=0.5).step()
+    assert torch.allclose(pairs[0], pairs[1])
+
+
+def test_sparse_gradients_are_clipped_with_all_others() -> None:
+    torch.manual_seed(3)
+    ours, theirs = embeddings(2)
+    theirs.sparse = False
+    heads = [torch.nn.Linear(WIDTH, 3), torch.nn.Linear(WIDTH, 3)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    # SGD: what a row without a gradient does is the same, sparse or dense.
+    optimizers = [
+        adamant_optim.SGD([*module.parameters(), *head.parameters()], lr=0.1, max_grad_norm=0.5)
+        for module, head in zip((ours, theirs), heads)
+    ]
+    for step in range(5):
+        rows = torch.randint(0, ROWS, (6,))
+        for module, head, optimizer in zip((ours, theirs), heads, optimizers):
+            optimizer.zero_grad()
+            head(module(rows)).pow(2).sum().backward()
+            if step == 3:
+                head.bias.grad[0] = float("nan")
+            optimizer.step()
+    norms = [optimizer.grad_norm for optimizer in optimizers]
+    assert abs(norms[0] - norms[1]) < 1e-6 * norms[0]
+    assert [optimizer.skipped for optimizer in optimizers] == [1, 1]
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+@pytest.mark.parametrize(("way", "tolerance"), [("replay", 0.0), ("series", 2e-5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dense_equivalent_has_the_results_of_dense_gradients(
+    name: str, way: str, tolerance: float, dtype: torch.dtype
+) -> None:
+    ours, theirs = embeddings(2, dtype=dtype)
+    theirs.sparse = False
+    optimizer = getattr(adamant_optim, name)(ours.parameters(), lr=0.01, dense_equivalent=way)
+    other = getattr(adamant_optim, name)(theirs.parameters(), lr=0.01)
+    handles = optimizer.watch(torch.nn.Sequential(ours))
+    assert len(handles) == 2
+    for step in range(6):
+        train([(ours, optimizer), (theirs, other)], 20, listed=3)
+        for each in (optimizer, other):
+            each.param_groups[0]["lr"] *= 0.8
+        if step == 3:
+            # A dense gradient in between.
+            for module, each in ((ours, optimizer), (theirs, other)):
+                module.weight.grad = torch.ones(ROWS, WIDTH, dtype=dtype)
+                each.step()
+    assert not torch.equal(ours.weight, theirs.weight)
+    saved = ours.state_dict()["weight"]
+    assert (saved - theirs.weight.detach()).abs().max() <= tolerance
+    state, expected = optimizer.state_dict()["state"][0], other.state_dict()["state"][0]
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert (state[key] - expected[key]).abs().max() <= tolerance
+    assert state["step"] == expected["step"] == 121
+
+
+def test_dense_equivalent_goes_on_after_a_checkpoint_and_in_a_copy() -> None:
+    ours, theirs = embeddings(2)
+    theirs.sparse = False
+    optimizer = adamant_optim.AdamW(ours.parameters(), lr=0.01, dense_equivalent="replay")
+    other = adamant_optim.AdamW(theirs.parameters(), lr=0.01)
+    optimizer.watch(ours)
+    train([(ours, optimizer), (theirs, other)], 10, listed=3)
+    # The module is pickled before the optimizer is asked.
+    optimizer.catch_up()
+    ours, optimizer = pickle.loads(pickle.dumps((ours, optimizer)))
+    # A copy is not watched.
+    optimizer.watch(ours)
+    train([(ours, optimizer), (theirs, other)], 10, listed=3)
+    saved = copy.deepcopy((ours.state_dict(), optimizer.state_dict()))
+    train([(ours, optimizer)], 3)
+    ours.load_state_dict(saved[0])
+    optimizer.load_state_dict(saved[1])
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
+    train([(ours, optimizer), (theirs, other)], 10, listed=3)
+    optimizer.catch_up()
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
+    (module,) = embeddings(1)
+    optimizer = adamant_optim.AdamW(module.parameters(), dense_equivalent=True)
+    for row in (1, 2):
+        optimizer.zero_grad()
+        before = module.weight.detach().clone()
+        module(torch.tensor([row])).sum().backward()
+        if row == 2:
+            with pytest.raises(RuntimeError, match=r"row 2 of .* was 1 steps behind"):
+                optimizer.step()
+            assert torch.equal(module.weight, before)
+            # As for a model that reads its rows in a way of its own.
+            optimizer.catch_up(module.weight, torch.tensor([[2]]))
+        optimizer.step()
+    with pytest.raises(IndexError, match="row 99 of .* has 60 rows"):
+        optimizer.catch_up(module.weight, torch.tensor([99]))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "text"),
+    [
+        ({"state_dtype": "q8"}, TypeError, "sparse gradients need state_dtype=None"),
+        ({"state_dtype": torch.bfloat16}, TypeError, "sparse gradients need state_dtype=None"),
+        ({"dense_equivalent": True, "amsgrad": True}, ValueError, "without amsgrad"),
+        (
+            {"dense_equivalent": True, "decoupled_weight_decay": False, "weight_decay": 0.1},
+            ValueError,
+            "CatchUp::Series",
+        ),
+    ],
+)
+def test_what_cannot_be_stepped_is_refused_before_anything_is_written(kwargs: Any, error: Any, text: str) -> None:
+    (module,) = embeddings(1)
+    other = torch.nn.Parameter(torch.ones(3))
+    other.grad = torch.ones(3)
+    optimizer = adamant_optim.Adam([other, *module.parameters()], **kwargs)
+    module(torch.tensor([1])).sum().backward()
+    before = module.weight.detach().clone()
+    with pytest.raises(error, match=text):
+        optimizer.step()
+    assert torch.equal(other.detach(), torch.ones(3)) and torch.equal(module.weight, before)
+    assert float(optimizer.state[other]["step"]) == 0
+
+
+def test_stray_indices_and_shapes_are_named() -> None:
+    (module,) = embeddings(1)
+    optimizer = adamant_optim.Adam(module.parameters())
+    grad = torch.sparse_coo_tensor(torch.tensor([[9, 3]]), torch.ones(2, WIDTH), (ROWS, WIDTH), check_invariants=True)
+    grad._indices()[0, 1] = 77
+    module.weight.grad = grad
+    with pytest.raises(IndexError, match=r"index 1 of the gradient of .* is 77, but the parameter has 60 rows"):
+        optimizer.step()
+    half = torch.nn.Parameter(torch.ones(4, 2, dtype=torch.bfloat16))
+    half.grad = torch.sparse_coo_tensor(
+        torch.tensor([[1]]), torch.ones(1, 2, dtype=torch.bfloat16), (4, 2), check_invariants=True
+    )
+    with pytest.raises(TypeError, match="float32 or float64"):
+        adamant_optim.Adam([half]).step()

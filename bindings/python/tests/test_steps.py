@@ -1,0 +1,292 @@
+"""Steps of every optimizer against PyTorch's, and what an optimizer of PyTorch's must do besides."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import adamant_optim
+from support import OWN, SETTINGS, assert_close, configurations, copies, pair, params, set_grads
+
+
+@pytest.mark.parametrize(("name", "kwargs"), configurations())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_are_those_of_pytorch(name: str, kwargs: dict[str, Any], dtype: torch.dtype) -> None:
+    our_optimizer, their_optimizer, ours, theirs = pair(name, kwargs, dtype)
+    start = copies(ours)
+    for _ in range(12):
+        set_grads(ours, theirs)
+        our_optimizer.step()
+        their_optimizer.step()
+    # PyTorch keeps ASGD's step size and NAdam's product in float32, whatever the parameters are.
+    is_rounded = dtype == torch.float64 and name in ("ASGD", "NAdam")
+    assert_close(ours, theirs, 1e10 if is_rounded else 100)
+    assert all(not torch.equal(one, other) for one, other in zip(ours, start))
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [config for config in configurations() if config[0] in SETTINGS])
+def test_checkpoints_go_both_ways(name: str, kwargs: dict[str, Any]) -> None:
+    our_optimizer, their_optimizer, ours, theirs = pair(name, kwargs)
+    for step in range(12):
+        if step == 5:
+            our_state, their_state = (copy.deepcopy(it.state_dict()) for it in (our_optimizer, their_optimizer))
+            our_optimizer.load_state_dict(their_state)
+            their_optimizer.load_state_dict(our_state)
+        set_grads(ours, theirs)
+        our_optimizer.step()
+        their_optimizer.step()
+    assert_close(ours, theirs, 100)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *OWN])
+@pytest.mark.parametrize("state_dtype", [None, torch.bfloat16, torch.float16, "q8"])
+def test_a_run_that_is_saved_goes_on_with_the_same_bits(name: str, state_dtype: Any) -> None:
+    runs = []
+    for is_saved in (False, True):
+        torch.manual_seed(1)
+        own = [torch.nn.Parameter(torch.randn(300)), torch.nn.Parameter(torch.randn(5, 7))]
+        optimizer = getattr(adamant_optim, name)(own, state_dtype=state_dtype, seed=3)
+        for step in range(6):
+            if is_saved and step == 3:
+                saved = pickle.loads(pickle.dumps(optimizer.state_dict()))
+                own = copies(own)
+                optimizer = getattr(adamant_optim, name)(own, state_dtype=state_dtype, seed=3)
+                optimizer.load_state_dict(saved)
+            set_grads(own)
+            optimizer.step()
+        runs.append(own)
+    assert all(torch.equal(one, other) for one, other in zip(*runs))
+
+
+def test_nothing_has_changed_after_a_state_that_does_not_fit() -> None:
+    optimizer, other, ours, theirs = pair("AdamW", {})
+    set_grads(ours, theirs)
+    optimizer.step()
+    other.step()
+    state = copy.deepcopy(other.state_dict())
+    state["state"][1]["exp_avg"] = torch.zeros(4)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=r"exp_avg of param_groups\[0\]\['params'\]\[1\] has shape \[4\]"):
+        optimizer.load_state_dict(state)
+    after = optimizer.state_dict()
+    assert all(torch.equal(before["state"][0][key], value) for key, value in after["state"][0].items())
+
+
+def test_nadam_refuses_a_product_of_other_settings() -> None:
+    optimizer, other, ours, theirs = pair("NAdam", {})
+    set_grads(ours, theirs)
+    other.step()
+    state = copy.deepcopy(other.state_dict())
+    state["param_groups"][0]["betas"] = (0.5, 0.999)
+    with pytest.raises(ValueError, match="mu_product"):
+        optimizer.load_state_dict(state)
+
+
+def test_loaded_tensors_are_copied() -> None:
+    optimizer, other, ours, theirs = pair("AdamW", {})
+    set_grads(ours, theirs)
+    other.step()
+    state = other.state_dict()
+    optimizer.load_state_dict(state)
+    before = state["state"][0]["exp_avg"].clone()
+    optimizer.step()
+    assert torch.equal(state["state"][0]["exp_avg"], before)
+    assert state["state"][0]["step"] == 1
+
+
+def test_groups_are_added_changed_and_scheduled() -> None:
+    ours = params()
+    theirs = copies(ours)
+    pairs = []
+    for module, own in ((adamant_optim, ours), (torch.optim, theirs)):
+        optimizer = module.AdamW(own[:2], lr=0.1)
+        pairs.append((optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)))
+    for step in range(8):
+        set_grads(ours, theirs)
+        for (optimizer, scheduler), own in zip(pairs, (ours, theirs)):
+            if step == 3:
+                optimizer.add_param_group({"params": [own[2]], "lr": 0.02, "weight_decay": 0.0})
+                scheduler.base_lrs.append(0.02)
+            if step == 5:
+                optimizer.param_groups[0]["betas"] = (0.5, 0.9)
+            if step == 6:
+                own[0].grad = None
+            optimizer.step()
+            scheduler.step()
+    assert_close(ours, theirs)
+    assert [float(pairs[0][0].state[param]["step"]) for param in ours] == [7, 8, 5]
+
+
+def test_the_learning_rate_may_be_a_tensor_that_changes() -> None:
+    ours = params()
+    theirs = copies(ours)
+    rates = torch.tensor(0.1), torch.tensor(0.1)
+    optimizers = adamant_optim.AdamW(ours, lr=rates[0]), torch.optim.AdamW(theirs, lr=rates[1], foreach=False)
+    for step in range(4):
+        set_grads(ours, theirs)
+        for optimizer, rate in zip(optimizers, rates):
+            rate.fill_(0.1 / (step + 1))
+            optimizer.step()
+    assert_close(ours, theirs)
+
+
+def test_a_closure_runs_with_gradients_and_its_loss_is_returned() -> None:
+    own = torch.nn.Parameter(torch.ones(3))
+    optimizer = adamant_optim.SGD([own], lr=0.5)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (own**2).sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        assert optimizer.step(closure) == 3
+    assert torch.equal(own.detach(), torch.zeros(3))
+
+
+def test_hooks_run_in_order_and_may_change_arguments() -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+    own = params()
+    set_grads(own)
+    optimizer = adamant_optim.AdamW(own)
+    calls: list[str] = []
+
+    def change(optimizer: Any, args: Any, kwargs: Any) -> Any:
+        calls.append("pre")
+        return (optimizer, lambda: 7.0), {}
+
+    handles = [
+        register_optimizer_step_pre_hook(lambda *_: calls.append("global pre")),
+        register_optimizer_step_post_hook(lambda *_: calls.append("global post")),
+        optimizer.register_step_pre_hook(change),
+        optimizer.register_step_post_hook(lambda *_: calls.append("post")),
+    ]
+    try:
+        assert optimizer.step() == 7.0
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert calls == ["global pre", "pre", "post", "global post"]
+    assert optimizer.step() is None
+
+
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+def test_copies_go_on_alike(way: str) -> None:
+    model = torch.nn.Linear(4, 3)
+    optimizer = adamant_optim.AdamW(model.parameters(), state_dtype="q8", max_grad_norm=1.0, seed=9)
+    set_grads(list(model.parameters()))
+    optimizer.step()
+    both = (model, optimizer)
+    other_model, other = pickle.loads(pickle.dumps(both)) if way == "pickle" else copy.deepcopy(both)
+    assert (other.max_grad_norm, other.seed, other.param_groups[0]["state_dtype"]) == (1.0, 9, "q8")
+    for _ in range(3):
+        set_grads(list(model.parameters()), list(other_model.parameters()))
+        optimizer.step()
+        other.step()
+    assert torch.equal(model.weight, other_model.weight)
+
+
+def test_grad_scaler_undoes_the_scale_and_leaves_steps_out() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    model = torch.nn.Linear(4, 3)
+    other = copy.deepcopy(model)
+    optimizer, plain = adamant_optim.AdamW(model.parameters()), adamant_optim.AdamW(other.parameters())
+    for step in range(4):
+        batch = torch.randn(8, 4)
+        optimizer.zero_grad()
+        scaler.scale(model(batch).pow(2).mean()).backward()
+        if step == 2:
+            model.weight.grad[0, 0] = float("inf")
+        scaler.step(optimizer)
+        scaler.update()
+        if step != 2:
+            plain.zero_grad()
+            other(batch).pow(2).mean().backward()
+            plain.step()
+    assert optimizer.skipped == 1
+    assert float(optimizer.state[model.weight]["step"]) == 3
+    assert scaler.get_scale() == 2.0**9
+    # A scale that is a power of 2 changes no bit.
+    assert torch.equal(model.weight, other.weight)
+
+
+def test_a_first_step_of_nothing_makes_states_and_counts_nothing() -> None:
+    own = params()
+    optimizer = adamant_optim.AdamW(own, lr=0.0)
+    for param in own:
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    assert all(float(optimizer.state[param]["step"]) == 0 for param in own)
+    # But a step with gradients counts.
+    set_grads(own)
+    optimizer.step()
+    assert all(float(optimizer.state[param]["step"]) == 1 for param in own)
+
+
+def test_a_step_from_within_a_step_is_refused() -> None:
+    own = torch.nn.Parameter(torch.ones(3))
+    own.grad = torch.ones(3)
+    optimizer = adamant_optim.AdamW([own])
+    make = optimizer._make_states
+
+    def again(places: Any) -> None:
+        make(places)
+        optimizer.step()
+
+    optimizer._make_states = again
+    with pytest.raises(RuntimeError, match="within step"):
+        optimizer.step()
+    del optimizer._make_states
+    optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "text"),
+    [
+        ({"lr": -1}, ValueError, "Invalid learning rate: -1"),
+        ({"betas": (1.0, 0.5)}, ValueError, "Invalid beta parameter at index 0: 1.0"),
+        ({"lr": torch.ones(2)}, ValueError, "Tensor lr must be 1-element"),
+        ({"capturable": True}, ValueError, "capturable=True is not supported"),
+        ({"differentiable": True}, ValueError, "differentiable=True is not supported"),
+        ({"fused": True, "foreach": True}, RuntimeError, "cannot be `True` together"),
+        ({"lrr": 1}, TypeError, "unexpected keyword argument 'lrr'"),
+        ({"state_dtype": "f8"}, ValueError, "state_dtype is 'f8'"),
+        ({"master": "f64"}, ValueError, "master is 'f64'"),
+        ({"master": "f32", "stochastic_rounding": True}, ValueError, "stochastic_rounding has no use"),
+        ({"max_grad_norm": 0}, ValueError, "max_grad_norm is 0"),
+        ({"threads": 0}, ValueError, "threads is 0"),
+        ({"isa": "sse"}, ValueError, "isa is 'sse'"),
+        ({"seed": -1}, ValueError, "seed is -1"),
+        ({"dense_equivalent": "soon"}, ValueError, "dense_equivalent is 'soon'"),
+    ],
+)
+def test_bad_arguments_are_refused(kwargs: dict[str, Any], error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        adamant_optim.AdamW(params(), **kwargs)
+
+
+def test_a_bad_group_is_not_added() -> None:
+    own = params()
+    optimizer = adamant_optim.AdamW(own[:1])
+    with pytest.raises(ValueError, match="eps is -1"):
+        optimizer.add_param_group({"params": own[1:], "eps": -1})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_setting_that_became_bad_is_refused_before_anything_is_written() -> None:
+    own = params()
+    set_grads(own)
+    optimizer = adamant_optim.AdamW(own)
+    optimizer.step()
+    before = copies(own)
+    optimizer.param_groups[0]["eps"] = float("nan")
+    with pytest.raises(ValueError, match="eps is NaN"):
+        optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(own, before))
