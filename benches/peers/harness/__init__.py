@@ -1,0 +1,1 @@
+"""Measures adamant beside the optimizers that people use on CPUs today."""
