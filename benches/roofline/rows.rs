@@ -279,7 +279,7 @@ impl Arrays {
     /// The time of a dense step over the whole table. It is not taken in turn with the others: it
     /// leaves the cache full of what is yet to be written to memory, and they would pay for it.
     fn dense(&mut self, place: Place, plan: Plan) -> f64 {
-        let grad = &vec![0.0; self.case.rows * self.case.width];
+        let grad = &vec![0.0_f32; self.case.rows * self.case.width];
         let options = StepOptions { exec: place.exec(), ..StepOptions::default() };
         let mut steps = 1000;
         let [dense] = plan.times(|_, repetitions| {
