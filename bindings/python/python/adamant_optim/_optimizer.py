@@ -427,8 +427,8 @@ class Optimizer(torch.optim.Optimizer):
         that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
         model as it is: no other class, no other keys in its checkpoints.
 
-        A model that reads rows in another way calls :meth:`catch_up`, as does who pickles or copies a model whole. A step whose gradient was computed from
-        rows that were behind is refused.
+        A model that reads rows in another way calls :meth:`catch_up`, and so does whoever pickles or copies a model
+        without its optimizer. A step whose gradient was computed from rows that were behind is refused.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
@@ -597,6 +597,19 @@ class Optimizer(torch.optim.Optimizer):
             state["grad_norm_group"] = None
         state["skipped"] = self.skipped
         return state
+
+    @torch.no_grad()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        state = self.__getstate__()
+        # Parameters that were copied before this, with their model, have rows that were behind then.
+        for group in self.param_groups:
+            for param in group["params"] if group["dense_equivalent"] else []:
+                if id(param) in memo:
+                    memo[id(param)].copy_(param)
+        new.__setstate__(deepcopy(state, memo))
+        return new
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.setdefault("_native", self._new_native())
