@@ -53,10 +53,9 @@ def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, args:
     os._exit(0)
 
 
-def run(function: Callable[..., Any], ranks: int, *args: Any) -> list[Any]:
-    """What ``function(*args)`` returns in each of so many processes, by rank.
-
-    A process may end before it answers, by ``os._exit``: its result is then ``None``.
+def run(function: Callable[..., Any], ranks: int, *args: Any, ends: int | None = None) -> list[Any]:
+    """What ``function(*args)`` returns in each of so many processes, by rank. The one of rank ``ends`` must end
+    before it answers: its result is ``None``.
     """
     context = _context()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,8 +75,9 @@ def run(function: Callable[..., Any], ranks: int, *args: Any) -> list[Any]:
                 raise TimeoutError(f"rank {rank} of {ranks} did not answer")
             try:
                 is_fine, result = pickle.loads(pipe.recv_bytes())
+                is_fine = is_fine and rank != ends
             except EOFError:
-                is_fine, result = True, None
+                is_fine, result = rank == ends, None
             if not is_fine:
                 for process in processes:
                     process.kill()
