@@ -43,7 +43,8 @@ def _pip(python: Path, *arguments: str) -> str | None:
     if result.returncode == 0:
         return None
     lines = [line for line in result.stderr.splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "pip failed")
+    line = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "pip failed")
+    return line[:200]
 
 
 def _stamp(folder: Path, packages: tuple[str, ...]) -> bool:

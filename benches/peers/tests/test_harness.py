@@ -255,6 +255,24 @@ class Reports(unittest.TestCase):
             main(["--tables", file.name])
         printed.assert_called_once_with(tables(rows))
 
+    def test_a_run_prints_tables_and_writes_json(self) -> None:
+        fake = mock.Mock(versions={"torch": "2"}, left_out={"slow": "why"})
+        fake.measure.side_effect = lambda case: [row("ours", case.elements, 1.0, case=case.name)]
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch("builtins.print") as printed,
+            mock.patch("harness.__main__.Driver", return_value=fake),
+            mock.patch("harness.__main__.busy_cores", return_value=0.0),
+        ):
+            file = Path(folder, "run.json")
+            arguments = f"--quick --case tail --threads 1 --no-install --environments {folder}/e --json {file}"
+            main(arguments.split())
+            found = json.loads(file.read_text())
+        self.assertEqual([each["case"] for each in found["rows"]], ["tail"])
+        self.assertEqual(found["header"]["left_out"], {"slow": "why"})
+        self.assertIn("tail (f32), 1 thread", str(printed.call_args_list))
+        fake.stop.assert_called_once_with()
+
     def test_cpus_are_told_apart(self) -> None:
         text = "processor\t: 0\nvendor_id\t: A\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
         self.assertEqual(cpu_name(text), "AMD EPYC (family 25, model 17)")
