@@ -1,6 +1,6 @@
 //! Pictures of runs: the fraction of the limit over the size.
 
-use std::{collections::BTreeMap, error::Error, path::Path};
+use std::{collections::BTreeMap, error::Error, fs, path::Path};
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -46,6 +46,13 @@ struct Line {
 const RESIDENT: f64 = 16.0;
 
 impl Run {
+    /// Reads the JSON file of a run.
+    pub fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
+        let named = |error: &dyn Error| format!("{}: {error}", path.display());
+        let json = fs::read(path).map_err(|error| named(&error))?;
+        Ok(serde_json::from_slice(&json).map_err(|error| named(&error))?)
+    }
+
     /// The points of Adam on one tensor.
     fn lines(&self) -> BTreeMap<Key<'_>, Vec<(f64, f64)>> {
         let mut lines: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -89,11 +96,12 @@ impl Run {
 /// Draws a line for each run: Adam in `f32`, on the CPU's best instruction set, on one thread.
 pub fn compare(runs: &[Run], path: &Path) -> Result<(), Box<dyn Error>> {
     let line = |run: &Run| {
-        let points = run.lines().remove(&("f32", 1, run.header.isa.as_str()))?;
         let label = format!("{}, {}", run.header.cpu, run.header.isa);
-        Some(Line { label, points, width: 2 })
+        let points = run.lines().remove(&("f32", 1, run.header.isa.as_str()));
+        let points = points.ok_or_else(|| format!("the run on {label} has no case `dense`"))?;
+        Ok(Line { label, points, width: 2 })
     };
-    let lines: Vec<_> = runs.iter().filter_map(line).collect();
+    let lines = runs.iter().map(line).collect::<Result<Vec<_>, String>>()?;
     // The caches of several CPUs differ, and so their marks would tell nothing.
     let caches = if let [run] = runs { run.caches() } else { vec![] };
     draw(path, "Adam in f32, one thread: fraction of each machine's limit", &lines, &caches)

@@ -78,6 +78,21 @@ impl Options {
         Plan { rounds, least: Duration::from_millis(least) }
     }
 
+    /// Finds out before the run, and not after it, that a result cannot be written.
+    fn check_folders(&self) -> Result<(), String> {
+        for path in [&self.json, &self.svg].into_iter().flatten() {
+            let ends_in_slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+            let folder = if ends_in_slash { Some(path.as_path()) } else { path.parent() };
+            if let Some(folder) = folder
+                && !folder.as_os_str().is_empty()
+                && !folder.is_dir()
+            {
+                return Err(format!("there is no folder {}", folder.display()));
+            }
+        }
+        Ok(())
+    }
+
     fn wants(&self, name: &str) -> bool {
         names::fits(&self.case, name)
     }
@@ -121,10 +136,11 @@ impl Options {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     if let (false, Some(svg)) = (options.draw.is_empty(), &options.svg) {
-        let read = |path: &PathBuf| Ok(serde_json::from_slice(&fs::read(path)?)?);
-        let runs: Result<Vec<draw::Run>, Box<dyn Error>> = options.draw.iter().map(read).collect();
+        let runs: Result<Vec<_>, _> =
+            options.draw.iter().map(|path| draw::Run::read(path)).collect();
         return draw::compare(&runs?, svg);
     }
+    options.check_folders()?;
 
     let best = Isa::selected()?;
     let machine = Machine::detect(best);
