@@ -19,6 +19,9 @@ const GROUPS: &str = "adamant.groups";
 /// The key of the seed.
 const SEED: &str = "adamant.seed";
 
+/// The arrays and the metadata of a file.
+type Contents<'a> = (BTreeMap<String, Array<'a>>, HashMap<String, String>);
+
 /// # Checkpoints
 ///
 /// One file in the format safetensors has all of a run: each variable under its name and with its shape, as
@@ -99,7 +102,7 @@ impl VarOptimizer {
     }
 
     /// The arrays and the metadata of a file.
-    fn contents(&self) -> Result<(BTreeMap<String, Array<'_>>, HashMap<String, String>), Error> {
+    fn contents(&self) -> Result<Contents<'_>, Error> {
         if !self.named {
             return Err(Error::Unnamed);
         }
