@@ -186,7 +186,7 @@ def test_saving_and_threads_change_no_bit(
         torch.manual_seed(3)
         own = [torch.nn.Parameter(torch.randn(size).to(dtype)) for size in sizes]
 
-        def make() -> Any:
+        def make(own: Any = own) -> Any:
             return getattr(adamant_optim, name)(own, state_dtype=state_dtype, seed=5, threads=1, **options)
 
         optimizer = make()
