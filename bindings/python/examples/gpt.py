@@ -112,7 +112,9 @@ class Result:
     peak_bytes: int = 0
 
 
-def make_optimizer(name: str, state: str, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, state: str, model: nn.Module, lr: float, threads: int | None = None
+) -> torch.optim.Optimizer:
     # Weight decay is for matrices.
     matrices = [param for param in model.parameters() if param.dim() >= 2]
     others = [param for param in model.parameters() if param.dim() < 2]
@@ -121,7 +123,7 @@ def make_optimizer(name: str, state: str, model: nn.Module, lr: float) -> torch.
         return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), fused=True)
     from adamant_optim import AdamW
 
-    return AdamW(groups, lr=lr, betas=(0.9, 0.99), state_dtype=STATES[state])
+    return AdamW(groups, lr=lr, betas=(0.9, 0.99), state_dtype=STATES[state], threads=threads)
 
 
 def train(options: argparse.Namespace, name: str, state: str) -> Result:
@@ -131,7 +133,7 @@ def train(options: argparse.Namespace, name: str, state: str) -> Result:
     torch.manual_seed(options.seed)
     text = Text("\n".join(pydoc_data.topics.topics.values()), options.context)
     model = GPT(text.characters, options.layers, options.width, options.heads, options.context)
-    optimizer = make_optimizer(name, state, model, options.lr)
+    optimizer = make_optimizer(name, state, model, options.lr, options.threads)
     warm_up = max(1, options.steps // 10)
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimizer,
@@ -159,7 +161,7 @@ def train(options: argparse.Namespace, name: str, state: str) -> Result:
             result.losses.append(loss.item())
             if (step + 1) % max(1, options.steps // 10) == 0:
                 result.validation.append((step + 1, validate(model, text)))
-                bar.set_postfix(validation=f"{result.validation[-1][1]:.3f}")
+                bar.set_postfix(validation=f"{result.validation[-1][1]:.3f}", refresh=False)
     # The first steps make states, threads and caches. Medians, as other work disturbs some steps.
     steady = times[len(times) // 10 :]
     result.step, result.optimizer = (sorted(column)[len(steady) // 2] for column in zip(*steady))
@@ -239,7 +241,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=64, help="how many characters the model sees")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, help="of PyTorch; as many as it likes without")
+    parser.add_argument("--threads", type=int, help="of PyTorch and adamant; as many as each likes without")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("gpt.png"), help="where the picture goes")
     options = parser.parse_args()

@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import adamant_optim
 import torch
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
-
-import adamant_optim
 
 #: Optimizers of PyTorch that need more of a gradient than each element for itself: no drop-ins exist.
 NOT_ELEMENTWISE = {"Adafactor", "LBFGS", "Muon"}

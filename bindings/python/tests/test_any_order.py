@@ -170,7 +170,9 @@ def test_a_program_with_our_optimizer_is_the_one_with_pytorchs(
 @given(
     name=st.sampled_from([*SETTINGS, "Lion", "ADOPT", "AdEMAMix", "Adan", "Yogi", "AdaBelief", "FTRL"]),
     state_dtype=st.sampled_from([None, torch.bfloat16, torch.float16, "q8"]),
-    param=st.sampled_from([(torch.float32, {}), (torch.bfloat16, {"master": "f32"}), (torch.bfloat16, {"master": "split"})]),
+    param=st.sampled_from(
+        [(torch.float32, {}), (torch.bfloat16, {"master": "f32"}), (torch.bfloat16, {"master": "split"})]
+    ),
     sizes=st.lists(st.integers(0, 600), min_size=1, max_size=4),
     saves=st.sets(st.integers(0, 7)),
     threads=st.lists(st.sampled_from([1, 2, 3]), min_size=8, max_size=8),
@@ -184,7 +186,7 @@ def test_saving_and_threads_change_no_bit(
         torch.manual_seed(3)
         own = [torch.nn.Parameter(torch.randn(size).to(dtype)) for size in sizes]
 
-        def make() -> Any:
+        def make(own: Any = own) -> Any:
             return getattr(adamant_optim, name)(own, state_dtype=state_dtype, seed=5, threads=1, **options)
 
         optimizer = make()

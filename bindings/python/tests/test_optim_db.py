@@ -14,8 +14,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest", reason="PyTorch's tables need expecttest")
 
-import adamant_optim  # noqa: E402
-from tables import (  # noqa: E402
+import adamant_optim
+from tables import (
     INFOS,
     NOT_ELEMENTWISE,
     SHAPES,
@@ -147,7 +147,7 @@ def bad_settings() -> list[tuple[str, str, Any, Exception]]:
             for value in values:
                 try:
                     info.optim_cls([param], **{key: value})
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001
                     found.append((info.name, key, value, error))
     return found
 

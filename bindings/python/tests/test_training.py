@@ -175,7 +175,12 @@ def test_a_model_of_16_bits_with_a_master_learns_as_one_of_32(gpt: Any) -> None:
     torch.manual_seed(7)
     first = gpt.GPT(text.characters, layers=2, width=32, heads=2, context=32)
     losses = {}
-    ways = {"f32": {}, "master": {"master": "f32"}, "split": {"master": "split"}, "random": {"stochastic_rounding": True}}
+    ways: dict[str, dict[str, Any]] = {
+        "f32": {},
+        "master": {"master": "f32"},
+        "split": {"master": "split"},
+        "random": {"stochastic_rounding": True},
+    }
     for name, way in ways.items():
         model = copy.deepcopy(first).to(torch.float32 if name == "f32" else torch.bfloat16)
         optimizer = adamant_optim.AdamW(model.parameters(), lr=5e-3, **way)
@@ -229,7 +234,8 @@ def test_lazy_embeddings_learn_as_with_pytorch() -> None:
     ours, theirs = Likes(sparse=True), Likes(sparse=True)
     theirs.load_state_dict(ours.state_dict())
     found = learn(ours, adamant_optim.SparseAdam(ours.parameters(), lr=0.05), likes_loss, 60)
-    assert found == pytest.approx(learn(theirs, torch.optim.SparseAdam(theirs.parameters(), lr=0.05), likes_loss, 60), abs=1e-4)
+    expected = learn(theirs, torch.optim.SparseAdam(theirs.parameters(), lr=0.05), likes_loss, 60)
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_autocast_model_is_scaled_and_goes_on_as_without_a_step_that_overflowed(digits: Any) -> None:

@@ -23,8 +23,9 @@ class Options(TypedDict, total=False):
 
     master: Literal["f32", "split"] | None
     """How parameters of 16 bits keep what they cannot hold. ``"f32"``: a copy in ``float32`` in the state, 4 bytes
-    a number (bfloat16 and float16). ``"split"``: the lower half of a ``float32`` whose upper half is the parameter,
-    2 bytes (bfloat16). ``None``: not at all."""
+    a number (bfloat16 and float16). ``"split"``: the difference of 16 bits between a ``float32`` and the
+    parameter, which is that ``float32`` rounded to bfloat16, ties away from zero; 2 bytes (bfloat16). ``None``: not at
+    all."""
 
     stochastic_rounding: bool
     """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on
