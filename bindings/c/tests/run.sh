@@ -36,8 +36,8 @@ done
 strip -o "$work/stripped.so" "$library"
 bytes=$(stat -c %s "$work/stripped.so")
 echo "libadamant.so, stripped: $bytes bytes"
-# 18 optimizers, of some 300 KB each.
-[ "$bytes" -lt 6000000 ] || fail "the stripped library has 6 MB or more"
+# 18 optimizers, of some 200 KB each.
+[ "$bytes" -lt 4500000 ] || fail "the stripped library has 4.5 MB or more"
 
 (cd "$root" && ADAMANT_GOLDEN_WORDS=$work/golden cargo test --test golden)
 golden=("$work"/golden/*)
