@@ -19,7 +19,7 @@ pub struct ParamState(Kept);
 
 #[derive(Clone, Debug)]
 enum Kept {
-    Ready(State),
+    Ready(Box<State>),
     /// From a record: which optimizer it is for will be seen at the next step.
     Saved(Saved),
 }
@@ -40,7 +40,7 @@ impl ParamState {
     pub(crate) fn new(optimizer: &AnyOptimizer, storage: Storage, len: usize, first: u64) -> Self {
         let mut state = optimizer.state_in(storage, len);
         state.set_first(first);
-        Self(Kept::Ready(state))
+        Self(Kept::Ready(Box::new(state)))
     }
 
     /// The number of steps.
@@ -77,7 +77,7 @@ impl ParamState {
     ) -> Result<(), Error> {
         if let Kept::Saved(saved) = &self.0 {
             let state = saved.restore(optimizer, storage, len, parameter)?;
-            self.0 = Kept::Ready(state);
+            self.0 = Kept::Ready(Box::new(state));
         }
         Ok(())
     }
