@@ -40,7 +40,7 @@ def test_the_example_trains_and_draws(tmp_path: pathlib.Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert found.returncode == 0, found.stderr
     row = next(line for line in found.stdout.splitlines() if line.startswith("adamant q8"))

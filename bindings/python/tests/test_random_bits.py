@@ -102,7 +102,7 @@ def test_another_process_finds_the_same_bits() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
         assert found.returncode == 0, found.stderr
         assert found.stdout.split() == [run(way) for way in WAYS]
