@@ -251,16 +251,23 @@ impl<'py> Array<'py> {
     }
 
     unsafe fn grad<'a>(&self, zeroed: bool) -> Grad<'a> {
-        fn of<'a, E: Element>(numbers: &'a mut [E], zeroed: bool) -> Grad<'a> {
-            if zeroed { Grad::zeroed(numbers) } else { E::grad(numbers) }
+        unsafe fn of<'a, E: Element>(array: &Array<'_>, zeroed: bool) -> Grad<'a> {
+            // SAFETY: as above; one that is only read may be shared with others who read it.
+            unsafe {
+                match (zeroed, array.reals()) {
+                    (true, _) => Grad::zeroed(array.numbers::<E>()),
+                    (false, 0) => E::grad(&[]),
+                    (false, len) => E::grad(slice::from_raw_parts(array.data() as *const E, len)),
+                }
+            }
         }
-        // SAFETY: as above. Those that are only read may be shared with other readers.
+        // SAFETY: as above.
         unsafe {
             match self.kind.real() {
-                Kind::F64 => of(self.numbers::<f64>(), zeroed),
-                Kind::Bf16 => of(self.numbers::<bf16>(), zeroed),
-                Kind::F16 => of(self.numbers::<f16>(), zeroed),
-                _ => of(self.numbers::<f32>(), zeroed),
+                Kind::F64 => of::<f64>(self, zeroed),
+                Kind::Bf16 => of::<bf16>(self, zeroed),
+                Kind::F16 => of::<f16>(self, zeroed),
+                _ => of::<f32>(self, zeroed),
             }
         }
     }

@@ -42,7 +42,7 @@ mod _core {
     fn nadam_product(beta1: f64, momentum_decay: f64, t: u64) -> f64 {
         let mut product = 1.0;
         for step in 1..=t {
-            product *= beta1 * (1.0 - 0.5 * 0.96_f64.powf(step as f64 * momentum_decay));
+            product *= stepper::nadam_momentum(beta1, momentum_decay, step);
             // Below what float32 can hold.
             if product < 1e-50 {
                 return 0.0;

@@ -30,6 +30,8 @@ pub enum Role {
     Eta,
     /// ASGD's share of the next average.
     Mu,
+    /// The product of NAdam's momenta.
+    MuProduct,
 }
 
 /// How 16-bit parameters keep what they cannot hold.
@@ -61,6 +63,7 @@ pub struct Keys {
     low: Py<PyString>,
     eta: Py<PyString>,
     mu: Py<PyString>,
+    mu_product: Py<PyString>,
 }
 
 impl Keys {
@@ -77,6 +80,7 @@ impl Keys {
             low: key("param_low"),
             eta: key("eta"),
             mu: key("mu"),
+            mu_product: key("mu_product"),
         }
     }
 
@@ -90,6 +94,7 @@ impl Keys {
             Role::Low => &self.low,
             Role::Eta => &self.eta,
             Role::Mu => &self.mu,
+            Role::MuProduct => &self.mu_product,
         }
     }
 }
@@ -111,8 +116,10 @@ pub fn roles(optimizer: &AnyOptimizer, form: Form, kind: Kind) -> Vec<Role> {
             false => roles.push(Role::Moment(moment)),
         }
     }
-    if matches!(optimizer, AnyOptimizer::Asgd(_)) {
-        roles.extend([Role::Eta, Role::Mu]);
+    match optimizer {
+        AnyOptimizer::Asgd(_) => roles.extend([Role::Eta, Role::Mu]),
+        AnyOptimizer::NAdam(_) => roles.push(Role::MuProduct),
+        _ => {}
     }
     match (form.master, kind) {
         (Master::Copy, Kind::Bf16 | Kind::F16) => roles.push(Role::Master),
@@ -349,7 +356,7 @@ fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), St
     };
     let scales = Q8::scales(reals);
     match role {
-        Role::Step | Role::Eta | Role::Mu => {
+        Role::Step | Role::Eta | Role::Mu | Role::MuProduct => {
             has_type(&[Kind::F32])?;
             if seen.len() != 1 {
                 return Err(format!("has {} elements, not 1", seen.len()));

@@ -81,6 +81,8 @@ struct Inner {
     states: Vec<(usize, Py<PyAny>)>,
     /// The memory that steps write, in order, with the slot that it belongs to.
     written: Vec<(usize, usize, usize)>,
+    /// The parameters whose memory `written` has.
+    placed: Vec<usize>,
     grads: Vec<GradSeen>,
     steps: Vec<u64>,
     /// The counts of steps of the runs of parameters that are not one run of the whole: see [`Slot::runs`].
@@ -489,6 +491,8 @@ impl<'py> Call<'_, 'py> {
         let py = self.py();
         let access = &self.stepper.access;
         self.look_at_states(inner);
+        // Until all of this call has been found to fit, nothing is known.
+        let placed = core::mem::take(&mut inner.placed);
         let mut unknown: Vec<(usize, usize)> = Vec::new();
         let mut has_moved = false;
         inner.grads.clear();
@@ -533,10 +537,17 @@ impl<'py> Call<'_, 'py> {
             self.resolve(inner, unknown)?;
             has_moved = true;
         }
-        if has_moved {
+        let is_same = placed.len() == inner.grads.len()
+            && placed.iter().zip(&inner.grads).all(|(&slot, grad)| slot == grad.slot);
+        if has_moved || !is_same {
             self.learn_places(inner)?;
         }
-        self.check_grads(inner, options)
+        self.check_grads(inner, options)?;
+        inner.placed = match is_same {
+            true => placed,
+            false => inner.grads.iter().map(|grad| grad.slot).collect(),
+        };
+        Ok(())
     }
 
     /// Takes the step; everything is known and found to fit.
@@ -746,19 +757,19 @@ impl<'py> Call<'_, 'py> {
         }
         for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
             let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
-            if let Some(step) = scalar(slot, Role::Step) {
-                // SAFETY: as in `read_steps`: nothing has run since but the step.
-                unsafe { step.write_unaligned(t as f32) };
-            }
-            if let AnyOptimizer::Asgd(asgd) = &group.settings.optimizer {
-                let fall = (1.0 + asgd.lambd * asgd.lr * t as f64).powf(asgd.alpha);
-                let mu = 1.0 / f64::max(1.0, t as f64 - asgd.t0);
-                for (role, value) in [(Role::Eta, asgd.lr / fall), (Role::Mu, mu)] {
-                    if let Some(place) = scalar(slot, role) {
-                        // SAFETY: as above.
-                        unsafe { place.write_unaligned(value as f32) };
-                    }
+            set_scalar(slot, Role::Step, |_| t as f64);
+            match &group.settings.optimizer {
+                AnyOptimizer::Asgd(asgd) => {
+                    let fall = (1.0 + asgd.lambd * asgd.lr * t as f64).powf(asgd.alpha);
+                    let mu = 1.0 / f64::max(1.0, t as f64 - asgd.t0);
+                    set_scalar(slot, Role::Eta, |_| asgd.lr / fall);
+                    set_scalar(slot, Role::Mu, |_| mu);
                 }
+                AnyOptimizer::NAdam(nadam) => {
+                    let momentum = nadam_momentum(nadam.beta1, nadam.momentum_decay, t);
+                    set_scalar(slot, Role::MuProduct, |product| product * momentum);
+                }
+                _ => {}
             }
         }
         let is_same = inner.stepped_slots.len() == inner.grads.len()
@@ -791,6 +802,11 @@ impl<'py> Call<'_, 'py> {
     }
 }
 
+/// NAdam's momentum in step `t`.
+pub fn nadam_momentum(beta1: f64, momentum_decay: f64, t: u64) -> f64 {
+    beta1 * (1.0 - 0.5 * 0.96_f64.powf(t as f64 * momentum_decay))
+}
+
 /// Which moments an optimizer uses, and whether its states are those of another one.
 fn uses(optimizer: &AnyOptimizer) -> (&'static str, [bool; adamant::MOMENTS]) {
     let count = optimizer.moment_count();
@@ -816,6 +832,15 @@ fn rule_of(optimizer: &AnyOptimizer, slot: &Slot) -> AnyOptimizer {
 fn scalar(slot: &Slot, role: Role) -> Option<*mut f32> {
     let entry = slot.state.as_ref()?.entry(role)?;
     Some(entry.facts.data as *mut f32)
+}
+
+/// Changes a state of one number, if the parameter has it, after a step.
+#[inline]
+fn set_scalar(slot: &Slot, role: Role, next: impl FnOnce(f64) -> f64) {
+    if let Some(place) = scalar(slot, role) {
+        // SAFETY: `fits` found a float, and what is known of the state was found to hold before the step.
+        unsafe { place.write_unaligned(next(f64::from(place.read_unaligned())) as f32) };
+    }
 }
 
 /// The numbers of a parameter, whatever process has them.

@@ -233,6 +233,38 @@ def test_memory_that_is_shared_is_refused() -> None:
     assert torch.equal(memory, torch.ones(10))
 
 
+def test_memory_that_is_shared_is_refused_again_and_again() -> None:
+    memory = torch.ones(10)
+    own = [torch.nn.Parameter(memory[:6]), torch.nn.Parameter(memory[4:])]
+    for param in own:
+        param.grad = torch.ones(6)
+    optimizer = adamant_optim.AdamW(own)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="share memory"):
+            optimizer.step()
+    # One alone shares with nobody.
+    own[1].grad = None
+    optimizer.step()
+    own[1].grad = torch.ones(6)
+    with pytest.raises(ValueError, match="share memory"):
+        optimizer.step()
+    own[1].data = own[1].detach().clone()
+    optimizer.step()
+
+
+def test_memory_may_pass_from_one_parameter_to_another() -> None:
+    memory = torch.ones(6)
+    own = [torch.nn.Parameter(memory), torch.nn.Parameter(torch.ones(6))]
+    optimizer = adamant_optim.AdamW(own)
+    for param in own:
+        param.grad = torch.ones(6)
+    optimizer.step()
+    own[0].grad, own[0].data, own[1].data = None, torch.ones(6), memory
+    before = memory.clone()
+    optimizer.step()
+    assert not torch.equal(memory, before) and torch.equal(own[0].detach(), torch.ones(6))
+
+
 @WAYS
 def test_empty_and_lone_tensors(make: Any) -> None:
     own = [torch.nn.Parameter(torch.ones(shape)) for shape in [(0,), (), (1,), (0, 3), (1, 1, 1)]]

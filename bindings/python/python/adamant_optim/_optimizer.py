@@ -324,11 +324,12 @@ class Optimizer(torch.optim.Optimizer):
             dtype=_states.dtype_of(param, group["state_dtype"], name),
             counts_steps=self._native.counts_steps(group, param.dtype == torch.bfloat16),
             master=group["master"],
-            asgd=self._asgd(group),
+            scalars=lambda step: self._scalars(group, step),
         )
 
-    def _asgd(self, group: dict[str, Any]) -> tuple[float, float, float, float] | None:
-        return None
+    def _scalars(self, group: dict[str, Any], step: float) -> dict[str, float]:
+        """The numbers that PyTorch keeps beside ``step``, after so many steps with the settings of the group."""
+        return {}
 
     @torch.no_grad()
     def _make_states(self, places: list[tuple[int, int]]) -> None:

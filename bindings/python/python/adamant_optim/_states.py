@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -33,8 +34,8 @@ class Form(NamedTuple):
     counts_steps: bool
     #: ``None``, ``"f32"`` or ``"split"``.
     master: str | None
-    #: ASGD: the learning rate, decay, power and start of the average.
-    asgd: tuple[float, float, float, float] | None
+    #: What else PyTorch keeps, each a number: what they usually are after so many steps.
+    scalars: Callable[[float], dict[str, float]]
 
 
 def reals(tensor: Tensor) -> Tensor:
@@ -113,8 +114,7 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
             _conform_q8(param, state, moment, name)
         else:
             _conform_moment(param, state, moment, form.dtype, name)
-    if form.asgd is not None:
-        _conform_asgd(state, form.asgd)
+    _conform_scalars(state, form.scalars)
     if form.master == "f32" and param.dtype in (torch.bfloat16, torch.float16):
         if not _is_kept(state.get("master_param"), param, torch.float32):
             saved = state.get("master_param")
@@ -240,15 +240,9 @@ def decode(param: Tensor, codes: Tensor, scales: Tensor, moment: Moment) -> Tens
     return torch.view_as_complex(values) if param.is_complex() else values
 
 
-def _conform_asgd(state: dict[str, Any], settings: tuple[float, float, float, float]) -> None:
-    lr, lambd, alpha, t0 = settings
-    step = _scalar(state["step"])
-    # What PyTorch has after so many steps, if these settings were those of all of them.
-    usual = {
-        "eta": lr / (1 + lambd * lr * step) ** alpha if step else lr,
-        "mu": 1 / max(1.0, step - t0) if step else 1.0,
-    }
-    for key, value in usual.items():
+def _conform_scalars(state: dict[str, Any], scalars: Callable[[float], dict[str, float]]) -> None:
+    step = _scalar(state["step"]) if "step" in state else 0.0
+    for key, value in scalars(step).items():
         saved = state.get(key)
         if isinstance(saved, Tensor) and saved.dtype == torch.float32 and saved.numel() == 1:
             continue

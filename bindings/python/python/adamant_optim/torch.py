@@ -213,8 +213,12 @@ class ASGD(Optimizer):
         }
         super().__init__(params, defaults, options)
 
-    def _asgd(self, group: dict[str, Any]) -> tuple[float, float, float, float]:
-        return float(group["lr"]), group["lambd"], group["alpha"], group["t0"]
+    def _scalars(self, group: dict[str, Any], step: float) -> dict[str, float]:
+        lr = float(group["lr"])
+        if step == 0:
+            return {"eta": lr, "mu": 1.0}
+        eta = lr / (1 + group["lambd"] * lr * step) ** group["alpha"]
+        return {"eta": eta, "mu": 1 / max(1.0, step - group["t0"])}
 
 
 class Adagrad(Optimizer):
@@ -716,11 +720,11 @@ class NAdam(Optimizer):
         n = (1 - u_t) / (1 - U_t) * g + u_(t+1) / (1 - U_(t+1)) * m
         p = p - lr * n / (sqrt(v / (1 - beta2^t)) + eps)
 
-    U comes from t and the present settings, where PyTorch keeps a running product: the two differ if ``betas`` or
-    ``momentum_decay`` change in the middle of a run. ``state_dict`` has it as ``mu_product``, and a checkpoint whose
-    product comes of other settings is refused.
+    U comes from t and the present settings, where PyTorch computes with a running product: the two differ if ``betas``
+    or ``momentum_decay`` change in the middle of a run. The product is kept for PyTorch, and a checkpoint whose product
+    comes of other settings is refused.
 
-    State: ``step``, ``exp_avg`` (m) and ``exp_avg_sq`` (v).
+    State: ``step``, ``mu_product`` (U_t), ``exp_avg`` (m) and ``exp_avg_sq`` (v).
 
     Args:
         params: parameters, named parameters, or groups of them.
@@ -775,22 +779,15 @@ class NAdam(Optimizer):
         }
         super().__init__(params, defaults, options)
 
-    @staticmethod
-    def _product(group: dict[str, Any], state: dict[str, Any]) -> float:
-        return _core.nadam_product(group["betas"][0], group["momentum_decay"], int(state["step"]))
-
-    def _saved(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> dict[str, Any]:
-        saved = super()._saved(group, param, state, name)
-        saved["mu_product"] = torch.tensor(self._product(group, state), dtype=torch.float32)
-        return saved
+    def _scalars(self, group: dict[str, Any], step: float) -> dict[str, float]:
+        return {"mu_product": _core.nadam_product(group["betas"][0], group["momentum_decay"], int(step))}
 
     def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
-        product = saved.pop("mu_product", None)
         own = super()._loaded(group, param, saved, name)
-        usual = self._product(group, own)
-        # PyTorch's product has been rounded to float32 in every step.
+        product, usual = own["mu_product"], self._scalars(group, float(own["step"]))["mu_product"]
+        # The product has been rounded to float32 in every step.
         rounding = 1e-6 * (1 + float(own["step"]))
-        if product is not None and abs(float(product) - usual) > rounding * usual + 1e-30:
+        if abs(float(product) - usual) > rounding * usual + 1e-30:
             raise ValueError(
                 f"mu_product of {name} is {float(product):.6g}, but comes to {usual:.6g} by betas and momentum_decay: "
                 "they were others before, which NAdam cannot take over"

@@ -79,13 +79,15 @@ impl Call<'_, '_> {
         slot.resolve(access, self.owner, self.states, &group.keys, group.form, &roles)
     }
 
-    /// Learns which memory steps write, and refuses parameters and states that share some.
+    /// Learns which memory this step writes, and refuses parameters and states that share some.
     pub(super) fn learn_places(&self, inner: &mut Inner) -> PyResult<()> {
         inner.written.clear();
-        for (index, slot) in inner.slots.iter().enumerate() {
+        // Of others it is not known whether they are where they were.
+        for (index, slot) in inner.grads.iter().map(|grad| (grad.slot, &inner.slots[grad.slot])) {
             let arrays = slot.state.iter().flat_map(|state| &state.entries);
-            let arrays =
-                arrays.filter(|entry| !matches!(entry.role, Role::Step | Role::Eta | Role::Mu));
+            let arrays = arrays.filter(|entry| {
+                !matches!(entry.role, Role::Step | Role::Eta | Role::Mu | Role::MuProduct)
+            });
             for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
                 let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
                 if bytes > 0 {
