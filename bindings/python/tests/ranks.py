@@ -21,8 +21,8 @@ import adamant_optim.torch  # noqa: F401
 
 #: Whether tests shall be thorough instead of quick: see run_sharded.
 LONG = bool(os.environ.get("ADAMANT_LONG"))
-#: Seconds after which a collective call that is not answered is an error.
-PATIENCE = 60
+#: Seconds after which a collective call that is not answered is an error; many, for machines that are busy.
+PATIENCE = 150
 
 
 def _context() -> Any:

@@ -162,8 +162,8 @@ def test_torchs_optimizer_goes_on_from_a_sharded_checkpoint(tmp_path: Path) -> N
             set_optimizer_state_dict(theirs, other, saved)
         take_steps(theirs, other, 2, 1)
         for one, two in zip(ours.parameters(), theirs.parameters()):
-            # PyTorch's own roundings in one step.
-            assert torch.allclose(one, two, rtol=0, atol=1e-7), way
+            # PyTorch rounds a step elsewhere: a unit or two in the last place of parameters below 4, 2.4e-7.
+            assert torch.allclose(one, two, rtol=0, atol=1e-6), way
         assert {state["step"].item() for state in other.state.values()} == {3.0}
 
 
