@@ -205,7 +205,7 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
         (
             {"dense_equivalent": True, "decoupled_weight_decay": False, "weight_decay": 0.1},
             ValueError,
-            "CatchUp::Series",
+            'dense_equivalent="series"',
         ),
     ],
 )

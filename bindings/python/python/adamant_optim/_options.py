@@ -23,9 +23,9 @@ class Options(TypedDict, total=False):
 
     master: Literal["f32", "split"] | None
     """How parameters of 16 bits keep what they cannot hold. ``"f32"``: a copy in ``float32`` in the state, 4 bytes
-    a number (bfloat16 and float16). ``"split"``: the difference of 16 bits between a ``float32`` and the
-    parameter, which is that ``float32`` rounded to bfloat16, ties away from zero; 2 bytes (bfloat16). ``None``: not at
-    all."""
+    a number (bfloat16 and float16). ``"split"``: what a ``float32`` is beside the bfloat16 that it is rounded to (ties
+    away from 0), as a signed number of 16 bits, 2 bytes: ``bits(float32) = (bits(param) << 16) + param_low``.
+    ``None``: not at all."""
 
     stochastic_rounding: bool
     """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on

@@ -97,7 +97,13 @@ impl<'py> Call<'_, 'py> {
                 }
                 continue;
             };
-            rows::check_dense_equivalent(adam, way).map_err(exception)?;
+            if let Err(error) = rows::check_dense_equivalent(adam, way) {
+                // The core's ways have other names here.
+                let text = error.to_string();
+                let text = text.replace("CatchUp::Series", "dense_equivalent=\"series\"");
+                let text = text.replace("CatchUp::Replay", "\"replay\"");
+                return Err(PyValueError::new_err(format!("{}: {text}", name())));
+            }
             let kind = slot.facts.kind.unwrap_or(Kind::F32);
             match &mut memory.waiting {
                 Some(waiting) if waiting.is_for(kind, sparse.rows) => {
