@@ -191,6 +191,7 @@ def test_copies_go_on_alike(way: str) -> None:
         optimizer.step()
         other.step()
     assert torch.equal(model.weight, other_model.weight)
+    assert other.grad_norm_group is None
 
 
 def test_grad_scaler_undoes_the_scale_and_leaves_steps_out() -> None:

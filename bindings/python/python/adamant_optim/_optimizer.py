@@ -614,6 +614,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.setdefault("_native", self._new_native())
+        state = dict(state)
+        if "grad_norm_group" in state:
+            # PyTorch writes into `__dict__`, where a property does not look.
+            self._grad_norm_group = state.pop("grad_norm_group")
         super().__setstate__(state)
         for group in self.param_groups:
             for key, default in self.defaults.items():
