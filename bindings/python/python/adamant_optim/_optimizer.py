@@ -217,8 +217,10 @@ class Optimizer(torch.optim.Optimizer):
             for position, param in enumerate(group["params"]):
                 if param.grad is not None:
                     places.append((number, position))
-                    grads.append(param.grad)
-        is_zero = bool(grads) and not any(bool(memory_of(grad).any()) for grad in grads if not grad.is_sparse)
+                    grads.append(memory_of(param.grad))
+        # Those of sparse gradients that are not listed are zero.
+        values = (grad._values() if grad.is_sparse else grad for grad in grads)
+        is_zero = bool(grads) and not any(bool(value.any()) for value in values)
         # A process can have nothing but zeros of gradients that are not: all must come to the same result.
         if self._is_true_anywhere(not is_zero):
             return False
