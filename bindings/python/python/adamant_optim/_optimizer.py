@@ -45,7 +45,8 @@ class _CatchUp:
         if optimizer is not None:
             optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
 
-    def before_state_dict(self, module: Any, prefix: str, keep_vars: bool) -> None:
+    def before_checkpoint(self, module: Any, *_: Any) -> None:
+        """Before a weight is saved or loaded: rows that were behind would catch up later, on top of what was loaded."""
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer.catch_up(module.weight)
@@ -427,11 +428,12 @@ class Optimizer(torch.optim.Optimizer):
         With ``dense_equivalent`` a step leaves rows without a gradient as they are, though a dense step would move
         them on; they catch up when they are next needed. This registers a hook before the forward pass of each
         ``nn.Embedding`` and ``nn.EmbeddingBag`` in ``module`` whose weight is in such a group, which brings the rows
-        that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
-        model as it is: no other class, no other keys in its checkpoints.
+        that it will read up to date, and one before its ``state_dict`` and its ``load_state_dict``, for all rows.
+        Hooks leave the model as it is: no other class, no other keys in its checkpoints.
 
         A model that reads rows in another way calls :meth:`catch_up`, and so does whoever pickles or copies a model
-        without its optimizer. A step whose gradient was computed from rows that were behind is refused.
+        without its optimizer, or is about to write a weight in another way. A step whose gradient was computed from
+        rows that were behind is refused.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
@@ -448,7 +450,10 @@ class Optimizer(torch.optim.Optimizer):
 
             hook = _CatchUp(self)
             handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
-            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))  # type: ignore[no-untyped-call]
+            handles.append(child.register_state_dict_pre_hook(hook.before_checkpoint))  # type: ignore[no-untyped-call]
+            # Older versions of PyTorch have it under this name only.
+            register = child._register_load_state_dict_pre_hook
+            handles.append(register(hook.before_checkpoint, with_module=True))  # type: ignore[no-untyped-call]
         return handles
 
     def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
