@@ -127,6 +127,27 @@ def test_the_next_forward_pass_waits() -> None:
     assert_same(params_of(model), params_of(other), "without calls of step")
 
 
+def test_step_takes_the_parameters_that_no_backward_pass_steps() -> None:
+    results = []
+    for in_backward in (False, True):
+        model, head = Large(), torch.nn.Linear(300, 3)
+        torch.nn.init.constant_(head.weight, 0.01)
+        model.layers[1].requires_grad_(False)
+        optimizer = adamant_optim.AdamW([*model.parameters(), head.weight], lr=0.01)
+        if in_backward:
+            optimizer.step_in_backward(model)
+        late = torch.nn.Parameter(torch.ones(3))
+        optimizer.add_param_group({"params": [late]})
+        model.layers[1].requires_grad_(True)
+        for step in range(3):
+            ((model(torch.full((2, 300), 0.1 * step)) @ head.weight.T) * late).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append(params_of(model) | {"head": head.weight.detach(), "late": late.detach()})
+        assert all(float(state["step"]) == 3 for state in optimizer.state.values())
+    assert_same(results[1], results[0], "outside of the module, added and unfrozen later")
+
+
 def test_schedulers_hooks_and_copies_go_on() -> None:
     model = Large()
     optimizer = adamant_optim.AdamW(model.parameters(), lr=0.1)

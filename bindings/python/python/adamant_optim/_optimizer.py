@@ -170,7 +170,9 @@ class Optimizer(torch.optim.Optimizer):
         if self._backward is not None:
             self._backward.check()
             self._backward.finish()
-            return
+            # What is left are parameters that the backward pass does not step.
+            if all(param.grad is None for group in self.param_groups for param in group["params"]):
+                return
         if not self.state and self._only_makes_states():
             return
         scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
@@ -287,6 +289,9 @@ class Optimizer(torch.optim.Optimizer):
                 model(batch).backward()     # steps, too
                 optimizer.step()            # waits for the last of them
                 scheduler.step()
+
+        Parameters of this optimizer that are not in ``module``, or that were frozen or not in the optimizer when this
+        was called, are stepped by :meth:`step`.
 
         Every backward pass is a step, so gradients cannot be accumulated over several. Nothing that needs all
         gradients before the first step can be had: ``max_grad_norm``, ``skip_nonfinite``, a ``GradScaler``, a closure.
