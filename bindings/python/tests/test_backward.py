@@ -127,6 +127,67 @@ def test_the_next_forward_pass_waits() -> None:
     assert_same(params_of(model), params_of(other), "without calls of step")
 
 
+def test_step_takes_the_parameters_that_no_backward_pass_steps() -> None:
+    results = []
+    for in_backward in (False, True):
+        model, head = Large(), torch.nn.Linear(300, 3)
+        torch.nn.init.constant_(head.weight, 0.01)
+        model.layers[1].requires_grad_(False)
+        optimizer = adamant_optim.AdamW([*model.parameters(), head.weight], lr=0.01)
+        if in_backward:
+            optimizer.step_in_backward(model)
+        late = torch.nn.Parameter(torch.ones(3))
+        optimizer.add_param_group({"params": [late]})
+        model.layers[1].requires_grad_(True)
+        for step in range(3):
+            ((model(torch.full((2, 300), 0.1 * step)) @ head.weight.T) * late).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append(params_of(model) | {"head": head.weight.detach(), "late": late.detach()})
+        assert all(float(state["step"]) == 3 for state in optimizer.state.values())
+    assert_same(results[1], results[0], "outside of the module, added and unfrozen later")
+
+
+def test_a_backward_pass_right_after_another_is_a_step_of_its_own() -> None:
+    results = []
+    for in_backward in (False, True):
+        layer = torch.nn.Linear(4, 3)
+        torch.nn.init.constant_(layer.weight, 0.5)
+        torch.nn.init.constant_(layer.bias, 0.5)
+        optimizer = adamant_optim.AdamW(layer.parameters(), lr=0.01)
+        if in_backward:
+            optimizer.step_in_backward(layer)
+        losses = [layer(torch.full((2, 4), value)).square().sum() for value in (1.0, 2.0)]
+        for loss in losses:
+            loss.backward()
+            if not in_backward:
+                optimizer.step()
+                optimizer.zero_grad()
+        optimizer.step()
+        assert {float(state["step"]) for state in optimizer.state.values()} == {2.0}
+        results.append(params_of(layer))
+    assert_same(results[1], results[0], "two passes")
+
+
+def test_no_gradient_is_lost_in_an_error_of_two_passes() -> None:
+    layer = torch.nn.Linear(4, 3)
+    optimizer = adamant_optim.SGD(layer.parameters(), lr=0.5)
+    optimizer.step_in_backward(layer)
+    losses = [layer(torch.full((2, 4), value)).sum() for value in (1.0, 2.0)]
+    optimizer.param_groups[0]["momentum"] = -1.0
+    for loss in losses:
+        loss.backward()
+    with pytest.raises(ValueError, match="momentum"):
+        optimizer.step()
+    # 2 rows of ones and 2 of twos.
+    assert torch.equal(layer.weight.grad, torch.full((3, 4), 6.0))
+    assert torch.equal(layer.bias.grad, torch.full((3,), 4.0))
+    optimizer.param_groups[0]["momentum"] = 0.0
+    before = params_of(layer)
+    optimizer.step()
+    assert_same(params_of(layer), {"weight": before["weight"] - 3.0, "bias": before["bias"] - 2.0}, "both passes")
+
+
 def test_schedulers_hooks_and_copies_go_on() -> None:
     model = Large()
     optimizer = adamant_optim.AdamW(model.parameters(), lr=0.1)

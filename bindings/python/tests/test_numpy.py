@@ -79,6 +79,22 @@ def test_steps_in_place_and_to_new_arrays_are_the_same(name: str, state_dtype: A
     assert all(not np.array_equal(one, other) for one, other in zip(leaves(params), leaves(start)))
 
 
+def test_apply_keeps_the_order_of_8_bit_moments() -> None:
+    orders: tuple[Any, ...] = (np.asfortranarray, lambda array: array.transpose(1, 0, 2))
+    for as_ordered in orders:
+        param = as_ordered(np.random.randn(20, 10, 6).astype(np.float32))
+        optimizer = Optimizer("adam", lr=0.5, state_dtype="q8")
+        states = optimizer.init(param)
+        for _ in range(3):
+            grad = as_ordered(np.random.randn(20, 10, 6).astype(np.float32))
+            new_param, new_states = optimizer.apply(param, grad, states)
+            assert optimizer.step(param, grad, states).taken
+            np.testing.assert_array_equal(new_param, param)
+            for name, moment in states[0].moments.items():
+                assert new_states[0].moments[name].codes.strides == moment.codes.strides
+                np.testing.assert_array_equal(new_states[0].moments[name].codes, moment.codes)
+
+
 def test_moments_have_the_types_that_are_asked_for() -> None:
     params = tree()
     for state_dtype, expected in (("f32", np.float32), ("f16", np.float16)):

@@ -136,7 +136,7 @@ def test_dense_equivalent_has_the_results_of_dense_gradients(
     optimizer = getattr(adamant_optim, name)(ours.parameters(), lr=0.01, dense_equivalent=way)
     other = getattr(adamant_optim, name)(theirs.parameters(), lr=0.01)
     handles = optimizer.watch(torch.nn.Sequential(ours))
-    assert len(handles) == 2
+    assert len(handles) == 3
     for step in range(6):
         train([(ours, optimizer), (theirs, other)], 20, listed=3)
         for each in (optimizer, other):
@@ -173,6 +173,26 @@ def test_dense_equivalent_goes_on_after_a_checkpoint_and_in_a_copy() -> None:
     ours.load_state_dict(saved[0])
     optimizer.load_state_dict(saved[1])
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
+    train([(ours, optimizer), (theirs, other)], 10, listed=3)
+    optimizer.catch_up()
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_weights_that_are_loaded_take_no_steps_from_before(is_inside: bool) -> None:
+    ours, theirs = embeddings(2)
+    theirs.sparse = False
+    optimizer = adamant_optim.AdamW(ours.parameters(), lr=0.01, dense_equivalent="replay")
+    other = adamant_optim.AdamW(theirs.parameters(), lr=0.01)
+    models = [torch.nn.Sequential(module) if is_inside else module for module in (ours, theirs)]
+    optimizer.watch(models[0])
+    # Rows are behind.
+    train([(ours, optimizer), (theirs, other)], 10, listed=3)
+    weight = torch.randn(ROWS, WIDTH)
+    for model in models:
+        model.load_state_dict({"0.weight" if is_inside else "weight": weight})
+    optimizer.catch_up()
+    assert torch.equal(ours.weight, weight)
     train([(ours, optimizer), (theirs, other)], 10, listed=3)
     optimizer.catch_up()
     assert torch.equal(ours.weight, theirs.weight)

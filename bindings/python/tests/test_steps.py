@@ -191,6 +191,7 @@ def test_copies_go_on_alike(way: str) -> None:
         optimizer.step()
         other.step()
     assert torch.equal(model.weight, other_model.weight)
+    assert other.grad_norm_group is None
 
 
 def test_grad_scaler_undoes_the_scale_and_leaves_steps_out() -> None:
@@ -228,6 +229,18 @@ def test_a_first_step_of_nothing_makes_states_and_counts_nothing() -> None:
     set_grads(own)
     optimizer.step()
     assert all(float(optimizer.state[param]["step"]) == 1 for param in own)
+
+
+@pytest.mark.parametrize(("value", "steps"), [(0.0, 0), (2.0, 1)])
+def test_a_first_step_of_sparse_gradients_counts_if_one_is_not_zero(value: float, steps: int) -> None:
+    param = torch.nn.Parameter(torch.ones(4, 3))
+    optimizer = adamant_optim.Adam([param], lr=0.0)
+    values = torch.full((1, 3), value)
+    param.grad = torch.sparse_coo_tensor(torch.tensor([[1]]), values, (4, 3), check_invariants=True)
+    optimizer.step()
+    state = optimizer.state[param]
+    assert float(state["step"]) == steps
+    assert bool(state["exp_avg"].any()) == (steps == 1)
 
 
 def test_a_step_from_within_a_step_is_refused() -> None:

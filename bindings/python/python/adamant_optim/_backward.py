@@ -62,7 +62,7 @@ class Backward:
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._running: Future[None] | None = None
-        self._waiting: list[tuple[int, int, Tensor]] = []
+        self._waiting: dict[tuple[int, int], Tensor] = {}
         self._numbers = 0
         self._error: BaseException | None = None
 
@@ -99,14 +99,23 @@ class Backward:
         if grad is None:
             return
         param.grad = None
-        number, position = self._places[id(param)]
+        place = self._places[id(param)]
         self._notice_fork()
+        while not self._add(place, grad):
+            # The gradient that waits is of an earlier backward pass, which is a step of its own.
+            self._step_all()
+
+    def _add(self, place: tuple[int, int], grad: Tensor) -> bool:
+        """Has a gradient wait for its step, unless one of the same parameter does."""
         with self._lock:
-            self._waiting.append((number, position, grad))
+            if place in self._waiting:
+                return False
+            self._waiting[place] = grad
             self._numbers += grad.numel()
             if self._running is None and self._numbers >= BATCH:
                 self._executor = self._executor or ThreadPoolExecutor(1, thread_name_prefix="adamant")
                 self._running = self._executor.submit(self._run)
+            return True
 
     def _run(self) -> None:
         while True:
@@ -118,8 +127,8 @@ class Backward:
             self._step(listed)
 
     def _all_waiting(self) -> list[tuple[int, int, Tensor]]:
-        listed, self._waiting, self._numbers = self._waiting, [], 0
-        return listed
+        waiting, self._waiting, self._numbers = self._waiting, {}, 0
+        return [(*place, grad) for place, grad in waiting.items()]
 
     def _step(self, listed: list[tuple[int, int, Tensor]]) -> None:
         try:
@@ -132,7 +141,9 @@ class Backward:
 
     def _give_back(self, listed: list[tuple[int, int, Tensor]]) -> None:
         for number, position, grad in listed:
-            self._optimizer.param_groups[number]["params"][position].grad = grad
+            param = self._optimizer.param_groups[number]["params"][position]
+            # The gradient of an earlier backward pass may be there.
+            param.grad = grad if param.grad is None else param.grad + grad
 
     def finish(self) -> None:
         """Waits until all gradients that are complete have been stepped.
@@ -140,6 +151,13 @@ class Backward:
         Raises:
             Exception: what went wrong with one of them. Parameters that were not stepped have their gradient again.
         """
+        self._step_all()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _step_all(self) -> None:
+        """Steps all gradients that are complete, or gives them back after an error."""
         self._notice_fork()
         while True:
             with self._lock:
@@ -152,6 +170,3 @@ class Backward:
             self._step(listed)
         elif listed:
             self._give_back(listed)
-        error, self._error = self._error, None
-        if error is not None:
-            raise error

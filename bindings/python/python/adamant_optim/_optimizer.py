@@ -45,7 +45,8 @@ class _CatchUp:
         if optimizer is not None:
             optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
 
-    def before_state_dict(self, module: Any, prefix: str, keep_vars: bool) -> None:
+    def before_checkpoint(self, module: Any, *_: Any) -> None:
+        """Before a weight is saved or loaded: rows that were behind would catch up later, on top of what was loaded."""
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer.catch_up(module.weight)
@@ -169,7 +170,9 @@ class Optimizer(torch.optim.Optimizer):
         if self._backward is not None:
             self._backward.check()
             self._backward.finish()
-            return
+            # What is left are parameters that the backward pass does not step.
+            if all(param.grad is None for group in self.param_groups for param in group["params"]):
+                return
         if not self.state and self._only_makes_states():
             return
         scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
@@ -217,8 +220,10 @@ class Optimizer(torch.optim.Optimizer):
             for position, param in enumerate(group["params"]):
                 if param.grad is not None:
                     places.append((number, position))
-                    grads.append(param.grad)
-        is_zero = bool(grads) and not any(bool(memory_of(grad).any()) for grad in grads if not grad.is_sparse)
+                    grads.append(memory_of(param.grad))
+        # Those of sparse gradients that are not listed are zero.
+        values = (grad._values() if grad.is_sparse else grad for grad in grads)
+        is_zero = bool(grads) and not any(bool(value.any()) for value in values)
         # A process can have nothing but zeros of gradients that are not: all must come to the same result.
         if self._is_true_anywhere(not is_zero):
             return False
@@ -284,6 +289,9 @@ class Optimizer(torch.optim.Optimizer):
                 model(batch).backward()     # steps, too
                 optimizer.step()            # waits for the last of them
                 scheduler.step()
+
+        Parameters of this optimizer that are not in ``module``, or that were frozen or not in the optimizer when this
+        was called, are stepped by :meth:`step`.
 
         Every backward pass is a step, so gradients cannot be accumulated over several. Nothing that needs all
         gradients before the first step can be had: ``max_grad_norm``, ``skip_nonfinite``, a ``GradScaler``, a closure.
@@ -425,11 +433,12 @@ class Optimizer(torch.optim.Optimizer):
         With ``dense_equivalent`` a step leaves rows without a gradient as they are, though a dense step would move
         them on; they catch up when they are next needed. This registers a hook before the forward pass of each
         ``nn.Embedding`` and ``nn.EmbeddingBag`` in ``module`` whose weight is in such a group, which brings the rows
-        that it will read up to date, and one before the ``state_dict`` of the module, for all rows. Hooks leave the
-        model as it is: no other class, no other keys in its checkpoints.
+        that it will read up to date, and one before its ``state_dict`` and its ``load_state_dict``, for all rows.
+        Hooks leave the model as it is: no other class, no other keys in its checkpoints.
 
         A model that reads rows in another way calls :meth:`catch_up`, and so does whoever pickles or copies a model
-        without its optimizer. A step whose gradient was computed from rows that were behind is refused.
+        without its optimizer, or is about to write a weight in another way. A step whose gradient was computed from
+        rows that were behind is refused.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
@@ -446,7 +455,10 @@ class Optimizer(torch.optim.Optimizer):
 
             hook = _CatchUp(self)
             handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
-            handles.append(child.register_state_dict_pre_hook(hook.before_state_dict))  # type: ignore[no-untyped-call]
+            handles.append(child.register_state_dict_pre_hook(hook.before_checkpoint))  # type: ignore[no-untyped-call]
+            # Older versions of PyTorch have it under this name only.
+            register = child._register_load_state_dict_pre_hook
+            handles.append(register(hook.before_checkpoint, with_module=True))  # type: ignore[no-untyped-call]
         return handles
 
     def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
@@ -614,6 +626,10 @@ class Optimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.setdefault("_native", self._new_native())
+        state = dict(state)
+        if "grad_norm_group" in state:
+            # PyTorch writes into `__dict__`, where a property does not look.
+            self._grad_norm_group = state.pop("grad_norm_group")
         super().__setstate__(state)
         for group in self.param_groups:
             for key, default in self.defaults.items():

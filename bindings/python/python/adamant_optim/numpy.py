@@ -308,7 +308,7 @@ class Optimizer:
             State(
                 state.step,
                 {
-                    name: Moment(*(array.copy() for array in moment))
+                    name: Moment(*(array.copy("K") for array in moment))
                     if isinstance(moment, Moment)
                     else moment.copy("K")
                     for name, moment in state.moments.items()

@@ -909,8 +909,8 @@ class SparseAdam(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize}
         super().__init__(params, defaults, options)
         for kind, found in (
-            ("Sparse", self._places(lambda param: param.is_sparse)),
-            ("Complex", self._places(torch.is_complex)),
+            ("Sparse", self._positions(lambda param: param.is_sparse)),
+            ("Complex", self._positions(torch.is_complex)),
         ):
             if found:
                 what = "requires dense parameter tensors" if kind == "Sparse" else "does not support complex parameters"
@@ -928,7 +928,7 @@ class SparseAdam(Optimizer):
         # PyTorch's SparseAdam counts in a number.
         return saved | {"step": int(saved["step"])}
 
-    def _places(self, is_meant: Any) -> list[list[int]]:
+    def _positions(self, is_meant: Any) -> list[list[int]]:
         groups = enumerate(self.param_groups)
         return [[n, i] for n, group in groups for i, param in enumerate(group["params"]) if is_meant(param)]
 
