@@ -96,7 +96,9 @@ def test_moments_of_few_bits_learn_as_much(name: str, digits: Any) -> None:
         found = learn(model, optimizer, digits_loss(digits), 60)
         last[state_dtype] = sum(found[-10:]) / 10
         assert last[state_dtype] < 0.6 * found[0]
-    assert last == pytest.approx(dict.fromkeys(last, last[None]), rel=0.05)
+    # Less than in float32 is no fault: FTRL's loss is 7 % lower with 8 bits.
+    for found in last.values():
+        assert 0.9 * last[None] <= found <= 1.05 * last[None]
 
 
 def test_a_convolutional_net_stays_in_channels_last(digits: Any) -> None:
