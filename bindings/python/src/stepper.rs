@@ -453,23 +453,28 @@ impl<'py> Call<'_, 'py> {
     /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
     fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
-        let Inner { groups, slots, is_shared, .. } = &mut *inner;
-        let mut changes_runs = false;
+        let Inner { groups, slots, is_shared, groups_list, .. } = &mut *inner;
         for group in groups {
             let dict = group.dict.bind(py).clone();
-            let used = uses(&group.settings.optimizer);
-            let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
-                && uses(&group.settings.optimizer) != used;
             let form_values = form_values(&dict)?;
             let is_same =
                 (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
-            if !is_same {
-                let form = form_of(py, &self.stepper.access, &form_values)?;
-                has_changed |= form != group.form;
-                // Only random bits need them.
-                changes_runs |= form != group.form && *is_shared;
-                (group.form_values, group.form) = (form_values, form);
+            let form = match is_same {
+                true => group.form,
+                false => form_of(py, &self.stepper.access, &form_values)?,
+            };
+            let used = uses(&group.settings.optimizer);
+            let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
+                && uses(&group.settings.optimizer) != used;
+            if form != group.form {
+                has_changed = true;
+                // Runs are learned anew, since only random bits need them; in the next step if a later
+                // group is refused in this one.
+                if *is_shared {
+                    *groups_list = None;
+                }
             }
+            (group.form_values, group.form) = (form_values, form);
             if has_changed {
                 group.keys = Keys::new(py, &group.settings.optimizer);
                 for slot in &mut slots[group.slots.clone()] {
@@ -477,7 +482,7 @@ impl<'py> Call<'_, 'py> {
                 }
             }
         }
-        if changes_runs { self.learn_groups(inner) } else { Ok(()) }
+        if inner.groups_list.is_none() { self.learn_groups(inner) } else { Ok(()) }
     }
 
     /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
