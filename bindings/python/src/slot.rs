@@ -264,6 +264,8 @@ impl Slot {
         }
         self.facts = facts;
         self.state = None;
+        // Other memory has other values, whatever its version.
+        self.version = None;
         Ok(false)
     }
 

@@ -154,6 +154,16 @@ def test_a_master_takes_over_what_others_write() -> None:
     assert torch.equal(optimizer.state[own]["master_param"], expected)
 
 
+def test_a_master_takes_over_memory_that_others_put_in() -> None:
+    own = torch.nn.Parameter(torch.randn(20).to(torch.bfloat16))
+    optimizer = adamant_optim.SGD([own], lr=1e-3, master="f32")
+    own.grad = torch.zeros(20, dtype=torch.bfloat16)
+    optimizer.step()
+    own.data = torch.full((20,), 7.0, dtype=torch.bfloat16)
+    optimizer.step()
+    assert torch.equal(own.detach(), torch.full((20,), 7.0, dtype=torch.bfloat16))
+
+
 def test_a_master_is_saved_with_its_bits() -> None:
     torch.manual_seed(0)
     for master in ("f32", "split"):
