@@ -52,6 +52,9 @@ impl<'py> Array<'py> {
                  {strides:?})"
             )));
         }
+        if seen.is_freed() {
+            return Err(PyValueError::new_err(format!("{name} has no memory")));
+        }
         let (kind, len) = (seen.kind, seen.len());
         if kind == Kind::Other {
             return Err(PyTypeError::new_err(format!("{name} is of a type that is not supported")));

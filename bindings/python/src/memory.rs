@@ -120,6 +120,11 @@ impl<'a> Seen<'a> {
         self.shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).product()
     }
 
+    /// Whether it has elements but no memory: its storage was freed.
+    pub fn is_freed(&self) -> bool {
+        self.data.is_null() && self.len() > 0
+    }
+
     /// Whether the elements fill their memory without gaps or overlaps, in whatever order.
     pub fn is_dense(&self) -> bool {
         // Before DLPack 1.2, no strides stood for those of a contiguous array.

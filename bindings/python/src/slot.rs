@@ -240,7 +240,7 @@ impl Slot {
                 Some("is not of float32, float64, bfloat16, float16, complex64 or complex128")
             } else if !seen.is_dense() {
                 Some("does not fill its memory without gaps or overlaps: use a contiguous copy")
-            } else if seen.len() > 0 && seen.data.is_null() {
+            } else if seen.is_freed() {
                 Some("has no memory")
             } else {
                 None
@@ -339,6 +339,9 @@ fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), St
     }
     if !seen.is_dense() {
         return Err("does not fill its memory without gaps or overlaps".into());
+    }
+    if seen.is_freed() {
+        return Err("has no memory".into());
     }
     let is_like_param = if kind.is_complex() && !seen.kind.is_complex() {
         // The pairs are a last dimension.

@@ -12,7 +12,7 @@ use pyo3::{
 use super::{Call, Inner, grads::Found, rule_of};
 use crate::{
     error::exception,
-    memory::Kind,
+    memory::{Kind, Seen},
     rows::{self, RowStep, Rows, Waiting},
     slot::Slot,
     threads,
@@ -30,8 +30,12 @@ impl<'py> Call<'_, 'py> {
         type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
         let (indices, values, rows, width): Described<'_> = sparse.extract()?;
         let access = &self.stepper.access;
-        let seen =
-            |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let seen = |tensor| {
+            access.look(tensor, |seen| match seen.is_freed() {
+                true => Err(PyValueError::new_err("a sparse gradient has no memory")),
+                false => Ok((seen.data as usize, seen.kind, seen.len())),
+            })
+        };
         let (index_data, index_kind, count) = seen(&indices)?;
         let (data, kind, len) = seen(&values)?;
         let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
@@ -198,7 +202,9 @@ impl<'py> Call<'_, 'py> {
         let Some(width) = numbers.checked_div(waiting.rows()) else { return Ok(false) };
         let listed = rows
             .map(|rows| {
-                access.look(rows, |seen| match seen.kind == Kind::I64 && seen.is_dense() {
+                let is_list =
+                    |seen: &Seen<'_>| seen.kind == Kind::I64 && seen.is_dense() && !seen.is_freed();
+                access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
                     false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
                 })
