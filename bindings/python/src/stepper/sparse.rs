@@ -144,6 +144,10 @@ impl<'py> Call<'_, 'py> {
                 }
                 continue;
             };
+            // Rows without a number have nothing to step, which the core refuses.
+            if rows.width == 0 {
+                continue;
+            }
             let group = &inner.groups[grad.group];
             let optimizer = rule_of(&group.settings.optimizer, slot);
             let is_dense_equivalent = group.form.dense_equivalent.is_some();
@@ -227,6 +231,7 @@ impl<'py> Call<'_, 'py> {
             )));
         }
         let was_behind = match listed {
+            _ if width == 0 => false,
             Some(listed) => waiting.first_behind(listed).is_some(),
             None => true,
         };
