@@ -192,10 +192,12 @@ impl<'py> Call<'_, 'py> {
         self.look_at_states(inner);
         let name = || self.name_at(number, position);
         let was = inner.slots[index].look(access, self.owner, name)?;
-        if (!was || !inner.slots[index].state_holds(py, access)?)
-            && let Some(problem) = self.resolve_one(inner, number, index)?
-        {
-            return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+        if !was || !inner.slots[index].state_holds(py, access)? {
+            // The next step finds nothing moved, and must yet look what shares memory.
+            inner.placed.clear();
+            if let Some(problem) = self.resolve_one(inner, number, index)? {
+                return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+            }
         }
         let slot = &inner.slots[index];
         if let Some(problem) = rows::problem(slot) {
