@@ -194,6 +194,13 @@ impl Facts {
         &self.dims[self.rank..]
     }
 
+    /// The same memory as the pairs of numbers that complex elements are: a last dimension more.
+    pub fn as_pairs(&self) -> Self {
+        let strides = self.strides().iter().map(|stride| 2 * stride);
+        let dims = self.shape().iter().copied().chain([2]).chain(strides).chain([1]);
+        Self { dims: dims.collect(), rank: self.rank + 1, len: 2 * self.len, ..*self }
+    }
+
     /// Whether the tensor is where it was, as it was.
     #[inline]
     pub fn hold(&self, seen: &Seen<'_>) -> bool {
