@@ -344,12 +344,17 @@ type Described<'py> = (
 );
 
 impl<'py> ArrayTensor<'py> {
-    fn of(described: Described<'py>, zeroed: bool) -> PyResult<Self> {
+    fn of(described: Described<'py>, zeroed: bool, is_stochastic: bool) -> PyResult<Self> {
         let (name, param, grad, moments, steps, first, bf16) = described;
         let is_bf16 = |position: usize| bf16.get(position).copied().unwrap_or(false);
         let is_numpy = param.get_type().name()? == "ndarray";
         let param = Array::write(&param, name.clone())?.reinterpreted(is_bf16(0));
         param.expect_numbers()?;
+        if is_stochastic && param.kind == Kind::F16 {
+            return Err(PyValueError::new_err(format!(
+                "{name} is of float16, but stochastic_rounding is for bfloat16"
+            )));
+        }
         let grad_name = format!("the gradient of {name}");
         let grad = match zeroed {
             true => Array::write(&grad, grad_name)?,
@@ -454,7 +459,8 @@ pub fn step_arrays(
     let threads = threads.unwrap_or_else(|| threads::default_threads(py));
     let pool = threads::pool(threads).map_err(exception)?;
     let exec = Exec { isa, threads: pool.as_deref().map_or(Threads::Serial, Threads::Pool) };
-    let arrays = arrays.into_iter().map(|described| ArrayTensor::of(described, zero_grad));
+    let of = |described| ArrayTensor::of(described, zero_grad, stochastic_rounding);
+    let arrays = arrays.into_iter().map(of);
     let mut arrays = arrays.collect::<PyResult<Vec<_>>>()?;
     let grads = |zeroed| arrays.iter().filter(move |_| zeroed).map(|array| &array.grad);
     let written = arrays.iter().flat_map(ArrayTensor::written);

@@ -505,6 +505,12 @@ impl<'py> Call<'_, 'py> {
         let mut look = |number: usize, index: usize, slot: &mut Slot, grad: Bound<'py, PyAny>| {
             let position = index - groups[number].slots.start;
             has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
+            if groups[number].form.stochastic && slot.facts.kind == Some(Kind::F16) {
+                let name = self.name_at(number, position);
+                return Err(PyValueError::new_err(format!(
+                    "{name} is of float16, but stochastic_rounding is for bfloat16: use master=\"f32\""
+                )));
+            }
             if !slot.state_holds(py, access)? {
                 unknown.push((number, index));
             }

@@ -283,3 +283,11 @@ def test_moments_of_another_shape_or_order_are_refused(state_dtype: Any, dtype: 
             optimizer.step(param, np.ones_like(param), state)
         assert (param == 1).all() and state[0].step == 0
         optimizer.step(param, np.ones_like(param), optimizer.init(param))
+
+
+def test_stochastic_rounding_is_refused_for_float16() -> None:
+    param = np.ones(3, np.float16)
+    optimizer = Optimizer("sgd", lr=0.1, stochastic_rounding=True)
+    with pytest.raises(ValueError, match="is of float16, but stochastic_rounding is for bfloat16"):
+        optimizer.step(param, np.ones_like(param), optimizer.init(param))
+    assert (param == 1).all()

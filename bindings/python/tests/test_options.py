@@ -194,6 +194,16 @@ def test_stochastic_rounding_is_right_on_average() -> None:
     assert float(optimizer.state[own]["step"]) == 4
 
 
+def test_stochastic_rounding_is_refused_for_float16() -> None:
+    own = torch.nn.Parameter(torch.ones(3, dtype=torch.float16))
+    own.grad = torch.ones_like(own)
+    optimizer = adamant_optim.SGD([own], stochastic_rounding=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is of float16, but stochastic_rounding is for bfloat16"):
+            optimizer.step()
+    assert torch.equal(own.detach(), torch.ones(3, dtype=torch.float16))
+
+
 def test_clipping_is_that_of_pytorch_and_tells_the_norm() -> None:
     ours = params()
     theirs = copies(ours)

@@ -31,7 +31,7 @@ class Options(TypedDict, total=False):
 
     stochastic_rounding: bool
     """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on
-    average."""
+    average. Parameters in float16 are refused; wider ones are rounded to nearest."""
 
     dense_equivalent: bool | Literal["series", "replay"]
     """For sparse gradients of Adam and AdamW: whether a step has the results of one with a dense gradient, at the cost
