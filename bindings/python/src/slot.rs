@@ -176,15 +176,17 @@ impl State {
 
     /// Whether the dictionary has the same tensors as before, where they were.
     #[inline]
-    fn holds(&self, py: Python<'_>, access: &Access) -> PyResult<bool> {
+    fn holds(&self, access: &Access, owner: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = owner.py();
         let dict = self.dict.bind(py);
         for entry in &self.entries {
-            match dict.get_item(entry.key.bind(py))? {
-                Some(found) if found.is(&entry.outer) => {}
+            let outer = match dict.get_item(entry.key.bind(py))? {
+                Some(found) if found.is(&entry.outer) => found,
                 _ => return Ok(false),
-            }
-            let tensor = entry.tensor.bind(py);
-            if !access.look(tensor, |seen| Ok(entry.facts.hold(&seen)))? {
+            };
+            // A distributed tensor can be given another local part.
+            let tensor = memory_of(access, owner, &outer)?;
+            if !access.look(&tensor, |seen| Ok(entry.facts.hold(&seen)))? {
                 return Ok(false);
             }
         }
@@ -271,9 +273,9 @@ impl Slot {
 
     /// Whether what is known of the state holds.
     #[inline]
-    pub fn state_holds(&self, py: Python<'_>, access: &Access) -> PyResult<bool> {
+    pub fn state_holds(&self, access: &Access, owner: &Bound<'_, PyAny>) -> PyResult<bool> {
         match &self.state {
-            Some(state) => state.holds(py, access),
+            Some(state) => state.holds(access, owner),
             None => Ok(false),
         }
     }

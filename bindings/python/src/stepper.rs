@@ -239,7 +239,8 @@ impl Stepper {
 
     /// Forgets what was seen, as after a change that a step cannot notice.
     fn forget(&self, py: Python<'_>) -> PyResult<()> {
-        *self.hold(py)?.inner = Inner::default();
+        let forgotten = core::mem::take(&mut *self.hold(py)?.inner);
+        drop(forgotten);
         Ok(())
     }
 
@@ -269,9 +270,9 @@ impl Stepper {
     }
 
     fn __clear__(&self) {
-        if let Ok(mut inner) = self.inner.try_lock() {
-            *inner = Inner::default();
-        }
+        // What is dropped may call Python code, and that a step: so the lock is given back first.
+        let forgotten = self.inner.try_lock().map(|mut inner| core::mem::take(&mut *inner)).ok();
+        drop(forgotten);
     }
 }
 
@@ -511,7 +512,7 @@ impl<'py> Call<'_, 'py> {
                     "{name} is of float16, but stochastic_rounding is for bfloat16: use master=\"f32\""
                 )));
             }
-            if !slot.state_holds(py, access)? {
+            if !slot.state_holds(access, self.owner)? {
                 unknown.push((number, index));
             }
             let grad = self.look_at_grad(slot, number, position, grad, options)?;
@@ -590,7 +591,9 @@ impl<'py> Call<'_, 'py> {
         tensors.clear();
         run_steps.clear();
         for (grad, &step) in grads.iter().zip(&*steps) {
-            run_steps.extend(slots[grad.slot].runs.iter().map(|_| step));
+            if is_in_runs(grad, &groups[grad.group], &slots[grad.slot]) {
+                run_steps.extend(slots[grad.slot].runs.iter().map(|_| step));
+            }
         }
         let mut run_steps = run_steps.iter_mut();
         let mut rules: Vec<(AnyOptimizer, usize)> = Vec::with_capacity(groups.len());
@@ -605,7 +608,7 @@ impl<'py> Call<'_, 'py> {
                 rules.push((rule_of(optimizer, slot), 0));
             }
             let Some((_, count)) = rules.last_mut() else { continue };
-            if grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8 {
+            if is_in_runs(grad, group, slot) {
                 let mut start = 0;
                 for (&(first, len), step) in slot.runs.iter().zip(&mut run_steps) {
                     // SAFETY: as below; the runs add up to the parameter, or the last ones are cut.
@@ -680,7 +683,7 @@ impl<'py> Call<'_, 'py> {
             for (grad, step) in inner.grads.iter().zip(&mut inner.steps) {
                 let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
                 // Its runs were counted, each for itself.
-                if grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8 {
+                if is_in_runs(grad, group, slot) {
                     *step += 1;
                 }
             }
@@ -811,6 +814,12 @@ impl<'py> Call<'_, 'py> {
         }
         Ok(())
     }
+}
+
+/// Whether a parameter is stepped run by run: see [`Slot::runs`].
+#[inline]
+fn is_in_runs(grad: &GradSeen, group: &GroupSeen, slot: &Slot) -> bool {
+    grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8
 }
 
 /// NAdam's momentum in step `t`.

@@ -192,7 +192,7 @@ impl<'py> Call<'_, 'py> {
         self.look_at_states(inner);
         let name = || self.name_at(number, position);
         let was = inner.slots[index].look(access, self.owner, name)?;
-        if !was || !inner.slots[index].state_holds(py, access)? {
+        if !was || !inner.slots[index].state_holds(access, self.owner)? {
             // The next step finds nothing moved, and must yet look what shares memory.
             inner.placed.clear();
             if let Some(problem) = self.resolve_one(inner, number, index)? {
