@@ -52,6 +52,9 @@ impl<'py> Array<'py> {
                  {strides:?})"
             )));
         }
+        if seen.is_freed() {
+            return Err(PyValueError::new_err(format!("{name} has no memory")));
+        }
         let (kind, len) = (seen.kind, seen.len());
         if kind == Kind::Other {
             return Err(PyTypeError::new_err(format!("{name} is of a type that is not supported")));
@@ -206,19 +209,36 @@ impl<'py> Array<'py> {
 
     /// Refuses an array whose elements do not stand in the order of another one's.
     fn expect_order_of(&self, other: &Self) -> PyResult<()> {
-        let (own, expected) = (&self.facts, &other.facts);
-        match own.is_ordered_like(expected) {
-            true => Ok(()),
-            false => Err(PyValueError::new_err(format!(
-                "{} has shape {:?} and strides {:?}, but {} has {:?} and {:?}",
-                self.name,
-                own.shape(),
-                own.strides(),
-                other.name,
-                expected.shape(),
-                expected.strides(),
-            ))),
+        self.expect_order(&other.name, &other.facts, true)
+    }
+
+    /// Refuses a moment of another shape than its parameter's, where complex numbers may be pairs, or of
+    /// another order. Of parameters that are not numpy's, `numpy.py` does not see the order: their moments
+    /// have that of C.
+    fn expect_moment_of(&self, param: &Self, is_numpy: bool) -> PyResult<()> {
+        match param.kind.is_complex() && !self.kind.is_complex() {
+            true => self.expect_order(&param.name, &param.facts.as_pairs(), is_numpy),
+            false => self.expect_order(&param.name, &param.facts, is_numpy),
         }
+    }
+
+    fn expect_order(&self, name: &str, expected: &Facts, has_strides: bool) -> PyResult<()> {
+        let own = &self.facts;
+        let fits = match has_strides {
+            true => own.is_ordered_like(expected),
+            false => own.shape() == expected.shape(),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(PyValueError::new_err(format!(
+            "{} has shape {:?} and strides {:?}, but {name} has {:?} and {:?}",
+            self.name,
+            own.shape(),
+            own.strides(),
+            expected.shape(),
+            expected.strides(),
+        )))
     }
 
     /// The numbers.
@@ -324,11 +344,17 @@ type Described<'py> = (
 );
 
 impl<'py> ArrayTensor<'py> {
-    fn of(described: Described<'py>, zeroed: bool) -> PyResult<Self> {
+    fn of(described: Described<'py>, zeroed: bool, is_stochastic: bool) -> PyResult<Self> {
         let (name, param, grad, moments, steps, first, bf16) = described;
         let is_bf16 = |position: usize| bf16.get(position).copied().unwrap_or(false);
+        let is_numpy = param.get_type().name()? == "ndarray";
         let param = Array::write(&param, name.clone())?.reinterpreted(is_bf16(0));
         param.expect_numbers()?;
+        if is_stochastic && param.kind == Kind::F16 {
+            return Err(PyValueError::new_err(format!(
+                "{name} is of float16, but stochastic_rounding is for bfloat16"
+            )));
+        }
         let grad_name = format!("the gradient of {name}");
         let grad = match zeroed {
             true => Array::write(&grad, grad_name)?,
@@ -353,6 +379,7 @@ impl<'py> ArrayTensor<'py> {
                 let codes = Array::write(&codes, format!("codes of {moment}"))?;
                 let scales = Array::write(&scales, format!("scales of {moment}"))?;
                 codes.expect(Kind::U8, param.reals())?;
+                codes.expect_moment_of(&param, is_numpy)?;
                 scales.expect(Kind::F32, Q8::scales(param.reals()))?;
                 return Ok(MomentArray::Q8(codes, scales));
             }
@@ -364,6 +391,7 @@ impl<'py> ArrayTensor<'py> {
                     "{name} has {len} numbers, not {expected}"
                 )));
             }
+            array.expect_moment_of(&param, is_numpy)?;
             Ok(MomentArray::Plain(array))
         });
         let moments = moments.collect::<PyResult<Vec<_>>>()?;
@@ -431,7 +459,8 @@ pub fn step_arrays(
     let threads = threads.unwrap_or_else(|| threads::default_threads(py));
     let pool = threads::pool(threads).map_err(exception)?;
     let exec = Exec { isa, threads: pool.as_deref().map_or(Threads::Serial, Threads::Pool) };
-    let arrays = arrays.into_iter().map(|described| ArrayTensor::of(described, zero_grad));
+    let of = |described| ArrayTensor::of(described, zero_grad, stochastic_rounding);
+    let arrays = arrays.into_iter().map(of);
     let mut arrays = arrays.collect::<PyResult<Vec<_>>>()?;
     let grads = |zeroed| arrays.iter().filter(move |_| zeroed).map(|array| &array.grad);
     let written = arrays.iter().flat_map(ArrayTensor::written);

@@ -120,6 +120,11 @@ impl<'a> Seen<'a> {
         self.shape.iter().map(|&size| usize::try_from(size).unwrap_or(0)).product()
     }
 
+    /// Whether it has elements but no memory: its storage was freed.
+    pub fn is_freed(&self) -> bool {
+        self.data.is_null() && self.len() > 0
+    }
+
     /// Whether the elements fill their memory without gaps or overlaps, in whatever order.
     pub fn is_dense(&self) -> bool {
         // Before DLPack 1.2, no strides stood for those of a contiguous array.
@@ -187,6 +192,13 @@ impl Facts {
 
     pub fn strides(&self) -> &[i64] {
         &self.dims[self.rank..]
+    }
+
+    /// The same memory as the pairs of numbers that complex elements are: a last dimension more.
+    pub fn as_pairs(&self) -> Self {
+        let strides = self.strides().iter().map(|stride| 2 * stride);
+        let dims = self.shape().iter().copied().chain([2]).chain(strides).chain([1]);
+        Self { dims: dims.collect(), rank: self.rank + 1, len: 2 * self.len, ..*self }
     }
 
     /// Whether the tensor is where it was, as it was.

@@ -6,6 +6,7 @@ use adamant::{
     Adam, AnyOptimizer, Arity, BuiltIn, CatchUp, DenseEquivalent, Error, Exec, Float, Grad,
     MOMENTS, RowGrads, RowOptimizer, RowScratch, Table, WithOptimizer,
 };
+use pyo3::{PyResult, exceptions::PyRuntimeError};
 
 use crate::{
     memory::Kind,
@@ -83,6 +84,27 @@ pub struct Memory {
     pub waiting: Option<Waiting>,
 }
 
+impl Memory {
+    /// The width of the rows that wait, if any do. They must be those of the parameter as it is now. `name`
+    /// is for errors.
+    pub fn width(&mut self, slot: &Slot, name: impl Fn() -> String) -> PyResult<Option<usize>> {
+        let Some(waiting) = &self.waiting else { return Ok(None) };
+        let width = waiting.width_in(slot);
+        if width.is_none() {
+            if waiting.is_behind() {
+                let (name, was) = (name(), if waiting.is_double() { "float64" } else { "float32" });
+                return Err(PyRuntimeError::new_err(format!(
+                    "{name} was {} rows of {was}, some of which were behind when it was changed: call \
+                     optimizer.catch_up() before a change of type or shape, or load a checkpoint",
+                    waiting.rows(),
+                )));
+            }
+            self.waiting = None;
+        }
+        Ok(width)
+    }
+}
+
 /// Which rows have yet to catch up with dense steps.
 pub enum Waiting {
     F32(DenseEquivalent<f32>),
@@ -110,8 +132,30 @@ impl Waiting {
 
     /// Whether it is for such a table.
     pub fn is_for(&self, kind: Kind, rows: usize) -> bool {
-        matches!(self, Self::F64(_)) == (kind.real() == Kind::F64)
-            && either!(self, waiting => waiting.rows() == rows)
+        self.is_double() == (kind.real() == Kind::F64) && self.rows() == rows
+    }
+
+    fn is_double(&self) -> bool {
+        matches!(self, Self::F64(_))
+    }
+
+    /// The numbers in a row of a parameter, if its first dimensions are these rows.
+    fn width_in(&self, slot: &Slot) -> Option<usize> {
+        let kind = slot.facts.kind?;
+        let (shape, mut rows) = (slot.facts.shape(), 1);
+        let last = shape.iter().position(|&size| {
+            rows *= size as usize;
+            self.is_for(kind, rows)
+        })?;
+        let width: usize = shape[last + 1..].iter().map(|&size| size as usize).product();
+        Some(width * kind.reals())
+    }
+
+    /// Whether any row is behind.
+    pub fn is_behind(&self) -> bool {
+        either!(self, waiting => {
+            (0..waiting.rows()).any(|row| waiting.skipped(row).is_some_and(|skipped| skipped > 0))
+        })
     }
 
     pub fn rows(&self) -> usize {

@@ -69,21 +69,19 @@ impl Plan {
     pub fn reread(&self, settings: &mut Settings, group: &Bound<'_, PyDict>) -> PyResult<bool> {
         let py = group.py();
         let mut is_same = true;
-        for (key, known) in self.keys().zip(&mut settings.values) {
+        for (key, known) in self.keys().zip(&settings.values) {
             let value = value_of(group, key.bind(py))?;
             // Numbers, flags and tuples of numbers cannot change; tensors can.
-            let is_kept = value.is(&*known) && is_constant(&value);
-            if !is_kept {
-                *known = value.unbind();
-                is_same = false;
-            }
+            is_same &= value.is(known) && is_constant(&value);
         }
         if is_same {
             return Ok(false);
         }
-        let optimizer = self.optimizer(py, &settings.values)?;
-        let has_changed = optimizer != settings.optimizer;
-        settings.optimizer = optimizer;
+        // Values are remembered with the optimizer that they made: those that make none are refused again
+        // in the next step.
+        let new = self.read(group)?;
+        let has_changed = new.optimizer != settings.optimizer;
+        *settings = new;
         Ok(has_changed)
     }
 

@@ -176,15 +176,17 @@ impl State {
 
     /// Whether the dictionary has the same tensors as before, where they were.
     #[inline]
-    fn holds(&self, py: Python<'_>, access: &Access) -> PyResult<bool> {
+    fn holds(&self, access: &Access, owner: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = owner.py();
         let dict = self.dict.bind(py);
         for entry in &self.entries {
-            match dict.get_item(entry.key.bind(py))? {
-                Some(found) if found.is(&entry.outer) => {}
+            let outer = match dict.get_item(entry.key.bind(py))? {
+                Some(found) if found.is(&entry.outer) => found,
                 _ => return Ok(false),
-            }
-            let tensor = entry.tensor.bind(py);
-            if !access.look(tensor, |seen| Ok(entry.facts.hold(&seen)))? {
+            };
+            // A distributed tensor can be given another local part.
+            let tensor = memory_of(access, owner, &outer)?;
+            if !access.look(&tensor, |seen| Ok(entry.facts.hold(&seen)))? {
                 return Ok(false);
             }
         }
@@ -240,7 +242,7 @@ impl Slot {
                 Some("is not of float32, float64, bfloat16, float16, complex64 or complex128")
             } else if !seen.is_dense() {
                 Some("does not fill its memory without gaps or overlaps: use a contiguous copy")
-            } else if seen.len() > 0 && seen.data.is_null() {
+            } else if seen.is_freed() {
                 Some("has no memory")
             } else {
                 None
@@ -264,14 +266,16 @@ impl Slot {
         }
         self.facts = facts;
         self.state = None;
+        // Other memory has other values, whatever its version.
+        self.version = None;
         Ok(false)
     }
 
     /// Whether what is known of the state holds.
     #[inline]
-    pub fn state_holds(&self, py: Python<'_>, access: &Access) -> PyResult<bool> {
+    pub fn state_holds(&self, access: &Access, owner: &Bound<'_, PyAny>) -> PyResult<bool> {
         match &self.state {
-            Some(state) => state.holds(py, access),
+            Some(state) => state.holds(access, owner),
             None => Ok(false),
         }
     }
@@ -337,6 +341,9 @@ fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), St
     }
     if !seen.is_dense() {
         return Err("does not fill its memory without gaps or overlaps".into());
+    }
+    if seen.is_freed() {
+        return Err("has no memory".into());
     }
     let is_like_param = if kind.is_complex() && !seen.kind.is_complex() {
         // The pairs are a last dimension.

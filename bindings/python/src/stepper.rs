@@ -239,7 +239,8 @@ impl Stepper {
 
     /// Forgets what was seen, as after a change that a step cannot notice.
     fn forget(&self, py: Python<'_>) -> PyResult<()> {
-        *self.hold(py)?.inner = Inner::default();
+        let forgotten = core::mem::take(&mut *self.hold(py)?.inner);
+        drop(forgotten);
         Ok(())
     }
 
@@ -269,9 +270,9 @@ impl Stepper {
     }
 
     fn __clear__(&self) {
-        if let Ok(mut inner) = self.inner.try_lock() {
-            *inner = Inner::default();
-        }
+        // What is dropped may call Python code, and that a step: so the lock is given back first.
+        let forgotten = self.inner.try_lock().map(|mut inner| core::mem::take(&mut *inner)).ok();
+        drop(forgotten);
     }
 }
 
@@ -453,23 +454,28 @@ impl<'py> Call<'_, 'py> {
     /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
     fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
-        let Inner { groups, slots, is_shared, .. } = &mut *inner;
-        let mut changes_runs = false;
+        let Inner { groups, slots, is_shared, groups_list, .. } = &mut *inner;
         for group in groups {
             let dict = group.dict.bind(py).clone();
-            let used = uses(&group.settings.optimizer);
-            let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
-                && uses(&group.settings.optimizer) != used;
             let form_values = form_values(&dict)?;
             let is_same =
                 (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
-            if !is_same {
-                let form = form_of(py, &self.stepper.access, &form_values)?;
-                has_changed |= form != group.form;
-                // Only random bits need them.
-                changes_runs |= form != group.form && *is_shared;
-                (group.form_values, group.form) = (form_values, form);
+            let form = match is_same {
+                true => group.form,
+                false => form_of(py, &self.stepper.access, &form_values)?,
+            };
+            let used = uses(&group.settings.optimizer);
+            let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
+                && uses(&group.settings.optimizer) != used;
+            if form != group.form {
+                has_changed = true;
+                // Runs are learned anew, since only random bits need them; in the next step if a later
+                // group is refused in this one.
+                if *is_shared {
+                    *groups_list = None;
+                }
             }
+            (group.form_values, group.form) = (form_values, form);
             if has_changed {
                 group.keys = Keys::new(py, &group.settings.optimizer);
                 for slot in &mut slots[group.slots.clone()] {
@@ -477,7 +483,7 @@ impl<'py> Call<'_, 'py> {
                 }
             }
         }
-        if changes_runs { self.learn_groups(inner) } else { Ok(()) }
+        if inner.groups_list.is_none() { self.learn_groups(inner) } else { Ok(()) }
     }
 
     /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
@@ -500,7 +506,13 @@ impl<'py> Call<'_, 'py> {
         let mut look = |number: usize, index: usize, slot: &mut Slot, grad: Bound<'py, PyAny>| {
             let position = index - groups[number].slots.start;
             has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
-            if !slot.state_holds(py, access)? {
+            if groups[number].form.stochastic && slot.facts.kind == Some(Kind::F16) {
+                let name = self.name_at(number, position);
+                return Err(PyValueError::new_err(format!(
+                    "{name} is of float16, but stochastic_rounding is for bfloat16: use master=\"f32\""
+                )));
+            }
+            if !slot.state_holds(access, self.owner)? {
                 unknown.push((number, index));
             }
             let grad = self.look_at_grad(slot, number, position, grad, options)?;
@@ -579,7 +591,9 @@ impl<'py> Call<'_, 'py> {
         tensors.clear();
         run_steps.clear();
         for (grad, &step) in grads.iter().zip(&*steps) {
-            run_steps.extend(slots[grad.slot].runs.iter().map(|_| step));
+            if is_in_runs(grad, &groups[grad.group], &slots[grad.slot]) {
+                run_steps.extend(slots[grad.slot].runs.iter().map(|_| step));
+            }
         }
         let mut run_steps = run_steps.iter_mut();
         let mut rules: Vec<(AnyOptimizer, usize)> = Vec::with_capacity(groups.len());
@@ -594,7 +608,7 @@ impl<'py> Call<'_, 'py> {
                 rules.push((rule_of(optimizer, slot), 0));
             }
             let Some((_, count)) = rules.last_mut() else { continue };
-            if grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8 {
+            if is_in_runs(grad, group, slot) {
                 let mut start = 0;
                 for (&(first, len), step) in slot.runs.iter().zip(&mut run_steps) {
                     // SAFETY: as below; the runs add up to the parameter, or the last ones are cut.
@@ -669,7 +683,7 @@ impl<'py> Call<'_, 'py> {
             for (grad, step) in inner.grads.iter().zip(&mut inner.steps) {
                 let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
                 // Its runs were counted, each for itself.
-                if grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8 {
+                if is_in_runs(grad, group, slot) {
                     *step += 1;
                 }
             }
@@ -800,6 +814,12 @@ impl<'py> Call<'_, 'py> {
         }
         Ok(())
     }
+}
+
+/// Whether a parameter is stepped run by run: see [`Slot::runs`].
+#[inline]
+fn is_in_runs(grad: &GradSeen, group: &GroupSeen, slot: &Slot) -> bool {
+    grad.rows.is_none() && !slot.runs.is_empty() && !group.form.is_q8
 }
 
 /// NAdam's momentum in step `t`.

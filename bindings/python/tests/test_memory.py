@@ -303,3 +303,17 @@ def test_memory_is_freed_with_the_optimizer() -> None:
     del own, optimizer
     gc.collect()
     assert [ghost() for ghost in ghosts] == [None, None]
+
+
+@pytest.mark.parametrize("what", ["parameter", "gradient", "state"])
+def test_freed_storage_is_refused(what: str) -> None:
+    own = torch.nn.Parameter(torch.ones(3))
+    own.grad = torch.ones(3)
+    optimizer = adamant_optim.AdamW([own])
+    optimizer.step()
+    tensor = {"parameter": own.data, "gradient": own.grad, "state": optimizer.state[own]["exp_avg"]}[what]
+    tensor.untyped_storage().resize_(0)
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ValueError), match="has no memory"):
+            optimizer.step()
+    assert float(optimizer.state[own]["step"]) == 1

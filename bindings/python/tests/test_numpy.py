@@ -287,3 +287,23 @@ def test_the_package_without_pytorch() -> None:
     assert "AdamW" in dir(adamant_optim) and "numpy" in dir(adamant_optim)
     with pytest.raises(AttributeError, match="no attribute 'AdamX'"):
         _ = adamant_optim.AdamX
+
+
+@pytest.mark.parametrize("state_dtype", ["f32", "q8"])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_moments_of_another_shape_or_order_are_refused(state_dtype: Any, dtype: Any) -> None:
+    optimizer = Optimizer("adamw", lr=0.1, state_dtype=state_dtype)
+    state = optimizer.init(np.ones((2, 3), dtype))
+    for param in (np.ones((3, 2), dtype), np.asfortranarray(np.ones((2, 3), dtype))):
+        with pytest.raises(ValueError, match="has shape"):
+            optimizer.step(param, np.ones_like(param), state)
+        assert (param == 1).all() and state[0].step == 0
+        optimizer.step(param, np.ones_like(param), optimizer.init(param))
+
+
+def test_stochastic_rounding_is_refused_for_float16() -> None:
+    param = np.ones(3, np.float16)
+    optimizer = Optimizer("sgd", lr=0.1, stochastic_rounding=True)
+    with pytest.raises(ValueError, match="is of float16, but stochastic_rounding is for bfloat16"):
+        optimizer.step(param, np.ones_like(param), optimizer.init(param))
+    assert (param == 1).all()

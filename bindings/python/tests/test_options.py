@@ -154,6 +154,16 @@ def test_a_master_takes_over_what_others_write() -> None:
     assert torch.equal(optimizer.state[own]["master_param"], expected)
 
 
+def test_a_master_takes_over_memory_that_others_put_in() -> None:
+    own = torch.nn.Parameter(torch.randn(20).to(torch.bfloat16))
+    optimizer = adamant_optim.SGD([own], lr=1e-3, master="f32")
+    own.grad = torch.zeros(20, dtype=torch.bfloat16)
+    optimizer.step()
+    own.data = torch.full((20,), 7.0, dtype=torch.bfloat16)
+    optimizer.step()
+    assert torch.equal(own.detach(), torch.full((20,), 7.0, dtype=torch.bfloat16))
+
+
 def test_a_master_is_saved_with_its_bits() -> None:
     torch.manual_seed(0)
     for master in ("f32", "split"):
@@ -182,6 +192,16 @@ def test_stochastic_rounding_is_right_on_average() -> None:
     # Neighbours below 1 are 2^-8 apart: the mean of 40,000 is within 5 deviations.
     assert abs(own.detach().double().mean() - (1 - 4e-4)) < 5 * 2**-8 / 2 / 200
     assert float(optimizer.state[own]["step"]) == 4
+
+
+def test_stochastic_rounding_is_refused_for_float16() -> None:
+    own = torch.nn.Parameter(torch.ones(3, dtype=torch.float16))
+    own.grad = torch.ones_like(own)
+    optimizer = adamant_optim.SGD([own], stochastic_rounding=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="is of float16, but stochastic_rounding is for bfloat16"):
+            optimizer.step()
+    assert torch.equal(own.detach(), torch.ones(3, dtype=torch.float16))
 
 
 def test_clipping_is_that_of_pytorch_and_tells_the_norm() -> None:

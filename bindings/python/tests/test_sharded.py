@@ -357,3 +357,20 @@ def partial_grad() -> torch.Tensor:
 def test_gradients_in_another_placement_are_brought_into_that_of_the_parameter() -> None:
     for found in ranks.run(partial_grad, 2):
         assert torch.equal(found, torch.full((5, 3), -2.0))
+
+
+def with_other_local_part() -> bool:
+    """A step after a state got another local part."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    param = torch.nn.Parameter(cut(torch.ones(4, 3), mesh, [Shard(0)]))
+    optimizer = adamant_optim.AdamW([param])
+    param.grad = cut(torch.ones(4, 3), mesh, [Shard(0)])
+    optimizer.step()
+    state = optimizer.state[param]["exp_avg"]
+    state._local_tensor = torch.zeros_like(state._local_tensor)
+    optimizer.step()
+    return bool((state._local_tensor != 0).all())
+
+
+def test_another_local_part_of_a_state_is_noticed() -> None:
+    assert ranks.run(with_other_local_part, 2) == [True, True]

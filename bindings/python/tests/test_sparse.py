@@ -256,3 +256,80 @@ def test_stray_indices_and_shapes_are_named() -> None:
     )
     with pytest.raises(TypeError, match="float32 or float64"):
         adamant_optim.Adam([half]).step()
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_rows_that_were_behind_when_their_type_changed_are_refused(is_sparse: bool) -> None:
+    (module,) = embeddings(1, dtype=torch.float64)
+    optimizer = adamant_optim.AdamW(module.parameters(), dense_equivalent=True)
+    module(torch.tensor([1])).sum().backward()
+    optimizer.step()
+    module.float()
+    before = module.weight.detach().clone()
+    grad = torch.ones(ROWS, WIDTH)
+    module.weight.grad = grad.to_sparse(1) if is_sparse else grad
+    for act in (optimizer.step, optimizer.step, optimizer.catch_up):
+        with pytest.raises(RuntimeError, match="60 rows of float64, some of which were behind"):
+            act()
+    assert torch.equal(module.weight, before)
+    # A checkpoint has no rows behind.
+    optimizer.load_state_dict(adamant_optim.AdamW([module.weight]).state_dict())
+    optimizer.step()
+    assert not torch.equal(module.weight, before)
+
+
+def test_rows_may_change_their_type_when_none_is_behind() -> None:
+    ours, theirs = embeddings(2, dtype=torch.float64)
+    theirs.sparse = False
+    optimizer = adamant_optim.AdamW(ours.parameters(), lr=0.01, dense_equivalent="replay")
+    other = adamant_optim.AdamW(theirs.parameters(), lr=0.01)
+    optimizer.watch(ours)
+    for module, each in ((ours, optimizer), (theirs, other)):
+        module(torch.tensor([1])).sum().backward()
+        each.step()
+    optimizer.catch_up()
+    for module in (ours, theirs):
+        module.float()
+    train([(ours, optimizer), (theirs, other)], 5)
+    optimizer.catch_up()
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+def test_a_dense_gradient_brings_rows_of_several_dimensions_up_to_date() -> None:
+    ours, theirs = (torch.nn.Parameter(torch.ones(3, 4, 5)) for _ in range(2))
+    optimizer = adamant_optim.AdamW([ours], lr=0.1, dense_equivalent="replay")
+    other = adamant_optim.AdamW([theirs], lr=0.1)
+    indices = torch.tensor([[0, 2], [1, 3]])
+    sparse = torch.sparse_coo_tensor(indices, torch.randn(2, 5), (3, 4, 5), check_invariants=True)
+    for grad in (sparse, torch.randn(3, 4, 5)):
+        ours.grad, theirs.grad = grad, grad.to_dense()
+        optimizer.step()
+        other.step()
+    assert torch.equal(ours.detach(), theirs.detach())
+
+
+@pytest.mark.parametrize("shape", [(5, 0), (0, 5)])
+@pytest.mark.parametrize("kwargs", [{}, {"dense_equivalent": True}])
+def test_tables_without_a_number_take_steps(shape: tuple[int, int], kwargs: dict[str, Any]) -> None:
+    table, other = torch.nn.Parameter(torch.ones(shape)), torch.nn.Parameter(torch.ones(3))
+    index = torch.zeros(1, min(shape[0], 1), dtype=torch.int64)
+    table.grad = torch.sparse_coo_tensor(index, torch.ones(index.shape[1], shape[1]), shape, check_invariants=True)
+    other.grad = torch.ones(3)
+    optimizer = adamant_optim.AdamW([table, other], **kwargs)
+    for step in (1, 2):
+        optimizer.step()
+        optimizer.catch_up()
+        assert float(optimizer.state[other]["step"]) == float(optimizer.state[table]["step"]) == step
+
+
+def test_memory_that_is_shared_is_seen_after_rows_caught_up() -> None:
+    (module,) = embeddings(1)
+    other = torch.nn.Parameter(torch.ones(ROWS, WIDTH))
+    optimizer = adamant_optim.AdamW([module.weight, other], dense_equivalent=True)
+    module(torch.tensor([1])).sum().backward()
+    other.grad = torch.ones(ROWS, WIDTH)
+    optimizer.step()
+    module.weight.data = other.data
+    optimizer.catch_up(module.weight)
+    with pytest.raises(ValueError, match="share memory"):
+        optimizer.step()

@@ -303,3 +303,7 @@ def test_a_setting_that_became_bad_is_refused_before_anything_is_written() -> No
     with pytest.raises(ValueError, match="eps is NaN"):
         optimizer.step()
     assert all(torch.equal(one, other) for one, other in zip(own, before))
+    # It is no better the next time.
+    with pytest.raises(ValueError, match="eps is NaN"):
+        optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(own, before))

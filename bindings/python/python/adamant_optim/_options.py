@@ -25,11 +25,13 @@ class Options(TypedDict, total=False):
     """How parameters of 16 bits keep what they cannot hold. ``"f32"``: a copy in ``float32`` in the state, 4 bytes
     a number (bfloat16 and float16). ``"split"``: what a ``float32`` is beside the bfloat16 that it is rounded to (ties
     away from 0), as a signed number of 16 bits, 2 bytes: ``bits(float32) = (bits(param) << 16) + param_low``.
-    ``None``: not at all."""
+    ``None``: not at all. Where somebody writes the parameter, a copy takes that over: ``param.copy_()`` under
+    ``torch.no_grad()``, ``load_state_dict``, ``param.data = other``. PyTorch does not tell of writes in place through
+    ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those. A split has none of this to see to."""
 
     stochastic_rounding: bool
     """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on
-    average."""
+    average. Parameters in float16 are refused; wider ones are rounded to nearest."""
 
     dense_equivalent: bool | Literal["series", "replay"]
     """For sparse gradients of Adam and AdamW: whether a step has the results of one with a dense gradient, at the cost

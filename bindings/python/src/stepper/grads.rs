@@ -45,10 +45,13 @@ impl<'py> Call<'_, 'py> {
                     && (is_laid_out || facts.has_order_of(&seen));
                 // A lazy negative has other strides, unless there is but one element.
                 let is_known = is_laid_out && facts.len != 1 && !seen.kind.is_complex();
-                Ok((fits, is_known, seen.data as usize, seen.kind))
+                Ok((fits, is_known, seen.data as usize, seen.kind, seen.is_freed()))
             });
+            if let Ok((_, _, _, _, true)) = found {
+                return Err(self.freed(number, position));
+            }
             // An error is told below.
-            if let Ok((true, is_known, data, kind)) = found
+            if let Ok((true, is_known, data, kind, _)) = found
                 && (is_known || !slot::is_lazy(&grad)?)
             {
                 let tensor = grad.unbind();
@@ -78,6 +81,9 @@ impl<'py> Call<'_, 'py> {
             return self.look_at_rows(slot, sparse, grad);
         }
         let (fits, data, kind) = self.stepper.access.look(&copy, |seen| {
+            if seen.is_freed() {
+                return Err(self.freed(number, position));
+            }
             let goes = seen.is_cpu && goes_with(facts, seen.kind);
             Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
         })?;
@@ -87,6 +93,14 @@ impl<'py> Call<'_, 'py> {
         }
         let original = (!copy.is(&grad)).then(|| grad.unbind());
         Ok(Found { tensor: copy.unbind(), data, kind, original, rows: None })
+    }
+
+    #[cold]
+    fn freed(&self, number: usize, position: usize) -> PyErr {
+        let name = self.name_at(number, position);
+        PyValueError::new_err(format!(
+            "the gradient of {name} has no memory: its storage was freed"
+        ))
     }
 
     /// Refuses gradients that share memory with what the step writes.

@@ -12,7 +12,7 @@ use pyo3::{
 use super::{Call, Inner, grads::Found, rule_of};
 use crate::{
     error::exception,
-    memory::Kind,
+    memory::{Kind, Seen},
     rows::{self, RowStep, Rows, Waiting},
     slot::Slot,
     threads,
@@ -30,8 +30,12 @@ impl<'py> Call<'_, 'py> {
         type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
         let (indices, values, rows, width): Described<'_> = sparse.extract()?;
         let access = &self.stepper.access;
-        let seen =
-            |tensor| access.look(tensor, |seen| Ok((seen.data as usize, seen.kind, seen.len())));
+        let seen = |tensor| {
+            access.look(tensor, |seen| match seen.is_freed() {
+                true => Err(PyValueError::new_err("a sparse gradient has no memory")),
+                false => Ok((seen.data as usize, seen.kind, seen.len())),
+            })
+        };
         let (index_data, index_kind, count) = seen(&indices)?;
         let (data, kind, len) = seen(&values)?;
         let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
@@ -57,11 +61,15 @@ impl<'py> Call<'_, 'py> {
             let name = || self.name_at(number, index - group.slots.start);
             let slot = &mut inner.slots[index];
             let Some(sparse) = &inner.grads[position].rows else {
-                let memory = slot.rows.and_then(|rows| inner.rows[rows].1.waiting.as_mut());
-                if let Some(waiting) = memory {
-                    let width = slot.facts.shape().iter().skip(1).product::<i64>() as usize;
-                    let width = width * slot.facts.kind.map_or(1, Kind::reals);
-                    // SAFETY: as in `run`.
+                let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
+                if let Some(width) = memory.width(slot, name)?
+                    && let Some(waiting) = &mut memory.waiting
+                    && waiting.is_behind()
+                {
+                    if let Some(problem) = rows::problem(slot) {
+                        return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
+                    }
+                    // SAFETY: as in `run`; the rows and their type are those of the parameter.
                     py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, None) })
                         .map_err(exception)?;
                 }
@@ -104,6 +112,7 @@ impl<'py> Call<'_, 'py> {
                 let text = text.replace("CatchUp::Replay", "\"replay\"");
                 return Err(PyValueError::new_err(format!("{}: {text}", name())));
             }
+            memory.width(slot, name)?;
             let kind = slot.facts.kind.unwrap_or(Kind::F32);
             match &mut memory.waiting {
                 Some(waiting) if waiting.is_for(kind, sparse.rows) => {
@@ -140,6 +149,10 @@ impl<'py> Call<'_, 'py> {
                 }
                 continue;
             };
+            // Rows without a number have nothing to step, which the core refuses.
+            if rows.width == 0 {
+                continue;
+            }
             let group = &inner.groups[grad.group];
             let optimizer = rule_of(&group.settings.optimizer, slot);
             let is_dense_equivalent = group.form.dense_equivalent.is_some();
@@ -184,21 +197,27 @@ impl<'py> Call<'_, 'py> {
         self.look_at_states(inner);
         let name = || self.name_at(number, position);
         let was = inner.slots[index].look(access, self.owner, name)?;
-        if (!was || !inner.slots[index].state_holds(py, access)?)
-            && let Some(problem) = self.resolve_one(inner, number, index)?
-        {
-            return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+        let Some(width) = inner.rows[memory].1.width(&inner.slots[index], name)? else {
+            return Ok(false);
+        };
+        let is_known = was && inner.slots[index].state_holds(access, self.owner)?;
+        if !is_known {
+            // The next step will find nothing moved, but must look what shares memory.
+            inner.placed.clear();
+            if let Some(problem) = self.resolve_one(inner, number, index)? {
+                return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
+            }
         }
         let slot = &inner.slots[index];
         if let Some(problem) = rows::problem(slot) {
             return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
         }
         let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
-        let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-        let Some(width) = numbers.checked_div(waiting.rows()) else { return Ok(false) };
         let listed = rows
             .map(|rows| {
-                access.look(rows, |seen| match seen.kind == Kind::I64 && seen.is_dense() {
+                let is_list =
+                    |seen: &Seen<'_>| seen.kind == Kind::I64 && seen.is_dense() && !seen.is_freed();
+                access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
                     false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
                 })
@@ -221,6 +240,7 @@ impl<'py> Call<'_, 'py> {
             )));
         }
         let was_behind = match listed {
+            _ if width == 0 => false,
             Some(listed) => waiting.first_behind(listed).is_some(),
             None => true,
         };
@@ -231,7 +251,7 @@ impl<'py> Call<'_, 'py> {
         let pool = pool.map_err(exception)?;
         let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
         let exec = Exec { isa: None, threads };
-        // SAFETY: as in `run`.
+        // SAFETY: as in `run`; the rows and their type are those of the parameter.
         py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, listed) })
             .map_err(exception)?;
         self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
