@@ -16,11 +16,10 @@ from typing import Any
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import adamant_optim
 import deepspeed
 import torch
 import torch.nn.functional as F
-
-import adamant_optim
 from sharded import GPT
 
 

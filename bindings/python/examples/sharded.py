@@ -25,10 +25,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from adamant_optim import AdamW, checkpoint
 from torch import Tensor, nn
 from tqdm import tqdm
-
-from adamant_optim import AdamW, checkpoint
 
 STATES = {"f32": torch.float32, "bf16": torch.bfloat16, "q8": "q8"}
 
@@ -186,7 +185,10 @@ def main() -> None:
         whole = sum(seconds.values())
         print(f"mode              {arguments.mode}, {size} processes, steps {first + 1} to {first + arguments.steps}")
         print(f"parameters        {params:,}, states of this process {states / 2**20:.1f} MiB")
-        print(f"loss              {sum(losses[:5]) / len(losses[:5]):.3f} at first, {sum(losses[-5:]) / len(losses[-5:]):.3f} at last")
+        print(
+            f"loss              {sum(losses[:5]) / len(losses[:5]):.3f} at first, "
+            f"{sum(losses[-5:]) / len(losses[-5:]):.3f} at last"
+        )
         for key, value in seconds.items():
             print(f"{key:<17} {1e3 * value / arguments.steps:.2f} ms a step, {value / whole:.1%}")
         print(f"peak memory       {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")

@@ -13,15 +13,15 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from adamant_optim import AdamW
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
-
-from adamant_optim import AdamW
 
 #: Name, type of parameters and gradients, options, bytes a parameter beside it and its gradient.
 CHOICES: list[tuple[str, torch.dtype, dict[str, Any], float]] = [
@@ -63,7 +63,6 @@ def main() -> None:
 
     one, two, three = (torch.ones(own) for _ in range(3))
     bandwidth = 12 * own / fastest(lambda: torch.add(one, two, out=three), arguments.repeats)
-    del one, two, three
     message = torch.zeros(1, dtype=torch.float64)
     latency = fastest(lambda: dist.all_reduce(message), 50) if size > 1 else 0.0
     if rank == 0:

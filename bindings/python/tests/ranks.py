@@ -8,16 +8,16 @@ import pickle
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Callable
-
-import torch
-import torch.distributed as dist
-import torch.distributed.checkpoint  # noqa: F401  (imported once, by the server that all processes are forked from)
-import torch.distributed.fsdp  # noqa: F401
-import torch.distributed.tensor  # noqa: F401
+from typing import Any
 
 import adamant_optim.torch  # noqa: F401
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint
+import torch.distributed.fsdp
+import torch.distributed.tensor
 
 #: Whether tests shall be thorough instead of quick: see run_sharded.
 LONG = bool(os.environ.get("ADAMANT_LONG"))
@@ -32,9 +32,7 @@ def _context() -> Any:
 
 
 def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, args: Any, pipe: Any) -> None:
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks)
-    )
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks))
     torch.set_num_threads(1)
     try:
         dist.init_process_group(

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
-import torch
-import torch.distributed as dist
-
 import adamant_optim
 import ranks
+import torch
+import torch.distributed as dist
 from adamant_optim import _backward
 from test_sharded import Net, assert_same, batch, sharded, whole
 

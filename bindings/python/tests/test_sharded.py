@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
+import adamant_optim
+import ranks
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
-
-import adamant_optim
-import ranks
 
 #: Rows that four processes share evenly, unevenly, and not at all; one number; none.
 SHAPES = [(8, 40), (7, 5), (3,), (1, 600), (2, 3, 5), (1,), (0, 4)]
@@ -33,8 +32,12 @@ CASES: dict[str, tuple[str, dict[str, Any], torch.dtype, dict[str, Any]]] = {
     "bf16_moments": ("AdamW", {"lr": 0.01}, torch.float32, {"state_dtype": "bf16"}),
     "f16_moments": ("Adam", {"lr": 0.01}, torch.float32, {"state_dtype": "f16", "seed": 3}),
     "bf16_random": ("AdamW", {"lr": 0.01}, torch.bfloat16, {"stochastic_rounding": True}),
-    "bf16_all_random": ("SGD", {"lr": 0.1, "momentum": 0.9}, torch.bfloat16,
-                        {"stochastic_rounding": True, "state_dtype": "bf16", "seed": 9}),
+    "bf16_all_random": (
+        "SGD",
+        {"lr": 0.1, "momentum": 0.9},
+        torch.bfloat16,
+        {"stochastic_rounding": True, "state_dtype": "bf16", "seed": 9},
+    ),
     "bf16_master": ("AdamW", {"lr": 0.01}, torch.bfloat16, {"master": "f32"}),
     "bf16_split": ("AdamW", {"lr": 0.01}, torch.bfloat16, {"master": "split", "state_dtype": "bf16"}),
     "complex": ("AdamW", {"lr": 0.01}, torch.complex64, {}),

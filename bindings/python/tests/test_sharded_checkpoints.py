@@ -10,19 +10,23 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
+import adamant_optim
+import ranks
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from adamant_optim import checkpoint
+from test_sharded import Net, assert_same, cut, sharded, whole
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, get_state_dict
-from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_optimizer_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
-
-import adamant_optim
-import ranks
-from adamant_optim import checkpoint
-from test_sharded import Net, assert_same, batch, cut, sharded, whole
 
 #: Optimizers with options, and the type of the parameters.
 KINDS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
@@ -207,7 +211,6 @@ def save_and_die(folder: str, bad_rank: int) -> str:
     checkpoint.save(f"{folder}/run", model, optimizer, extra={"step": 1})
     take_steps(model, optimizer, 1, 1)
     if dist.get_rank() == bad_rank:
-
         write_data = dcp.FileSystemWriter.write_data
 
         def ends(self: Any, plan: Any, planner: Any) -> Any:

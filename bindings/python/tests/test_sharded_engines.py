@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
-import torch
-import torch.distributed as dist
-from torch.distributed.optim import ZeroRedundancyOptimizer
-
 import adamant_optim
 import ranks
+import torch
+import torch.distributed as dist
 from test_sharded import Net, assert_same, batch
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 # ---- ZeroRedundancyOptimizer: each process steps some of the parameters, and sends them to the others.
 
@@ -126,7 +125,7 @@ def deepspeed(which: str, stage: int, dtype: str, offload: bool, steps: int) -> 
     ds.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     ds.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
     model = Net()
-    cls = getattr(adamant_optim if which == "adamant" else torch.optim, "AdamW")
+    cls = (adamant_optim if which == "adamant" else torch.optim).AdamW
     optimizer = cls(model.parameters(), lr=0.02)
     engine, *_ = ds.initialize(
         model=model, optimizer=optimizer, config=deepspeed_config(stage, dtype, offload), dist_init_required=False

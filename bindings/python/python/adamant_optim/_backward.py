@@ -31,8 +31,8 @@ class Backward:
         for name, child in module.named_modules():
             if isinstance(child, torch.nn.parallel.DistributedDataParallel):
                 raise ValueError(
-                    f"step_in_backward: {name or 'the module'!r} is a DistributedDataParallel, whose gradients are complete "
-                    "before they are averaged: use fully_shard"
+                    f"step_in_backward: {name or 'the module'!r} is a DistributedDataParallel, whose gradients are "
+                    "complete before they are averaged: use fully_shard"
                 )
         places = {
             id(param): (number, position)

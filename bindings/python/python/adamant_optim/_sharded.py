@@ -7,7 +7,8 @@ only where the options ask for it.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -164,7 +165,9 @@ def sum_of_squares(places: Places, group: Any, which: list[tuple[int, int]], nor
         if counts:
             squares[mesh].append(norm * norm)
     if group is not None:
-        return _reduce([math.fsum(value for values in squares.values() for value in values)], group_of(group), dist.ReduceOp.SUM)[0]
+        return _reduce(
+            [math.fsum(value for values in squares.values() for value in values)], group_of(group), dist.ReduceOp.SUM
+        )[0]
     # Parameters that are whole in every process count once.
     if places.meshes and any(place != 0 for place in places.meshes[0].get_coordinate() or ()):
         squares[None] = []
@@ -212,7 +215,8 @@ def part_of(value: Tensor, param: DTensor, what: str) -> Tensor:
         if list(value.shape) == shape:
             return value
         raise ValueError(
-            f"{what} has shape {list(value.shape)}, but the parameter has {list(param.shape)}, and its part here {shape}"
+            f"{what} has shape {list(value.shape)}, but the parameter has {list(param.shape)}, "
+            f"and its part here {shape}"
         )
     for dim in range(param.dim()):
         index = _split(param.shape, param.device_mesh, param.placements, dim)

@@ -18,15 +18,16 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
-__all__ = ["save", "load"]
+__all__ = ["load", "save"]
 
 #: Bytes that are read at once.
 _CHUNK = 1 << 24
