@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .cases import Case
+from .competitor import Competitor
 from .data import MAX_NORM, SCALE, Data
-from .library import Competitor
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 

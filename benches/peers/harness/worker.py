@@ -17,7 +17,7 @@ import numpy as np
 
 from . import data
 from .cases import Case
-from .library import Competitor, Library, Opened, sentence
+from .competitor import Competitor, Library, Opened, sentence
 
 #: The work between steps goes through more memory than a core's own caches hold.
 _OTHER = np.ones(8 << 20, np.float32)

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness import driver, process  # noqa: E402
 from harness.__main__ import main  # noqa: E402
 from harness.cases import NAMES, Case, all_cases, explain, fits, gpt2  # noqa: E402
+from harness.competitor import Competitor, Opened, sentence  # noqa: E402
 from harness.driver import Driver, Plan, distance  # noqa: E402
 from harness.libraries import SOURCES, Source  # noqa: E402
-from harness.library import Competitor, Opened, sentence  # noqa: E402
 from harness.process import Process, WorkerError  # noqa: E402
 from harness.report import Header, Row, count, cpu_name, tables, to_json  # noqa: E402
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..cases import Case
+from ..competitor import Competitor, Library, Opened
 from ..data import BETA1, BETA2, DECAY, EPS, LR, MAX_NORM, SCALE, Data
-from ..library import Competitor, Library, Opened
 from ..tensors import Tensors, optimizer_step, scaler
 
 

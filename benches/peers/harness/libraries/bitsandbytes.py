@@ -9,8 +9,8 @@ import bitsandbytes
 import torch
 
 from ..cases import Case
+from ..competitor import Competitor, Library, Opened
 from ..data import BETA1, BETA2, DECAY, EPS, LR, Data
-from ..library import Competitor, Library, Opened
 from ..tensors import Tensors, optimizer_step
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from ..cases import Case
+from ..competitor import Library, Opened
 from ..data import Data
-from ..library import Library, Opened
 from .bitsandbytes import LIBRARY as ORIGINAL
 
 

@@ -15,8 +15,8 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
 )
 
 from ..cases import Case
+from ..competitor import Competitor, Library, Opened
 from ..data import EPS, LR, Data
-from ..library import Competitor, Library, Opened
 
 
 def _adagrad(case: Case, data: Data) -> Competitor:

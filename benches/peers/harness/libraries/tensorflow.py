@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from ..cases import Case
+from ..competitor import Competitor, Library, Opened
 from ..data import BETA1, BETA2, DECAY, EPS, LR, Data
-from ..library import Competitor, Library, Opened
 
 DTYPES = {"f32": tf.float32, "bf16": tf.bfloat16, "f16": tf.float16}
 

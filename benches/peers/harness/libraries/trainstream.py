@@ -7,8 +7,8 @@ from importlib.metadata import version
 import trainstream.optimizer  # noqa: F401
 
 from ..cases import Case
+from ..competitor import Library, Opened
 from ..data import Data
-from ..library import Library, Opened
 
 
 def _open(case: Case, data: Data, opened: Opened, threads: int) -> None:
