@@ -1,13 +1,12 @@
 //! Gradients of micro-batches, added up in `f32`.
 
 use half::{bf16, f16};
-use pulp::{Simd, WithSimd};
 
 use crate::{
     Error, Exec, Grad,
-    array::{GradArray, elements_mut},
-    element::Narrow,
+    array::{GradArray, Narrow, elements_mut},
     pieces,
+    simd::{Simd, WithSimd},
 };
 
 /// Adds the gradients of a micro-batch to sums in `f32`, in one pass; gradients that are

@@ -2,15 +2,12 @@
 
 use core::{marker::PhantomData, mem};
 
-use pulp::{Simd, WithSimd};
-
 use crate::{
     Arity, Error, Float, MOMENTS, Many, RowRule, Rule, Tensor,
     isa::Cpu,
-    lanes::{Register, Vector, Wide},
     mixed,
     optimizer::{Constants, of_rule},
-    prefetch,
+    simd::{Register, Simd, Vector, Wide, WithSimd, prefetch_item},
     tensor::{Precision, Run, Slices},
 };
 
@@ -341,13 +338,13 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
     /// Asks for the memory of a pair ahead.
     #[inline(always)]
     fn prefetch(&self, pair: usize) {
-        prefetch::prefetch_item(self.param, pair);
-        prefetch::prefetch_item(self.grad, pair);
+        prefetch_item(self.param, pair);
+        prefetch_item(self.grad, pair);
         R::Moments::unrolled(
             #[inline(always)]
             |moment| {
                 if self.rule.start(moment).is_some() {
-                    prefetch::prefetch_item(self.moments[moment], pair);
+                    prefetch_item(self.moments[moment], pair);
                 }
             },
         );

@@ -142,43 +142,39 @@ mod array;
 mod buffer;
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
-mod element;
 mod error;
 mod exec;
 mod isa;
 mod kernel;
-mod lanes;
 mod loss_scale;
 mod mixed;
 mod norm;
 mod optimizer;
 mod pieces;
-mod prefetch;
 pub mod reference;
-mod rows;
 mod rule;
+mod simd;
 mod state;
 mod step;
+mod table;
 mod tensor;
-mod words;
 
 pub use accumulate::accumulate;
-pub use array::{Element, Grad, HalfElement, Moment, MomentRef, Param, Storage};
+pub use array::{Element, Grad, HalfElement, Moment, MomentRef, Param, Q8, Storage};
 pub use buffer::{Buffer, BufferElement};
-pub use element::Q8;
 pub use error::Error;
 pub use exec::{Exec, RunTasks, Threads};
 pub use isa::Isa;
-pub use lanes::{Float, Lanes};
 pub use loss_scale::LossScaler;
 pub use norm::{NormOrder, clip_factor, first_nonfinite, grad_norm, grad_norms};
 pub use optimizer::{DynOptimizer, Optimizer};
 pub use pieces::Pool;
-pub use rows::{
+pub use rule::*;
+pub use simd::{Float, Lanes};
+pub use state::State;
+pub use step::{Outcome, Report, StepOptions, step};
+pub use table::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
     Table,
 };
-pub use rule::*;
-pub use state::State;
-pub use step::{Outcome, Report, StepOptions, step};
 pub use tensor::{Group, MOMENTS, Tensor};

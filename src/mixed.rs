@@ -11,7 +11,7 @@ mod sweep;
 
 use crate::{
     Many, Rule, Tensor,
-    element::{Q8, Random},
+    array::{Q8, Random},
     isa::Cpu,
     kernel::Pass,
     tensor::{MOMENTS, Run},

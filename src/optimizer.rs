@@ -2,7 +2,7 @@
 
 use crate::{
     Arity, Element, Error, Grad, Group, MOMENTS, Many, Param, Report, Rule, State, StepOptions,
-    Storage, Tensor, element::Q8, isa::Cpu, kernel::Pass, step, tensor::Run,
+    Storage, Tensor, array::Q8, isa::Cpu, kernel::Pass, step, tensor::Run,
 };
 
 /// The most constants that a rule has.

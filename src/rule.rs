@@ -57,7 +57,7 @@ use crate::{
     isa::Cpu,
     kernel::{self, Pass},
     optimizer::Constants,
-    rows::RowSpan,
+    table::RowSpan,
     tensor::Run,
 };
 
@@ -207,11 +207,11 @@ macro_rules! compiled_here {
             $crate::kernel::run(*self, cpu, pass, known, elements);
         }
 
-        fn run_rows_f32(rows: $crate::rows::RowSpan<'_, Self, f32>, threads: $crate::Threads<'_>) {
+        fn run_rows_f32(rows: $crate::table::RowSpan<'_, Self, f32>, threads: $crate::Threads<'_>) {
             rows.run(threads);
         }
 
-        fn run_rows_f64(rows: $crate::rows::RowSpan<'_, Self, f64>, threads: $crate::Threads<'_>) {
+        fn run_rows_f64(rows: $crate::table::RowSpan<'_, Self, f64>, threads: $crate::Threads<'_>) {
             rows.run(threads);
         }
     };

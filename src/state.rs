@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use crate::{
     Buffer, BufferElement, DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param,
     RowScratch, Storage, Tensor,
-    element::{Q8, nearest_f16},
+    array::{Q8, nearest_f16},
     tensor::Typed,
 };
 

@@ -4,8 +4,7 @@ use core::{fmt, ops::Range};
 
 use crate::{
     Arity, DynOptimizer, Error, Float, Grad, Many, Moment, Param, Rule, Storage,
-    array::{GradArray, MomentArray, ParamArray, elements_mut},
-    element::{BLOCK, Q8},
+    array::{BLOCK, GradArray, MomentArray, ParamArray, Q8, elements_mut},
 };
 
 /// The most moments that an optimizer has.

@@ -1,12 +1,10 @@
 //! Strips of numbers: from arrays of any type to `f32`, and back.
 
 use half::{bf16, f16};
-use pulp::Simd;
 
 use crate::{
-    element::{self, BLOCK, Half, Narrow, Q8},
-    lanes::Vector,
-    words::Words,
+    array::{self, BLOCK, Half, Narrow, Q8},
+    simd::{Simd, Vector, Words},
 };
 
 /// The most elements of a strip that is converted: a block of 8-bit moments. Shorter ones were slower, by what
@@ -58,7 +56,7 @@ pub(super) fn narrow<S: Simd, T: Narrow>(simd: S, from: &[f32], to: &mut [T]) {
 #[inline(always)]
 pub(super) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16], to: &mut [f32]) {
     registers!(high.len(), [high, low], [to], |range| {
-        element::join(simd, &high[range.clone()], &low[range.clone()]).write(&mut to[range]);
+        array::join(simd, &high[range.clone()], &low[range.clone()]).write(&mut to[range]);
     });
 }
 
@@ -67,7 +65,7 @@ pub(super) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16], to: &mut [f32])
 pub(super) fn split<S: Simd>(simd: S, from: &[f32], high: &mut [bf16], low: &mut [u16]) {
     registers!(high.len(), [from], [high, low], |range| {
         let values = Vector::read(simd, &from[range.clone()]);
-        element::split(&mut high[range.clone()], &mut low[range], values);
+        array::split(&mut high[range.clone()], &mut low[range], values);
     });
 }
 
@@ -92,7 +90,7 @@ pub(super) fn narrow_stochastic<S: Simd>(
     registers!(to.len(), [from, random], [to], |range| {
         let words = Words::load(simd, &random[range.start..]);
         let values = Vector::read(simd, &from[range.clone()]);
-        element::narrow_bf16(&mut to[range], values, half.share(words, 16));
+        array::narrow_bf16(&mut to[range], values, half.share(words, 16));
     });
 }
 
@@ -109,7 +107,7 @@ pub(super) fn narrow_stochastic_f16<S: Simd>(
     registers!(to.len(), [from, random], [to], |range| {
         let words = Words::load(simd, &random[range.start..]);
         let values = Vector::read(simd, &from[range.clone()]);
-        let share = half.share(words, element::F16_RANDOM_BITS);
-        element::narrow_f16(format, &mut to[range], values, share);
+        let share = half.share(words, array::F16_RANDOM_BITS);
+        array::narrow_f16(format, &mut to[range], values, share);
     });
 }

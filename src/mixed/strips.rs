@@ -2,19 +2,15 @@
 
 use core::ops::Range;
 
-use pulp::{Simd, WithSimd};
-
 use super::{
     MixedStep,
     convert::{self, STRIP},
 };
 use crate::{
-    array::{GradArray, MomentArray, ParamArray},
-    element::{BLOCK, Draw, Half},
+    array::{BLOCK, Draw, GradArray, Half, MomentArray, ParamArray},
     kernel::TOGETHER,
-    lanes::{Lanes, Vector},
+    simd::{Lanes, Simd, Vector, WithSimd, Words},
     tensor::{MOMENTS, TensorArrays},
-    words::Words,
 };
 
 /// The random bits of the parameters; those of the moments are numbered from 0, and two moments share

@@ -1,7 +1,5 @@
 //! The rule's part of a step in mixed precision: strips of `f32`, whatever they come from.
 
-use pulp::{Simd, WithSimd};
-
 use super::{
     MixedStep,
     strips::{Scratch, Strip, Strips},
@@ -9,7 +7,7 @@ use super::{
 use crate::{
     Arity, Many, Rule, Tensor,
     kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, sweep_pairs},
-    lanes::{Vector, Wide},
+    simd::{Simd, Vector, Wide, WithSimd},
     tensor::Run,
 };
 

@@ -1,10 +1,12 @@
 //! Sums over a block of gradients.
 
 use half::{bf16, f16};
-use pulp::{Simd, WithSimd};
 
 use super::NormOrder;
-use crate::{element::Narrow, lanes::TILE, words::Words};
+use crate::{
+    array::Narrow,
+    simd::{Simd, TILE, WithSimd, Words},
+};
 
 /// Elements that are summed up one after the other.
 pub(super) const BLOCK: usize = 4096;

@@ -4,7 +4,7 @@ use core::str::FromStr;
 
 use super::settings::{Setting, SettingValue};
 use crate::{
-    BuiltIn, DynOptimizer, Error, element::Q8, isa::Cpu, kernel::Pass, optimizer::Constants,
+    BuiltIn, DynOptimizer, Error, array::Q8, isa::Cpu, kernel::Pass, optimizer::Constants,
     tensor::Run,
 };
 

@@ -42,8 +42,7 @@ pub struct Ftrl {
     pub lr: f64,
     /// What the accumulator starts from: finite, at least 0. Default 0.1.
     ///
-    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own. With 0,
-    /// a parameter whose gradients were all 0 becomes NaN, if `beta` and
+    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own. With 0, /// a parameter whose gradients were all 0 becomes NaN, if `beta` and
     /// `l2_regularization_strength` are 0, too.
     pub initial_accumulator_value: f64,
     /// The strength of L1 regularization: finite, at least 0. Default 0.

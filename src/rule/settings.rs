@@ -43,8 +43,7 @@ pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownSetting`] if the optimizer has no setting of that name,
-    /// [`Error::WrongSetting`] if the value is not of the kind that the setting needs.
+    /// [`Error::UnknownSetting`] if the optimizer has no setting of that name, /// [`Error::WrongSetting`] if the value is not of the kind that the setting needs.
     fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error>;
 
     /// Checks that every number is in the range of its setting.

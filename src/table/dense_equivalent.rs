@@ -14,7 +14,7 @@ use crate::{
     isa::Cpu,
     kernel::Step,
     pieces::{self, with_default_float_modes},
-    prefetch::prefetch,
+    simd::prefetch,
 };
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].

@@ -1,12 +1,9 @@
 //! Moments of 8 bits, in blocks of 256 with a scale.
 
-use pulp::{Simd, WithSimd};
-
 use super::Half;
 use crate::{
     Error, Isa, Rule,
-    lanes::{Lanes, Vector},
-    words::Words,
+    simd::{Lanes, Scalar, Simd, Vector, WithSimd, Words},
 };
 
 /// Elements that share a scale.
@@ -114,7 +111,7 @@ impl Q8 {
     pub(crate) fn fill(self, value: f32, codes: &mut [u8], scales: &mut [f32]) {
         let (mut code, mut scale) = ([0], [0.0]);
         Encode { format: self, values: &[value], codes: &mut code, scales: &mut scale }
-            .with_simd(pulp::Scalar::new());
+            .with_simd(Scalar::new());
         codes.fill(code[0]);
         scales.fill(scale[0]);
     }

@@ -2,19 +2,17 @@
 
 use core::ops::Range;
 
-use pulp::{Simd, WithSimd};
-
 use super::{
     Occurrences, Table, Values,
     dense_equivalent::{Behind, EveryRow},
 };
 use crate::{
     Adam, Arity, Error, Float, Many, RowRule, Rule, Threads,
-    element::Q8,
+    array::Q8,
     isa::Cpu,
     kernel::{Step, sweep},
-    lanes::{TILE, Vector},
     pieces,
+    simd::{Simd, TILE, Vector, WithSimd},
     tensor::Slices,
 };
 

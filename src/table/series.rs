@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use crate::{
     Adam, Error, Float, Lanes,
-    prefetch::{prefetch, prefetch_row},
     rule::AdamConstants,
+    simd::{prefetch, prefetch_row},
 };
 
 /// Sums over the steps that rows have to catch up with, for every step that a row may be at.

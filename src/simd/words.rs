@@ -4,7 +4,7 @@ use core::ops::{Add, BitAnd, BitOr, BitXor, Mul, Shl, Shr};
 
 use pulp::Simd;
 
-use crate::lanes::{MOST_LANES, Vector, VectorMask};
+use super::{MOST_LANES, Vector, VectorMask};
 
 /// A register of `u32`, as many as there are `f32` in one; sums and products wrap.
 #[derive(Clone, Copy)]

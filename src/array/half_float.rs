@@ -1,10 +1,9 @@
 //! f16: by instructions of the CPU where a set has them, and to the same bits by whole numbers.
 
 use half::{f16, slice::HalfFloatSliceExt};
-use pulp::Simd;
 
 use super::{Narrow, Q8};
-use crate::{lanes::Vector, words::Words};
+use crate::simd::{Simd, Vector, Words};
 
 /// How much greater the exponents of `f32` are.
 const SHIFT: u32 = (127 - 15) << 23;
@@ -64,7 +63,7 @@ impl Narrow for f16 {
 /// The bits of the smallest normal f16, 2^-14, as an `f32`.
 const NORMAL: u32 = (127 - 14) << 23;
 /// Random bits of an element: as many as an `f32` has more than an f16.
-pub(crate) const RANDOM_BITS: u32 = 13;
+pub(crate) const F16_RANDOM_BITS: u32 = 13;
 
 /// Goes up to the next f16 where what is lost and `share`, of 13 bits, have a carry. If that is 13
 /// random bits, the probability is the part of the way from the lower neighbour.
@@ -92,7 +91,7 @@ pub(crate) fn narrow_f16<S: Simd>(
         bits.all(SHIFT.wrapping_neg()),
     );
     let fine = Words::select(is_subnormal, moved, magnitude) + share;
-    let mut number = (fine + moved_back) >> RANDOM_BITS;
+    let mut number = (fine + moved_back) >> F16_RANDOM_BITS;
     let largest = if format == Q8::Signed { INFINITY - 1 } else { INFINITY };
     number = number.min(bits.all(largest));
     if format != Q8::Signed {
@@ -123,7 +122,7 @@ mod avx512 {
 
     use pulp::{Simd, cast, x86::V4};
 
-    use crate::lanes::Vector;
+    use crate::simd::Vector;
 
     const LANES: usize = 16;
     /// To nearest, ties to even.
@@ -165,7 +164,7 @@ mod f16c {
 
     use pulp::{Simd, cast, x86::V3};
 
-    use crate::lanes::Vector;
+    use crate::simd::Vector;
 
     const LANES: usize = 8;
 
@@ -201,7 +200,7 @@ mod tests {
     use half::f16;
     use pulp::{Simd, WithSimd};
 
-    use super::{RANDOM_BITS, narrow_f16};
+    use super::{F16_RANDOM_BITS, narrow_f16};
     use crate::{
         Isa, Q8,
         lanes::{MOST_LANES, Vector},
@@ -242,7 +241,7 @@ mod tests {
             for format in FORMATS {
                 for multiplier in [0, 0x9e37_79b9, u32::MAX] {
                     let random: Vec<u32> = (0..values.len() as u32)
-                        .map(|place| (place ^ 1).wrapping_mul(multiplier) >> (32 - RANDOM_BITS))
+                        .map(|place| (place ^ 1).wrapping_mul(multiplier) >> (32 - F16_RANDOM_BITS))
                         .collect();
                     let mut narrow = vec![f16::ZERO; values.len()];
                     let narrowed = Narrow { format, values, random: &random, narrow: &mut narrow };
@@ -261,7 +260,7 @@ mod tests {
 
     #[test]
     fn f16_rounded_at_random_is_a_neighbour_and_right_on_average() {
-        let all_random = || 0..1_u32 << RANDOM_BITS;
+        let all_random = || 0..1_u32 << F16_RANDOM_BITS;
         for value in [1.0_f32, 0.1, 3e4, 6.1e-5, 5e-5, 1e-6, 3e-8, 1e-9, 65503.9] {
             for value in [value, -value] {
                 let sum: f64 = all_random()
@@ -283,7 +282,7 @@ mod tests {
 
     #[test]
     fn f16_moments_stay_in_their_range() {
-        let (none, all) = (0, (1 << RANDOM_BITS) - 1);
+        let (none, all) = (0, (1 << F16_RANDOM_BITS) - 1);
         for random in [none, all] {
             for large in [65_520.0, 1e30, f32::INFINITY] {
                 let signed = |value| moment_f16(Q8::Signed, value, random);

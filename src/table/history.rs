@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use pulp::{Simd, WithSimd};
-
 use super::{
     CatchUp, Table,
     series::{self, Decay, Series},
@@ -12,8 +10,8 @@ use crate::{
     Adam, Count, Error, Float, Lanes, Rule,
     isa::Cpu,
     kernel::sweep,
-    lanes::{TILE, Vector},
     rule::AdamConstants,
+    simd::{Simd, TILE, Vector, WithSimd},
     tensor::Slices,
 };
 

@@ -2,15 +2,17 @@
 
 use core::array;
 
-use pulp::Simd;
-
 use super::{
     RowUpdate, Table,
     sweep::{RowGrad, RowSpan},
 };
 use crate::{
-    Adam, Count, Error, Float, Lanes, Rule, Threads, element::Q8, kernel::sweep, lanes::Vector,
-    rule::AdamConstants as K, tensor::Slices,
+    Adam, Count, Error, Float, Lanes, Rule, Threads,
+    array::Q8,
+    kernel::sweep,
+    rule::AdamConstants as K,
+    simd::{Simd, Vector},
+    tensor::Slices,
 };
 
 /// [`Adam`] with one second moment for a whole row of a table: a third less memory.

@@ -1,0 +1,76 @@
+//! Numbers of 16 bits: how registers of them are widened to `f32` and narrowed back.
+//!
+//! What need not be inlined with debug assertions would otherwise, unoptimized, take a megabyte of stack.
+
+use half::{bf16, slice::HalfFloatSliceExt};
+
+use crate::simd::{Simd, Vector, Words};
+
+/// A type that steps in `f32` read and write.
+pub(crate) trait Narrow: Copy + Default + 'static {
+    /// A register of numbers, or of fewer and zeros.
+    fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32>;
+
+    /// The inverse of [`widen`](Self::widen), rounded to nearest, ties to even; NaN stays NaN.
+    fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>);
+}
+
+impl Narrow for f32 {
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn widen<S: Simd>(simd: S, same: &[Self]) -> Vector<S, f32> {
+        Vector::read(simd, same)
+    }
+
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn narrow<S: Simd>(same: &mut [Self], wide: Vector<S, f32>) {
+        wide.write(same);
+    }
+}
+
+impl Narrow for bf16 {
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32> {
+        (Words::widen(simd, narrow.reinterpret_cast()) << 16).floats()
+    }
+
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    fn narrow<S: Simd>(narrow: &mut [Self], wide: Vector<S, f32>) {
+        let is_odd = Words::of(wide) >> 16 & 1;
+        narrow_bf16(narrow, wide, is_odd + 0x7fff);
+    }
+}
+
+/// Goes up to the next bf16 where the lower half of a number and `share`, of 16 bits, have a carry. If
+/// that is 16 random bits, the probability is the part of the way from the lower neighbour.
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, share: Words<S>) {
+    let bits = Words::of(wide);
+    // Of infinity the lower half is 0, so that it stays.
+    let rounded = Words::select(bits.are_numbers(), bits + share, bits | 0x0040_0000);
+    (rounded >> 16).store_halves(narrow.reinterpret_cast_mut());
+}
+
+/// A number as its nearest bf16, ties away from zero, and what is left: see
+/// [`Param::from_halves`](crate::Param::from_halves).
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(crate) fn split<S: Simd>(high: &mut [bf16], low: &mut [u16], wide: Vector<S, f32>) {
+    let bits = Words::of(wide);
+    narrow_bf16(high, wide, bits.all(0x8000));
+    Words::select(bits.are_numbers(), bits, bits.all(0)).store_halves(low);
+}
+
+/// The inverse of [`split`].
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(crate) fn join<S: Simd>(simd: S, high: &[bf16], low: &[u16]) -> Vector<S, f32> {
+    let high = Words::widen(simd, high.reinterpret_cast()) << 16;
+    // As a signed number.
+    let low = Words::widen(simd, low);
+    (high + (low ^ 0x8000) + 0xffff_8000).floats()
+}

@@ -1,0 +1,71 @@
+//! Arrays that several threads write, each its own elements.
+
+use core::ops::Range;
+
+use super::BLOCK;
+
+/// Elements of an array that is written by several threads, each its own.
+///
+/// # Safety
+///
+/// `range` is within the array. Until the result is dropped, no other reference to these elements is
+/// used.
+#[inline(always)]
+#[allow(unsafe_code, reason = "threads share an array, each for elements of its own")]
+#[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
+pub(crate) unsafe fn elements_mut<'s, T>(array: &'s &mut [T], range: Range<usize>) -> &'s mut [T] {
+    debug_assert!(range.start <= range.end && range.end <= array.len());
+    // The reference is read as the pointer that it is: one made of it would be for reading only.
+    let array: *const &mut [T] = array;
+    // SAFETY: a reference to a slice has the layout of a pointer to one, and `array` is valid to read.
+    let array: *mut [T] = unsafe { array.cast::<*mut [T]>().read() };
+    // SAFETY: within the array, and not aliased: the caller's promise. The reference that was read is
+    // alive for `'s`, so nobody else but the threads of this call uses the array.
+    unsafe { core::slice::from_raw_parts_mut(array.cast::<T>().add(range.start), range.len()) }
+}
+
+/// The scales of a range of codes.
+pub(crate) fn scales_of(range: &Range<usize>) -> Range<usize> {
+    range.start / BLOCK..range.end.div_ceil(BLOCK)
+}
+
+/// Arrays that threads share: a part of one, for a thread of its own.
+macro_rules! parts {
+    ($array:ident { $($variant:ident($kind:tt $slice:ident $(, $beside:ident $(=> $scales:ident)?)?)),+ $(,)? }) => {
+        impl $array<'_> {
+            /// The number of elements.
+            #[inline]
+            pub(crate) fn len(&self) -> usize {
+                match self {
+                    $(Self::$variant($slice, ..) => $slice.len(),)+
+                }
+            }
+
+            /// Some elements.
+            ///
+            /// # Safety
+            ///
+            /// As [`elements_mut`], for every array; a range of 8-bit codes begins with a block.
+            #[inline(always)]
+            #[allow(unsafe_code, reason = "threads share an array, each for elements of its own")]
+            pub(crate) unsafe fn part(&self, range: Range<usize>) -> $array<'_> {
+                match self {
+                    $(Self::$variant($slice $(, $beside)?) => {
+                        $(
+                            let beside = range.clone();
+                            $(let beside = $scales(&beside);)?
+                            // SAFETY: the caller's promise.
+                            let $beside = unsafe { elements_mut($beside, beside) };
+                        )?
+                        $array::$variant(parts!(@$kind $slice, range) $(, $beside)?)
+                    })+
+                }
+            }
+        }
+    };
+    // SAFETY: the caller's promise.
+    (@mut $slice:ident, $range:ident) => { unsafe { elements_mut($slice, $range) } };
+    (@ref $slice:ident, $range:ident) => { &$slice[$range] };
+}
+
+pub(super) use parts;

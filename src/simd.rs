@@ -1,0 +1,15 @@
+//! Registers with operators, whatever their width: the one place that names pulp's operations.
+
+mod lanes;
+mod prefetch;
+mod vector;
+mod wide;
+mod words;
+
+pub use lanes::{Float, Lanes, Register};
+pub(crate) use lanes::{MOST_LANES, TILE};
+pub(crate) use prefetch::{prefetch, prefetch_item, prefetch_row};
+pub(crate) use pulp::{Scalar, Simd, WithSimd};
+pub(crate) use vector::{Vector, VectorMask};
+pub(crate) use wide::Wide;
+pub(crate) use words::Words;

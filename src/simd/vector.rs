@@ -1,0 +1,188 @@
+//! One register with operators.
+
+use core::ops::{Add, Div, Mul, Neg, Sub};
+
+use pulp::Simd;
+
+use super::{Float, Lanes, MOST_LANES, Register};
+
+/// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
+#[derive(Clone, Copy)]
+pub struct Vector<S: Simd, F: Float> {
+    simd: S,
+    register: F::Of<S>,
+}
+
+impl<S: Simd, F: Float> Vector<S, F> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S, register: F::Of<S>) -> Self {
+        Self { simd, register }
+    }
+
+    /// The same value in every lane.
+    #[inline(always)]
+    pub(crate) fn splat(simd: S, value: F) -> Self {
+        Self::new(simd, <F as Register>::splat(simd, value))
+    }
+
+    /// The same value in every lane, rounded to their type.
+    #[inline(always)]
+    pub(crate) fn constant(simd: S, value: f64) -> Self {
+        Self::splat(simd, F::constant(value))
+    }
+
+    /// Less than a register of numbers, and zeros.
+    #[inline(always)]
+    pub(crate) fn load(simd: S, tail: &[F]) -> Self {
+        Self::new(simd, F::load(simd, tail))
+    }
+
+    /// The inverse of [`load`](Self::load).
+    #[inline(always)]
+    pub(crate) fn store(self, tail: &mut [F]) {
+        F::store(self.simd, tail, self.register);
+    }
+
+    /// A register of numbers, or less than one and zeros.
+    #[inline(always)]
+    pub(crate) fn read(simd: S, numbers: &[F]) -> Self {
+        match F::split::<S>(numbers) {
+            (&[register, ..], _) => Self::new(simd, register),
+            (_, tail) => Self::load(simd, tail),
+        }
+    }
+
+    /// The inverse of [`read`](Self::read).
+    #[inline(always)]
+    pub(crate) fn write(self, numbers: &mut [F]) {
+        match F::split_mut::<S>(numbers) {
+            ([register, ..], _) => *register = self.register,
+            (_, tail) => self.store(tail),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn register(self) -> F::Of<S> {
+        self.register
+    }
+
+    #[inline(always)]
+    pub(crate) fn simd(self) -> S {
+        self.simd
+    }
+
+    /// The value of the first lane.
+    #[inline(always)]
+    pub(crate) fn first(self) -> F {
+        let mut lanes = [F::default(); MOST_LANES];
+        F::split_mut::<S>(&mut lanes).0[0] = self.register;
+        lanes[0]
+    }
+}
+
+macro_rules! operator {
+    ($($operator:ident::$method:ident),+) => {$(
+        impl<S: Simd, F: Float> $operator for Vector<S, F> {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self::new(self.simd, <F as Register>::$method(self.simd, self.register, other.register))
+            }
+        }
+    )+};
+}
+
+operator!(Add::add, Sub::sub, Mul::mul, Div::div);
+
+impl<S: Simd, F: Float> Neg for Vector<S, F> {
+    type Output = Self;
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        Self::new(self.simd, <F as Register>::neg(self.simd, self.register))
+    }
+}
+
+/// A comparison's outcome, with the proof that selecting by it needs.
+#[derive(Clone, Copy)]
+pub struct VectorMask<S: Simd, F: Float> {
+    simd: S,
+    mask: <F as Register>::Mask<S>,
+}
+
+impl<S: Simd, F: Float> VectorMask<S, F> {
+    #[inline(always)]
+    pub(crate) fn new(simd: S, mask: <F as Register>::Mask<S>) -> Self {
+        Self { simd, mask }
+    }
+
+    #[inline(always)]
+    pub(crate) fn mask(self) -> <F as Register>::Mask<S> {
+        self.mask
+    }
+}
+
+impl<S: Simd, F: Float> Lanes for Vector<S, F> {
+    type Mask = VectorMask<S, F>;
+
+    #[inline(always)]
+    fn splat(self, value: f64) -> Self {
+        Self::constant(self.simd, value)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let product =
+            <F as Register>::mul_add(self.simd, self.register, factor.register, addend.register);
+        Self::new(self.simd, product)
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self::new(self.simd, <F as Register>::sqrt(self.simd, self.register))
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self::new(self.simd, <F as Register>::abs(self.simd, self.register))
+    }
+
+    #[inline(always)]
+    fn less_than(self, other: Self) -> Self::Mask {
+        let mask = <F as Register>::less_than(self.simd, self.register, other.register);
+        VectorMask { simd: self.simd, mask }
+    }
+
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        Self::new(
+            mask.simd,
+            <F as Register>::select(mask.simd, mask.mask, yes.register, no.register),
+        )
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        if X86_REGISTERS && !S::IS_SCALAR {
+            // The instruction takes its second operand unless the first is greater.
+            Self::new(self.simd, <F as Register>::max(self.simd, other.register, self.register))
+        } else {
+            Self::select(self.less_than(other), other, self)
+        }
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        if X86_REGISTERS && !S::IS_SCALAR {
+            // The instruction takes its second operand unless the first is less.
+            Self::new(self.simd, <F as Register>::min(self.simd, other.register, self.register))
+        } else {
+            Self::select(other.less_than(self), other, self)
+        }
+    }
+}
+
+/// Whether pulp's maximum and minimum are those of x86; elsewhere they treat NaN and the signs of
+/// zeros in other ways.
+const X86_REGISTERS: bool = cfg!(target_arch = "x86_64");
