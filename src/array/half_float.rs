@@ -198,14 +198,12 @@ mod f16c {
 #[cfg(test)]
 mod tests {
     use half::f16;
-    use pulp::{Simd, WithSimd};
 
     use super::{F16_RANDOM_BITS, narrow_f16};
     use crate::{
         Isa, Q8,
-        lanes::{MOST_LANES, Vector},
         reference::{moment_f16, stochastic_f16},
-        words::Words,
+        simd::{MOST_LANES, Simd, Vector, WithSimd, Words},
     };
 
     struct Narrow<'a> {
