@@ -3,9 +3,13 @@
 //!
 //! A tensor is taken in strips. Arrays in `f32` are stepped in place; others are widened into a strip in
 //! the first cache, stepped there, and narrowed back. The conversions know nothing of the rule, so they are
-//! compiled once for an instruction set and not for each of the rules.
+//! compiled once for an instruction set and not for each of the rules. Adam has, for the types that usually go
+//! together, loops that convert as they read and write (`in_loop.rs`): its roots and quotients leave the CPU time
+//! for that.
 
 mod convert;
+mod in_loop;
+mod pairs;
 mod strips;
 mod sweep;
 

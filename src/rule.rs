@@ -148,6 +148,10 @@ pub trait Rule: Copy + Send + Sync + 'static {
         run(self);
     }
 
+    /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, and not in strips beside it:
+    /// faster where the formula has roots and divisions to wait for, for some seconds more of compiling.
+    const CONVERTS_IN_LOOP: bool = false;
+
     /// Checks the hyper-parameters.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Registers with operators, whatever their width: the one place that names pulp's operations.
 
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod lanes;
 mod prefetch;
 mod vector;
@@ -8,7 +10,7 @@ mod words;
 
 pub use lanes::{Float, Lanes, Register};
 pub(crate) use lanes::{MOST_LANES, TILE};
-pub(crate) use prefetch::{prefetch, prefetch_item, prefetch_row};
+pub(crate) use prefetch::{prefetch, prefetch_item, prefetch_near, prefetch_row};
 pub(crate) use pulp::{Scalar, Simd, WithSimd};
 pub(crate) use vector::{Vector, VectorMask};
 pub(crate) use wide::Wide;

@@ -281,7 +281,7 @@ fn f16_moments_have_the_reference_bits() {
         {
             for (place, narrow) in narrow.iter_mut().enumerate() {
                 let random = reference::random(0, t, 0, place as u64);
-                let random = reference::share(random, moment == 1, 13);
+                let random = reference::share(random, moment == 1) >> 3;
                 *narrow = reference::moment_f16(format, wide[moment][place], random);
             }
         }

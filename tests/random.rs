@@ -2,14 +2,14 @@
 
 use adamant::reference::{random, share};
 
-/// Bits of an element of an array of 8 bits.
-const BITS: u32 = 20;
+/// Bits of an element.
+const BITS: u32 = 16;
 const PARAMS: u32 = u32::MAX;
 
 /// The bits that round an element: of a moment by its position, or of the parameters.
 fn bits(seed: u64, t: u64, array: u32, element: u64) -> u32 {
     let stream = if array == PARAMS { PARAMS } else { array / 2 };
-    share(random(seed, t, stream, element), array % 2 == 1 && array != PARAMS, BITS)
+    share(random(seed, t, stream, element), array % 2 == 1 && array != PARAMS)
 }
 
 /// Fails unless pairs of numbers are spread evenly over the square: in 16 x 16 fields by the upper bits
@@ -101,9 +101,8 @@ fn two_shares_of_16_bits_are_all_of_32() {
     let mut seen = vec![0_u64; 1 << 10];
     for low in 0..1_u32 << 16 {
         let random = low.wrapping_mul(0x9e37_79b9) ^ 0x85eb_ca6b;
-        let [first, second] = [false, true].map(|is_second| share(random, is_second, 16));
-        let upper = second ^ ((random & 0x000f_ffff) >> 4);
-        assert_eq!((upper << 16) | first, random);
+        let [first, second] = [false, true].map(|is_second| share(random, is_second));
+        assert_eq!((second << 16) | first, random);
         seen[(first >> 6) as usize] |= 1 << (first & 63);
     }
     assert!(seen.iter().all(|&seen| seen == u64::MAX));

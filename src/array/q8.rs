@@ -77,7 +77,7 @@ const SMALLEST: f32 = f32::from_bits((127 - 122) << 23);
 /// Larger elements become this one, 1.9921875 * 2^127: decoded, it is still finite after some roundings.
 const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
 /// Random bits of an element.
-const RANDOM_BITS: u32 = 20;
+const RANDOM_BITS: u32 = 16;
 
 impl Q8 {
     /// The format of a rule's moment, by its position.
@@ -190,7 +190,7 @@ impl Q8 {
     ) -> Words<S> {
         for value in values {
             largest = largest.max(match self {
-                Self::Signed => Words::of(value.abs()),
+                Self::Signed => Words::of(value) & 0x7fff_ffff,
                 // -0 becomes 0.
                 Self::Squares | Self::Unsigned => {
                     Words::of(value + Vector::splat(value.simd(), 0.0))
@@ -200,10 +200,20 @@ impl Q8 {
         largest
     }
 
-    /// The largest element of all.
+    /// The largest element of a block.
     #[inline(always)]
     pub(crate) fn largest_of<S: Simd>(self, simd: S, values: &[f32]) -> Words<S> {
         let mut largest = Words::splat(simd, 0);
+        if let Some(block) = values.first_chunk::<BLOCK>() {
+            let (lanes, mut other, mut start) = (Words::<S>::LANES, largest, 0);
+            while start < BLOCK {
+                largest = self.largest(largest, [Vector::read(simd, &block[start..start + lanes])]);
+                start += lanes;
+                other = self.largest(other, [Vector::read(simd, &block[start..start + lanes])]);
+                start += lanes;
+            }
+            return largest.max(other);
+        }
         for values in values.chunks(Words::<S>::LANES) {
             largest = self.largest(largest, [Vector::read(simd, values)]);
         }
@@ -213,7 +223,7 @@ impl Q8 {
     /// What makes codes of a block, of which the largest element is known.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(crate) fn encoder<S: Simd>(self, largest: Words<S>, half: Half) -> Encoder {
+    pub(crate) fn encoder<S: Simd>(self, largest: Words<S>) -> Encoder {
         let bits = largest.fold(u32::max);
         let largest = f32::from_bits(bits).clamp(SMALLEST, LARGEST);
         let (scale, inverse) = match bits {
@@ -225,7 +235,7 @@ impl Q8 {
             }
             _ => (f32::NAN, 0.0),
         };
-        Encoder { format: self, half, scale, inverse, saturates: bits > LARGEST.to_bits() }
+        Encoder { format: self, scale, inverse, saturates: bits > LARGEST.to_bits() }
     }
 }
 
@@ -236,34 +246,65 @@ const INFINITY: u32 = f32::INFINITY.to_bits();
 #[derive(Clone, Copy)]
 pub(crate) struct Encoder {
     format: Q8,
-    half: Half,
     pub(crate) scale: f32,
     inverse: f32,
     saturates: bool,
 }
 
 impl Encoder {
-    /// The codes, each rounded to either neighbour at random. Numbers of the block that are too large
-    /// become the largest.
-    #[cfg_attr(debug_assertions, inline)]
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(crate) fn narrow<S: Simd>(
+    /// The codes of a block, each rounded to one of its two neighbours by 16 random bits: those of `half`. Of a
+    /// shorter block, what follows it in `block` is any number.
+    #[inline(always)]
+    pub(crate) fn encode<S: Simd>(
         &self,
         simd: S,
-        codes: &mut [u8; BLOCK],
         block: &mut [f32; BLOCK],
         random: &[u32; BLOCK],
-        words: &mut [u32; BLOCK],
+        half: Half,
+        codes: &mut [u8; BLOCK],
     ) {
-        let format = self.format;
         if self.scale.is_nan() {
             return codes.fill(0);
         }
         if self.saturates {
             block.iter_mut().for_each(|value| *value = value.clamp(-LARGEST, LARGEST));
         }
-        let values = [self.inverse, format.least(), 0.0];
-        let [inverse, least, zero] = values.map(|value| Vector::splat(simd, value));
+        // A loop for each, so that nothing is decided in it.
+        match (self.format, half) {
+            (Q8::Signed, Half::Lower) => {
+                self.encode_as(simd, Q8::Signed, Half::Lower, block, random, codes);
+            }
+            (Q8::Signed, Half::Upper) => {
+                self.encode_as(simd, Q8::Signed, Half::Upper, block, random, codes);
+            }
+            (Q8::Squares, Half::Lower) => {
+                self.encode_as(simd, Q8::Squares, Half::Lower, block, random, codes);
+            }
+            (Q8::Squares, Half::Upper) => {
+                self.encode_as(simd, Q8::Squares, Half::Upper, block, random, codes);
+            }
+            (Q8::Unsigned, Half::Lower) => {
+                self.encode_as(simd, Q8::Unsigned, Half::Lower, block, random, codes);
+            }
+            (Q8::Unsigned, Half::Upper) => {
+                self.encode_as(simd, Q8::Unsigned, Half::Upper, block, random, codes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode_as<S: Simd>(
+        &self,
+        simd: S,
+        format: Q8,
+        half: Half,
+        block: &[f32; BLOCK],
+        random: &[u32; BLOCK],
+        codes: &mut [u8; BLOCK],
+    ) {
+        let (inverse, least) =
+            (Vector::splat(simd, self.inverse), Vector::splat(simd, format.least()));
+        let zero = Vector::splat(simd, 0.0);
         // What is moved has the bits of the code above the shift: modulo the codes, since those
         // that it is moved by are a multiple of their number.
         let moved_by = format.least().to_bits() >> format.shift();
@@ -276,23 +317,21 @@ impl Encoder {
             start = lanes.end;
             let values = Vector::read(simd, &block[lanes.clone()]);
             let random = Words::load(simd, &random[lanes.clone()]);
-            let share = self.half.share(random, RANDOM_BITS) >> (RANDOM_BITS - format.shift());
-            let code = |values: Vector<S, f32>| {
-                (Words::of(values.mul_add(inverse, least)) + share) >> format.shift()
+            let share = half.share(random) << (format.shift() - RANDOM_BITS);
+            let bits = Words::of(values);
+            let size = match format {
+                Q8::Signed => (bits & 0x7fff_ffff).floats(),
+                Q8::Squares | Q8::Unsigned => values,
             };
-            match format {
-                Q8::Signed => {
-                    let sign = (Words::of(values) >> 24) & 0x80;
-                    (code(values.abs()) & 0x7f) | sign
-                }
+            let moved = Words::of(size.mul_add(inverse, least));
+            let code = (moved + share) >> format.shift();
+            let code = match format {
+                Q8::Signed => (code & 0x7f) | (bits >> 24 & 0x80),
                 Q8::Squares | Q8::Unsigned => {
-                    code(values).max(Words::select(zero.less_than(values), floor, nothing))
+                    code.max(Words::select(zero.less_than(values), floor, nothing))
                 }
-            }
-            .store(&mut words[lanes]);
-        }
-        for i in 0..BLOCK {
-            codes[i] = words[i] as u8;
+            };
+            code.store_bytes(&mut codes[lanes]);
         }
     }
 }
@@ -310,16 +349,15 @@ impl WithSimd for Encode<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { format, values, codes, scales } = self;
-        let mut block = [0.0; BLOCK];
-        let (nearest, mut words) = ([1 << (RANDOM_BITS - 1); BLOCK], [0; BLOCK]);
+        let (mut block, nearest) = ([0.0; BLOCK], [1 << (RANDOM_BITS - 1); BLOCK]);
         for ((values, codes), scale) in
             values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales)
         {
             block[..values.len()].copy_from_slice(values);
-            let encoder = format.encoder(format.largest_of(simd, values), Half::Lower);
+            let encoder = format.encoder(format.largest_of(simd, values));
             *scale = encoder.scale;
             let mut whole = [0; BLOCK];
-            encoder.narrow(simd, &mut whole, &mut block, &nearest, &mut words);
+            encoder.encode(simd, &mut block, &nearest, Half::Lower, &mut whole);
             codes.copy_from_slice(&whole[..codes.len()]);
         }
     }

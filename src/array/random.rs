@@ -1,5 +1,6 @@
 //! Where the random bits of rounding come from.
 
+use super::BLOCK;
 use crate::simd::{Simd, Words};
 
 /// Which of the two moments that share 32 random bits an array is, or the parameters.
@@ -12,14 +13,18 @@ pub(crate) enum Half {
 }
 
 impl Half {
-    /// The bits that are the array's own: so many, of 32. Those of both halves are independent of each
-    /// other where they are 32 bits in all. Where they are more, the highest bits are, which decide
-    /// nearly always.
+    /// The half of moment number `position`.
     #[inline(always)]
-    pub(crate) fn share<S: Simd>(self, random: Words<S>, bits: u32) -> Words<S> {
+    pub(crate) fn of_moment(position: usize) -> Self {
+        if position.is_multiple_of(2) { Self::Lower } else { Self::Upper }
+    }
+
+    /// The 16 bits that are the array's own.
+    #[inline(always)]
+    pub(crate) fn share<S: Simd>(self, random: Words<S>) -> Words<S> {
         match self {
-            Self::Lower => random & ((1 << bits) - 1),
-            Self::Upper => (random ^ (random << 12)) >> (32 - bits),
+            Self::Lower => random & 0xffff,
+            Self::Upper => random >> 16,
         }
     }
 }
@@ -51,11 +56,21 @@ impl Random {
         Draw { first: first as u32, before: self.near(first), after }
     }
 
+    /// The bits of as many elements as there are lanes, from one on.
     #[inline(always)]
-    fn bits<S: Simd>(self, stream: u32, counter: Words<S>) -> Words<S> {
+    fn bits<S: Simd>(self, simd: S, stream: u32, element: u32) -> Words<S> {
+        let (counter, key) = self.counter(simd, stream, element);
+        hash(counter, key)
+    }
+
+    /// What the bits of these elements are a [`hash`] of.
+    #[inline(always)]
+    fn counter<S: Simd>(self, simd: S, stream: u32, element: u32) -> (Words<S>, u32) {
         let [first, second] = self.keys;
         let first = first ^ stream.wrapping_mul(0x85eb_ca6b);
-        hash([first, second ^ stream.wrapping_mul(0x9e37_79b9)], counter)
+        let counter = element.wrapping_mul(GOLDEN).wrapping_add(first);
+        let key = second ^ stream.wrapping_mul(0x9e37_79b9);
+        (Words::count_from::<GOLDEN>(simd, counter), key)
     }
 }
 
@@ -79,25 +94,51 @@ impl Draw {
         stream: u32,
         place: usize,
     ) -> [Words<S>; N] {
-        let mut counters = [Words::splat(simd, 0); N];
-        for (register, counter) in counters.iter_mut().enumerate() {
+        let mut bits = [Words::splat(simd, 0); N];
+        for (register, bits) in bits.iter_mut().enumerate() {
             let place = place + register * Words::<S>::LANES;
             let element = self.first.wrapping_add(place as u32);
-            *counter = Words::count_from::<GOLDEN>(simd, element.wrapping_mul(GOLDEN));
-        }
-        let mut bits = counters;
-        for (bits, counter) in bits.iter_mut().zip(counters) {
-            *bits = self.before.bits(stream, counter);
-        }
-        if let Some(after) = self.after {
-            for (register, (bits, counter)) in bits.iter_mut().zip(counters).enumerate() {
-                let place = place + register * Words::<S>::LANES;
-                let element = Words::count_from::<1>(simd, self.first.wrapping_add(place as u32));
-                let is_after = element.less_than(element.all(self.first));
-                *bits = Words::select(is_after, after.bits(stream, counter), *bits);
+            *bits = self.before.bits(simd, stream, element);
+            if let Some(after) = self.after {
+                let elements = Words::count_from::<1>(simd, element);
+                let is_after = elements.less_than(elements.all(self.first));
+                *bits = Words::select(is_after, after.bits(simd, stream, element), *bits);
             }
         }
         bits
+    }
+}
+
+impl Draw {
+    /// 32 bits for each of so many elements, from a place in the run on; and of those behind them, up to a
+    /// whole register.
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(crate) fn fill<S: Simd>(
+        &self,
+        simd: S,
+        stream: u32,
+        place: usize,
+        len: usize,
+        bits: &mut [u32; BLOCK],
+    ) {
+        let lanes = Words::<S>::LANES;
+        let mut start = 0;
+        if self.after.is_some() {
+            while start < len {
+                let [words] = self.bits(simd, stream, place + start);
+                words.store(&mut bits[start..start + lanes]);
+                start += lanes;
+            }
+            return;
+        }
+        let element = self.first.wrapping_add(place as u32);
+        let (mut counter, key) = self.before.counter(simd, stream, element);
+        while start < len {
+            hash(counter, key).store(&mut bits[start..start + lanes]);
+            counter = counter + GOLDEN.wrapping_mul(lanes as u32);
+            start += lanes;
+        }
     }
 }
 
@@ -113,11 +154,11 @@ fn mix(x: u64) -> u64 {
 /// in one would leave a correlation.
 const GOLDEN: u32 = 0x9e37_79b9;
 
-/// Two rounds of multiply and shift, each with a key of its own (constants by Wellons, 2018).
+/// Two rounds of multiply and shift, each with a key of its own (constants by Wellons, 2018): the counter has
+/// the first key in it.
 #[inline(always)]
-fn hash<S: Simd>([first, second]: [u32; 2], counter: Words<S>) -> Words<S> {
-    let x = counter + first;
-    let x = ((x ^ x >> 16) * 0x7feb_352d) ^ second;
+fn hash<S: Simd>(x: Words<S>, key: u32) -> Words<S> {
+    let x = ((x ^ x >> 16) * 0x7feb_352d) ^ key;
     let x = (x ^ x >> 15) * 0x846c_a68b;
     x ^ x >> 16
 }

@@ -41,6 +41,21 @@ macro_rules! parts {
                 }
             }
 
+            /// Some elements, for whoever has all of them; a range of 8-bit codes begins with a block.
+            #[inline(always)]
+            pub(crate) fn slice_mut(&mut self, range: Range<usize>) -> $array<'_> {
+                match self {
+                    $(Self::$variant($slice $(, $beside)?) => {
+                        $(
+                            let beside = range.clone();
+                            $(let beside = $scales(&beside);)?
+                            let $beside = &mut $beside[beside];
+                        )?
+                        $array::$variant(parts!(@safe $kind $slice, range) $(, $beside)?)
+                    })+
+                }
+            }
+
             /// Some elements.
             ///
             /// # Safety
@@ -66,6 +81,8 @@ macro_rules! parts {
     // SAFETY: the caller's promise.
     (@mut $slice:ident, $range:ident) => { unsafe { elements_mut($slice, $range) } };
     (@ref $slice:ident, $range:ident) => { &$slice[$range] };
+    (@safe mut $slice:ident, $range:ident) => { &mut $slice[$range] };
+    (@safe ref $slice:ident, $range:ident) => { &$slice[$range] };
 }
 
 pub(super) use parts;

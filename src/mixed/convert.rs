@@ -78,20 +78,33 @@ pub(super) fn decode<S: Simd>(simd: S, format: Q8, codes: &[u8], scale: f32, to:
     });
 }
 
-/// Rounds up or down at random, by 16 bits of `random` for each number.
+/// Rounds up or down at random, by a half of `random` for each number.
 #[inline(always)]
 pub(super) fn narrow_stochastic<S: Simd>(
     simd: S,
     from: &[f32],
-    random: &[u32],
+    random: &[u32; STRIP],
     half: Half,
     to: &mut [bf16],
 ) {
-    registers!(to.len(), [from, random], [to], |range| {
-        let words = Words::load(simd, &random[range.start..]);
-        let values = Vector::read(simd, &from[range.clone()]);
-        array::narrow_bf16(&mut to[range], values, half.share(words, 16));
-    });
+    macro_rules! narrow {
+        ($half:expr) => {
+            registers!(to.len(), [from], [to], |range| {
+                let words = Words::load(simd, &random[range.start..]);
+                let values = Vector::read(simd, &from[range.clone()]);
+                array::narrow_bf16(&mut to[range], values, $half.share(words));
+            })
+        };
+    }
+    // A loop for each, so that nothing is decided in it.
+    match half {
+        Half::Lower => {
+            narrow!(Half::Lower);
+        }
+        Half::Upper => {
+            narrow!(Half::Upper);
+        }
+    }
 }
 
 /// The same to f16, for a moment of a format.
@@ -100,14 +113,14 @@ pub(super) fn narrow_stochastic_f16<S: Simd>(
     simd: S,
     format: Q8,
     from: &[f32],
-    random: &[u32],
+    random: &[u32; STRIP],
     half: Half,
     to: &mut [f16],
 ) {
-    registers!(to.len(), [from, random], [to], |range| {
+    registers!(to.len(), [from], [to], |range| {
         let words = Words::load(simd, &random[range.start..]);
         let values = Vector::read(simd, &from[range.clone()]);
-        let share = half.share(words, array::F16_RANDOM_BITS);
+        let share = half.share(words) >> (16 - array::F16_RANDOM_BITS);
         array::narrow_f16(format, &mut to[range], values, share);
     });
 }

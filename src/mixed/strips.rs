@@ -5,6 +5,8 @@ use core::ops::Range;
 use super::{
     MixedStep,
     convert::{self, STRIP},
+    in_loop::{Arrays, Loop},
+    pairs::PARAM,
 };
 use crate::{
     array::{BLOCK, Draw, GradArray, Half, MomentArray, ParamArray},
@@ -13,12 +15,8 @@ use crate::{
     tensor::{MOMENTS, TensorArrays},
 };
 
-/// The random bits of the parameters; those of the moments are numbered from 0, and two moments share
-/// the same ones.
-const PARAM: u32 = u32::MAX;
-
-/// Pairs of moments that share random bits.
-const PAIRS: usize = MOMENTS.div_ceil(2);
+/// Moments that share random bits.
+const PAIR: usize = 2;
 
 /// Elements whose random bits have one source: less than 2^32 are.
 const RUN: usize = 1 << 30;
@@ -28,12 +26,10 @@ const RUN: usize = 1 << 30;
 pub(super) struct Scratch {
     param: [f32; STRIP],
     grad: [f32; STRIP],
-    random: [u32; STRIP],
     /// A block of each moment: the scale of moments of 8 bits is known at its end.
     moments: [[f32; BLOCK]; MOMENTS],
-    /// The random bits of a block, for each pair of moments.
-    of_pairs: [[u32; BLOCK]; PAIRS],
-    words: [u32; BLOCK],
+    /// The random bits of a block.
+    random: [u32; BLOCK],
 }
 
 impl Scratch {
@@ -41,10 +37,8 @@ impl Scratch {
         Self {
             param: [0.0; STRIP],
             grad: [0.0; STRIP],
-            random: [0; STRIP],
             moments: [[0.0; BLOCK]; MOMENTS],
-            of_pairs: [[0; BLOCK]; PAIRS],
-            words: [0; BLOCK],
+            random: [0; BLOCK],
         }
     }
 }
@@ -62,11 +56,11 @@ pub(super) struct Strips<'a, 's> {
     step: &'s MixedStep,
     tensor: TensorArrays<'a>,
     scratch: &'s mut Scratch,
-    /// Whether a pair of moments takes random bits.
-    draws: [bool; PAIRS],
     has_blocks: bool,
     /// Whether all moments are in `f32`, and stay as the rule leaves them.
     plain_moments: bool,
+    /// The rule's loop that converts the arrays, if there is one.
+    in_loop: Option<Loop>,
     /// The most elements of a strip: all, where there is nothing to do between strips.
     most: usize,
     /// The strip that is open; none before the first one.
@@ -82,18 +76,20 @@ impl<'a, 's> Strips<'a, 's> {
         step: &'s MixedStep,
         tensor: TensorArrays<'a>,
         scratch: &'s mut Scratch,
+        in_loop: bool,
     ) -> Self {
-        let mut draws = [false; PAIRS];
-        for (position, moment) in tensor.moments.iter().enumerate() {
-            draws[position / 2] |= !matches!(moment, MomentArray::F32(_));
-        }
+        let is_f32 = |moment: &MomentArray<'_>| matches!(moment, MomentArray::F32(_));
         let is_blocked = |moment: &MomentArray<'_>| matches!(moment, MomentArray::Q8(..));
         let has_blocks = tensor.moments.iter().any(is_blocked);
-        let plain_moments = draws == [false; PAIRS] && !step.flush_subnormals;
+        let plain_moments = tensor.moments.iter().all(is_f32) && !step.flush_subnormals;
         let is_plain =
             matches!((&tensor.param, &tensor.grad), (ParamArray::F32(_), GradArray::F32(_)));
-        let most = match is_plain && plain_moments {
-            true => usize::MAX,
+        let in_loop = (in_loop && !step.flush_subnormals).then(|| Loop::of(&tensor)).flatten();
+        let is_kept =
+            matches!(tensor.grad, GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_));
+        let in_one_go = in_loop.is_some() && !has_blocks && is_kept;
+        let most = match (is_plain && plain_moments) || in_one_go {
+            true => RUN,
             false => STRIP,
         };
         let draw = step.random.from(tensor.first, RUN);
@@ -102,9 +98,9 @@ impl<'a, 's> Strips<'a, 's> {
             step,
             tensor,
             scratch,
-            draws,
             has_blocks,
             plain_moments,
+            in_loop,
             most,
             start,
             len,
@@ -113,21 +109,16 @@ impl<'a, 's> Strips<'a, 's> {
         }
     }
 
-    /// Writes the open strip back, and opens the next one.
-    #[inline(always)]
-    pub(super) fn next<S: Simd>(&mut self) -> Option<Strip<'_>> {
-        // Not in `turn`: six slices that are written one by one and read as a whole stall the CPU.
-        self.turn().then(
-            #[inline(always)]
-            || self.strip(TOGETHER * Words::<S>::LANES),
-        )
-    }
-
     /// What is done between strips; whether there is another one. Inlined, it would be there for each rule
     /// and each kind of its settings.
     #[inline(never)]
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         self.step.cpu.run(Turn { strips: self })
+    }
+
+    /// The loop that takes the arrays of the open strip as they are, if there is one.
+    pub(super) fn in_loop(&self) -> Option<Loop> {
+        self.in_loop.filter(|_| self.in_place)
     }
 
     fn range(&self) -> Range<usize> {
@@ -139,9 +130,35 @@ impl<'a, 's> Strips<'a, 's> {
         if self.len == 0 {
             return;
         }
-        self.close_moments(simd);
+        if self.in_loop().is_none() {
+            self.narrow_param(simd);
+            self.narrow_moments(simd);
+        }
+        self.zero_grad();
+        let end = self.start + self.len;
+        if self.has_blocks && (end.is_multiple_of(BLOCK) || end == self.tensor.param.len()) {
+            self.close_block(simd, (end - 1) / BLOCK * BLOCK..end);
+        }
+    }
+
+    /// Sets gradients that are to be zeroed to zero.
+    fn zero_grad(&mut self) {
+        let strip = self.range();
+        match &mut self.tensor.grad {
+            GradArray::F32ToZero(grad) => grad[strip].fill(0.0),
+            GradArray::Bf16ToZero(grad) => grad[strip].fill(half::bf16::ZERO),
+            GradArray::F16ToZero(grad) => grad[strip].fill(half::f16::ZERO),
+            GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
+            // Steps in f64 go another way.
+            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
+        }
+    }
+
+    /// Writes the parameters of a strip back.
+    #[inline(always)]
+    fn narrow_param<S: Simd>(&mut self, simd: S) {
         let (range, in_place) = (self.range(), self.in_place);
-        let Self { tensor, scratch, .. } = self;
+        let Self { tensor, scratch, draw, .. } = self;
         let values = &scratch.param[..range.len().min(STRIP)];
         match &mut tensor.param {
             ParamArray::F32(array) if !in_place => array[range.clone()].copy_from_slice(values),
@@ -164,90 +181,93 @@ impl<'a, 's> Strips<'a, 's> {
             ParamArray::Bf16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
             ParamArray::Bf16Stochastic(array) => {
                 let random = &mut scratch.random;
-                draw(simd, &self.draw, PARAM, range.start % RUN, range.len(), random);
+                draw.fill(simd, PARAM, range.start % RUN, range.len(), random);
                 let array = &mut array[range.clone()];
                 convert::narrow_stochastic(simd, values, random, Half::Lower, array);
             }
             ParamArray::F16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
         }
-        match &mut tensor.grad {
-            GradArray::F32ToZero(grad) => grad[range].fill(0.0),
-            GradArray::Bf16ToZero(grad) => grad[range].fill(half::bf16::ZERO),
-            GradArray::F16ToZero(grad) => grad[range].fill(half::f16::ZERO),
-            GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
-            // Steps in f64 go another way.
-            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
-        }
     }
 
+    /// Writes the moments of a strip back, but for those of 8 bits.
     #[inline(always)]
-    fn close_moments<S: Simd>(&mut self, simd: S) {
+    fn narrow_moments<S: Simd>(&mut self, simd: S) {
         if self.plain_moments && self.in_place {
             return;
         }
         let (range, in_place) = (self.range(), self.in_place);
         let offset = range.start % BLOCK;
         let in_block = offset..offset + range.len();
-        let Self { step, tensor, scratch, draws, .. } = self;
-        for (pair, random) in scratch.of_pairs.iter_mut().enumerate() {
-            if draws[pair] {
-                let random = &mut random[offset..];
-                draw(simd, &self.draw, pair as u32, range.start % RUN, range.len(), random);
-            }
-        }
+        let Self { step, tensor, scratch, draw, .. } = self;
+        let Scratch { moments, random, .. } = &mut **scratch;
+        let mut drawn = None;
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
             if moment.len() == 0 {
                 continue;
             }
-            let values = &mut scratch.moments[position][in_block.clone()];
+            let values = &mut moments[position][in_block.clone()];
             if step.flush_subnormals {
                 match moment {
                     MomentArray::F32(array) if in_place => flush(simd, &mut array[range.clone()]),
                     _ => flush(simd, values),
                 }
             }
-            let random = &scratch.of_pairs[position / 2][offset..];
+            let pair = position / PAIR;
+            if matches!(moment, MomentArray::Bf16(_) | MomentArray::F16(_)) && drawn != Some(pair) {
+                draw.fill(simd, pair as u32, range.start % RUN, range.len(), random);
+                drawn = Some(pair);
+            }
+            let half = Half::of_moment(position);
             match moment {
                 MomentArray::F32(array) if !in_place => {
                     array[range.clone()].copy_from_slice(values);
                 }
                 MomentArray::Bf16(array) => {
                     let array = &mut array[range.clone()];
-                    convert::narrow_stochastic(simd, values, random, half_of(position), array);
+                    convert::narrow_stochastic(simd, values, random, half, array);
                 }
                 MomentArray::F16(array) => {
-                    let (format, half) = (step.formats[position], half_of(position));
-                    let array = &mut array[range.clone()];
+                    let (format, array) = (step.formats[position], &mut array[range.clone()]);
                     convert::narrow_stochastic_f16(simd, format, values, random, half, array);
                 }
                 // Moments of 8 bits follow at the end of their block.
                 _ => {}
             }
         }
-        let ends = range.end.is_multiple_of(BLOCK) || range.end == tensor.param.len();
-        if self.has_blocks && ends {
-            self.close_block(simd, (range.end - 1) / BLOCK * BLOCK..range.end);
-        }
     }
 
     /// The values of a block of each moment of 8 bits, as codes and a scale.
     #[inline(always)]
     fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>) {
-        let Self { step, tensor, scratch, .. } = self;
-        let Scratch { moments, of_pairs, words, .. } = &mut **scratch;
+        let Self { step, tensor, scratch, draw, .. } = self;
+        let Scratch { moments, random, .. } = &mut **scratch;
+        // All scales first: the CPU makes one while it waits for another.
+        let mut encoders = [None; MOMENTS];
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
-            let MomentArray::Q8(codes, scales) = moment else { continue };
-            let (values, random) = (&mut moments[position], &of_pairs[position / 2]);
-            let format = step.formats[position];
-            let largest = format.largest_of(simd, &values[..block.len()]);
-            let encoder = format.encoder(largest, half_of(position));
-            scales[block.start / BLOCK] = encoder.scale;
+            if let MomentArray::Q8(_, scales) = moment {
+                let (format, values) = (step.formats[position], &moments[position]);
+                let encoder = format.encoder(format.largest_of(simd, &values[..block.len()]));
+                scales[block.start / BLOCK] = encoder.scale;
+                encoders[position] = Some(encoder);
+            }
+        }
+        let mut drawn = None;
+        for (position, moment) in tensor.moments.iter_mut().enumerate() {
+            let (MomentArray::Q8(codes, _), Some(encoder)) = (moment, encoders[position]) else {
+                continue;
+            };
+            let pair = position / PAIR;
+            if drawn != Some(pair) {
+                draw.fill(simd, pair as u32, block.start % RUN, block.len(), random);
+                drawn = Some(pair);
+            }
+            let (values, half) = (&mut moments[position], Half::of_moment(position));
             let codes = &mut codes[block.clone()];
             match codes.first_chunk_mut() {
-                Some(codes) => encoder.narrow(simd, codes, values, random, words),
+                Some(codes) => encoder.encode(simd, values, random, half, codes),
                 None => {
                     let mut whole = [0; BLOCK];
-                    encoder.narrow(simd, &mut whole, values, random, words);
+                    encoder.encode(simd, values, random, half, &mut whole);
                     codes.copy_from_slice(&whole[..codes.len()]);
                 }
             }
@@ -261,7 +281,7 @@ impl<'a, 's> Strips<'a, 's> {
         let left = self.tensor.param.len() - self.start;
         self.len = match left < pair {
             true => left,
-            false => (left / pair * pair).min(self.most),
+            false => (left / pair * pair).min(self.most - self.start % self.most),
         };
         self.in_place = left >= pair;
         if self.len == 0 {
@@ -271,9 +291,16 @@ impl<'a, 's> Strips<'a, 's> {
             let first = self.tensor.first.wrapping_add(self.start as u64);
             self.draw = self.step.random.from(first, RUN);
         }
-        if self.most > STRIP && self.in_place {
-            return true;
+        if !(self.most > STRIP && self.in_place) && self.in_loop().is_none() {
+            self.widen(simd);
         }
+        true
+    }
+
+    /// Reads what is not in `f32`, or is no whole pair of registers, as a strip of `f32`, with zeros up to a
+    /// whole pair.
+    #[inline(always)]
+    fn widen<S: Simd>(&mut self, simd: S) {
         let (range, in_place) = (self.range(), self.in_place);
         let offset = range.start % BLOCK;
         let Self { step, tensor, scratch, .. } = self;
@@ -317,7 +344,7 @@ impl<'a, 's> Strips<'a, 's> {
             GradArray::F64(_) | GradArray::F64ToZero(_) => {}
         }
         if self.plain_moments && in_place {
-            return true;
+            return;
         }
         for (position, moment) in tensor.moments.iter().enumerate() {
             let values = &mut scratch.moments[position][offset..];
@@ -334,14 +361,43 @@ impl<'a, 's> Strips<'a, 's> {
                 }
             }
         }
-        true
     }
 
-    /// The strip that is open.
+    /// The arrays of the open strip as they are, for the rule's loop.
     #[inline(always)]
-    fn strip(&mut self, pair: usize) -> Strip<'_> {
+    pub(super) fn arrays(&mut self) -> Arrays<'_> {
+        let range = self.range();
+        let in_block = range.start % BLOCK..range.start % BLOCK + range.len().min(STRIP);
+        let Self { tensor, scratch, draw, .. } = self;
+        let TensorArrays { param, grad, moments: [a, b, c, d], .. } = tensor;
+        let [of_a, of_b, of_c, of_d] = &mut scratch.moments;
+        Arrays {
+            param: param.slice_mut(range.clone()),
+            grad: match grad.slice_mut(range.clone()) {
+                // They are zeroed when the strip is closed.
+                GradArray::F32ToZero(grad) => GradArray::F32(grad),
+                GradArray::Bf16ToZero(grad) => GradArray::Bf16(grad),
+                GradArray::F16ToZero(grad) => GradArray::F16(grad),
+                grad => grad,
+            },
+            // Not by `map`, which would be a call.
+            moments: [slice(a, &range), slice(b, &range), slice(c, &range), slice(d, &range)],
+            blocks: [
+                &mut of_a[in_block.clone()],
+                &mut of_b[in_block.clone()],
+                &mut of_c[in_block.clone()],
+                &mut of_d[in_block],
+            ],
+            draw,
+            place: range.start % RUN,
+        }
+    }
+
+    /// The strip that is open, as `f32`.
+    #[inline(always)]
+    pub(super) fn strip<S: Simd>(&mut self) -> Strip<'_> {
         let (range, in_place) = (self.range(), self.in_place);
-        let len = if in_place { self.len } else { pair };
+        let len = if in_place { self.len } else { TOGETHER * Words::<S>::LANES };
         let offset = range.start % BLOCK;
         let Self { tensor, scratch, .. } = self;
         let mut moments: [&mut [f32]; MOMENTS] = Default::default();
@@ -375,6 +431,15 @@ impl<'a, 's> Strips<'a, 's> {
     }
 }
 
+/// Some elements of a moment; none of one that the rule does without.
+#[inline(always)]
+fn slice<'s>(moment: &'s mut MomentArray<'_>, range: &Range<usize>) -> MomentArray<'s> {
+    match moment {
+        MomentArray::F32([]) => MomentArray::F32(&mut []),
+        moment => moment.slice_mut(range.clone()),
+    }
+}
+
 /// What is done between the rule's strips, in one call.
 struct Turn<'t, 'a, 's> {
     strips: &'t mut Strips<'a, 's>,
@@ -390,19 +455,6 @@ impl WithSimd for Turn<'_, '_, '_> {
     }
 }
 
-/// The random bits of some elements, the first of which has a place in the run of `draw`; and of those
-/// behind them, up to whole pairs of registers.
-#[inline(always)]
-fn draw<S: Simd>(simd: S, draw: &Draw, stream: u32, place: usize, len: usize, random: &mut [u32]) {
-    let mut start = 0;
-    while start < len {
-        for words in draw.bits::<S, TOGETHER>(simd, stream, place + start) {
-            words.store(&mut random[start..start + Words::<S>::LANES]);
-            start += Words::<S>::LANES;
-        }
-    }
-}
-
 /// Makes subnormal numbers zero, and -0 with them.
 #[inline(always)]
 fn flush<S: Simd>(simd: S, values: &mut [f32]) {
@@ -411,10 +463,4 @@ fn flush<S: Simd>(simd: S, values: &mut [f32]) {
         let value = Vector::read(simd, values);
         Vector::select(value.abs().less_than(smallest), zero, value).write(values);
     }
-}
-
-/// Which half of the random bits of its pair a moment has.
-#[inline(always)]
-fn half_of(position: usize) -> Half {
-    if position.is_multiple_of(2) { Half::Lower } else { Half::Upper }
 }

@@ -1,7 +1,7 @@
 //! The rule's part of a step in mixed precision: strips of `f32`, whatever they come from.
 
 use super::{
-    MixedStep,
+    MixedStep, in_loop,
     strips::{Scratch, Strip, Strips},
 };
 use crate::{
@@ -37,8 +37,16 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
             #[inline(always)]
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
-                    let mut strips = Strips::new(step, part.arrays(), &mut scratch);
-                    while let Some(Strip { param, grad, moments }) = strips.next::<S>() {
+                    let in_loop = R::CONVERTS_IN_LOOP;
+                    let mut strips = Strips::new(step, part.arrays(), &mut scratch, in_loop);
+                    while strips.turn() {
+                        if R::CONVERTS_IN_LOOP
+                            && let Some(kind) = strips.in_loop()
+                        {
+                            in_loop::sweep::<S, R>(simd, rule, &k, step, kind, strips.arrays());
+                            continue;
+                        }
+                        let Strip { param, grad, moments } = strips.strip::<S>();
                         let [a, b, c, d] = moments;
                         let param = pairs_mut::<S, f32>(param);
                         let grad = pairs::<S, f32>(grad);

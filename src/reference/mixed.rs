@@ -22,17 +22,11 @@ pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The random bits that round an element of a moment or of the parameters: so many, of the 32 of
-/// [`random`]. [`stochastic_bf16`] takes 16, [`moment_f16`] 13, and [`q8_block`] 20.
-///
-/// Of the two moments that have the same 32, the first takes the lower bits, as the parameters do, and
-/// the second the upper bits after an exclusive or with the lower ones. Bits of both are independent, up
-/// to 32 in all; beyond that the highest of both are, which decide nearly always.
-pub fn share(random: u32, is_second: bool, bits: u32) -> u32 {
-    match is_second {
-        true => (random ^ (random << 12)) >> (32 - bits),
-        false => random & ((1 << bits) - 1),
-    }
+/// The 16 random bits that round an element of a moment or of the parameters, of the 32 of [`random`]: of
+/// the two moments that have the same 32, the first takes the lower half, as the parameters do, and the
+/// second the upper half. [`moment_f16`] takes the highest 13 of them.
+pub fn share(random: u32, is_second: bool) -> u32 {
+    if is_second { random >> 16 } else { random & 0xffff }
 }
 
 /// One of the two neighbours of a number: the one further from 0 with the probability that is the part
@@ -114,7 +108,7 @@ pub fn q8_number(format: Q8, code: u8) -> f32 {
 }
 
 /// A block of [`Q8`]: its codes and its scale. Each element goes to one of its two neighbours, by a
-/// number of 0 to 2^20 - 1 of its own.
+/// number of 0 to 65,535 of its own.
 pub fn q8_block(format: Q8, values: &[f32], random: &[u32]) -> (Vec<u8>, f32) {
     const SMALLEST: f32 = 1.880_791e-37; // 2^-122
     const LARGEST: f32 = 3.389_531_4e38; // 1.9921875 * 2^127
@@ -143,7 +137,7 @@ pub fn q8_block(format: Q8, values: &[f32], random: &[u32]) -> (Vec<u8>, f32) {
         // Between two floats that are codes, moved by the least one, the bits are in proportion.
         let moved = value.abs().min(LARGEST).mul_add(inverse, least);
         let above = moved.to_bits() - least.to_bits();
-        let code = ((above + (random >> (20 - shift))) >> shift) as u8;
+        let code = ((above + (random << (shift - 16))) >> shift) as u8;
         match format {
             Q8::Signed if value.is_sign_negative() => code | 128,
             _ if value == 0.0 => code,

@@ -39,6 +39,12 @@ pub(crate) fn prefetch_item<T>(slice: &[T], index: usize) {
     }
 }
 
+/// Asks for the cache line of the element [`NEAR`] bytes after one of the slice's.
+#[inline(always)]
+pub(crate) fn prefetch_near<T>(slice: &[T], index: usize) {
+    prefetch(slice, index, NEAR / size_of::<T>());
+}
+
 /// Asks for the cache line some bytes after the start of an element, which need not exist.
 #[inline(always)]
 #[allow(unsafe_code, reason = "the intrinsic takes a pointer, and pulp has none")]

@@ -87,6 +87,26 @@ impl<S: Simd> Words<S> {
         }
     }
 
+    /// The lowest 8 bits; of as many as there are.
+    #[inline(always)]
+    pub(crate) fn store_bytes(self, bytes: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if super::bytes::narrow(self.simd, self.register, bytes) {
+            return;
+        }
+        let mut words = [0; MOST_LANES];
+        self.store(&mut words);
+        if bytes.len() == Self::LANES {
+            for i in 0..Self::LANES {
+                bytes[i] = words[i] as u8;
+            }
+        } else {
+            for (byte, word) in bytes.iter_mut().zip(words) {
+                *byte = word as u8;
+            }
+        }
+    }
+
     /// The numbers of these bits.
     #[inline(always)]
     pub(crate) fn floats(self) -> Vector<S, f32> {

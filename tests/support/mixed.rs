@@ -129,10 +129,10 @@ impl MixedColumns {
         columns.reference(rule, t);
         let first = self.first;
         let random = |stream, is_second: bool| {
-            move |place: usize, bits: u32| {
+            move |place: usize| {
                 let element = first.wrapping_add(place as u64);
                 let random = reference::random(options.seed, t, stream, element);
-                reference::share(random, is_second, bits)
+                reference::share(random, is_second)
             }
         };
         for (moment, (store, values)) in
@@ -146,8 +146,7 @@ impl MixedColumns {
         }
         let random = random(u32::MAX, false);
         let stochastic = self.types.param == ParamType::Bf16Stochastic;
-        let random: Option<&dyn Fn(usize, u32) -> u32> =
-            if stochastic { Some(&random) } else { None };
+        let random: Option<&dyn Fn(usize) -> u32> = if stochastic { Some(&random) } else { None };
         self.param.store(&columns.param, Q8::Signed, random);
         self.zero_grad();
     }

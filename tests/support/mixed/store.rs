@@ -103,12 +103,11 @@ fn widened<T: Element>(values: &Guarded<T>, convert: impl Fn(T) -> f32) -> Vec<f
     values.get().iter().map(|&value| convert(value)).collect()
 }
 
-/// Moments of 8 bits; `random` has as many bits as asked for, for each place.
-fn q8(format: Q8, values: &[f32], random: &dyn Fn(usize, u32) -> u32) -> Store {
+/// Moments of 8 bits; `random` has 16 bits for each place.
+fn q8(format: Q8, values: &[f32], random: &dyn Fn(usize) -> u32) -> Store {
     let (mut codes, mut scales) = (vec![], vec![]);
     for (block, values) in values.chunks(256).enumerate() {
-        let random: Vec<_> =
-            (0..values.len()).map(|place| random(256 * block + place, 20)).collect();
+        let random: Vec<_> = (0..values.len()).map(|place| random(256 * block + place)).collect();
         let (of_block, scale) = reference::q8_block(format, values, &random);
         codes.extend(of_block);
         scales.push(scale);
@@ -147,7 +146,7 @@ impl Store {
             MomentType::F16 => {
                 Self::F16(each(values, |value| reference::moment_f16(format, value, 1 << 12)))
             }
-            MomentType::Q8 => q8(format, values, &|_, _| 1 << 19),
+            MomentType::Q8 => q8(format, values, &|_| 1 << 15),
         }
     }
 
@@ -170,13 +169,8 @@ impl Store {
         }
     }
 
-    /// Takes the values that a step leaves; `random` has as many bits as asked for, for each place.
-    pub fn store(
-        &mut self,
-        values: &[f32],
-        format: Q8,
-        random: Option<&dyn Fn(usize, u32) -> u32>,
-    ) {
+    /// Takes the values that a step leaves; `random` has 16 bits for each place.
+    pub fn store(&mut self, values: &[f32], format: Q8, random: Option<&dyn Fn(usize) -> u32>) {
         *self = match self {
             Self::F32(_) => Self::F32(each(values, |value| value)),
             Self::F32AndBf16(..) => {
@@ -188,9 +182,8 @@ impl Store {
             Self::Split(..) => Self::param(ParamType::Split, values),
             Self::Bf16(_) => Self::Bf16(match random {
                 Some(random) => {
-                    let rounded = (values.iter().enumerate()).map(|(place, &value)| {
-                        reference::stochastic_bf16(value, random(place, 16))
-                    });
+                    let rounded = (values.iter().enumerate())
+                        .map(|(place, &value)| reference::stochastic_bf16(value, random(place)));
                     guarded(&rounded.collect::<Vec<_>>(), 0)
                 }
                 None => each(values, bf16::from_f32),
@@ -198,7 +191,7 @@ impl Store {
             Self::F16(_) => Self::F16(match random {
                 Some(random) => {
                     let rounded = (values.iter().enumerate()).map(|(place, &value)| {
-                        reference::moment_f16(format, value, random(place, 13))
+                        reference::moment_f16(format, value, random(place) >> 3)
                     });
                     guarded(&rounded.collect::<Vec<_>>(), 0)
                 }

@@ -1,0 +1,312 @@
+//! A rule's loop with the conversions of its arrays in it: they cost little there, since the CPU makes them
+//! while it waits for roots and quotients. Types that usually go together have a loop of their own, in which
+//! nothing is left to decide.
+
+use half::bf16;
+
+use super::{
+    MixedStep,
+    pairs::{Bits, PARAM, Pair, Read, Write},
+};
+use crate::{
+    Arity, Many, Q8, Rule,
+    array::{Draw, GradArray, Half, MomentArray, Narrow, ParamArray},
+    kernel::{TOGETHER, asks_ahead},
+    simd::{Simd, Vector, Wide, Words},
+    tensor::{MOMENTS, TensorArrays},
+};
+
+/// The types of parameters, gradients and moments that have a loop.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Loop {
+    /// `f32`, `f32`, 8 bits.
+    F32AndQ8,
+    /// `f32`, `f32`, bf16.
+    F32AndBf16,
+    /// bf16, bf16, `f32`.
+    Bf16AndF32,
+    /// f16, f16, `f32`.
+    F16AndF32,
+    /// bf16, rounded at random, bf16, bf16.
+    Bf16,
+}
+
+impl Loop {
+    pub(super) fn of(tensor: &TensorArrays<'_>) -> Option<Self> {
+        let all = |is: fn(&MomentArray<'_>) -> bool| {
+            tensor.moments.iter().all(|moment| moment.len() == 0 || is(moment))
+        };
+        let are_f32 = || all(|moment| matches!(moment, MomentArray::F32(_)));
+        let are_bf16 = || all(|moment| matches!(moment, MomentArray::Bf16(_)));
+        let are_q8 = || all(|moment| matches!(moment, MomentArray::Q8(..)));
+        let is_f32 = matches!(tensor.grad, GradArray::F32(_) | GradArray::F32ToZero(_));
+        let is_bf16 = matches!(tensor.grad, GradArray::Bf16(_) | GradArray::Bf16ToZero(_));
+        let is_f16 = matches!(tensor.grad, GradArray::F16(_) | GradArray::F16ToZero(_));
+        match &tensor.param {
+            ParamArray::F32(_) if is_f32 && are_q8() => Some(Self::F32AndQ8),
+            ParamArray::F32(_) if is_f32 && are_bf16() => Some(Self::F32AndBf16),
+            ParamArray::Bf16(_) if is_bf16 && are_f32() => Some(Self::Bf16AndF32),
+            ParamArray::F16(_) if is_f16 && are_f32() => Some(Self::F16AndF32),
+            ParamArray::Bf16Stochastic(_) if is_bf16 && are_bf16() => Some(Self::Bf16),
+            _ => None,
+        }
+    }
+}
+
+/// Elements of a tensor, whole pairs of registers, each array in its own type.
+pub(super) struct Arrays<'s> {
+    pub param: ParamArray<'s>,
+    pub grad: GradArray<'s>,
+    /// A moment that the rule does without is empty.
+    pub moments: [MomentArray<'s>; MOMENTS],
+    /// The new values of moments of 8 bits, which become codes when their largest one is known.
+    pub blocks: [&'s mut [f32]; MOMENTS],
+    pub draw: &'s Draw,
+    /// The place of the first element in the run of `draw`.
+    pub place: usize,
+}
+
+/// A step over whole pairs of registers, of arrays that have a loop.
+#[inline(always)]
+pub(super) fn sweep<S: Simd, R: Rule>(
+    simd: S,
+    rule: R,
+    k: &Many<R::Constants, Pair<S>>,
+    step: &MixedStep,
+    kind: Loop,
+    arrays: Arrays<'_>,
+) {
+    let Arrays { param, grad, moments, blocks, draw, place } = arrays;
+    let sweep = Sweep::<S, R> { simd, rule, k, step, draw: *draw, place };
+    match (kind, param, grad) {
+        (Loop::F32AndQ8, ParamArray::F32(param), GradArray::F32(grad)) => {
+            sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
+        }
+        (Loop::F32AndBf16, ParamArray::F32(param), GradArray::F32(grad)) => {
+            sweep.run(Nearest(param), grad, bf16_of(moments));
+        }
+        (Loop::Bf16AndF32, ParamArray::Bf16(param), GradArray::Bf16(grad)) => {
+            sweep.run(Nearest(param), grad, f32_of(moments));
+        }
+        (Loop::F16AndF32, ParamArray::F16(param), GradArray::F16(grad)) => {
+            sweep.run(Nearest(param), grad, f32_of(moments));
+        }
+        (Loop::Bf16, ParamArray::Bf16Stochastic(param), GradArray::Bf16(grad)) => {
+            sweep.run(Stochastic(param), grad, bf16_of(moments));
+        }
+        // `Loop::of` found what they are.
+        _ => {}
+    }
+}
+
+struct Sweep<'s, S: Simd, R: Rule> {
+    simd: S,
+    rule: R,
+    k: &'s Many<R::Constants, Pair<S>>,
+    step: &'s MixedStep,
+    draw: Draw,
+    place: usize,
+}
+
+impl<S: Simd, R: Rule> Sweep<'_, S, R> {
+    #[inline(always)]
+    fn run<T: Narrow, M: MomentColumn<S>>(
+        &self,
+        mut param: impl ParamColumn<S>,
+        grad: &[T],
+        mut moments: [M; MOMENTS],
+    ) {
+        let (simd, rule, pair) = (self.simd, self.rule, TOGETHER * Words::<S>::LANES);
+        let factor = Wide([Vector::<S, f32>::splat(simd, self.step.grad_factor); TOGETHER]);
+        let zero = Wide([Vector::splat(simd, 0.0); TOGETHER]);
+        let asks_ahead = asks_ahead::<S>() && self.step.prefetch;
+        // Parameters are written one pair late: what waits for quotients fills the CPU's queues.
+        let (mut start, mut waiting) = (0, zero);
+        while start < grad.len() {
+            let read = Read { simd, range: start..start + pair, asks_ahead };
+            let grads = read.widen(grad) * factor;
+            let params = param.read(&read);
+            let mut values = R::Moments::from_fn(
+                #[inline(always)]
+                |_| zero,
+            );
+            R::Moments::unrolled(
+                #[inline(always)]
+                |moment| {
+                    if rule.start(moment).is_some() {
+                        let format = Q8::of(&rule, moment);
+                        values.as_mut()[moment] = moments[moment].read(&read, format);
+                    }
+                },
+            );
+            let (params, values) = rule.update(self.k, params, grads, values);
+            if start > 0 {
+                param.write(&self.write(start - pair), waiting);
+            }
+            waiting = params;
+            let write = self.write(start);
+            let mut random = [Words::splat(simd, 0); TOGETHER];
+            R::Moments::unrolled(
+                #[inline(always)]
+                |moment| {
+                    if M::IS_RANDOM && moment % 2 == 0 {
+                        random = write.random(moment as u32 / 2);
+                    }
+                    if rule.start(moment).is_some() {
+                        let half = Half::of_moment(moment);
+                        moments[moment].write(&write, random, half, values.as_ref()[moment]);
+                    }
+                },
+            );
+            start += pair;
+        }
+        if start > 0 {
+            param.write(&self.write(start - pair), waiting);
+        }
+    }
+
+    /// How a pair of registers is written, from an element on.
+    #[inline(always)]
+    fn write(&self, start: usize) -> Write<'_, S> {
+        let range = start..start + TOGETHER * Words::<S>::LANES;
+        Write { simd: self.simd, range, draw: &self.draw, place: self.place + start }
+    }
+}
+
+trait ParamColumn<S: Simd> {
+    fn read(&self, read: &Read<S>) -> Pair<S>;
+    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>);
+}
+
+/// Rounded to nearest.
+struct Nearest<'s, T>(&'s mut [T]);
+
+impl<S: Simd, T: Narrow> ParamColumn<S> for Nearest<'_, T> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+        write.narrow(self.0, values);
+    }
+}
+
+/// Rounded at random.
+struct Stochastic<'s>(&'s mut [bf16]);
+
+impl<S: Simd> ParamColumn<S> for Stochastic<'_> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+        write.stochastic(self.0, values, write.random(PARAM), Half::Lower);
+    }
+}
+
+trait MomentColumn<S: Simd> {
+    /// Whether random bits are taken.
+    const IS_RANDOM: bool;
+
+    fn read(&self, read: &Read<S>, format: Q8) -> Pair<S>;
+    fn write(&mut self, write: &Write<'_, S>, random: Bits<S>, half: Half, values: Pair<S>);
+}
+
+impl<S: Simd> MomentColumn<S> for &mut [f32] {
+    const IS_RANDOM: bool = false;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, _: Q8) -> Pair<S> {
+        read.widen(self)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, _: Bits<S>, _: Half, values: Pair<S>) {
+        write.narrow(self, values);
+    }
+}
+
+impl<S: Simd> MomentColumn<S> for &mut [bf16] {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, _: Q8) -> Pair<S> {
+        read.widen(self)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, random: Bits<S>, half: Half, values: Pair<S>) {
+        write.stochastic(self, values, random, half);
+    }
+}
+
+/// Codes of a block with their scale, and where the new values go.
+struct Block<'s> {
+    codes: &'s [u8],
+    scale: f32,
+    values: &'s mut [f32],
+}
+
+impl<S: Simd> MomentColumn<S> for Block<'_> {
+    const IS_RANDOM: bool = false;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, format: Q8) -> Pair<S> {
+        read.decode(format, self.codes, self.scale)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, _: Bits<S>, _: Half, values: Pair<S>) {
+        write.narrow(self.values, values);
+    }
+}
+
+// Not by `map`, which would be a call.
+
+#[inline(always)]
+fn f32_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [f32]; MOMENTS] {
+    macro_rules! of {
+        ($moment:ident) => {
+            match $moment {
+                MomentArray::F32(moment) => moment,
+                _ => &mut [],
+            }
+        };
+    }
+    [of!(a), of!(b), of!(c), of!(d)]
+}
+
+#[inline(always)]
+fn bf16_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [bf16]; MOMENTS] {
+    macro_rules! of {
+        ($moment:ident) => {
+            match $moment {
+                MomentArray::Bf16(moment) => moment,
+                _ => &mut [],
+            }
+        };
+    }
+    [of!(a), of!(b), of!(c), of!(d)]
+}
+
+#[inline(always)]
+fn blocks_of<'s>(
+    [a, b, c, d]: [MomentArray<'s>; MOMENTS],
+    [of_a, of_b, of_c, of_d]: [&'s mut [f32]; MOMENTS],
+) -> [Block<'s>; MOMENTS] {
+    macro_rules! of {
+        ($moment:ident, $values:ident) => {
+            match $moment {
+                MomentArray::Q8(codes, [scale, ..]) => {
+                    Block { codes, scale: *scale, values: $values }
+                }
+                _ => Block { codes: &[], scale: 0.0, values: &mut [] },
+            }
+        };
+    }
+    [of!(a, of_a), of!(b, of_b), of!(c, of_c), of!(d, of_d)]
+}
