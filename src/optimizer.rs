@@ -73,7 +73,10 @@ impl<R: Rule> DynOptimizer for R {
     fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
         let found = self.constants(t);
         let found = found.as_ref();
-        constants[..found.len()].copy_from_slice(found);
+        // No copy of a slice, which would be a call.
+        for (constant, &found) in constants.iter_mut().zip(found) {
+            *constant = found;
+        }
         found.len()
     }
 

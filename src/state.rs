@@ -207,11 +207,17 @@ impl State {
         param: impl Into<Param<'a>>,
         grad: impl Into<Grad<'a>>,
     ) -> Tensor<'a> {
-        let mut tensor = Tensor::new(param, grad, &mut self.steps)
-            .with_moments(self.moments[..self.count].iter_mut().map(Owned::get_mut))
-            .with_first(self.first);
-        tensor.names = Some(self.names);
-        tensor
+        let [a, b, c, d] = &mut self.moments;
+        // Made in its place: to move a tensor takes as long as a step of some elements.
+        Tensor {
+            param: param.into(),
+            grad: grad.into(),
+            moments: [a.get_mut(), b.get_mut(), c.get_mut(), d.get_mut()],
+            passed: self.count,
+            names: Some(self.names),
+            steps: &mut self.steps,
+            first: self.first,
+        }
     }
 
     /// The names of the moments, the moments where they are of `F`, and what sorts rows.

@@ -120,8 +120,8 @@ impl<'a> Tensor<'a> {
     /// The memory of all arrays.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        let moments = self.moments.iter().map(Moment::bytes);
-        self.param.bytes() + self.grad.bytes() + moments.sum::<usize>()
+        let [a, b, c, d] = &self.moments;
+        self.param.bytes() + self.grad.bytes() + a.bytes() + b.bytes() + c.bytes() + d.bytes()
     }
 
     /// What its steps go through; all arrays were found to go together.
@@ -167,7 +167,7 @@ impl<'a> Tensor<'a> {
         if let Some(names) = &self.names {
             for (position, &found) in names.iter().enumerate().take(count.max(self.passed)) {
                 let expected = if position < count { optimizer.moment_name(position) } else { "" };
-                if found != expected {
+                if !core::ptr::eq(found, expected) && found != expected {
                     return Err(Error::StateMismatch { tensor, found, expected });
                 }
             }

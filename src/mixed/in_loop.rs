@@ -29,6 +29,10 @@ pub(super) enum Loop {
     F16AndF32,
     /// bf16, rounded at random, bf16, bf16.
     Bf16,
+    /// `f32` with a copy in bf16, `f32`, `f32`.
+    Copied,
+    /// `f32` with a copy in bf16, bf16, `f32`.
+    CopiedOfBf16,
 }
 
 impl Loop {
@@ -47,6 +51,8 @@ impl Loop {
             ParamArray::F32(_) if is_f32 && are_bf16() => Some(Self::F32AndBf16),
             ParamArray::Bf16(_) if is_bf16 && are_f32() => Some(Self::Bf16AndF32),
             ParamArray::F16(_) if is_f16 && are_f32() => Some(Self::F16AndF32),
+            ParamArray::F32AndBf16(..) if is_f32 && are_f32() => Some(Self::Copied),
+            ParamArray::F32AndBf16(..) if is_bf16 && are_f32() => Some(Self::CopiedOfBf16),
             ParamArray::Bf16Stochastic(_) if is_bf16 && are_bf16() => Some(Self::Bf16),
             _ => None,
         }
@@ -93,6 +99,12 @@ pub(super) fn sweep<S: Simd, R: Rule>(
         }
         (Loop::Bf16, ParamArray::Bf16Stochastic(param), GradArray::Bf16(grad)) => {
             sweep.run(Stochastic(param), grad, bf16_of(moments));
+        }
+        (Loop::Copied, ParamArray::F32AndBf16(param, copy), GradArray::F32(grad)) => {
+            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        }
+        (Loop::CopiedOfBf16, ParamArray::F32AndBf16(param, copy), GradArray::Bf16(grad)) => {
+            sweep.run(Copied(param, copy), grad, f32_of(moments));
         }
         // `Loop::of` found what they are.
         _ => {}
@@ -190,6 +202,22 @@ impl<S: Simd, T: Narrow> ParamColumn<S> for Nearest<'_, T> {
     #[inline(always)]
     fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
         write.narrow(self.0, values);
+    }
+}
+
+/// With a copy in bf16, rounded to nearest.
+struct Copied<'s>(&'s mut [f32], &'s mut [bf16]);
+
+impl<S: Simd> ParamColumn<S> for Copied<'_> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+        write.narrow(self.0, values);
+        write.narrow(self.1, values);
     }
 }
 

@@ -21,6 +21,10 @@ const PAIR: usize = 2;
 /// Elements whose random bits have one source: less than 2^32 are.
 const RUN: usize = 1 << 30;
 
+/// The most elements of a strip whose gradients are zeroed after it, while they are in the first cache, and that
+/// nothing else is done with: 8 KiB of gradients.
+const ZEROED: usize = 2 << 10;
+
 /// Memory for what is not in `f32`, on cache lines.
 #[repr(align(64))]
 pub(super) struct Scratch {
@@ -82,14 +86,15 @@ impl<'a, 's> Strips<'a, 's> {
         let is_blocked = |moment: &MomentArray<'_>| matches!(moment, MomentArray::Q8(..));
         let has_blocks = tensor.moments.iter().any(is_blocked);
         let plain_moments = tensor.moments.iter().all(is_f32) && !step.flush_subnormals;
-        let is_plain =
-            matches!((&tensor.param, &tensor.grad), (ParamArray::F32(_), GradArray::F32(_)));
+        let is_plain = plain_moments
+            && matches!(tensor.param, ParamArray::F32(_))
+            && matches!(tensor.grad, GradArray::F32(_) | GradArray::F32ToZero(_));
         let in_loop = (in_loop && !step.flush_subnormals).then(|| Loop::of(&tensor)).flatten();
         let is_kept =
             matches!(tensor.grad, GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_));
-        let in_one_go = in_loop.is_some() && !has_blocks && is_kept;
-        let most = match (is_plain && plain_moments) || in_one_go {
-            true => RUN,
+        let most = match is_plain || (in_loop.is_some() && !has_blocks) {
+            true if is_kept => RUN,
+            true => ZEROED,
             false => STRIP,
         };
         let draw = step.random.from(tensor.first, RUN);
