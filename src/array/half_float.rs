@@ -69,11 +69,11 @@ pub(crate) const F16_RANDOM_BITS: u32 = 13;
 /// random bits, the probability is the part of the way from the lower neighbour.
 ///
 /// A moment of a signed format stays finite; the others, which are divided by, become infinite or stay
-/// above 0. NaN stays NaN.
+/// above 0. A parameter, which has no format, becomes infinite or 0. NaN stays NaN.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn narrow_f16<S: Simd>(
-    format: Q8,
+    format: Option<Q8>,
     narrow: &mut [f16],
     wide: Vector<S, f32>,
     share: Words<S>,
@@ -92,9 +92,9 @@ pub(crate) fn narrow_f16<S: Simd>(
     );
     let fine = Words::select(is_subnormal, moved, magnitude) + share;
     let mut number = (fine + moved_back) >> F16_RANDOM_BITS;
-    let largest = if format == Q8::Signed { INFINITY - 1 } else { INFINITY };
+    let largest = if format == Some(Q8::Signed) { INFINITY - 1 } else { INFINITY };
     number = number.min(bits.all(largest));
-    if format != Q8::Signed {
+    if matches!(format, Some(Q8::Squares | Q8::Unsigned)) {
         // 1 unless the magnitude is 0.
         number = number.max(magnitude.min(bits.all(1)));
     }
@@ -207,7 +207,7 @@ mod tests {
     };
 
     struct Narrow<'a> {
-        format: Q8,
+        format: Option<Q8>,
         values: &'a [f32],
         random: &'a [u32],
         narrow: &'a mut [f16],
@@ -228,7 +228,9 @@ mod tests {
         }
     }
 
-    const FORMATS: [Q8; 3] = [Q8::Signed, Q8::Squares, Q8::Unsigned];
+    /// Those of moments, and none, as of parameters.
+    const FORMATS: [Option<Q8>; 4] =
+        [Some(Q8::Signed), Some(Q8::Squares), Some(Q8::Unsigned), None];
 
     #[test]
     fn f16_rounded_at_random_has_the_reference_bits() {
@@ -246,7 +248,10 @@ mod tests {
                     isa.cpu().expect("available").run(narrowed);
                     for (place, &value) in values.iter().enumerate() {
                         let (found, random) = (narrow[place], random[place]);
-                        let expected = moment_f16(format, value, random);
+                        let expected = match format {
+                            Some(format) => moment_f16(format, value, random),
+                            None => stochastic_f16(value, random),
+                        };
                         let is_same = found == expected && found.to_bits() == expected.to_bits();
                         let are_nan = found.is_nan() && expected.is_nan() && value.is_nan();
                         assert!(is_same || are_nan, "{isa} {format:?} {value} {random}: {found}");

@@ -35,23 +35,34 @@ pub enum ParamArray<'a> {
     Bf16(&'a mut [bf16]),
     Bf16Stochastic(&'a mut [bf16]),
     F16(&'a mut [f16]),
+    F16Stochastic(&'a mut [f16]),
 }
 
-/// A 16-bit type that parameters in `f32` can be copied to: `bf16` or `f16`; sealed.
+/// A 16-bit type that parameters can be rounded to: `bf16` or `f16`; sealed.
 pub trait HalfElement: Element {
     #[doc(hidden)]
     fn copied<'a>(param: &'a mut [f32], copy: &'a mut [Self]) -> Param<'a>;
+    #[doc(hidden)]
+    fn stochastic(param: &mut [Self]) -> Param<'_>;
 }
 
 impl HalfElement for bf16 {
     fn copied<'a>(param: &'a mut [f32], copy: &'a mut [Self]) -> Param<'a> {
         Param(ParamArray::F32AndBf16(param, copy))
     }
+
+    fn stochastic(param: &mut [Self]) -> Param<'_> {
+        Param(ParamArray::Bf16Stochastic(param))
+    }
 }
 
 impl HalfElement for f16 {
     fn copied<'a>(param: &'a mut [f32], copy: &'a mut [Self]) -> Param<'a> {
         Param(ParamArray::F32AndF16(param, copy))
+    }
+
+    fn stochastic(param: &mut [Self]) -> Param<'_> {
+        Param(ParamArray::F16Stochastic(param))
     }
 }
 
@@ -62,9 +73,12 @@ impl<'a> Param<'a> {
         H::copied(param, copy)
     }
 
-    /// Parameters in bf16, rounded up or down at random, so that no update is lost on average.
-    pub fn stochastic(param: &'a mut [bf16]) -> Self {
-        Self(ParamArray::Bf16Stochastic(param))
+    /// Parameters in bf16 or f16, rounded up or down at random, so that no update is lost on average.
+    ///
+    /// In f16, an update of a parameter below 2^-14 is first rounded to a multiple of 2^-37, and beyond 65,504,
+    /// the largest number, the neighbour is infinite.
+    pub fn stochastic<H: HalfElement>(param: &'a mut [H]) -> Self {
+        H::stochastic(param)
     }
 
     /// Parameters in `f32`, kept in two halves, 4 bytes an element in all: the forward pass uses the
@@ -100,7 +114,7 @@ impl<'a> Param<'a> {
             ParamArray::Halves(..) | ParamArray::Bf16(_) | ParamArray::Bf16Stochastic(_) => {
                 Storage::Bf16
             }
-            ParamArray::F16(_) => Storage::F16,
+            ParamArray::F16(_) | ParamArray::F16Stochastic(_) => Storage::F16,
         }
     }
 
@@ -110,7 +124,8 @@ impl<'a> Param<'a> {
             ParamArray::F64(_) => 8,
             ParamArray::F32AndBf16(..) | ParamArray::F32AndF16(..) => 6,
             ParamArray::F32(_) | ParamArray::Halves(..) => 4,
-            ParamArray::Bf16(_) | ParamArray::Bf16Stochastic(_) | ParamArray::F16(_) => 2,
+            ParamArray::Bf16(_) | ParamArray::Bf16Stochastic(_) => 2,
+            ParamArray::F16(_) | ParamArray::F16Stochastic(_) => 2,
         };
         each * self.len()
     }
@@ -214,4 +229,5 @@ parts!(ParamArray {
     Bf16(mut param),
     Bf16Stochastic(mut param),
     F16(mut param),
+    F16Stochastic(mut param),
 });

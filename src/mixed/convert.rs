@@ -107,11 +107,11 @@ pub(super) fn narrow_stochastic<S: Simd>(
     }
 }
 
-/// The same to f16, for a moment of a format.
+/// The same to f16, for a moment of a format, or a parameter, which has none.
 #[inline(always)]
 pub(super) fn narrow_stochastic_f16<S: Simd>(
     simd: S,
-    format: Q8,
+    format: Option<Q8>,
     from: &[f32],
     random: &[u32; STRIP],
     half: Half,

@@ -191,6 +191,12 @@ impl<'a, 's> Strips<'a, 's> {
                 convert::narrow_stochastic(simd, values, random, Half::Lower, array);
             }
             ParamArray::F16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
+            ParamArray::F16Stochastic(array) => {
+                let random = &mut scratch.random;
+                draw.fill(simd, PARAM, range.start % RUN, range.len(), random);
+                let array = &mut array[range.clone()];
+                convert::narrow_stochastic_f16(simd, None, values, random, Half::Lower, array);
+            }
         }
     }
 
@@ -232,7 +238,7 @@ impl<'a, 's> Strips<'a, 's> {
                     convert::narrow_stochastic(simd, values, random, half, array);
                 }
                 MomentArray::F16(array) => {
-                    let (format, array) = (step.formats[position], &mut array[range.clone()]);
+                    let (format, array) = (Some(step.formats[position]), &mut array[range.clone()]);
                     convert::narrow_stochastic_f16(simd, format, values, random, half, array);
                 }
                 // Moments of 8 bits follow at the end of their block.
@@ -331,7 +337,9 @@ impl<'a, 's> Strips<'a, 's> {
             ParamArray::Bf16(array) | ParamArray::Bf16Stochastic(array) => {
                 convert::widen(simd, &array[range.clone()], param);
             }
-            ParamArray::F16(array) => convert::widen(simd, &array[range.clone()], param),
+            ParamArray::F16(array) | ParamArray::F16Stochastic(array) => {
+                convert::widen(simd, &array[range.clone()], param);
+            }
             ParamArray::F64(_) => {}
         }
         match &tensor.grad {

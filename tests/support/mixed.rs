@@ -22,10 +22,11 @@ pub enum ParamType {
     Bf16,
     Bf16Stochastic,
     F16,
+    F16Stochastic,
 }
 
 impl ParamType {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::F32,
         Self::F32AndBf16,
         Self::F32AndF16,
@@ -33,7 +34,12 @@ impl ParamType {
         Self::Bf16,
         Self::Bf16Stochastic,
         Self::F16,
+        Self::F16Stochastic,
     ];
+
+    fn is_stochastic(self) -> bool {
+        matches!(self, Self::Bf16Stochastic | Self::F16Stochastic)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,12 +148,12 @@ impl MixedColumns {
                 values.iter_mut().for_each(|value| *value = reference::flush_subnormal(*value));
             }
             let random = random(moment as u32 / 2, moment % 2 == 1);
-            store.store(values, Q8::of(rule, moment), Some(&random));
+            store.store(values, Some(Q8::of(rule, moment)), Some(&random));
         }
         let random = random(u32::MAX, false);
-        let stochastic = self.types.param == ParamType::Bf16Stochastic;
+        let stochastic = self.types.param.is_stochastic();
         let random: Option<&dyn Fn(usize) -> u32> = if stochastic { Some(&random) } else { None };
-        self.param.store(&columns.param, Q8::Signed, random);
+        self.param.store(&columns.param, None, random);
         self.zero_grad();
     }
 
@@ -165,7 +171,7 @@ impl MixedColumns {
     }
 
     pub fn tensor(&mut self) -> Tensor<'_> {
-        let stochastic = self.types.param == ParamType::Bf16Stochastic;
+        let stochastic = self.types.param.is_stochastic();
         let param = match &mut self.param {
             Store::F32(param) => Param::from(param.get_mut()),
             Store::F32AndBf16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
@@ -175,7 +181,10 @@ impl MixedColumns {
                 true => Param::stochastic(param.get_mut()),
                 false => Param::from(param.get_mut()),
             },
-            Store::F16(param) => Param::from(param.get_mut()),
+            Store::F16(param) => match stochastic {
+                true => Param::stochastic(param.get_mut()),
+                false => Param::from(param.get_mut()),
+            },
             Store::Q8(..) => unreachable!("no parameters"),
         };
         let grad = match (&mut self.grad, self.types.to_zero) {

@@ -504,7 +504,7 @@ typedef struct adamant_tensor {
     uint64_t first;
     // Whether the step leaves a gradient of zeros (1) or as it was (0).
     uint32_t zero_grad;
-    // Whether parameters in ADAMANT_BF16 are rounded at random (1) or to nearest (0).
+    // Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     uint32_t stochastic_param;
 } adamant_tensor;
 

@@ -58,7 +58,7 @@ pub struct adamant_tensor {
     pub first: u64,
     /// Whether the step leaves a gradient of zeros (1) or as it was (0).
     pub zero_grad: u32,
-    /// Whether parameters in ADAMANT_BF16 are rounded at random (1) or to nearest (0).
+    /// Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     pub stochastic_param: u32,
 }
 
@@ -225,7 +225,8 @@ impl adamant_tensor {
                  go together"
             ),
         }
-        if stochastic && (param, extra) != (ADAMANT_BF16, ADAMANT_NONE) {
+        let is_half = matches!(param, ADAMANT_BF16 | ADAMANT_F16);
+        if stochastic && !(is_half && extra == ADAMANT_NONE) {
             refuse!(
                 ADAMANT_TYPE_MISMATCH,
                 "stochastic_param of tensor {tensor} is 1, but its param is {param:?} with {extra:?}"
@@ -281,11 +282,14 @@ impl adamant_tensor {
             } else if is(&param, ADAMANT_F64) {
                 Param::from(param.slice_mut::<f64>())
             } else if is(&param, ADAMANT_F16) {
-                Param::from(param.slice_mut::<half::f16>())
+                match self.stochastic_param {
+                    1 => Param::stochastic(param.slice_mut::<half::f16>()),
+                    _ => Param::from(param.slice_mut::<half::f16>()),
+                }
             } else if is(&extra, ADAMANT_LOW16) {
                 Param::from_halves(param.slice_mut(), extra.slice_mut())
             } else if self.stochastic_param == 1 {
-                Param::stochastic(param.slice_mut())
+                Param::stochastic(param.slice_mut::<half::bf16>())
             } else {
                 Param::from(param.slice_mut::<half::bf16>())
             }

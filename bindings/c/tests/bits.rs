@@ -207,6 +207,7 @@ impl Types {
             (ADAMANT_BF16, ADAMANT_NONE, false),
             (ADAMANT_BF16, ADAMANT_NONE, true),
             (ADAMANT_F16, ADAMANT_NONE, false),
+            (ADAMANT_F16, ADAMANT_NONE, true),
         ] {
             for grad in [ADAMANT_F32, ADAMANT_BF16, ADAMANT_F16] {
                 const MOMENTS: [adamant_type; 3] = [ADAMANT_F32, ADAMANT_BF16, ADAMANT_Q8];
@@ -280,8 +281,9 @@ impl Arrays {
             (ADAMANT_BF16, ADAMANT_LOW16) => {
                 Param::from_halves(param.slice_mut(), extra.slice_mut())
             }
-            (ADAMANT_BF16, _) if self.stochastic => Param::stochastic(param.slice_mut()),
+            (ADAMANT_BF16, _) if self.stochastic => Param::stochastic(param.slice_mut::<bf16>()),
             (ADAMANT_BF16, _) => param.slice_mut::<bf16>().into(),
+            _ if self.stochastic => Param::stochastic(param.slice_mut::<f16>()),
             _ => param.slice_mut::<f16>().into(),
         };
         let grad: Grad<'_> = match (grad.element, self.zero_grad) {

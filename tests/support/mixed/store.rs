@@ -127,7 +127,7 @@ impl Store {
                 each(values, |value| reference::split(value).1),
             ),
             ParamType::Bf16 | ParamType::Bf16Stochastic => Self::Bf16(each(values, bf16::from_f32)),
-            ParamType::F16 => Self::F16(each(values, f16::from_f32)),
+            ParamType::F16 | ParamType::F16Stochastic => Self::F16(each(values, f16::from_f32)),
         }
     }
 
@@ -169,8 +169,14 @@ impl Store {
         }
     }
 
-    /// Takes the values that a step leaves; `random` has 16 bits for each place.
-    pub fn store(&mut self, values: &[f32], format: Q8, random: Option<&dyn Fn(usize) -> u32>) {
+    /// Takes the values that a step leaves; `random` has 16 bits for each place. A moment has a
+    /// format, a parameter has none.
+    pub fn store(
+        &mut self,
+        values: &[f32],
+        format: Option<Q8>,
+        random: Option<&dyn Fn(usize) -> u32>,
+    ) {
         *self = match self {
             Self::F32(_) => Self::F32(each(values, |value| value)),
             Self::F32AndBf16(..) => {
@@ -191,13 +197,18 @@ impl Store {
             Self::F16(_) => Self::F16(match random {
                 Some(random) => {
                     let rounded = (values.iter().enumerate()).map(|(place, &value)| {
-                        reference::moment_f16(format, value, random(place) >> 3)
+                        let random = random(place) >> 3;
+                        match format {
+                            Some(format) => reference::moment_f16(format, value, random),
+                            None => reference::stochastic_f16(value, random),
+                        }
                     });
                     guarded(&rounded.collect::<Vec<_>>(), 0)
                 }
                 None => each(values, f16::from_f32),
             }),
             Self::Q8(..) => {
+                let format = format.expect("no parameters");
                 q8(format, values, random.expect("moments of 8 bits are rounded at random"))
             }
         };
