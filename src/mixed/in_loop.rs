@@ -16,46 +16,57 @@ use crate::{
     tensor::{MOMENTS, TensorArrays},
 };
 
-/// The types of parameters, gradients and moments that have a loop.
+/// What has a loop: moments of one of three types, with the parameters and gradients that usually go with them.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Loop {
-    /// `f32`, `f32`, 8 bits.
-    F32AndQ8,
-    /// `f32`, `f32`, bf16.
+    F32(Pairing),
+    Bf16(Pairing),
+    Q8(Pairing),
+}
+
+/// Types of parameters and gradients.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Pairing {
+    F32AndF32,
     F32AndBf16,
-    /// bf16, bf16, `f32`.
-    Bf16AndF32,
-    /// f16, f16, `f32`.
-    F16AndF32,
-    /// bf16, rounded at random, bf16, bf16.
-    Bf16,
-    /// `f32` with a copy in bf16, `f32`, `f32`.
-    Copied,
-    /// `f32` with a copy in bf16, bf16, `f32`.
-    CopiedOfBf16,
+    /// With a copy in bf16.
+    CopiedAndF32,
+    CopiedAndBf16,
+    HalvesAndBf16,
+    Bf16AndBf16,
+    /// Rounded at random.
+    StochasticAndBf16,
+    F16AndF16,
 }
 
 impl Loop {
     pub(super) fn of(tensor: &TensorArrays<'_>) -> Option<Self> {
+        use {GradArray as G, Pairing::*, ParamArray as P};
+        let pairing = match (&tensor.param, &tensor.grad) {
+            (P::F32(_), G::F32(_) | G::F32ToZero(_)) => F32AndF32,
+            (P::F32(_), G::Bf16(_) | G::Bf16ToZero(_)) => F32AndBf16,
+            (P::F32AndBf16(..), G::F32(_) | G::F32ToZero(_)) => CopiedAndF32,
+            (P::F32AndBf16(..), G::Bf16(_) | G::Bf16ToZero(_)) => CopiedAndBf16,
+            (P::Halves(..), G::Bf16(_) | G::Bf16ToZero(_)) => HalvesAndBf16,
+            (P::Bf16(_), G::Bf16(_) | G::Bf16ToZero(_)) => Bf16AndBf16,
+            (P::Bf16Stochastic(_), G::Bf16(_) | G::Bf16ToZero(_)) => StochasticAndBf16,
+            (P::F16(_), G::F16(_) | G::F16ToZero(_)) => F16AndF16,
+            _ => return None,
+        };
         let all = |is: fn(&MomentArray<'_>) -> bool| {
             tensor.moments.iter().all(|moment| moment.len() == 0 || is(moment))
         };
-        let are_f32 = || all(|moment| matches!(moment, MomentArray::F32(_)));
-        let are_bf16 = || all(|moment| matches!(moment, MomentArray::Bf16(_)));
-        let are_q8 = || all(|moment| matches!(moment, MomentArray::Q8(..)));
-        let is_f32 = matches!(tensor.grad, GradArray::F32(_) | GradArray::F32ToZero(_));
-        let is_bf16 = matches!(tensor.grad, GradArray::Bf16(_) | GradArray::Bf16ToZero(_));
-        let is_f16 = matches!(tensor.grad, GradArray::F16(_) | GradArray::F16ToZero(_));
-        match &tensor.param {
-            ParamArray::F32(_) if is_f32 && are_q8() => Some(Self::F32AndQ8),
-            ParamArray::F32(_) if is_f32 && are_bf16() => Some(Self::F32AndBf16),
-            ParamArray::Bf16(_) if is_bf16 && are_f32() => Some(Self::Bf16AndF32),
-            ParamArray::F16(_) if is_f16 && are_f32() => Some(Self::F16AndF32),
-            ParamArray::F32AndBf16(..) if is_f32 && are_f32() => Some(Self::Copied),
-            ParamArray::F32AndBf16(..) if is_bf16 && are_f32() => Some(Self::CopiedOfBf16),
-            ParamArray::Bf16Stochastic(_) if is_bf16 && are_bf16() => Some(Self::Bf16),
-            _ => None,
+        if all(|moment| matches!(moment, MomentArray::F32(_))) {
+            // Arrays that are all in `f32` need no conversion.
+            return (pairing != F32AndF32).then_some(Self::F32(pairing));
         }
+        if all(|moment| matches!(moment, MomentArray::Bf16(_))) {
+            let has_loop = matches!(pairing, F32AndF32 | StochasticAndBf16);
+            return has_loop.then_some(Self::Bf16(pairing));
+        }
+        let has_loop = matches!(pairing, F32AndF32 | F32AndBf16 | StochasticAndBf16);
+        let are_q8 = all(|moment| matches!(moment, MomentArray::Q8(..)));
+        (has_loop && are_q8).then_some(Self::Q8(pairing))
     }
 }
 
@@ -84,27 +95,43 @@ pub(super) fn sweep<S: Simd, R: Rule>(
 ) {
     let Arrays { param, grad, moments, blocks, draw, place } = arrays;
     let sweep = Sweep::<S, R> { simd, rule, k, step, draw: *draw, place };
+    use {GradArray as G, Pairing::*, ParamArray as P};
     match (kind, param, grad) {
-        (Loop::F32AndQ8, ParamArray::F32(param), GradArray::F32(grad)) => {
-            sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
+        (Loop::F32(F32AndBf16), P::F32(param), G::Bf16(grad)) => {
+            sweep.run(Nearest(param), grad, f32_of(moments));
         }
-        (Loop::F32AndBf16, ParamArray::F32(param), GradArray::F32(grad)) => {
+        (Loop::F32(CopiedAndF32), P::F32AndBf16(param, copy), G::F32(grad)) => {
+            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        }
+        (Loop::F32(CopiedAndBf16), P::F32AndBf16(param, copy), G::Bf16(grad)) => {
+            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        }
+        (Loop::F32(HalvesAndBf16), P::Halves(high, low), G::Bf16(grad)) => {
+            sweep.run(Halves(high, low), grad, f32_of(moments));
+        }
+        (Loop::F32(Bf16AndBf16), P::Bf16(param), G::Bf16(grad)) => {
+            sweep.run(Nearest(param), grad, f32_of(moments));
+        }
+        (Loop::F32(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
+            sweep.run(Stochastic(param), grad, f32_of(moments));
+        }
+        (Loop::F32(F16AndF16), P::F16(param), G::F16(grad)) => {
+            sweep.run(Nearest(param), grad, f32_of(moments));
+        }
+        (Loop::Bf16(F32AndF32), P::F32(param), G::F32(grad)) => {
             sweep.run(Nearest(param), grad, bf16_of(moments));
         }
-        (Loop::Bf16AndF32, ParamArray::Bf16(param), GradArray::Bf16(grad)) => {
-            sweep.run(Nearest(param), grad, f32_of(moments));
-        }
-        (Loop::F16AndF32, ParamArray::F16(param), GradArray::F16(grad)) => {
-            sweep.run(Nearest(param), grad, f32_of(moments));
-        }
-        (Loop::Bf16, ParamArray::Bf16Stochastic(param), GradArray::Bf16(grad)) => {
+        (Loop::Bf16(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
             sweep.run(Stochastic(param), grad, bf16_of(moments));
         }
-        (Loop::Copied, ParamArray::F32AndBf16(param, copy), GradArray::F32(grad)) => {
-            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        (Loop::Q8(F32AndF32), P::F32(param), G::F32(grad)) => {
+            sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
         }
-        (Loop::CopiedOfBf16, ParamArray::F32AndBf16(param, copy), GradArray::Bf16(grad)) => {
-            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        (Loop::Q8(F32AndBf16), P::F32(param), G::Bf16(grad)) => {
+            sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
+        }
+        (Loop::Q8(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
+            sweep.run(Stochastic(param), grad, blocks_of(moments, blocks));
         }
         // `Loop::of` found what they are.
         _ => {}
@@ -218,6 +245,21 @@ impl<S: Simd> ParamColumn<S> for Copied<'_> {
     fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
         write.narrow(self.0, values);
         write.narrow(self.1, values);
+    }
+}
+
+/// In two halves.
+struct Halves<'s>(&'s mut [bf16], &'s mut [u16]);
+
+impl<S: Simd> ParamColumn<S> for Halves<'_> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.join(self.0, self.1)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+        write.split(self.0, self.1, values);
     }
 }
 

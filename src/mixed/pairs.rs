@@ -6,7 +6,7 @@ use half::bf16;
 
 use crate::{
     Q8,
-    array::{Draw, Half, Narrow, narrow_bf16},
+    array::{Draw, Half, Narrow, join, narrow_bf16, split},
     kernel::TOGETHER,
     simd::{Simd, Vector, Wide, Words, prefetch_near},
 };
@@ -43,6 +43,13 @@ impl<S: Simd> Read<S> {
         }
         let (first, second) = self.registers(array);
         Wide([T::widen(self.simd, first), T::widen(self.simd, second)])
+    }
+
+    /// Two halves.
+    #[inline(always)]
+    pub(super) fn join(&self, high: &[bf16], low: &[u16]) -> Pair<S> {
+        let (high, low) = (self.registers(high), self.registers(low));
+        Wide([join(self.simd, high.0, low.0), join(self.simd, high.1, low.1)])
     }
 
     /// Codes of a block.
@@ -86,6 +93,19 @@ impl<S: Simd> Write<'_, S> {
             values,
             #[inline(always)]
             |array, values, _| T::narrow(array, values),
+        );
+    }
+
+    /// Two halves.
+    #[inline(always)]
+    pub(super) fn split(&self, high: &mut [bf16], low: &mut [u16], values: Pair<S>) {
+        let (first, second) = low[self.range.clone()].split_at_mut(Words::<S>::LANES);
+        let low = [first, second];
+        self.each(
+            high,
+            values,
+            #[inline(always)]
+            |high, values, register| split(high, &mut *low[register], values),
         );
     }
 

@@ -37,12 +37,10 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
             #[inline(always)]
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
-                    let in_loop = R::CONVERTS_IN_LOOP;
+                    let in_loop = R::CONVERTS_IN_LOOP && !S::IS_SCALAR;
                     let mut strips = Strips::new(step, part.arrays(), &mut scratch, in_loop);
                     while strips.turn() {
-                        if R::CONVERTS_IN_LOOP
-                            && let Some(kind) = strips.in_loop()
-                        {
+                        if in_loop && let Some(kind) = strips.in_loop() {
                             in_loop::sweep::<S, R>(simd, rule, &k, step, kind, strips.arrays());
                             continue;
                         }
