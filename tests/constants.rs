@@ -48,7 +48,7 @@ fn found(case: &Case) -> Vec<f64> {
             let defaults = AdEmaMix::default();
             let rule = AdEmaMix { beta1, beta2, beta3, alpha_warmup, beta3_warmup, ..defaults };
             let constants = rule.constants(t);
-            [&constants[2..4], &constants[6..9]].concat()
+            [&constants[3..4], &constants[6..9]].concat()
         }
         (name, settings) => panic!("{name} with {settings:?}"),
     }

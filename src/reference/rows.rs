@@ -76,7 +76,8 @@ fn row_wise_adam<F: Float>(
 ) {
     assert_eq!([grad.len(), exp_avg.len()], [param.len(); 2]);
     let k = AdamConstants::from(adam.constants(t).map(F::constant));
-    let AdamConstants { beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share } = k;
+    let AdamConstants { keep1, keep2, step_size, eps, share, .. } = k;
+    let [beta1, beta2, weight_decay] = [adam.beta1, adam.beta2, adam.weight_decay].map(F::constant);
     // Column j belongs to sum j modulo 16.
     let mut sums = [F::default(); 16];
     let mut grad = grad.to_vec();

@@ -1,4 +1,7 @@
-use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
+    settings::settings, sign_of, signed_decay, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaBelief (Zhuang et al., 2020): Adam that divides by how far gradients are from their average.
@@ -62,7 +65,8 @@ settings! {
 }
 
 named_constants!(struct K {
-    beta1, keep1, beta2, keep2, step_size, variance_eps, eps, weight_decay, share,
+    weight1, keep1, weight2, keep2, step_size, variance_eps, eps, weight_decay, share,
+    sign,
 });
 
 impl Rule for AdaBelief {
@@ -75,6 +79,15 @@ impl Rule for AdaBelief {
         moment == 1
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1, self.beta2]) {
+            run(Self { beta1: ANY, beta2: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { beta1: SLOW, beta2: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
@@ -84,15 +97,16 @@ impl Rule for AdaBelief {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             step_size: self.lr * correction2 / correction1,
             variance_eps: self.eps,
             eps: self.eps * correction2,
-            weight_decay: self.weight_decay,
+            weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -106,11 +120,11 @@ impl Rule for AdaBelief {
         [m, s]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        let grad = descent(self.maximize, k.sign, grad);
+        let (decays, decoupled) = (self.weight_decay, self.decoupled_weight_decay);
         let (param, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
-        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
-        let s = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(s, grad - m);
+        let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
+        let s = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(s, grad - m);
         let s = s + k.variance_eps;
         ((-k.step_size).mul_add(m / (s.sqrt() + k.eps), param), [m, s])
     }

@@ -1,4 +1,6 @@
-use super::{MovingAverage, descent, l2, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, l2, settings::settings, sign_of, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Adadelta (Zeiler, 2012).
@@ -56,7 +58,7 @@ settings! {
 const SMALL: f64 = ROOT_OF_SMALL * ROOT_OF_SMALL;
 const ROOT_OF_SMALL: f64 = 1.0 / 4_294_967_296.0;
 
-named_constants!(struct K { lr, rho, keep, eps, weight_decay });
+named_constants!(struct K { lr, weight, keep, eps, weight_decay, sign });
 
 impl Rule for Adadelta {
     type Moments = Count<2>;
@@ -68,6 +70,15 @@ impl Rule for Adadelta {
         true
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.rho]) {
+            run(Self { rho: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { rho: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
@@ -75,10 +86,11 @@ impl Rule for Adadelta {
     fn constants(&self, _t: u64) -> [f64; K::COUNT] {
         K {
             lr: self.lr,
-            rho: self.rho,
+            weight: weight(self.rho),
             keep: 1.0 - self.rho,
             eps: self.eps,
             weight_decay: self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -92,9 +104,9 @@ impl Rule for Adadelta {
         [s, a]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
-        let decay = MovingAverage::new(self.rho, k.rho, k.keep);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
+        let decay = MovingAverage::new(self.rho, k.weight, k.keep);
         let s = decay.next_square(s, grad);
         // A quotient below 2^-64 is taken times 2^64, so that none is lost below the smallest number.
         let (above, below) = (a + k.eps, s + k.eps);

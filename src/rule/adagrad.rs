@@ -1,4 +1,4 @@
-use super::{descent, l2, settings::settings};
+use super::{ANY_DECAY, descent, l2, settings::settings, sign_of};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaGrad (Duchi, Hazan and Singer, 2011).
@@ -55,7 +55,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { step_size, eps, weight_decay, start });
+named_constants!(struct K { step_size, eps, weight_decay, start, sign });
 
 impl Rule for AdaGrad {
     type Moments = Count<1>;
@@ -71,6 +71,15 @@ impl Rule for AdaGrad {
         true
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 {
+            run(Self { weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
@@ -80,14 +89,15 @@ impl Rule for AdaGrad {
         // The formula does without the start: among the constants, it is refused where the type of the
         // step cannot hold it.
         let start = self.initial_accumulator_value;
-        K { step_size, eps: self.eps, weight_decay: self.weight_decay, start }.into()
+        let sign = sign_of(self.maximize);
+        K { step_size, eps: self.eps, weight_decay: self.weight_decay, start, sign }.into()
     }
 
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [sum]: [L; 1]) -> (L, [L; 1]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let sum = grad.mul_add(grad, sum);
         let param = (-k.step_size).mul_add(grad / (sum.sqrt() + k.eps), param);
         (param, [sum])

@@ -1,6 +1,7 @@
 use super::{
-    MovingAverage, bias_corrections, decay, descent,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
     settings::{Field, settings},
+    sign_of, signed_decay, weight,
 };
 use crate::{Count, Error, Lanes, Rule, SettingValue, Settings, named_constants};
 
@@ -120,7 +121,7 @@ settings! {
     }
 }
 
-named_constants!(pub(crate) struct K { beta1, keep1, beta2, keep2, step_size, eps, weight_decay, share });
+named_constants!(pub(crate) struct K { weight1, keep1, weight2, keep2, step_size, eps, weight_decay, share, sign, cautious });
 
 impl Rule for Adam {
     type Moments = Count<2>;
@@ -133,19 +134,16 @@ impl Rule for Adam {
         moment == 1
     }
 
-    /// Settings that `update` asks for nothing but the way it goes; their values are in the constants.
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.cautious || self.maximize || self.beta1 < 0.5 || self.beta2 < 0.5 {
-            return run(self);
-        }
-        let usual = Self { cautious: false, maximize: false, beta1: 0.5, beta2: 0.5, ..self };
-        if self.weight_decay == 0.0 {
-            run(Self { weight_decay: 0.0, ..usual });
+        if !(Self { weight_decay: 0.0, ..self }).is_plain() {
+            run(self.any());
+        } else if self.weight_decay == 0.0 {
+            run(self.plain());
         } else if self.decoupled_weight_decay {
-            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..usual });
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() });
         } else {
-            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..usual });
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..self.plain() });
         }
     }
 
@@ -164,14 +162,16 @@ impl Rule for Adam {
             Epsilon::Hat => self.eps,
         };
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             step_size,
             eps,
-            weight_decay: self.weight_decay,
+            weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
+            sign: sign_of(self.maximize),
+            cautious: f64::from(u8::from(self.cautious)),
         }
         .into()
     }
@@ -196,28 +196,49 @@ impl Rule for Adam {
 /// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and
 /// [`RowWiseAdam`](crate::RowWiseAdam) put together otherwise.
 impl Adam {
+    /// Whether the formula needs nothing but what it has with the default settings.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        let extras = self.cautious || self.maximize || self.weight_decay != 0.0;
+        !extras && are_slow([self.beta1, self.beta2])
+    }
+
+    /// The settings of a loop for those that are [plain](Self::is_plain).
+    #[inline(always)]
+    pub(super) fn plain(self) -> Self {
+        let slow = Self { beta1: SLOW, beta2: SLOW, ..self };
+        Self { weight_decay: 0.0, maximize: false, cautious: false, ..slow }
+    }
+
+    /// The settings of a loop for all.
+    #[inline(always)]
+    pub(super) fn any(self) -> Self {
+        let any = Self { beta1: ANY, beta2: ANY, maximize: true, cautious: true, ..self };
+        Self { weight_decay: ANY_DECAY, decoupled_weight_decay: false, ..any }
+    }
+
     #[inline(always)]
     pub(crate) fn decay<L: Lanes>(&self, k: &K<L>, param: L, grad: L) -> (L, L) {
-        let grad = descent(self.maximize, grad);
-        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        let grad = descent(self.maximize, k.sign, grad);
+        let (decays, decoupled) = (self.weight_decay, self.decoupled_weight_decay);
         decay(decays, decoupled, [k.weight_decay, k.share], param, grad)
     }
 
     #[inline(always)]
     pub(super) fn averages<L: Lanes>(&self, k: &K<L>, grad: L, m: L, v: L) -> [L; 2] {
-        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         [self.exp_avg(k, m, grad), v]
     }
 
     #[inline(always)]
     pub(crate) fn exp_avg<L: Lanes>(&self, k: &K<L>, m: L, grad: L) -> L {
-        MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad)
+        MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad)
     }
 
     /// The second moment's next value, from a mean of squares.
     #[inline(always)]
     pub(crate) fn exp_avg_sq<L: Lanes>(&self, k: &K<L>, v: L, mean_square: L) -> L {
-        MovingAverage::new(self.beta2, k.beta2, k.keep2).next_mean_square(v, mean_square)
+        MovingAverage::new(self.beta2, k.weight2, k.keep2).next_mean_square(v, mean_square)
     }
 
     #[inline(always)]
@@ -229,7 +250,7 @@ impl Adam {
     pub(crate) fn descend<L: Lanes>(&self, k: &K<L>, param: L, grad: L, m: L, denominator: L) -> L {
         let m = if self.cautious {
             let zero = m.splat(0.0);
-            L::select((m * grad).less_than(zero), zero, m)
+            L::select((m * grad * k.cautious).less_than(zero), zero, m)
         } else {
             m
         };

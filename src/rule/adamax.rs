@@ -1,4 +1,7 @@
-use super::{MovingAverage, bias_corrections, descent, l2, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2,
+    settings::settings, sign_of, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdaMax (Kingma and Ba, 2015, section 7): Adam with the infinity norm.
@@ -59,7 +62,7 @@ const LARGE: f64 = (1_u128 << 100) as f64;
 /// 2^32.
 const SCALE: f64 = 4_294_967_296.0;
 
-named_constants!(struct K { beta1, keep1, beta2, step_size, eps, weight_decay });
+named_constants!(struct K { weight1, keep1, beta2, step_size, eps, weight_decay, sign });
 
 impl Rule for AdaMax {
     type Moments = Count<2>;
@@ -71,6 +74,15 @@ impl Rule for AdaMax {
         moment == 1
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1]) {
+            run(Self { beta1: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { beta1: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
@@ -79,12 +91,13 @@ impl Rule for AdaMax {
         let [correction] = bias_corrections([self.beta1], t);
         let step_size = self.lr / correction;
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
             beta2: self.beta2,
             step_size,
             eps: self.eps,
             weight_decay: self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -98,9 +111,9 @@ impl Rule for AdaMax {
         [m, u]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
-        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
+        let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
         let (new, old) = (grad.abs() + k.eps, k.beta2 * u);
         // NaN stays, in either.
         let u = L::select(old.less_than(old.splat(f64::INFINITY)), new.max(old), old);

@@ -1,4 +1,7 @@
-use super::{MovingAverage, bias_corrections, descent, settings::settings, shrink};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent,
+    settings::settings, shrink, sign_of, signed_decay, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Adan (Xie et al., 2022): Nesterov's momentum, by the difference of successive gradients.
@@ -68,8 +71,21 @@ settings! {
 }
 
 named_constants!(struct K {
-    beta1, keep1, beta2, keep2, beta3, keep3, m_size, v_size, eps, share, prox, has_past,
+    weight1, keep1, beta2, weight2, keep2, weight3, keep3, m_size, v_size, eps, weight_decay, share,
+    prox, has_past, sign,
 });
+
+impl Adan {
+    /// The weight decay, if `no_prox` is this; or [`ANY_DECAY`].
+    #[inline(always)]
+    fn decays_if(&self, no_prox: bool) -> f64 {
+        if self.weight_decay == ANY_DECAY || self.no_prox == no_prox {
+            self.weight_decay
+        } else {
+            0.0
+        }
+    }
+}
 
 impl Rule for Adan {
     type Moments = Count<4>;
@@ -80,6 +96,32 @@ impl Rule for Adan {
     #[inline(always)]
     fn holds_squares(&self, moment: usize) -> bool {
         moment == 2
+    }
+
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize
+            || self.weight_decay != 0.0
+            || !are_slow([self.beta1, self.beta2, self.beta3])
+        {
+            run(Self {
+                beta1: ANY,
+                beta2: ANY,
+                beta3: ANY,
+                weight_decay: ANY_DECAY,
+                maximize: true,
+                ..self
+            });
+        } else {
+            run(Self {
+                beta1: SLOW,
+                beta2: SLOW,
+                beta3: SLOW,
+                weight_decay: 0.0,
+                maximize: false,
+                ..self
+            });
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -94,18 +136,21 @@ impl Rule for Adan {
         let lr = self.lr * correction3;
         let share = self.lr * self.weight_decay;
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
             beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
-            beta3: self.beta3,
+            weight3: weight(self.beta3),
             keep3: 1.0 - self.beta3,
             m_size: lr / correction1,
             v_size: lr * self.beta2 / correction2,
             eps: self.eps * correction3,
+            weight_decay: signed_decay(self.weight_decay, self.no_prox),
             share,
             prox: 1.0 / (1.0 + share),
             has_past: f64::from(u8::from(t > 1)),
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -119,17 +164,17 @@ impl Rule for Adan {
         [m, v, n, neg_pre_grad]: [L; 4],
     ) -> (L, [L; 4]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
+        let grad = descent(self.maximize, k.sign, grad);
         let zero = grad.splat(0.0);
         let diff = L::select(zero.less_than(k.has_past), grad + neg_pre_grad, zero);
-        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
-        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next(v, diff);
+        let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
+        let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next(v, diff);
         let ahead = k.beta2.mul_add(diff, grad);
-        let n = MovingAverage::new(self.beta3, k.beta3, k.keep3).next_square(n, ahead);
+        let n = MovingAverage::new(self.beta3, k.weight3, k.keep3).next_square(n, ahead);
         let direction = k.m_size.mul_add(m, k.v_size * v) / (n.sqrt() + k.eps);
-        let decays = self.weight_decay != 0.0;
-        let param = shrink(decays && self.no_prox, k.share, param) - direction;
-        let param = if decays && !self.no_prox { k.prox * param } else { param };
+        let mut param = shrink(self.decays_if(true), -k.weight_decay, k.share, param) - direction;
+        param =
+            choose(self.decays_if(false), zero.less_than(k.weight_decay), k.prox * param, param);
         (param, [m, v, n, -grad])
     }
 

@@ -1,4 +1,7 @@
-use super::{MovingAverage, POSITIVE, bias_corrections, descent, settings::settings, shrink};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, bias_corrections, descent,
+    settings::settings, shrink, sign_of, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
@@ -93,7 +96,9 @@ impl AdEmaMix {
     }
 }
 
-named_constants!(struct K { beta1, keep1, beta3, keep3, beta2, keep2, fast_size, slow_size, eps, share });
+named_constants!(struct K {
+    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, eps, weight_decay, share, sign,
+});
 
 impl Rule for AdEmaMix {
     type Moments = Count<3>;
@@ -103,6 +108,32 @@ impl Rule for AdEmaMix {
     #[inline(always)]
     fn holds_squares(&self, moment: usize) -> bool {
         moment == 2
+    }
+
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize
+            || self.weight_decay != 0.0
+            || !are_slow([self.beta1, self.beta2, self.beta3])
+        {
+            run(Self {
+                beta1: ANY,
+                beta2: ANY,
+                beta3: ANY,
+                weight_decay: ANY_DECAY,
+                maximize: true,
+                ..self
+            });
+        } else {
+            run(Self {
+                beta1: SLOW,
+                beta2: SLOW,
+                beta3: SLOW,
+                weight_decay: 0.0,
+                maximize: false,
+                ..self
+            });
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -119,16 +150,19 @@ impl Rule for AdEmaMix {
         let correction2 = correction2.sqrt();
         let [alpha, beta3, keep3] = self.scheduled(t);
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta3,
+            // As the reference chooses, whatever the schedule says.
+            weight3: if self.beta3 < SLOW { -beta3 } else { keep3 },
             keep3,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             fast_size: self.lr * correction2 / correction1,
             slow_size: self.lr * correction2 * alpha,
             eps: self.eps * correction2,
+            weight_decay: self.weight_decay,
             share: self.lr * self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -142,11 +176,11 @@ impl Rule for AdEmaMix {
         [m1, m2, v]: [L; 3],
     ) -> (L, [L; 3]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let param = shrink(self.weight_decay != 0.0, k.share, param);
-        let m1 = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m1, grad);
-        let m2 = MovingAverage::new(self.beta3, k.beta3, k.keep3).next(m2, grad);
-        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let grad = descent(self.maximize, k.sign, grad);
+        let param = shrink(self.weight_decay, k.weight_decay, k.share, param);
+        let m1 = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m1, grad);
+        let m2 = MovingAverage::new(self.beta3, k.weight3, k.keep3).next(m2, grad);
+        let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         let direction = k.fast_size.mul_add(m1, k.slow_size * m2);
         (param - direction / (v.sqrt() + k.eps), [m1, m2, v])
     }

@@ -1,4 +1,7 @@
-use super::{MovingAverage, decay, descent, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, decay, descent, settings::settings, sign_of,
+    signed_decay, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// ADOPT (Taniguchi et al., 2024, Algorithm 2): Adam that converges for every beta2.
@@ -66,7 +69,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { beta1, keep1, beta2, keep2, lr, eps, clip, weight_decay, share });
+named_constants!(struct K { weight1, keep1, weight2, keep2, lr, eps, clip, weight_decay, share, sign });
 
 impl Rule for Adopt {
     type Moments = Count<2>;
@@ -78,21 +81,34 @@ impl Rule for Adopt {
         moment == 1
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1, self.beta2]) {
+            run(Self { beta1: ANY, beta2: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { beta1: SLOW, beta2: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             lr: self.lr,
             eps: self.eps,
             clip: ((t - 1) as f64).sqrt().sqrt(),
-            weight_decay: self.weight_decay,
+            weight_decay: match self.decoupled_weight_decay {
+                true if t == 1 => 0.0,
+                decoupled => signed_decay(self.weight_decay, decoupled),
+            },
             share: self.lr * self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -106,15 +122,19 @@ impl Rule for Adopt {
         [m, v]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
-        let (shrunk, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
+        let grad = descent(self.maximize, k.sign, grad);
+        // In step 1 the constants have no decay for the parameter, whatever the settings say.
+        let decays = if self.weight_decay == 0.0 { 0.0 } else { ANY_DECAY };
+        let (param, grad) = decay(decays, false, [k.weight_decay, k.share], param, grad);
         let normalised = (grad / v.sqrt().max(k.eps)).max(-k.clip).min(k.clip);
-        let next_m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, normalised);
-        let next_v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let next_m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, normalised);
+        let next_v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         // Step 1 alone has a k.clip of 0.
         let moving = k.clip.splat(0.0).less_than(k.clip);
-        let param = L::select(moving, (-k.lr).mul_add(next_m, shrunk), param);
+        // Minus lr times 0 is -0, and leaves every parameter as it is. A select of the parameter would be a
+        // masked store, which takes AMD's CPUs with AVX2 as long as the rest of the step.
+        let direction = L::select(moving, next_m, k.clip.splat(0.0));
+        let param = (-k.lr).mul_add(direction, param);
         let m = L::select(moving, next_m, m);
         let v = L::select(moving, next_v, grad * grad);
         (param, [m, v])

@@ -60,6 +60,15 @@ impl Rule for AmsGrad {
         moment > 0
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.0.is_plain() {
+            run(Self(self.0.plain()));
+        } else {
+            run(Self(self.0.any()));
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.0.check()
     }

@@ -1,4 +1,4 @@
-use super::{descent, l2, settings::settings, shrink};
+use super::{ANY_DECAY, descent, l2, settings::settings, shrink, sign_of};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Averaged stochastic gradient descent (Polyak and Juditsky, 1992), with the schedule of Bottou's
@@ -60,7 +60,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { step_size, share, average_share, weight_decay });
+named_constants!(struct K { step_size, lambd, share, average_share, weight_decay, sign });
 
 impl Asgd {
     /// The step size of step `t`, and the share by which the average moves.
@@ -76,6 +76,15 @@ impl Rule for Asgd {
     type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 1] = ["ax"];
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || self.lambd == 0.0 {
+            run(Self { lambd: ANY_DECAY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { lambd: 1.0, weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
@@ -83,7 +92,15 @@ impl Rule for Asgd {
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [step_size, average_share] = self.scheduled(t);
         let share = self.lambd * step_size;
-        K { step_size, share, average_share, weight_decay: self.weight_decay }.into()
+        K {
+            step_size,
+            lambd: self.lambd,
+            share,
+            average_share,
+            weight_decay: self.weight_decay,
+            sign: sign_of(self.maximize),
+        }
+        .into()
     }
 
     #[inline(always)]
@@ -95,9 +112,9 @@ impl Rule for Asgd {
         [average]: [L; 1],
     ) -> (L, [L; 1]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
-        let param = shrink(self.lambd != 0.0, k.share, param);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
+        let param = shrink(self.lambd, k.lambd, k.share, param);
         let param = (-k.step_size).mul_add(grad, param);
         let averages = k.average_share.less_than(param.splat(1.0));
         let moved = k.average_share.mul_add(param - average, average);

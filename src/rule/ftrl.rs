@@ -1,6 +1,6 @@
 use core::ops::Bound;
 
-use super::{descent, settings::settings};
+use super::{descent, settings::settings, sign_of};
 use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 
 /// FTRL-Proximal (McMahan et al., 2013): AdaGrad that sets parameters to 0 where L1 regularization
@@ -75,7 +75,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { lr, inverse_lr, l1, l2, shrinkage });
+named_constants!(struct K { lr, inverse_lr, l1, l2, shrinkage, sign });
 
 impl Rule for Ftrl {
     type Moments = Count<2>;
@@ -102,6 +102,7 @@ impl Rule for Ftrl {
             l1: self.l1_regularization_strength,
             l2: self.beta + 2.0 * self.lr * self.l2_regularization_strength,
             shrinkage: 2.0 * self.l2_shrinkage_regularization_strength,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -115,7 +116,7 @@ impl Rule for Ftrl {
         [n, z]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
+        let grad = descent(true, k.sign, grad);
         let next_n = grad.mul_add(grad, n);
         let root = next_n.sqrt();
         let sigma = (root - n.sqrt()) * k.inverse_lr;

@@ -1,4 +1,7 @@
-use super::{MovingAverage, descent, settings::settings, shrink, sign};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, settings::settings, shrink, sign,
+    sign_of, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Lion (Chen et al., 2023): the sign of a momentum.
@@ -52,7 +55,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { beta1, keep1, beta2, keep2, lr, share });
+named_constants!(struct K { weight1, keep1, weight2, keep2, lr, weight_decay, share, sign });
 
 impl Rule for Lion {
     type Moments = Count<1>;
@@ -61,12 +64,13 @@ impl Rule for Lion {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.maximize || self.beta1 < 0.5 || self.beta2 < 0.5 {
-            run(self);
+        let slow = Self { beta1: SLOW, beta2: SLOW, maximize: false, ..self };
+        if self.maximize || !are_slow([self.beta1, self.beta2]) {
+            run(Self { beta1: ANY, beta2: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
         } else if self.weight_decay == 0.0 {
-            run(Self { maximize: false, weight_decay: 0.0, ..self });
+            run(Self { weight_decay: 0.0, ..slow });
         } else {
-            run(Self { maximize: false, ..self });
+            run(Self { weight_decay: 1.0, ..slow });
         }
     }
 
@@ -77,12 +81,14 @@ impl Rule for Lion {
     fn constants(&self, _t: u64) -> [f64; K::COUNT] {
         let share = self.lr * self.weight_decay;
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             lr: self.lr,
+            weight_decay: self.weight_decay,
             share,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -90,12 +96,12 @@ impl Rule for Lion {
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let param = shrink(self.weight_decay != 0.0, k.share, param);
-        let direction = sign(MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad));
+        let grad = descent(self.maximize, k.sign, grad);
+        let param = shrink(self.weight_decay, k.weight_decay, k.share, param);
+        let direction = sign(MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad));
         (
             (-k.lr).mul_add(direction, param),
-            [MovingAverage::new(self.beta2, k.beta2, k.keep2).next(m, grad)],
+            [MovingAverage::new(self.beta2, k.weight2, k.keep2).next(m, grad)],
         )
     }
 

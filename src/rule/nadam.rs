@@ -1,4 +1,7 @@
-use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
+    settings::settings, sign_of, signed_decay, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// NAdam (Dozat, 2016): Adam with Nesterov's momentum.
@@ -98,7 +101,7 @@ pub(crate) fn momenta(beta1: f64, momentum_decay: f64, t: u64) -> [[f64; 2]; 2] 
     [[now, gathered], [next, gathered + (1.0 - gathered) * (1.0 - next)]]
 }
 
-named_constants!(struct K { beta1, keep1, beta2, keep2, grad_size, m_size, eps, weight_decay, share });
+named_constants!(struct K { weight1, keep1, weight2, keep2, grad_size, m_size, eps, weight_decay, share, sign });
 
 impl Rule for NAdam {
     type Moments = Count<2>;
@@ -108,6 +111,15 @@ impl Rule for NAdam {
     #[inline(always)]
     fn holds_squares(&self, moment: usize) -> bool {
         moment == 1
+    }
+
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1, self.beta2]) {
+            run(Self { beta1: ANY, beta2: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { beta1: SLOW, beta2: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -120,15 +132,16 @@ impl Rule for NAdam {
         let [[now, gathered], [next, gathered_next]] = momenta(self.beta1, self.momentum_decay, t);
         let step_size = self.lr * correction2;
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             grad_size: step_size * (1.0 - now) / gathered,
             m_size: step_size * next / gathered_next,
             eps: self.eps * correction2,
-            weight_decay: self.weight_decay,
+            weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -142,11 +155,11 @@ impl Rule for NAdam {
         [m, v]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        let grad = descent(self.maximize, k.sign, grad);
+        let (decays, decoupled) = (self.weight_decay, self.decoupled_weight_decay);
         let (param, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
-        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
-        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
+        let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         let direction = k.m_size.mul_add(m, k.grad_size * grad);
         (param - direction / (v.sqrt() + k.eps), [m, v])
     }

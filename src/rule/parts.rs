@@ -25,52 +25,103 @@ pub fn check(
 /// The range of numbers over 0, the smallest included.
 pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
 
+// What follows knows settings in two ways: by a field of the rule, and by a constant of the step. A loop is
+// compiled for fields, as `Rule::specialise` sets them: for what is asked for, or for anything (`true`,
+// `ANY_DECAY`, `ANY`). In the latter the constants tell, by products and masks: no loop branches.
+
+/// The constant `sign`: -1 to climb instead of to descend.
+pub(super) fn sign_of(maximize: bool) -> f64 {
+    if maximize { -1.0 } else { 1.0 }
+}
+
 /// The gradient of what is to be made smaller.
 #[inline(always)]
-pub(super) fn descent<L: Lanes>(maximize: bool, grad: L) -> L {
-    if maximize { -grad } else { grad }
+pub(super) fn descent<L: Lanes>(may_climb: bool, sign: L, grad: L) -> L {
+    if may_climb { sign * grad } else { grad }
 }
 
-/// Weight decay as a part of the loss: adds `weight_decay * param` to the gradient.
+/// The constant `weight_decay` where there are two kinds of it: less than 0 if it is decoupled.
+pub(super) fn signed_decay(weight_decay: f64, decoupled: bool) -> f64 {
+    if decoupled { -weight_decay } else { weight_decay }
+}
+
+/// A weight decay for a loop that is compiled for any, and for none.
+pub(super) const ANY_DECAY: f64 = f64::INFINITY;
+
+/// Weight decay as a part of the loss: adds `weight_decay * param` to the gradient, if it is over 0.
 #[inline(always)]
-pub(super) fn l2<L: Lanes>(decays: bool, weight_decay: L, param: L, grad: L) -> L {
-    if decays { weight_decay.mul_add(param, grad) } else { grad }
+pub(super) fn l2<L: Lanes>(field: f64, weight_decay: L, param: L, grad: L) -> L {
+    let decays = weight_decay.splat(0.0).less_than(weight_decay);
+    choose(field, decays, weight_decay.mul_add(param, grad), grad)
 }
 
-/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter.
+/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter, if
+/// `weight_decay` is over 0. The share does not tell: it is 0, too, where `lr` is.
 #[inline(always)]
-pub(super) fn shrink<L: Lanes>(decays: bool, share: L, param: L) -> L {
-    if decays { (-share).mul_add(param, param) } else { param }
+pub(super) fn shrink<L: Lanes>(field: f64, weight_decay: L, share: L, param: L) -> L {
+    let decays = weight_decay.splat(0.0).less_than(weight_decay);
+    choose(field, decays, (-share).mul_add(param, param), param)
 }
 
-/// Weight decay of either kind: what it makes of parameter and gradient. `weights` are the decay for
-/// the gradient and the share for the parameter.
+/// What is with or without weight decay, as the field says; if that is [`ANY_DECAY`], as the mask says.
+#[inline(always)]
+pub(super) fn choose<L: Lanes>(field: f64, decays: L::Mask, with: L, without: L) -> L {
+    if field == 0.0 {
+        without
+    } else if field == ANY_DECAY {
+        L::select(decays, with, without)
+    } else {
+        with
+    }
+}
+
+/// Weight decay of either kind: what it makes of parameter and gradient. `weights` are the
+/// [signed](signed_decay) decay and the share for the parameter. With [`ANY_DECAY`] it may be of either kind.
 #[inline(always)]
 pub(super) fn decay<L: Lanes>(
-    decays: bool,
+    field: f64,
     decoupled: bool,
     weights: [L; 2],
     param: L,
     grad: L,
 ) -> (L, L) {
     let [weight_decay, share] = weights;
-    let grad = l2(decays && !decoupled, weight_decay, param, grad);
-    (shrink(decays && decoupled, share, param), grad)
+    let may_be_any = field == ANY_DECAY;
+    let of_grad = if may_be_any || !decoupled { field } else { 0.0 };
+    let of_param = if may_be_any || decoupled { field } else { 0.0 };
+    let grad = l2(of_grad, weight_decay, param, grad);
+    (shrink(of_param, -weight_decay, share, param), grad)
 }
 
-/// An exponential moving average with the decay `beta`, and its two weights as lanes: `beta` and
-/// `1 - beta`.
+/// A decay for a loop that is compiled for averages that move from where they are: all those in use.
+pub(super) const SLOW: f64 = 0.5;
+/// A decay for a loop that is compiled for any.
+pub(super) const ANY: f64 = 0.0;
+
+/// Whether loops for [`SLOW`] averages will do.
+#[inline(always)]
+pub(super) fn are_slow<const N: usize>(betas: [f64; N]) -> bool {
+    betas.iter().all(|&beta| beta >= SLOW)
+}
+
+/// The constant `weight`: by how much of the distance an average moves from the nearer end. That end is
+/// the average itself if the weight is `1 - beta`, the new value if it is less.
+pub(super) fn weight(beta: f64) -> f64 {
+    if beta < SLOW { -beta } else { 1.0 - beta }
+}
+
+/// An exponential moving average with the decay `beta`, its [`weight`] and `1 - beta`.
 #[derive(Clone, Copy)]
 pub(super) struct MovingAverage<L> {
     beta: f64,
-    decay: L,
+    weight: L,
     keep: L,
 }
 
 impl<L: Lanes> MovingAverage<L> {
     #[inline(always)]
-    pub(super) fn new(beta: f64, decay: L, keep: L) -> Self {
-        Self { beta, decay, keep }
+    pub(super) fn new(beta: f64, weight: L, keep: L) -> Self {
+        Self { beta, weight, keep }
     }
 
     /// The average's next value: `beta * average + (1 - beta) * value`.
@@ -104,8 +155,9 @@ impl<L: Lanes> MovingAverage<L> {
     /// takes for the rest of a step.
     #[inline(always)]
     fn towards(self, average: L, value: L, distance: L) -> L {
-        if self.beta < 0.5 {
-            (-self.decay).mul_add(distance, value)
+        if self.beta < SLOW {
+            let nearer = L::select(self.weight.less_than(self.keep), value, average);
+            self.weight.mul_add(distance, nearer)
         } else {
             self.keep.mul_add(distance, average)
         }

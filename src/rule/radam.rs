@@ -1,4 +1,7 @@
-use super::{MovingAverage, bias_corrections, decay, descent, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
+    settings::settings, sign_of, signed_decay, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// RAdam (Liu et al., 2020): Adam that waits for the variance of its second moment to settle.
@@ -96,7 +99,7 @@ pub(crate) fn rectification(beta2: f64, correction2: f64, t: u64) -> Option<f64>
     })
 }
 
-named_constants!(struct K { beta1, keep1, beta2, keep2, is_rectified, step_size, eps, weight_decay, share });
+named_constants!(struct K { weight1, keep1, weight2, keep2, is_rectified, step_size, eps, weight_decay, share, sign });
 
 impl Rule for RAdam {
     type Moments = Count<2>;
@@ -106,6 +109,15 @@ impl Rule for RAdam {
     #[inline(always)]
     fn holds_squares(&self, moment: usize) -> bool {
         moment == 1
+    }
+
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1, self.beta2]) {
+            run(Self { beta1: ANY, beta2: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { beta1: SLOW, beta2: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -118,15 +130,16 @@ impl Rule for RAdam {
         let rectification = rectification(self.beta2, correction2, t);
         let rectified = rectification.map(|factor| plain * factor * correction2.sqrt());
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            beta2: self.beta2,
+            weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             is_rectified: f64::from(u8::from(rectified.is_some())),
             step_size: rectified.unwrap_or(plain),
             eps: self.eps,
-            weight_decay: self.weight_decay,
+            weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -140,11 +153,11 @@ impl Rule for RAdam {
         [m, v]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let (decays, decoupled) = (self.weight_decay != 0.0, self.decoupled_weight_decay);
+        let grad = descent(self.maximize, k.sign, grad);
+        let (decays, decoupled) = (self.weight_decay, self.decoupled_weight_decay);
         let (param, grad) = decay(decays, decoupled, [k.weight_decay, k.share], param, grad);
-        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
-        let v = MovingAverage::new(self.beta2, k.beta2, k.keep2).next_square(v, grad);
+        let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
+        let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         let rectified = k.is_rectified.splat(0.0).less_than(k.is_rectified);
         let direction = L::select(rectified, m / (v.sqrt() + k.eps), m);
         ((-k.step_size).mul_add(direction, param), [m, v])

@@ -1,4 +1,6 @@
-use super::{MovingAverage, descent, l2, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, l2, settings::settings, sign_of, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// RMSProp (Tieleman and Hinton, 2012), also centered (Graves, 2013) and with momentum.
@@ -62,7 +64,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { lr, alpha, keep, eps, weight_decay, momentum });
+named_constants!(struct K { lr, weight, keep, eps, weight_decay, momentum, sign });
 
 impl Rule for RmsProp {
     type Moments = Count<3>;
@@ -75,11 +77,18 @@ impl Rule for RmsProp {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
+        let any = Self { alpha: ANY, weight_decay: ANY_DECAY, maximize: true, ..self };
         match (self.momentum == 0.0, self.centered) {
-            (true, true) => run(Self { momentum: 0.0, centered: true, ..self }),
-            (true, false) => run(Self { momentum: 0.0, centered: false, ..self }),
-            (false, true) => run(Self { centered: true, ..self }),
-            (false, false) => run(Self { centered: false, ..self }),
+            (true, false)
+                if !self.maximize && self.weight_decay == 0.0 && are_slow([self.alpha]) =>
+            {
+                let plain = Self { alpha: SLOW, weight_decay: 0.0, maximize: false, ..self };
+                run(Self { momentum: 0.0, centered: false, ..plain });
+            }
+            (true, false) => run(Self { momentum: 0.0, centered: false, ..any }),
+            (true, true) => run(Self { momentum: 0.0, centered: true, ..any }),
+            (false, true) => run(Self { momentum: 1.0, centered: true, ..any }),
+            (false, false) => run(Self { momentum: 1.0, centered: false, ..any }),
         }
     }
 
@@ -95,11 +104,12 @@ impl Rule for RmsProp {
     fn constants(&self, _t: u64) -> [f64; K::COUNT] {
         K {
             lr: self.lr,
-            alpha: self.alpha,
+            weight: weight(self.alpha),
             keep: 1.0 - self.alpha,
             eps: self.eps,
             weight_decay: self.weight_decay,
             momentum: self.momentum,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -113,9 +123,9 @@ impl Rule for RmsProp {
         [s, a, b]: [L; 3],
     ) -> (L, [L; 3]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
-        let decay = MovingAverage::new(self.alpha, k.alpha, k.keep);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
+        let decay = MovingAverage::new(self.alpha, k.weight, k.keep);
         let s = decay.next_square(s, grad);
         let (square, a) = if self.centered {
             let a = decay.next(a, grad);

@@ -1,6 +1,6 @@
 use core::ops::Bound;
 
-use super::{check, descent, settings::settings, sign};
+use super::{check, descent, settings::settings, sign, sign_of};
 use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 
 /// Rprop (Riedmiller and Braun, 1993): each parameter has a step size of its own, which grows while the
@@ -77,7 +77,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { etaminus, etaplus, least, most });
+named_constants!(struct K { etaminus, etaplus, least, most, sign });
 
 impl Rule for Rprop {
     type Moments = Count<2>;
@@ -100,6 +100,7 @@ impl Rule for Rprop {
             etaplus: self.etaplus,
             least: self.step_size_min,
             most: self.step_size_max,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -113,7 +114,7 @@ impl Rule for Rprop {
         [prev, step_size]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
+        let grad = descent(true, k.sign, grad);
         let (zero, product) = (grad.splat(0.0), grad * prev);
         let turned = product.less_than(zero);
         // A product that is neither is 0, for a factor of 1, or NaN, which stays.

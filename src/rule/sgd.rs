@@ -1,4 +1,4 @@
-use super::{POSITIVE, check, descent, l2, settings::settings};
+use super::{ANY_DECAY, POSITIVE, check, descent, l2, settings::settings, sign_of};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
@@ -57,7 +57,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { lr, momentum, keep, weight_decay });
+named_constants!(struct K { lr, momentum, keep, weight_decay, sign });
 
 impl Rule for Sgd {
     type Moments = Count<1>;
@@ -70,23 +70,24 @@ impl Rule for Sgd {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        // Three ways, and once more without what is mostly not asked for.
+        // Three ways, each without what is mostly not asked for, and with all.
         if self.maximize || self.weight_decay != 0.0 {
+            let any = Self { maximize: true, weight_decay: ANY_DECAY, ..self };
             if self.momentum == 0.0 {
-                run(Self { momentum: 0.0, ..self });
+                run(Self { momentum: 0.0, ..any });
             } else if self.nesterov {
-                run(Self { nesterov: true, ..self });
+                run(Self { nesterov: true, momentum: 1.0, ..any });
             } else {
-                run(Self { nesterov: false, ..self });
+                run(Self { nesterov: false, momentum: 1.0, ..any });
             }
         } else {
             let plain = Self { maximize: false, weight_decay: 0.0, ..self };
             if self.momentum == 0.0 {
                 run(Self { momentum: 0.0, ..plain });
             } else if self.nesterov {
-                run(Self { nesterov: true, ..plain });
+                run(Self { nesterov: true, momentum: 1.0, ..plain });
             } else {
-                run(Self { nesterov: false, ..plain });
+                run(Self { nesterov: false, momentum: 1.0, ..plain });
             }
         }
     }
@@ -102,7 +103,14 @@ impl Rule for Sgd {
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let keep = if t == 1 { 1.0 } else { 1.0 - self.dampening };
-        K { lr: self.lr, momentum: self.momentum, keep, weight_decay: self.weight_decay }.into()
+        K {
+            lr: self.lr,
+            momentum: self.momentum,
+            keep,
+            weight_decay: self.weight_decay,
+            sign: sign_of(self.maximize),
+        }
+        .into()
     }
 
     #[inline(always)]
@@ -114,8 +122,8 @@ impl Rule for Sgd {
         [buffer]: [L; 1],
     ) -> (L, [L; 1]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let (direction, buffer) = if self.momentum == 0.0 {
             (grad, buffer)
         } else {

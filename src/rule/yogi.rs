@@ -1,4 +1,7 @@
-use super::{MovingAverage, bias_corrections, descent, l2, settings::settings};
+use super::{
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2,
+    settings::settings, sign_of, weight,
+};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Yogi (Zaheer et al., 2018): Adam whose second moment moves by the squared gradient at most.
@@ -60,7 +63,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { beta1, keep1, keep2, step_size, eps, weight_decay });
+named_constants!(struct K { weight1, keep1, keep2, step_size, eps, weight_decay, sign });
 
 impl Rule for Yogi {
     type Moments = Count<2>;
@@ -76,6 +79,15 @@ impl Rule for Yogi {
         moment == 1
     }
 
+    #[inline(always)]
+    fn specialise(self, mut run: impl FnMut(Self)) {
+        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1]) {
+            run(Self { beta1: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else {
+            run(Self { beta1: SLOW, weight_decay: 0.0, maximize: false, ..self });
+        }
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.check_ranges()
     }
@@ -85,12 +97,13 @@ impl Rule for Yogi {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         K {
-            beta1: self.beta1,
+            weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
             keep2: 1.0 - self.beta2,
             step_size: self.lr * correction2 / correction1,
             eps: self.eps * correction2,
             weight_decay: self.weight_decay,
+            sign: sign_of(self.maximize),
         }
         .into()
     }
@@ -104,9 +117,9 @@ impl Rule for Yogi {
         [m, v]: [L; 2],
     ) -> (L, [L; 2]) {
         let k = K::from(*k);
-        let grad = descent(self.maximize, grad);
-        let grad = l2(self.weight_decay != 0.0, k.weight_decay, param, grad);
-        let m = MovingAverage::new(self.beta1, k.beta1, k.keep1).next(m, grad);
+        let grad = descent(self.maximize, k.sign, grad);
+        let grad = l2(self.weight_decay, k.weight_decay, param, grad);
+        let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
         let (square, distance) = (grad * grad, grad.mul_add(grad, -v));
         // A distance that is neither has no sign: 0, or NaN.
         let zero = v.splat(0.0);

@@ -52,7 +52,7 @@ def ademamix(beta1, beta2, beta3, alpha, warmup, t, lr, eps):
         log1, log3 = beta1.ln(), beta3.ln()
         b3 = (log1 * log3 / ((1 - x) * log3 + x * log1)).exp()
     size = lr * c2.sqrt()
-    return [b3, 1 - b3, size / c1, size * a, eps * c2.sqrt()]
+    return [1 - b3, size / c1, size * a, eps * c2.sqrt()]
 
 
 def row_wise(beta2, grads):
