@@ -20,6 +20,10 @@ impl Narrow for f16 {
         if let Some(wide) = f16c::widen(simd, narrow.reinterpret_cast()) {
             return wide;
         }
+        #[cfg(target_arch = "aarch64")]
+        if let Some(wide) = neon::widen(simd, narrow.reinterpret_cast()) {
+            return wide;
+        }
         let bits = Words::widen(simd, narrow.reinterpret_cast());
         let magnitude = (bits & 0x7fff) << 13;
         let normal = magnitude + SHIFT;
@@ -41,6 +45,10 @@ impl Narrow for f16 {
         if avx512::narrow(narrow.reinterpret_cast_mut(), wide)
             || f16c::narrow(narrow.reinterpret_cast_mut(), wide)
         {
+            return;
+        }
+        #[cfg(target_arch = "aarch64")]
+        if neon::narrow(narrow.reinterpret_cast_mut(), wide) {
             return;
         }
         let bits = Words::of(wide);
@@ -190,6 +198,71 @@ mod f16c {
         wide.write(&mut numbers);
         // SAFETY: as in `widen`.
         let halves = unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(numbers)) };
+        *narrow = cast(halves);
+        true
+    }
+}
+
+/// The same with 128 bits. All AArch64 CPUs have these two instructions; the intrinsics for them take a
+/// type that the oldest Rust lacks.
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "pulp has no f16")]
+mod neon {
+    use core::{
+        any::TypeId,
+        arch::{
+            aarch64::{float32x4_t, uint16x4_t},
+            asm,
+        },
+    };
+
+    use pulp::{Simd, aarch64::Neon, cast};
+
+    use crate::lanes::Vector;
+
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    fn is_neon<S: Simd>() -> bool {
+        TypeId::of::<S>() == TypeId::of::<Neon>()
+    }
+
+    #[inline(always)]
+    pub(super) fn widen<S: Simd>(simd: S, narrow: &[u16]) -> Option<Vector<S, f32>> {
+        let halves: [u16; LANES] = *narrow.first_chunk().filter(|_| is_neon::<S>())?;
+        let halves: uint16x4_t = cast(halves);
+        let numbers: float32x4_t;
+        // SAFETY: who runs on NEON has it: `Isa::arch`. The instruction touches two registers only.
+        unsafe {
+            asm!(
+                "fcvtl {numbers:v}.4s, {halves:v}.4h",
+                numbers = lateout(vreg) numbers,
+                halves = in(vreg) halves,
+                options(pure, nomem, nostack),
+            );
+        }
+        let numbers: [f32; LANES] = cast(numbers);
+        Some(Vector::read(simd, &numbers))
+    }
+
+    #[inline(always)]
+    pub(super) fn narrow<S: Simd>(narrow: &mut [u16], wide: Vector<S, f32>) -> bool {
+        let Some(narrow) = narrow.first_chunk_mut::<LANES>().filter(|_| is_neon::<S>()) else {
+            return false;
+        };
+        let mut numbers = [0.0_f32; LANES];
+        wide.write(&mut numbers);
+        let numbers: float32x4_t = cast(numbers);
+        let halves: uint16x4_t;
+        // SAFETY: as in `widen`.
+        unsafe {
+            asm!(
+                "fcvtn {halves:v}.4h, {numbers:v}.4s",
+                halves = lateout(vreg) halves,
+                numbers = in(vreg) numbers,
+                options(pure, nomem, nostack),
+            );
+        }
         *narrow = cast(halves);
         true
     }
