@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Counts what the optimizers' hot loops consist of, and fails where one branches on more than its end.
+
+    python3 benches/hot_loops/check.py                 # builds the crate for x86-64 and AArch64: some minutes
+    python3 benches/hot_loops/check.py x86_64          # for one of them
+    python3 benches/hot_loops/check.py FILE.s...       # reads assembly that is there
+
+Needs cargo with the targets, and c++filt (binutils). Nothing is run: AVX-512 and NEON are judged on any machine.
+"""
+
+import re
+import sys
+from collections import Counter, defaultdict
+
+import assembly
+
+# Where a loop jumps more often than back to its start: rule, set, kind; the number of jumps; the reason.
+ACCEPTED = {}
+
+SETS = {"avx2": ("f32", "f64", "mixed"), "avx512": ("f32", "f64", "mixed"), "neon": ("f32", "f64")}
+
+
+def optimizers():
+    """Of each rule of the crate's list, the roots and quotients of a step."""
+    text = (assembly.ROOT / "src/rule/list.rs").read_text()
+    rows = re.findall(r'^    (\w+), ".*?\}, (\d), (\d);$', text, re.DOTALL | re.MULTILINE)
+    return {rule: (int(roots), int(quotients)) for rule, roots, quotients in rows}
+
+
+def count(loop):
+    """What a loop has of each that is counted."""
+    return Counter(
+        instructions=len(loop),
+        jumps=sum(instruction.is_conditional_jump() for instruction in loop),
+        comparisons=sum(instruction.is_comparison() for instruction in loop),
+        # Of AVX2, where AMD's CPUs take as long for one as for twenty others.
+        masked=sum(instruction.name.startswith("vmaskmov") for instruction in loop),
+        calls=sum(instruction.is_call() for instruction in loop),
+        divisions=sum(instruction.is_division() for instruction in loop),
+        roots=sum(instruction.is_root() for instruction in loop),
+    )
+
+
+def faults(rule, isa, kind, loops):
+    """What is wrong with the hot loops of a rule, each fault once."""
+    if not loops:
+        return ["no hot loop was found"]
+    roots, quotients = (assembly.TOGETHER * number for number in optimizers()[rule])
+    accepted, _ = ACCEPTED.get((rule, isa, kind), (1, ""))
+    worst = Counter()
+    for counts in loops:
+        worst |= counts
+    found = []
+    if worst["jumps"] > accepted:
+        found.append(f"{worst['jumps']} conditional jumps, {accepted} accepted")
+    if worst["comparisons"] > accepted:
+        found.append(f"{worst['comparisons']} scalar comparisons, {accepted} accepted")
+    if worst["calls"]:
+        found.append(f"{worst['calls']} calls")
+    if worst["masked"]:
+        found.append(f"{worst['masked']} masked moves")
+    if any((counts["roots"], counts["divisions"]) != (roots, quotients) for counts in loops):
+        found.append(f"not always the {roots} square roots and {quotients} divisions that src/rule/list.rs promises")
+    if worst["jumps"] < accepted:
+        found.append(f"{worst['jumps']} conditional jumps, fewer than the {accepted} accepted: mend the list")
+    return found
+
+
+def main(arguments):
+    functions = assembly.read(arguments)
+    loops = defaultdict(list)
+    for isa, rule, kind, loop in assembly.hot_loops(functions):
+        loops[isa, rule, kind].append(count(loop))
+    sets = {isa for isa, _, _ in loops}
+    rules = optimizers()
+    if not sets or {rule for _, rule, _ in loops} != set(rules):
+        sys.exit("the functions found are not those of the rules in src/rule/list.rs")
+
+    print("Loops over two registers at a time; of several, the least and the most.\n")
+    print(f"{'':11}{'':7}{'':6}{'loops':>6}{'instructions':>14}{'jumps':>7}{'divisions':>11}{'roots':>7}")
+    failed = False
+    for isa in (isa for isa in SETS if isa in sets):
+        for rule in rules:
+            for kind in SETS[isa]:
+                found = loops[isa, rule, kind]
+                columns = [spread(found, what) for what in ("instructions", "jumps", "divisions", "roots")]
+                print("{:11}{:7}{:6}{:6}{:>14}{:>7}{:>11}{:>7}".format(rule, isa, kind, len(found), *columns))
+                for fault in faults(rule, isa, kind, found):
+                    failed = True
+                    print(f"    FAULT: {fault}")
+    if failed:
+        sys.exit("hot loops are not what they should be: see FAULT above")
+
+
+def spread(loops, what):
+    """The least and the most of something in some loops."""
+    numbers = sorted({counts[what] for counts in loops})
+    return f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else "".join(map(str, numbers))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
