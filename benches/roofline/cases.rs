@@ -195,20 +195,20 @@ impl<R: Rule, F: Float> Arrays<R, F> {
     /// Measures a step against its limits, on the threads of the pool that this is called in.
     pub fn measure(&mut self, place: Place, division: Division, plan: Plan) -> Row {
         let elements = self.case.elements();
-        let root = division == Division::RootAndQuotient;
+        assert!(division.quotients <= 1, "no loop of several quotients");
         let fastest = Fastest::of(&[self.stream()], place, plan);
         let [step, stream, other, divided, compiler, plain] =
             plan.times(|which, repetitions| match which {
                 0 => self.step(place, repetitions),
                 1 | 2 => fastest.run(which - 1, &[self.stream()], place.isa, repetitions),
-                3 if division != Division::Nothing => divider::<F>(root, place, repetitions),
+                3 if division.quotients > 0 => divider::<F>(division.roots, place, repetitions),
                 4 => self.for_any_cpu(place, repetitions),
                 5 if !place.parallel => self.for_isa(place, repetitions),
                 _ => Duration::MAX,
             });
         let per_element = |nanoseconds: f64| nanoseconds / elements as f64;
-        let divided = match division {
-            Division::Nothing => 0.0,
+        let divided = match division.quotients {
+            0 => 0.0,
             _ => divided.median / (DIVIDED * place.threads()) as f64,
         };
         let stream = per_element(Time::median_of_faster(stream, other));

@@ -125,7 +125,7 @@ pub fn ceilings(place: Place, elements: usize, plan: Plan) -> (f64, f64) {
     let fastest = Fastest::of(&streams, place, plan);
     let [first, second, division] = plan.times(|which, repetitions| match which {
         0 | 1 => fastest.run(which, &streams, place.isa, repetitions),
-        _ => divider::<f32>(true, place, repetitions),
+        _ => divider::<f32>(1, place, repetitions),
     });
     let stream = Time::median_of_faster(first, second);
     (28.0 * elements as f64 / stream, division.median / (DIVIDED * place.threads()) as f64)

@@ -214,7 +214,7 @@ impl Arrays {
             plan.times(|which, repetitions| match which {
                 0 => self.step(place, true, repetitions),
                 1 | 2 => fastest.run(which - 1, &self.streams(), place.isa, repetitions),
-                3 if divides => divider::<f32>(true, place, repetitions),
+                3 if divides => divider::<f32>(1, place, repetitions),
                 4 if compares => self.f32_step(place, repetitions),
                 5 => match f32_fastest {
                     Some(fastest) => fastest.run(0, &[self.f32_stream()], place.isa, repetitions),

@@ -2,12 +2,11 @@
 
 use adamant::{AnyOptimizer, BuiltIn, SettingValue, WithOptimizer};
 
-/// What the divider has to do for each element.
+/// What the divider has to do for each element: so many square roots, and a quotient or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Division {
-    Nothing,
-    Quotient,
-    RootAndQuotient,
+pub struct Division {
+    pub roots: u32,
+    pub quotients: u32,
 }
 
 /// Something to do with every optimizer.
@@ -51,11 +50,7 @@ fn visit<E: ForEachOptimizer>(
         type Output = ();
 
         fn run<R: BuiltIn>(self, rule: R) {
-            let division = match (R::ROOTS, R::QUOTIENTS) {
-                (0, 0) => Division::Nothing,
-                (0, _) => Division::Quotient,
-                _ => Division::RootAndQuotient,
-            };
+            let division = Division { roots: R::ROOTS, quotients: R::QUOTIENTS };
             self.0.visit(self.1, rule, division);
         }
     }

@@ -12,12 +12,12 @@ const CHAINS: usize = 8;
 /// Elements that each thread divides in a repetition.
 pub const DIVIDED: usize = 1 << 16;
 
-/// The time in which every thread does [`DIVIDED`] divisions, each of a root if `root`.
-pub fn divider<F: Float>(root: bool, place: Place, repetitions: usize) -> Duration {
+/// The time in which every thread does [`DIVIDED`] divisions, each by a root of a root of ..., of so many.
+pub fn divider<F: Float>(roots: u32, place: Place, repetitions: usize) -> Duration {
     let is_f64 = size_of::<F>() == 8;
     let run = || {
         for _ in 0..repetitions {
-            divide(place.isa, root, is_f64);
+            divide(place.isa, roots, is_f64);
         }
     };
     time(1, || {
@@ -30,25 +30,25 @@ pub fn divider<F: Float>(root: bool, place: Place, repetitions: usize) -> Durati
 }
 
 #[allow(unsafe_code, reason = "code for an instruction set")]
-fn divide(isa: Isa, root: bool, is_f64: bool) {
+fn divide(isa: Isa, roots: u32, is_f64: bool) {
     assert!(isa.is_available());
     // SAFETY: the CPU has the instruction set.
     unsafe {
         match (isa, is_f64) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, false) => x86::avx2_f32(root),
+            (Isa::Avx2, false) => x86::avx2_f32(roots),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, true) => x86::avx2_f64(root),
+            (Isa::Avx2, true) => x86::avx2_f64(roots),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, false) => x86::avx512_f32(root),
+            (Isa::Avx512, false) => x86::avx512_f32(roots),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, true) => x86::avx512_f64(root),
+            (Isa::Avx512, true) => x86::avx512_f64(roots),
             #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, false) => neon::f32(root),
+            (Isa::Neon, false) => neon::f32(roots),
             #[cfg(target_arch = "aarch64")]
-            (Isa::Neon, true) => neon::f64(root),
-            (_, false) => scalar_f32(root),
-            (_, true) => scalar_f64(root),
+            (Isa::Neon, true) => neon::f64(roots),
+            (_, false) => scalar_f32(roots),
+            (_, true) => scalar_f64(roots),
         }
     }
 }
@@ -66,7 +66,7 @@ macro_rules! divider {
         #[allow(unsafe_code, reason = "code for an instruction set")]
         #[allow(unused_unsafe, reason = "some of these functions are safe, depending on the compiler")]
         $(#[target_feature(enable = $feature)])?
-        pub unsafe fn $name(root: bool) {
+        pub unsafe fn $name(roots: u32) {
             // SAFETY: intrinsics of the instruction set that the caller promised.
             unsafe {
                 let splat = $splat;
@@ -74,14 +74,23 @@ macro_rules! divider {
                 let mut chains: [_; CHAINS] =
                     std::array::from_fn(|chain| splat(black_box(chain as $float + 1.5)));
                 for _ in 0..DIVIDED / (CHAINS * $lanes) {
-                    if root {
-                        for chain in &mut chains {
-                            *chain = $div(dividend, $sqrt(*chain));
+                    match roots {
+                        0 => {
+                            for chain in &mut chains {
+                                *chain = $div(dividend, *chain);
+                            }
                         }
-                    } else {
-                        for chain in &mut chains {
-                            *chain = $div(dividend, *chain);
+                        1 => {
+                            for chain in &mut chains {
+                                *chain = $div(dividend, $sqrt(*chain));
+                            }
                         }
+                        2 => {
+                            for chain in &mut chains {
+                                *chain = $div(dividend, $sqrt($sqrt(*chain)));
+                            }
+                        }
+                        _ => panic!("no loop of {roots} roots: add one here"),
                     }
                 }
                 black_box(chains);
