@@ -122,7 +122,8 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |i| Vector::<S, F>::constant(simd, constants[i]),
         );
         let factor = Vector::<S, F>::constant(simd, pass.grad_factor);
-        rule.specialise(
+        specialise::<S, R>(
+            rule,
             #[inline(always)]
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
@@ -141,6 +142,16 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
                 }
             },
         );
+    }
+}
+
+/// [`Rule::specialise`] where there are registers. Without them one place is enough: it is not for speed.
+#[inline(always)]
+pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
+    if S::IS_SCALAR {
+        run(rule);
+    } else {
+        rule.specialise(run);
     }
 }
 

@@ -158,8 +158,12 @@ pub trait Rule: Copy + Send + Sync + 'static {
     }
 
     /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, and not in strips beside it:
-    /// faster where the formula has roots and divisions to wait for, for some seconds more of compiling.
-    const CONVERTS_IN_LOOP: bool = false;
+    /// faster where the formula has roots and divisions to wait for, for some ten seconds more of compiling. Asked
+    /// in each place of [`specialise`](Self::specialise). Mark it `#[inline(always)]`.
+    #[inline(always)]
+    fn converts_in_loop(&self) -> bool {
+        false
+    }
 
     /// Checks the hyper-parameters.
     ///

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     Arity, Many, Rule, Tensor,
-    kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, sweep_pairs},
+    kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, specialise, sweep_pairs},
     simd::{Simd, Vector, Wide, WithSimd},
     tensor::Run,
 };
@@ -33,11 +33,12 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
         );
         let factor = Wide([Vector::<S, f32>::splat(simd, step.grad_factor); TOGETHER]);
         let mut scratch = Scratch::new();
-        rule.specialise(
+        specialise::<S, R>(
+            rule,
             #[inline(always)]
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
-                    let in_loop = R::CONVERTS_IN_LOOP && !S::IS_SCALAR;
+                    let in_loop = !S::IS_SCALAR && rule.converts_in_loop();
                     let mut strips = Strips::new(step, part.arrays(), &mut scratch, in_loop);
                     while strips.turn() {
                         if in_loop && let Some(kind) = strips.in_loop() {

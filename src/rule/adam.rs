@@ -127,7 +127,6 @@ impl Rule for Adam {
     type Moments = Count<2>;
     type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
-    const CONVERTS_IN_LOOP: bool = true;
 
     #[inline(always)]
     fn holds_squares(&self, moment: usize) -> bool {
@@ -145,6 +144,12 @@ impl Rule for Adam {
         } else {
             run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..self.plain() });
         }
+    }
+
+    /// With the default settings and AdamW's.
+    #[inline(always)]
+    fn converts_in_loop(&self) -> bool {
+        !self.cautious && (self.weight_decay == 0.0 || self.decoupled_weight_decay)
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -64,9 +64,7 @@ impl<S: Simd> Words<S> {
                 words[i] = narrow[i].into();
             }
         } else {
-            for (word, &narrow) in words.iter_mut().zip(narrow) {
-                *word = narrow.into();
-            }
+            copy_some(narrow, &mut words, Into::into);
         }
         Self::load(simd, &words)
     }
@@ -81,9 +79,7 @@ impl<S: Simd> Words<S> {
                 halves[i] = words[i] as u16;
             }
         } else {
-            for (half, word) in halves.iter_mut().zip(words) {
-                *half = word as u16;
-            }
+            copy_some(&words, halves, |word| word as u16);
         }
     }
 
@@ -101,9 +97,7 @@ impl<S: Simd> Words<S> {
                 bytes[i] = words[i] as u8;
             }
         } else {
-            for (byte, word) in bytes.iter_mut().zip(words) {
-                *byte = word as u8;
-            }
+            copy_some(&words, bytes, |word| word as u8);
         }
     }
 
@@ -161,6 +155,15 @@ impl<S: Simd> Words<S> {
         let mut words = [0; MOST_LANES];
         self.store(&mut words);
         words[1..Self::LANES].iter().fold(words[0], |folded, &word| combine(folded, word))
+    }
+}
+
+/// The numbers of less than a register. Not inlined: it would stand in every loop, where it never runs.
+#[cold]
+#[inline(never)]
+fn copy_some<T: Copy, U>(from: &[T], to: &mut [U], convert: fn(T) -> U) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = convert(from);
     }
 }
 

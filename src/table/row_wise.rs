@@ -78,7 +78,7 @@ impl RowUpdate for RowWiseAdam {
     }
 
     #[inline(always)]
-    fn specialise_rows(self, mut run: impl FnMut(Self)) {
+    fn specialise_rows<S: Simd>(self, mut run: impl FnMut(Self)) {
         run(self);
     }
 

@@ -10,7 +10,7 @@ use crate::{
     Adam, Arity, Error, Float, Many, RowRule, Rule, Threads,
     array::Q8,
     isa::Cpu,
-    kernel::{Step, sweep},
+    kernel::{Step, specialise, sweep},
     pieces,
     simd::{Simd, TILE, Vector, WithSimd},
     tensor::Slices,
@@ -33,7 +33,7 @@ pub trait RowUpdate: Copy + Send + Sync {
 
     fn step_constants(&self, t: u64) -> Many<Self::RowConstants, f64>;
 
-    fn specialise_rows(self, run: impl FnMut(Self));
+    fn specialise_rows<S: Simd>(self, run: impl FnMut(Self));
 
     fn update_row<S: Simd, F: Float>(
         self,
@@ -77,8 +77,8 @@ impl<R: Rule> RowUpdate for R {
     }
 
     #[inline(always)]
-    fn specialise_rows(self, run: impl FnMut(Self)) {
-        self.specialise(run);
+    fn specialise_rows<S: Simd>(self, run: impl FnMut(Self)) {
+        specialise::<S, R>(self, run);
     }
 
     #[inline(always)]
@@ -301,7 +301,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
             #[inline(always)]
             |i| Vector::constant(simd, constants.map_or(0.0, |constants| constants[i])),
         );
-        self.rule.specialise_rows(
+        self.rule.specialise_rows::<S>(
             #[inline(always)]
             |rule| {
                 let (mut start, mut asked) = (0, 0);
