@@ -80,7 +80,11 @@ fn every_combination_of_types_gives_the_reference_bits() {
                 [(Adam::default(), seed.is_multiple_of(5)), (Adam::adamw(), false)]
             {
                 let options = StepOptions { flush_subnormals, ..options };
-                let before = mixed(&adam, seed, LENGTHS[seed as usize % LENGTHS.len()], types);
+                let mut before = mixed(&adam, seed, LENGTHS[seed as usize % LENGTHS.len()], types);
+                if adam.weight_decay > 0.0 {
+                    // Nor where the lower half of elements' numbers ends within the tensor.
+                    before.first = seed;
+                }
                 let way = Way::whole(exec);
                 check_mixed(&adam, 1 + seed..4 + seed, options, &[before], &way);
             }

@@ -110,6 +110,15 @@ impl Draw {
 }
 
 impl Draw {
+    /// The same, known to be without an end of the lower half; `None` if it is not.
+    #[inline(always)]
+    pub(crate) fn of_one_source(&self) -> Option<Self> {
+        match self.after {
+            None => Some(Self { after: None, ..*self }),
+            Some(_) => None,
+        }
+    }
+
     /// 32 bits for each of so many elements, from a place in the run on; and of those behind them, up to a
     /// whole register.
     #[cfg_attr(debug_assertions, inline)]

@@ -94,7 +94,9 @@ pub(super) fn sweep<S: Simd, R: Rule>(
     arrays: Arrays<'_>,
 ) {
     let Arrays { param, grad, moments, blocks, draw, place } = arrays;
-    let sweep = Sweep::<S, R> { simd, rule, k, step, draw: *draw, place };
+    // `Strips` passes no other.
+    let Some(draw) = draw.of_one_source() else { return };
+    let sweep = Sweep::<S, R> { simd, rule, k, step, draw, place };
     use {GradArray as G, Pairing::*, ParamArray as P};
     match (kind, param, grad) {
         (Loop::F32(F32AndBf16), P::F32(param), G::Bf16(grad)) => {

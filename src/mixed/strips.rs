@@ -63,9 +63,11 @@ pub(super) struct Strips<'a, 's> {
     has_blocks: bool,
     /// Whether all moments are in `f32`, and stay as the rule leaves them.
     plain_moments: bool,
+    /// Whether all arrays are in `f32`.
+    is_plain: bool,
     /// The rule's loop that converts the arrays, if there is one.
     in_loop: Option<Loop>,
-    /// The most elements of a strip: all, where there is nothing to do between strips.
+    /// The most elements of a strip where nothing is converted between strips.
     most: usize,
     /// The strip that is open; none before the first one.
     start: usize,
@@ -92,12 +94,12 @@ impl<'a, 's> Strips<'a, 's> {
         let in_loop = (in_loop && !step.flush_subnormals).then(|| Loop::of(&tensor)).flatten();
         let is_kept =
             matches!(tensor.grad, GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_));
-        let most = match is_plain || (in_loop.is_some() && !has_blocks) {
-            true if is_kept => RUN,
-            true => ZEROED,
-            false => STRIP,
+        let most = match has_blocks {
+            true => STRIP,
+            false if is_kept => RUN,
+            false => ZEROED,
         };
-        let draw = step.random.from(tensor.first, RUN);
+        let draw = step.random.from(tensor.first, RUN.min(tensor.param.len()));
         let (start, len, in_place) = (0, 0, true);
         Self {
             step,
@@ -105,6 +107,7 @@ impl<'a, 's> Strips<'a, 's> {
             scratch,
             has_blocks,
             plain_moments,
+            is_plain,
             in_loop,
             most,
             start,
@@ -123,7 +126,7 @@ impl<'a, 's> Strips<'a, 's> {
 
     /// The loop that takes the arrays of the open strip as they are, if there is one.
     pub(super) fn in_loop(&self) -> Option<Loop> {
-        self.in_loop.filter(|_| self.in_place)
+        self.in_loop.filter(|_| self.in_place && self.draw.of_one_source().is_some())
     }
 
     fn range(&self) -> Range<usize> {
@@ -290,22 +293,21 @@ impl<'a, 's> Strips<'a, 's> {
         let pair = TOGETHER * Words::<S>::LANES;
         self.start += self.len;
         let left = self.tensor.param.len() - self.start;
-        self.len = match left < pair {
-            true => left,
-            false => (left / pair * pair).min(self.most - self.start % self.most),
-        };
         self.in_place = left >= pair;
-        if self.len == 0 {
-            return false;
-        }
         if self.start.is_multiple_of(RUN) {
             let first = self.tensor.first.wrapping_add(self.start as u64);
-            self.draw = self.step.random.from(first, RUN);
+            self.draw = self.step.random.from(first, RUN.min(left));
         }
-        if !(self.most > STRIP && self.in_place) && self.in_loop().is_none() {
+        let converts = !(self.is_plain && self.in_place) && self.in_loop().is_none();
+        let most = if converts { STRIP } else { self.most };
+        self.len = match self.in_place {
+            true => (left / pair * pair).min(most - self.start % most),
+            false => left,
+        };
+        if self.len > 0 && converts {
             self.widen(simd);
         }
-        true
+        self.len > 0
     }
 
     /// Reads what is not in `f32`, or is no whole pair of registers, as a strip of `f32`, with zeros up to a

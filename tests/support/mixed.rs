@@ -81,7 +81,7 @@ pub struct MixedColumns {
     param: Store,
     grad: Store,
     moments: Vec<Store>,
-    first: u64,
+    pub first: u64,
     /// The steps taken so far.
     pub steps: u64,
 }
