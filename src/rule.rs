@@ -51,8 +51,8 @@ pub use sgd::Sgd;
 pub use yogi::Yogi;
 
 use parts::{
-    ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, choose, decay, descent, l2, shrink,
-    sign, sign_of, signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, choose, decay, descent, flag, l2,
+    shrink, sign, sign_of, signed_decay, weight,
 };
 
 use crate::{

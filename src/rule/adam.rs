@@ -1,5 +1,5 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag,
     settings::{Field, settings},
     sign_of, signed_decay, weight,
 };
@@ -176,7 +176,7 @@ impl Rule for Adam {
             weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
             sign: sign_of(self.maximize),
-            cautious: f64::from(u8::from(self.cautious)),
+            cautious: flag(self.cautious),
         }
         .into()
     }

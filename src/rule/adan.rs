@@ -1,5 +1,5 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent, flag,
     settings::settings, shrink, sign_of, signed_decay, weight,
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
@@ -71,7 +71,7 @@ settings! {
 }
 
 named_constants!(struct K {
-    weight1, keep1, beta2, weight2, keep2, weight3, keep3, m_size, v_size, eps, weight_decay, share,
+    weight1, keep1, beta2, weight2, keep2, weight3, keep3, m_size, v_size, eps, decays, share,
     prox, has_past, sign,
 });
 
@@ -146,10 +146,10 @@ impl Rule for Adan {
             m_size: lr / correction1,
             v_size: lr * self.beta2 / correction2,
             eps: self.eps * correction3,
-            weight_decay: signed_decay(self.weight_decay, self.no_prox),
+            decays: signed_decay(flag(self.weight_decay != 0.0), self.no_prox),
             share,
             prox: 1.0 / (1.0 + share),
-            has_past: f64::from(u8::from(t > 1)),
+            has_past: flag(t > 1),
             sign: sign_of(self.maximize),
         }
         .into()
@@ -172,9 +172,8 @@ impl Rule for Adan {
         let ahead = k.beta2.mul_add(diff, grad);
         let n = MovingAverage::new(self.beta3, k.weight3, k.keep3).next_square(n, ahead);
         let direction = k.m_size.mul_add(m, k.v_size * v) / (n.sqrt() + k.eps);
-        let mut param = shrink(self.decays_if(true), -k.weight_decay, k.share, param) - direction;
-        param =
-            choose(self.decays_if(false), zero.less_than(k.weight_decay), k.prox * param, param);
+        let mut param = shrink(self.decays_if(true), -k.decays, k.share, param) - direction;
+        param = choose(self.decays_if(false), zero.less_than(k.decays), k.prox * param, param);
         (param, [m, v, n, -grad])
     }
 

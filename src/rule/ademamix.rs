@@ -1,5 +1,5 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, bias_corrections, descent,
+    ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, bias_corrections, descent, flag,
     settings::settings, shrink, sign_of, weight,
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
@@ -97,7 +97,7 @@ impl AdEmaMix {
 }
 
 named_constants!(struct K {
-    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, eps, weight_decay, share, sign,
+    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, eps, decays, share, sign,
 });
 
 impl Rule for AdEmaMix {
@@ -160,7 +160,7 @@ impl Rule for AdEmaMix {
             fast_size: self.lr * correction2 / correction1,
             slow_size: self.lr * correction2 * alpha,
             eps: self.eps * correction2,
-            weight_decay: self.weight_decay,
+            decays: flag(self.weight_decay != 0.0),
             share: self.lr * self.weight_decay,
             sign: sign_of(self.maximize),
         }
@@ -177,7 +177,7 @@ impl Rule for AdEmaMix {
     ) -> (L, [L; 3]) {
         let k = K::from(*k);
         let grad = descent(self.maximize, k.sign, grad);
-        let param = shrink(self.weight_decay, k.weight_decay, k.share, param);
+        let param = shrink(self.weight_decay, k.decays, k.share, param);
         let m1 = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m1, grad);
         let m2 = MovingAverage::new(self.beta3, k.weight3, k.keep3).next(m2, grad);
         let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);

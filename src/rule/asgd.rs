@@ -1,4 +1,4 @@
-use super::{ANY_DECAY, descent, l2, settings::settings, shrink, sign_of};
+use super::{ANY_DECAY, descent, flag, l2, settings::settings, shrink, sign_of};
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Averaged stochastic gradient descent (Polyak and Juditsky, 1992), with the schedule of Bottou's
@@ -60,7 +60,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { step_size, lambd, share, average_share, weight_decay, sign });
+named_constants!(struct K { step_size, decays, share, average_share, weight_decay, sign });
 
 impl Asgd {
     /// The step size of step `t`, and the share by which the average moves.
@@ -94,7 +94,7 @@ impl Rule for Asgd {
         let share = self.lambd * step_size;
         K {
             step_size,
-            lambd: self.lambd,
+            decays: flag(self.lambd != 0.0),
             share,
             average_share,
             weight_decay: self.weight_decay,
@@ -114,7 +114,7 @@ impl Rule for Asgd {
         let k = K::from(*k);
         let grad = descent(self.maximize, k.sign, grad);
         let grad = l2(self.weight_decay, k.weight_decay, param, grad);
-        let param = shrink(self.lambd, k.lambd, k.share, param);
+        let param = shrink(self.lambd, k.decays, k.share, param);
         let param = (-k.step_size).mul_add(grad, param);
         let averages = k.average_share.less_than(param.splat(1.0));
         let moved = k.average_share.mul_add(param - average, average);

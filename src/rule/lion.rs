@@ -1,5 +1,5 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, settings::settings, shrink, sign,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, flag, settings::settings, shrink, sign,
     sign_of, weight,
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
@@ -55,7 +55,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { weight1, keep1, weight2, keep2, lr, weight_decay, share, sign });
+named_constants!(struct K { weight1, keep1, weight2, keep2, lr, decays, share, sign });
 
 impl Rule for Lion {
     type Moments = Count<1>;
@@ -86,7 +86,7 @@ impl Rule for Lion {
             weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
             lr: self.lr,
-            weight_decay: self.weight_decay,
+            decays: flag(self.weight_decay != 0.0),
             share,
             sign: sign_of(self.maximize),
         }
@@ -97,7 +97,7 @@ impl Rule for Lion {
     fn update<L: Lanes>(&self, k: &[L; K::COUNT], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
         let k = K::from(*k);
         let grad = descent(self.maximize, k.sign, grad);
-        let param = shrink(self.weight_decay, k.weight_decay, k.share, param);
+        let param = shrink(self.weight_decay, k.decays, k.share, param);
         let direction = sign(MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad));
         (
             (-k.lr).mul_add(direction, param),

@@ -29,6 +29,11 @@ pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bou
 // compiled for fields, as `Rule::specialise` sets them: for what is asked for, or for anything (`true`,
 // `ANY_DECAY`, `ANY`). In the latter the constants tell, by products and masks: no loop branches.
 
+/// 1 if so, else 0.
+pub(super) fn flag(is_so: bool) -> f64 {
+    u8::from(is_so).into()
+}
+
 /// The constant `sign`: -1 to climb instead of to descend.
 pub(super) fn sign_of(maximize: bool) -> f64 {
     if maximize { -1.0 } else { 1.0 }
@@ -40,7 +45,7 @@ pub(super) fn descent<L: Lanes>(may_climb: bool, sign: L, grad: L) -> L {
     if may_climb { sign * grad } else { grad }
 }
 
-/// The constant `weight_decay` where there are two kinds of it: less than 0 if it is decoupled.
+/// A constant that tells whether there is weight decay, and of which kind: less than 0 if it is decoupled.
 pub(super) fn signed_decay(weight_decay: f64, decoupled: bool) -> f64 {
     if decoupled { -weight_decay } else { weight_decay }
 }
@@ -55,11 +60,11 @@ pub(super) fn l2<L: Lanes>(field: f64, weight_decay: L, param: L, grad: L) -> L 
     choose(field, decays, weight_decay.mul_add(param, grad), grad)
 }
 
-/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter, if
-/// `weight_decay` is over 0. The share does not tell: it is 0, too, where `lr` is.
+/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter, if the
+/// constant `decays` is over 0. The share does not tell: it is 0, too, where `lr` is.
 #[inline(always)]
-pub(super) fn shrink<L: Lanes>(field: f64, weight_decay: L, share: L, param: L) -> L {
-    let decays = weight_decay.splat(0.0).less_than(weight_decay);
+pub(super) fn shrink<L: Lanes>(field: f64, decays: L, share: L, param: L) -> L {
+    let decays = decays.splat(0.0).less_than(decays);
     choose(field, decays, (-share).mul_add(param, param), param)
 }
 

@@ -1,5 +1,5 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag,
     settings::settings, sign_of, signed_decay, weight,
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
@@ -134,7 +134,7 @@ impl Rule for RAdam {
             keep1: 1.0 - self.beta1,
             weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
-            is_rectified: f64::from(u8::from(rectified.is_some())),
+            is_rectified: flag(rectified.is_some()),
             step_size: rectified.unwrap_or(plain),
             eps: self.eps,
             weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
