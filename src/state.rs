@@ -8,7 +8,6 @@ use crate::{
     Buffer, BufferElement, DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param,
     RowScratch, Storage, Tensor,
     array::{Q8, nearest_f16},
-    tensor::Typed,
 };
 
 const CACHE_LINE: usize = 64;
@@ -57,8 +56,16 @@ pub struct State {
     scratch: RowScratch,
 }
 
-/// For each moment its name, its storage, and its elements if they are of `F`.
-pub(crate) type TypedMoments<'a, F> = [(&'static str, Storage, Option<&'a mut [F]>); MOMENTS];
+/// The parts of a state, to make a table of.
+pub(crate) struct Parts<'a> {
+    pub moments: [Moment<'a>; MOMENTS],
+    /// The number of moments.
+    pub count: usize,
+    pub names: [&'static str; MOMENTS],
+    pub steps: &'a mut u64,
+    pub first: u64,
+    pub scratch: &'a mut RowScratch,
+}
 
 /// What a moment of a new state is like.
 pub(crate) struct Plan {
@@ -220,20 +227,14 @@ impl State {
         }
     }
 
-    /// The names of the moments, the moments where they are of `F`, and what sorts rows.
-    pub(crate) fn typed_parts_mut<F: Typed>(
-        &mut self,
-    ) -> (TypedMoments<'_, F>, &mut u64, &mut RowScratch) {
-        let mut names = self.names.iter();
-        let moments = self.moments.each_mut().map(|moment| {
-            let moment = moment.get_mut();
-            let name = names.next().copied().unwrap_or_default();
-            if moment.is_empty() {
-                return (name, moment.storage(), Some(&mut [][..]));
-            }
-            (name, moment.storage(), F::moment_mut_of(moment.0))
-        });
-        (moments, &mut self.steps, &mut self.scratch)
+    /// The moments, their names, the step count, and memory for sorting rows.
+    pub(crate) fn parts_mut(&mut self) -> Parts<'_> {
+        let mut moments = [(); MOMENTS].map(|()| Moment::none());
+        for (place, moment) in moments.iter_mut().zip(&mut self.moments[..self.count]) {
+            *place = moment.get_mut();
+        }
+        let Self { names, count, steps, first, scratch, .. } = self;
+        Parts { moments, count: *count, names: *names, steps, first: *first, scratch }
     }
 }
 

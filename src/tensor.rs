@@ -398,7 +398,7 @@ impl<R: Rule, F: Float> Slices<'_, R, F> {
 
 /// Parameters, gradients and moments of one length, each of its own type; a moment that the rule does
 /// without is empty.
-pub(crate) struct TensorArrays<'a> {
+pub struct TensorArrays<'a> {
     pub param: ParamArray<'a>,
     pub grad: GradArray<'a>,
     pub moments: [MomentArray<'a>; MOMENTS],
@@ -410,6 +410,8 @@ pub(crate) struct TensorArrays<'a> {
 pub trait Typed: Sized {
     #[doc(hidden)]
     fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]>;
+    #[doc(hidden)]
+    fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]>;
     #[doc(hidden)]
     fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]>;
     #[doc(hidden)]
@@ -423,6 +425,13 @@ macro_rules! typed {
         impl Typed for $float {
             #[inline(always)]
             fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]> {
+                match array {
+                    ParamArray::$variant(param) => Some(param),
+                    _ => None,
+                }
+            }
+
+            fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]> {
                 match array {
                     ParamArray::$variant(param) => Some(param),
                     _ => None,
