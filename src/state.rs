@@ -52,7 +52,7 @@ pub struct State {
     /// The number of parameters.
     len: usize,
     steps: u64,
-    first: u64,
+    first: Option<u64>,
     scratch: RowScratch,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Parts<'a> {
     pub count: usize,
     pub names: [&'static str; MOMENTS],
     pub steps: &'a mut u64,
-    pub first: u64,
+    pub first: Option<u64>,
     pub scratch: &'a mut RowScratch,
 }
 
@@ -108,7 +108,7 @@ impl State {
             count: 0,
             len,
             steps: 0,
-            first: 0,
+            first: None,
             scratch: RowScratch::default(),
         };
         let mut place = 0;
@@ -149,16 +149,16 @@ impl State {
         self.steps = steps;
     }
 
-    /// The number of the tensor's first element among all elements of the model; 0 unless
+    /// The number of the tensor's first element among all elements of the model, if it was
     /// [set](Self::set_first).
-    pub fn first(&self) -> u64 {
+    pub fn first(&self) -> Option<u64> {
         self.first
     }
 
-    /// Sets the number of the tensor's first element, so that the tensors of a model are rounded by
-    /// random bits of their own: see [`Tensor::with_first`].
-    pub fn set_first(&mut self, first: u64) {
-        self.first = first;
+    /// Sets the number of the tensor's first element, by which random bits go wherever the tensor is in a
+    /// call: see [`Tensor::with_first`].
+    pub fn set_first(&mut self, first: impl Into<Option<u64>>) {
+        self.first = first.into();
     }
 
     /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES);
@@ -224,6 +224,7 @@ impl State {
             names: Some(self.names),
             steps: &mut self.steps,
             first: self.first,
+            first_in_call: 0,
         }
     }
 

@@ -145,9 +145,9 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     let mut constants = [0.0; CONSTANTS];
     let mut known = None;
     let (mut index, mut sizes) = (0, Sizes::default());
-    for (number, group) in groups.iter().enumerate() {
+    for (number, group) in groups.iter_mut().enumerate() {
         group.optimizer.check_settings()?;
-        for tensor in &*group.tensors {
+        for tensor in &mut *group.tensors {
             tensor.check(group.optimizer, index)?;
             let precision = tensor.precision();
             let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
@@ -157,6 +157,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
                 check_constants(&constants[..count], precision)?;
                 known = Some(float);
             }
+            tensor.first_in_call = tensor.first.unwrap_or(sizes.len as u64);
             sizes.add(tensor, precision)?;
             index += 1;
         }

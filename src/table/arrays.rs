@@ -70,7 +70,8 @@ impl<'a> Table<'a> {
     }
 
     /// With the number of the table's first element among all elements of the model, by which random bits
-    /// go: see [`Tensor::with_first`](crate::Tensor::with_first).
+    /// go: see [`Tensor::with_first`](crate::Tensor::with_first). 0 without: number the tables of a model
+    /// that are rounded at random, so that each has bits of its own.
     pub fn with_first(mut self, first: u64) -> Self {
         self.first = first;
         self
@@ -227,7 +228,7 @@ impl State {
     ) -> (Table<'a>, &'a mut u64, &'a mut RowScratch) {
         let Parts { moments, count, names, steps, first, scratch } = self.parts_mut();
         let names = Some(names);
-        let param = param.into();
+        let (param, first) = (param.into(), first.unwrap_or(0));
         let table = Table { param, moments, passed: count, names, width, first };
         (table, steps, scratch)
     }

@@ -500,12 +500,18 @@ typedef struct adamant_tensor {
     // them. ADAMANT_NONE for the others.
     struct adamant_array scales[4];
     // The number of the first element among all elements of the model: random bits go by it, so that
-    // a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    // a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
+    // with use_first alone.
     uint64_t first;
     // Whether the step leaves a gradient of zeros (1) or as it was (0).
     uint32_t zero_grad;
     // Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     uint32_t stochastic_param;
+    // Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
+    // the call, through all groups, so that the tensors of a call have random bits of their own.
+    uint32_t use_first;
+    // 0.
+    uint32_t reserved;
 } adamant_tensor;
 
 // What a step does besides the step; the same for all tensors of a call. All zeros but the size is the

@@ -54,15 +54,21 @@ pub struct adamant_tensor {
     /// them. ADAMANT_NONE for the others.
     pub scales: [adamant_array; 4],
     /// The number of the first element among all elements of the model: random bits go by it, so that
-    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
+    /// with use_first alone.
     pub first: u64,
     /// Whether the step leaves a gradient of zeros (1) or as it was (0).
     pub zero_grad: u32,
     /// Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     pub stochastic_param: u32,
+    /// Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
+    /// the call, through all groups, so that the tensors of a call have random bits of their own.
+    pub use_first: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
-versioned!(adamant_tensor: param_extra, scales, first, zero_grad);
+versioned!(adamant_tensor: param_extra, scales, first, zero_grad, use_first);
 
 /// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
 /// of a call have the same size.
@@ -198,6 +204,8 @@ impl adamant_tensor {
         first: 0,
         zero_grad: 0,
         stochastic_param: 0,
+        use_first: 0,
+        reserved: 0,
     };
 
     /// Claims the memory of all arrays, and checks that those go together that make one argument of
@@ -207,6 +215,16 @@ impl adamant_tensor {
         use adamant_type::*;
         let place = |name| Place::of(name).of_tensor(tensor);
         let zero_grad = flag(self.zero_grad, "zero_grad")?;
+        if !flag(self.use_first, "use_first")? && self.first != 0 {
+            refuse!(
+                ADAMANT_UNKNOWN_VALUE,
+                "first of tensor {tensor} is {}, but use_first is 0",
+                self.first
+            );
+        }
+        if self.reserved != 0 {
+            refuse!(ADAMANT_UNKNOWN_VALUE, "reserved is {}, but must be 0", self.reserved);
+        }
         self.claim_params(claims, place)?;
         claims.claim(&self.grad, zero_grad, place(&"grad"))?;
         self.claim_moments(claims, place)?;
@@ -372,7 +390,8 @@ impl adamant_tensor {
         let moments = unsafe { self.moments() };
         // SAFETY: claimed as memory that is written, apart from all else.
         let steps = unsafe { &mut *self.steps };
-        Ok(Tensor::new(param, grad, steps).with_moments(moments).with_first(first))
+        let tensor = Tensor::new(param, grad, steps).with_moments(moments);
+        Ok(if self.use_first == 1 { tensor.with_first(first) } else { tensor })
     }
 }
 

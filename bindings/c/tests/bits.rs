@@ -262,6 +262,8 @@ impl Arrays {
             param_extra: self.extra.array(),
             scales: std::array::from_fn(|_| scales.next().expect("scales")),
             first: self.first,
+            use_first: 1,
+            reserved: 0,
             zero_grad: self.zero_grad.into(),
             stochastic_param: self.stochastic.into(),
         }

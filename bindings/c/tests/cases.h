@@ -587,6 +587,9 @@ static void structs_of_other_sizes_are_taken_or_refused(void) {
     SIZE(tensors[0], offsetof(adamant_tensor, param_extra) - 8);
     SIZE(tensors[1], offsetof(adamant_tensor, param_extra));
 #undef SIZE
+    call_init(&it);
+    it.tensors[1].first = 300;
+    call_refused(&it, ADAMANT_UNKNOWN_VALUE, "first of tensor 1 is 300, but use_first is 0");
     EXPECT(ADAMANT_STRUCT_SIZE, adamant_step_options_init(&it.options, 3));
     call_end(&it);
     call_end(&expected);
