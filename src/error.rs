@@ -87,8 +87,8 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A table has rows of no parameters.
-    #[error("the table's width is 0, but a row has at least 1 parameter")]
+    /// A table or its gradient has rows of no parameters.
+    #[error("the width is 0, but a row has at least 1 parameter")]
     ZeroWidth,
 
     /// The parameters of a table are no whole number of rows.
@@ -115,8 +115,9 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A table has not as many rows as the [`DenseEquivalent`](crate::DenseEquivalent) was made for.
-    #[error("the table has {rows} rows, but its catching up was set up for {expected}")]
+    /// A table has another number of rows than its gradient was [sorted](crate::RowGrads::sort) for, or
+    /// its [`DenseEquivalent`](crate::DenseEquivalent) was made for.
+    #[error("the table has {rows} rows, but its gradient or catching up was set up for {expected}")]
     RowCountMismatch {
         /// The rows of the table.
         rows: usize,
@@ -132,6 +133,31 @@ pub enum Error {
         state: u64,
         /// The steps of its rows.
         rows: u64,
+    },
+
+    /// A table has an array of a type that this way to step rows does not take.
+    #[error("{argument} of the table is {found}, but {method} needs {expected}")]
+    TableStorage {
+        /// `"param"`, `"grad"`, or the name of a moment such as `"exp_avg"`.
+        argument: &'static str,
+        /// What the array is kept in.
+        found: Storage,
+        /// The way to step rows.
+        method: &'static str,
+        /// The storage that it needs.
+        expected: Storage,
+    },
+
+    /// A moment of a table is kept in 8 bits, and the rows are no whole blocks.
+    #[error(
+        "{moment} is in 8 bits, where 256 elements of a row share a scale, so its rows cannot be {width} \
+         wide: use a multiple of 256, or keep it in bf16"
+    )]
+    RowsInBlocks {
+        /// The name of the moment.
+        moment: &'static str,
+        /// The parameters in a row.
+        width: usize,
     },
 
     /// A gradient's rows are wider or narrower than those of the table.

@@ -8,7 +8,7 @@ use crate::{
     mixed,
     optimizer::{Constants, of_rule},
     simd::{Register, Simd, Vector, Wide, WithSimd, prefetch_item},
-    tensor::{Precision, Run, Slices},
+    tensor::{Precision, Run, Slices, TensorArrays},
 };
 
 /// A step whose hyper-parameters nothing can be wrong with any more.
@@ -94,8 +94,23 @@ pub(crate) fn run<R: Rule>(
                 alike,
                 float: PhantomData,
             }),
-            Precision::Mixed => mixed::run(rule, cpu, &constants, t, pass, elements, alike),
+            Precision::Mixed => {
+                let mut runs = Alike { elements, alike };
+                mixed::run(rule, cpu, &constants, t, pass, &mut runs);
+            }
         }
+    }
+}
+
+/// The elements of tensors that take the same step.
+struct Alike<'a, 'b, 'x, A> {
+    elements: &'a mut Run<'b, 'x>,
+    alike: A,
+}
+
+impl<A: Fn(&Tensor<'_>) -> bool> mixed::Runs for Alike<'_, '_, '_, A> {
+    fn next(&mut self) -> Option<TensorArrays<'_>> {
+        self.elements.next_if(&self.alike).map(|part| part.arrays())
     }
 }
 

@@ -86,6 +86,9 @@
 //! [`DenseEquivalent`] that is kept beside the state. Only [`CatchUp::Replay`] has the bits of dense steps;
 //! with [`CatchUp::Series`] a run that was saved goes on with other roundings.
 //!
+//! The first way takes any of the types above, the second `f32` or `f64`. Both take [`StepOptions`]; to clip a
+//! model with tables by one norm, [sort](RowGrads::sort) the gradients of the tables first.
+//!
 //! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`] lies on huge pages.
 //!
 //! # Checkpoints
@@ -175,6 +178,6 @@ pub use state::State;
 pub use step::{Outcome, Report, StepOptions, step};
 pub use table::{
     CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
-    Table,
+    SortedRows, Table,
 };
 pub use tensor::{Group, MOMENTS, Tensor};

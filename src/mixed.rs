@@ -14,13 +14,19 @@ mod strips;
 mod sweep;
 
 use crate::{
-    Many, Rule, Tensor,
+    Many, Rule,
     array::{Q8, Random},
     isa::Cpu,
     kernel::Pass,
-    tensor::{MOMENTS, Run},
+    tensor::{MOMENTS, TensorArrays},
 };
 use sweep::Sweep;
+
+/// Elements that take the same step, one run after the other.
+pub trait Runs {
+    /// The next elements.
+    fn next(&mut self) -> Option<TensorArrays<'_>>;
+}
 
 /// A step in mixed precision, whatever the rule.
 struct MixedStep {
@@ -33,7 +39,7 @@ struct MixedStep {
     formats: [Q8; MOMENTS],
 }
 
-/// Takes step `t` of some elements, of tensors that are `alike` the first one.
+/// Takes step `t` of some elements.
 #[inline]
 pub(crate) fn run<R: Rule>(
     rule: R,
@@ -41,8 +47,7 @@ pub(crate) fn run<R: Rule>(
     constants: &Many<R::Constants, f64>,
     t: u64,
     pass: &Pass,
-    elements: &mut Run<'_, '_>,
-    alike: impl Fn(&Tensor<'_>) -> bool,
+    runs: &mut dyn Runs,
 ) {
     let count = R::MOMENT_NAMES.as_ref().len();
     let step = MixedStep {
@@ -56,5 +61,5 @@ pub(crate) fn run<R: Rule>(
             false => Q8::Signed,
         }),
     };
-    cpu.run(Sweep { rule, constants, step: &step, elements, alike });
+    cpu.run(Sweep { rule, constants, step: &step, runs });
 }

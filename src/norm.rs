@@ -3,6 +3,7 @@
 mod blocks;
 mod tree;
 
+pub(crate) use blocks::BLOCK;
 pub use blocks::Summed;
 pub(crate) use tree::{Gradients, List, Sum};
 

@@ -59,6 +59,7 @@ use crate::{
     Error, Lanes, Threads,
     isa::Cpu,
     kernel::{self, Pass},
+    mixed::{self, Runs},
     optimizer::Constants,
     table::RowSpan,
     tensor::Run,
@@ -207,6 +208,19 @@ pub trait Rule: Copy + Send + Sync + 'static {
     fn run_rows_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
         rows.run(threads);
     }
+
+    /// Takes step `t` of rows in mixed precision; as above.
+    #[doc(hidden)]
+    fn run_rows_mixed(
+        &self,
+        cpu: Cpu,
+        constants: &Many<Self::Constants, f64>,
+        t: u64,
+        pass: &Pass,
+        rows: &mut dyn Runs,
+    ) {
+        mixed::run(*self, cpu, constants, t, pass, rows);
+    }
 }
 
 /// The steps of a rule of this crate, inside its `impl Rule`. They are no generic functions, and so they
@@ -230,6 +244,17 @@ macro_rules! compiled_here {
 
         fn run_rows_f64(rows: $crate::table::RowSpan<'_, Self, f64>, threads: $crate::Threads<'_>) {
             rows.run(threads);
+        }
+
+        fn run_rows_mixed(
+            &self,
+            cpu: $crate::isa::Cpu,
+            constants: &$crate::Many<Self::Constants, f64>,
+            t: u64,
+            pass: &$crate::kernel::Pass,
+            rows: &mut dyn $crate::mixed::Runs,
+        ) {
+            $crate::mixed::run(*self, cpu, constants, t, pass, rows);
         }
     };
 }

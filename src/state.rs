@@ -8,7 +8,6 @@ use crate::{
     Buffer, BufferElement, DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param,
     RowScratch, Storage, Tensor,
     array::{Q8, nearest_f16},
-    tensor::Typed,
 };
 
 const CACHE_LINE: usize = 64;
@@ -53,12 +52,20 @@ pub struct State {
     /// The number of parameters.
     len: usize,
     steps: u64,
-    first: u64,
+    first: Option<u64>,
     scratch: RowScratch,
 }
 
-/// For each moment its name, its storage, and its elements if they are of `F`.
-pub(crate) type TypedMoments<'a, F> = [(&'static str, Storage, Option<&'a mut [F]>); MOMENTS];
+/// The parts of a state, to make a table of.
+pub(crate) struct Parts<'a> {
+    pub moments: [Moment<'a>; MOMENTS],
+    /// The number of moments.
+    pub count: usize,
+    pub names: [&'static str; MOMENTS],
+    pub steps: &'a mut u64,
+    pub first: Option<u64>,
+    pub scratch: &'a mut RowScratch,
+}
 
 /// What a moment of a new state is like.
 pub(crate) struct Plan {
@@ -101,7 +108,7 @@ impl State {
             count: 0,
             len,
             steps: 0,
-            first: 0,
+            first: None,
             scratch: RowScratch::default(),
         };
         let mut place = 0;
@@ -142,16 +149,16 @@ impl State {
         self.steps = steps;
     }
 
-    /// The number of the tensor's first element among all elements of the model; 0 unless
+    /// The number of the tensor's first element among all elements of the model, if it was
     /// [set](Self::set_first).
-    pub fn first(&self) -> u64 {
+    pub fn first(&self) -> Option<u64> {
         self.first
     }
 
-    /// Sets the number of the tensor's first element, so that the tensors of a model are rounded by
-    /// random bits of their own: see [`Tensor::with_first`].
-    pub fn set_first(&mut self, first: u64) {
-        self.first = first;
+    /// Sets the number of the tensor's first element, by which random bits go wherever the tensor is in a
+    /// call: see [`Tensor::with_first`].
+    pub fn set_first(&mut self, first: impl Into<Option<u64>>) {
+        self.first = first.into();
     }
 
     /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES);
@@ -217,23 +224,18 @@ impl State {
             names: Some(self.names),
             steps: &mut self.steps,
             first: self.first,
+            first_in_call: 0,
         }
     }
 
-    /// The names of the moments, the moments where they are of `F`, and what sorts rows.
-    pub(crate) fn typed_parts_mut<F: Typed>(
-        &mut self,
-    ) -> (TypedMoments<'_, F>, &mut u64, &mut RowScratch) {
-        let mut names = self.names.iter();
-        let moments = self.moments.each_mut().map(|moment| {
-            let moment = moment.get_mut();
-            let name = names.next().copied().unwrap_or_default();
-            if moment.is_empty() {
-                return (name, moment.storage(), Some(&mut [][..]));
-            }
-            (name, moment.storage(), F::moment_mut_of(moment.0))
-        });
-        (moments, &mut self.steps, &mut self.scratch)
+    /// The moments, their names, the step count, and memory for sorting rows.
+    pub(crate) fn parts_mut(&mut self) -> Parts<'_> {
+        let mut moments = [(); MOMENTS].map(|()| Moment::none());
+        for (place, moment) in moments.iter_mut().zip(&mut self.moments[..self.count]) {
+            *place = moment.get_mut();
+        }
+        let Self { names, count, steps, first, scratch, .. } = self;
+        Parts { moments, count: *count, names: *names, steps, first: *first, scratch }
     }
 }
 

@@ -145,9 +145,9 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     let mut constants = [0.0; CONSTANTS];
     let mut known = None;
     let (mut index, mut sizes) = (0, Sizes::default());
-    for (number, group) in groups.iter().enumerate() {
+    for (number, group) in groups.iter_mut().enumerate() {
         group.optimizer.check_settings()?;
-        for tensor in &*group.tensors {
+        for tensor in &mut *group.tensors {
             tensor.check(group.optimizer, index)?;
             let precision = tensor.precision();
             let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
@@ -157,27 +157,16 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
                 check_constants(&constants[..count], precision)?;
                 known = Some(float);
             }
+            tensor.first_in_call = tensor.first.unwrap_or(sizes.len as u64);
             sizes.add(tensor, precision)?;
             index += 1;
         }
     }
-    check_options(options)?;
-    let grad_norm = match options.grad_norm {
-        Some(norm) => Some(norm),
-        None if options.max_norm.is_some() || options.skip_nonfinite => {
-            Some(norm::of_groups(options.exec.threads, cpu, groups))
-        }
-        None => None,
-    }
-    .map(|norm| norm * options.grad_factor);
-    let leaves_out = grad_norm.is_some_and(|norm| !norm.is_finite());
-    let factor = match (grad_norm, options.max_norm) {
-        (Some(norm), Some(max_norm)) if !leaves_out => {
-            options.grad_factor * clip_factor(norm, max_norm)
-        }
-        _ => options.grad_factor,
-    };
-    sizes.check_factor(factor)?;
+    options.check()?;
+    let threads = options.exec.threads;
+    let Scaling { grad_norm, factor, leaves_out } =
+        options.scaling(|| norm::of_groups(threads, cpu, groups));
+    check_factor(factor, sizes.any_f32, sizes.any_f64)?;
     if leaves_out {
         if !options.keep_grads {
             for tensor in groups.iter_mut().flat_map(|group| &mut *group.tensors) {
@@ -195,7 +184,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     };
     let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
     let all = &*groups;
-    pieces::run(options.exec.threads, sizes.len, &|ranges| {
+    pieces::run(threads, sizes.len, &|ranges| {
         let mut cursor = Cursor { groups: all, group: 0, tensor: 0, before: 0 };
         for range in ranges {
             cursor.run(range, |number, run| {
@@ -235,38 +224,69 @@ impl Sizes {
         self.any_f32 |= precision != Precision::F64;
         Ok(())
     }
+}
 
-    /// The factor is rounded to the type of each step.
-    #[inline]
-    fn check_factor(&self, factor: f64) -> Result<(), Error> {
-        let allowed = "a normal number over 0 in the type of the step, with clipping, too";
-        let fits =
-            (!self.any_f64 || factor.is_normal()) && (!self.any_f32 || (factor as f32).is_normal());
-        match fits {
-            true => Ok(()),
-            false => Err(Error::Option { name: "grad_factor", value: factor, allowed }),
-        }
+/// Refuses a factor that is 0 or subnormal in a type of the step, to which it is rounded.
+#[inline]
+pub(crate) fn check_factor(factor: f64, any_f32: bool, any_f64: bool) -> Result<(), Error> {
+    let allowed = "a normal number over 0 in the type of the step, with clipping, too";
+    let fits = (!any_f64 || factor.is_normal()) && (!any_f32 || (factor as f32).is_normal());
+    match fits {
+        true => Ok(()),
+        false => Err(Error::Option { name: "grad_factor", value: factor, allowed }),
     }
 }
 
-#[inline]
-fn check_options(options: &StepOptions<'_>) -> Result<(), Error> {
-    let StepOptions { grad_factor, max_norm, grad_norm, .. } = *options;
-    let refuse = |name, value, allowed| Err(Error::Option { name, value, allowed });
-    if !(grad_factor.is_normal() && grad_factor > 0.0) {
-        return refuse("grad_factor", grad_factor, "a normal number over 0");
+/// What becomes of the gradients of a call.
+pub(crate) struct Scaling {
+    /// Their norm, with [`StepOptions::grad_factor`], if the options need it.
+    pub grad_norm: Option<f64>,
+    /// What they are multiplied by: `grad_factor`, and less where they are clipped.
+    pub factor: f64,
+    /// Whether the step is left out.
+    pub leaves_out: bool,
+}
+
+impl StepOptions<'_> {
+    /// Refuses options that are out of their range.
+    #[inline]
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Self { grad_factor, max_norm, grad_norm, .. } = *self;
+        let refuse = |name, value, allowed| Err(Error::Option { name, value, allowed });
+        if !(grad_factor.is_normal() && grad_factor > 0.0) {
+            return refuse("grad_factor", grad_factor, "a normal number over 0");
+        }
+        if let Some(max_norm) = max_norm
+            && (max_norm.is_nan() || max_norm <= 0.0)
+        {
+            return refuse("max_norm", max_norm, "over 0");
+        }
+        if let Some(grad_norm) = grad_norm
+            && grad_norm < 0.0
+        {
+            return refuse("grad_norm", grad_norm, "at least 0, infinite or NaN");
+        }
+        Ok(())
     }
-    if let Some(max_norm) = max_norm
-        && (max_norm.is_nan() || max_norm <= 0.0)
-    {
-        return refuse("max_norm", max_norm, "over 0");
+
+    /// What becomes of the gradients; `norm` computes their norm, if it is needed.
+    #[inline]
+    pub(crate) fn scaling(&self, norm: impl FnOnce() -> f64) -> Scaling {
+        let grad_norm = match self.grad_norm {
+            Some(norm) => Some(norm),
+            None if self.max_norm.is_some() || self.skip_nonfinite => Some(norm()),
+            None => None,
+        }
+        .map(|norm| norm * self.grad_factor);
+        let leaves_out = grad_norm.is_some_and(|norm| !norm.is_finite());
+        let factor = match (grad_norm, self.max_norm) {
+            (Some(norm), Some(max_norm)) if !leaves_out => {
+                self.grad_factor * clip_factor(norm, max_norm)
+            }
+            _ => self.grad_factor,
+        };
+        Scaling { grad_norm, factor, leaves_out }
     }
-    if let Some(grad_norm) = grad_norm
-        && grad_norm < 0.0
-    {
-        return refuse("grad_norm", grad_norm, "at least 0, infinite or NaN");
-    }
-    Ok(())
 }
 
 #[inline]

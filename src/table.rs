@@ -1,36 +1,43 @@
-//! The ways in for tables of which a step touches some rows: embeddings.
+//! Steps on some rows of a table: embeddings.
 
 mod arrays;
+mod behind;
 mod dense_equivalent;
 mod grads;
 mod history;
+mod mixed;
+mod norm;
 mod order;
 mod row_wise;
 mod series;
+mod sums;
 mod sweep;
+mod typed;
 
 pub use arrays::Table;
 pub use dense_equivalent::{CatchUp, DenseEquivalent};
-pub use grads::{RowGrads, RowIndex};
+pub use grads::{RowGrads, RowIndex, SortedRows};
 pub use order::RowScratch;
 pub use row_wise::RowWiseAdam;
-
-use crate::{
-    Error, Exec, Float, State, Storage, kernel::Step, pieces::with_default_float_modes, state::Plan,
-};
-
-use arrays::table_of;
-use grads::Values;
-use order::Occurrences;
-use sweep::RowUpdate;
 pub(crate) use sweep::{RowFloat, RowSpan};
 
-/// What can step the rows of a table: every [`Rule`](crate::Rule), which takes each parameter for
-/// itself, and [`RowWiseAdam`], which keeps a moment for the row as a whole; sealed.
+use crate::{
+    Element, Error, Float, MOMENTS, NormOrder, Outcome, Param, Report, State, StepOptions, Storage,
+    isa::Cpu,
+    kernel::{Pass, Step},
+    norm::Norms,
+    pieces::with_default_float_modes,
+    state::Plan,
+    step::{Scaling, check_factor},
+};
+
+use sweep::{RowUpdate, Update};
+
+/// An optimizer that can step the rows of a table: every [`Rule`](crate::Rule), and [`RowWiseAdam`],
+/// which keeps one moment for a whole row; sealed.
 ///
-/// `RowMoments` is [`Rule::Moments`](crate::Rule::Moments) for a rule, and so
-/// [`Count<2>`](crate::Count) for [`Adam`](crate::Adam), and [`Count<2>`](crate::Count) for
-/// [`RowWiseAdam`]: `Many<R::RowMoments, &mut [f32]>` is an array of as many slices.
+/// Its moments are [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES) for a rule, and those of
+/// [`Adam`](crate::Adam) for [`RowWiseAdam`].
 pub trait RowRule: Copy + Send + Sync + RowUpdate {}
 
 impl<R: RowUpdate> RowRule for R {}
@@ -40,18 +47,31 @@ impl<R: RowUpdate> RowRule for R {}
 /// # Lazy
 ///
 /// Rows that a call does not list keep their parameters and moments exactly as they are, whatever
-/// the optimizer: what Adam's authors describe for sparse gradients, PyTorch's `SparseAdam` and
-/// TensorFlow's `LazyAdam`. Everything that depends on the step, such as the bias correction, counts
-/// the steps of the table, not those of the row. Weight decay, of either kind, touches the listed
-/// rows only: a row that is rarely listed hardly decays.
+/// the optimizer. Adam's authors describe this for sparse gradients; so do PyTorch's `SparseAdam` and
+/// TensorFlow's `LazyAdam`. The bias correction, and all else that depends on the step, counts the steps of
+/// the table and not those of the row. Weight decay of either kind touches the listed rows only: a row that
+/// is rarely listed hardly decays.
 ///
-/// A dense step with zeros for the rows that are not listed is something else, since there moments
-/// decay and parameters move on; [`DenseEquivalent`] has its results.
+/// A dense step with zeros for the rows that are not listed has other results: moments decay, and
+/// parameters move on. [`DenseEquivalent`] has those results.
+///
+/// # Types
+///
+/// Parameters, moments and gradients are of the types that a [`Tensor`](crate::Tensor) takes, in any mix:
+/// with [`step_rows_lazy_with`](Self::step_rows_lazy_with) and a [`Param`], also parameters in bf16 that are
+/// rounded at random, in two halves, or with a copy. A listed row is stepped as a tensor of its elements, with
+/// the row's sum as its gradient, and gets the random bits of its place in the table. Two kinds of table take
+/// less:
+///
+/// - Moments of [8 bits](crate::Q8) need rows of a multiple of 256 parameters, since 256 elements share a
+///   scale, and a row must not change the scale of another.
+/// - [`RowWiseAdam`] and [`DenseEquivalent`] take arrays that are all in `f32`, or all in `f64`.
 ///
 /// # Cost
 ///
 /// A step costs what it touches: the listed rows and their moments, once, and a sort of the indices.
-/// It does not depend on the size of the table. Threads share the work as in
+/// It does not depend on the size of the table. A factor for gradients costs one pass more over the
+/// gradient of a row, in cache; a norm one pass over all gradients. Threads share the work as in
 /// [`Optimizer`](crate::Optimizer).
 ///
 /// # Errors
@@ -60,9 +80,14 @@ impl<R: RowUpdate> RowRule for R {}
 ///
 /// - [`Error::HyperParameter`] or [`Error::ConstantOverflow`] for a hyper-parameter;
 /// - [`Error::ZeroWidth`] or [`Error::TableShape`] if the parameters are no rows of `width`,
-///   [`Error::MomentMismatch`] if a moment does not fit them;
-/// - [`Error::WidthMismatch`], [`Error::StrideTooSmall`] or [`Error::ValuesMismatch`] for a gradient
-///   that does not fit table or indices;
+///   [`Error::MomentMismatch`] if a moment does not fit them, [`Error::TooManyMoments`] if there should
+///   be fewer, [`Error::StateMismatch`] for a state of another optimizer;
+/// - [`Error::TypeMismatch`] if one of the arrays is `f64` and another one is not,
+///   [`Error::TableStorage`] if [`RowWiseAdam`] does not take the type of an array,
+///   [`Error::RowsInBlocks`] if rows of moments in 8 bits are no whole blocks,
+///   [`Error::LengthMismatch`] or [`Error::ScalesMismatch`] for what goes with parameters or moments;
+/// - [`Error::WidthMismatch`], [`Error::StrideTooSmall`], [`Error::ValuesMismatch`] or
+///   [`Error::RowCountMismatch`] for a gradient that does not fit table or indices;
 /// - [`Error::RowOutOfRange`] for an index beyond the table or negative,
 ///   [`Error::TooManyRows`] if indices and rows together take more than 64 bits to number;
 /// - [`Error::ZeroStep`] if `t` is 0, [`Error::StepOverflow`] if a state can't count the step;
@@ -77,19 +102,29 @@ pub trait RowOptimizer: RowRule {
         self.row_state_in(Storage::F32, rows, width)
     }
 
-    /// [`row_state`](Self::row_state) in a storage: `f32` for tables in `f32`, `f64` for those in `f64`.
+    /// [`row_state`](Self::row_state) in a storage: `f64` for tables in `f64`, and any other for all others.
     ///
     /// # Panics
     ///
     /// As [`row_state`](Self::row_state).
     fn row_state_in(&self, storage: Storage, rows: usize, width: usize) -> State {
+        self.row_state_of(&[storage; MOMENTS], rows, width)
+    }
+
+    /// [`row_state`](Self::row_state) with a storage for each moment, in the order of
+    /// [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES); those beyond the list are in `f32`.
+    ///
+    /// # Panics
+    ///
+    /// As [`row_state`](Self::row_state).
+    fn row_state_of(&self, storages: &[Storage], rows: usize, width: usize) -> State {
         let names = Self::ROW_MOMENT_NAMES;
         let plans = names.as_ref().iter().enumerate().map(|(moment, &name)| Plan {
             name,
             format: self.moment_format(moment),
             len: rows.saturating_mul(self.moment_width(moment, width)),
             start: self.moment_start(moment),
-            storage,
+            storage: storages.get(moment).copied().unwrap_or_default(),
         });
         State::new(rows.saturating_mul(width), plans)
     }
@@ -118,71 +153,146 @@ pub trait RowOptimizer: RowRule {
     /// # Errors
     ///
     /// [As above](Self#errors).
-    fn step_rows_lazy<I: RowIndex, F: Float>(
+    fn step_rows_lazy<I: RowIndex, E: Element>(
         &self,
-        param: &mut [F],
-        grads: RowGrads<'_, I, F>,
+        param: &mut [E],
+        grads: RowGrads<'_, I, E>,
         state: &mut State,
     ) -> Result<(), Error> {
-        let (table, steps, scratch) = table_of(param, grads.width, state)?;
-        let t = steps.checked_add(1).ok_or(Error::StepOverflow)?;
-        self.step_rows_lazy_on(Exec::default(), t, table, grads, scratch)?;
-        *steps = t;
-        Ok(())
+        let (table, steps, scratch) = state.table_parts(E::param(param), grads.width);
+        let grads = grads.sort(table.rows(), scratch)?;
+        // With the default options nothing is left out.
+        count_lazy(self, steps, table, grads, &StepOptions::default()).map(|_| ())
     }
 
-    /// Takes step `t`, counted from 1, on the listed rows of a table only ([lazy](Self#lazy)), with
-    /// memory that is all the caller's; run as told.
+    /// [`step_rows_lazy`](Self::step_rows_lazy) with options, and with gradients that were sorted
+    /// before; counts the step unless it is left out.
+    ///
+    /// What the options say of the norm holds for the gradients of the listed rows, those of a row added
+    /// up. [`StepOptions::grad_norm`] makes it the norm of a whole model: [`RowGrads::sort`] has an
+    /// example. Gradients are only read, so [`StepOptions::keep_grads`] changes nothing.
     ///
     /// # Examples
     ///
-    /// ```
-    /// use adamant::{Exec, Lion, RowGrads, RowOptimizer, RowScratch, Table};
+    /// Rows without duplicates, clipped by their norm:
     ///
-    /// let (mut param, mut exp_avg) = (vec![1.0_f32; 10 * 2], vec![0.0; 10 * 2]);
+    /// ```
+    /// use adamant::{Adam, Outcome, RowGrads, RowOptimizer, RowScratch, StepOptions};
+    ///
+    /// let adam = Adam::default();
+    /// let mut table = vec![1.0_f32; 10 * 2];
+    /// let mut state = adam.row_state(10, 2);
     /// let mut scratch = RowScratch::default();
-    /// for t in 1..=3 {
-    ///     let table = Table { param: &mut param, moments: [&mut exp_avg[..]], width: 2 };
-    ///     let grads = RowGrads::new(&[7_i64, 2], &[0.1, 0.1, -0.2, -0.2], 2);
-    ///     Lion::default().step_rows_lazy_on(Exec::default(), t, table, grads, &mut scratch)?;
-    /// }
-    /// assert!(param[14] < 1.0 && param[4] > 1.0);
+    /// let options = StepOptions { max_norm: Some(1.0), ..StepOptions::default() };
+    /// let grads = RowGrads::new(&[7_u32, 2], &[3.0_f32, 0.0, 0.0, 4.0], 2).sort(10, &mut scratch)?;
+    /// let report = adam.step_rows_lazy_with((&mut table).into(), grads, &mut state, &options)?;
+    /// assert_eq!((report.outcome, report.grad_norm), (Outcome::Taken, Some(5.0)));
+    ///
+    /// let grads = RowGrads::new(&[7_u32], &[f32::NAN, 0.0], 2).sort(10, &mut scratch)?;
+    /// let report = adam.step_rows_lazy_with((&mut table).into(), grads, &mut state, &options)?;
+    /// assert_eq!((report.outcome, state.steps()), (Outcome::LeftOut, 1));
     /// # Ok::<(), adamant::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [As above](Self#errors).
-    fn step_rows_lazy_on<I: RowIndex, F: Float>(
+    /// [As above](Self#errors), and [`Error::Option`] for an option that is out of its range.
+    fn step_rows_lazy_with(
         &self,
-        exec: Exec<'_>,
+        param: Param<'_>,
+        grads: SortedRows<'_>,
+        state: &mut State,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        let (table, steps, _) = state.table_parts(param, grads.width());
+        count_lazy(self, steps, table, grads, options)
+    }
+
+    /// Takes step `t`, counted from 1, on the listed rows of a table only ([lazy](Self#lazy)), in the
+    /// caller's memory: [`Table`] has an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`step_rows_lazy_with`](Self::step_rows_lazy_with).
+    fn step_rows_lazy_on(
+        &self,
         t: u64,
-        mut table: Table<'_, Self, F>,
-        grads: RowGrads<'_, I, F>,
-        scratch: &mut RowScratch,
-    ) -> Result<(), Error> {
-        let cpu = exec.cpu()?;
-        let step = with_default_float_modes(|| Step::new::<F>(self, cpu, t))?;
-        table.check(self)?;
-        grads.check(table.width)?;
-        let listed = scratch.sort(grads.rows, table.rows())?;
-        step_listed(exec, *self, &step, table.reborrow(), grads.into(), listed);
-        Ok(())
+        table: Table<'_>,
+        grads: SortedRows<'_>,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        // Constants and norms, too, depend on the modes.
+        with_default_float_modes(|| {
+            let cpu = options.exec.cpu()?;
+            self.check_rule()?;
+            table.check(self)?;
+            table.check_grads(&grads)?;
+            options.check()?;
+            match table.is_f64() {
+                true => step_listed::<Self, f64>(*self, cpu, t, table, grads, options),
+                false => step_listed::<Self, f32>(*self, cpu, t, table, grads, options),
+            }
+        })
     }
 }
 
-/// Whatever does not depend on the type of the indices; compiled once for all of them.
-fn step_listed<'a, R: RowRule, F: Float>(
-    exec: Exec<'_>,
+/// Takes the next step of a state, and counts it unless it is left out.
+fn count_lazy<R: RowOptimizer>(
+    rule: &R,
+    steps: &mut u64,
+    table: Table<'_>,
+    grads: SortedRows<'_>,
+    options: &StepOptions<'_>,
+) -> Result<Report, Error> {
+    let t = steps.checked_add(1).ok_or(Error::StepOverflow)?;
+    let report = rule.step_rows_lazy_on(t, table, grads, options)?;
+    if report.outcome == Outcome::Taken {
+        *steps = t;
+    }
+    Ok(report)
+}
+
+/// Takes a lazy step that is computed in `F`; table, gradients and options were found to go together.
+fn step_listed<R: RowRule, F: Float>(
     rule: R,
-    step: &'a Step<R>,
-    table: Table<'a, R, F>,
-    values: Values<'a, F>,
-    listed: Occurrences<'a>,
-) {
-    let (cpu, update) = (step.cpu, Some((step, values)));
-    let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
-    F::run_listed(span, exec.threads);
+    cpu: Cpu,
+    t: u64,
+    table: Table<'_>,
+    mut grads: SortedRows<'_>,
+    options: &StepOptions<'_>,
+) -> Result<Report, Error> {
+    let step = Step::new::<F>(&rule, cpu, t)?;
+    let of_grads = (grads.storage() != F::STORAGE).then(|| ("grad", grads.storage()));
+    let is_mixed = match table.not_of::<R, F>().or(of_grads) {
+        Some((argument, found)) if !R::IS_MIXED => {
+            let (method, expected) = ("RowWiseAdam", F::STORAGE);
+            return Err(Error::TableStorage { argument, found, method, expected });
+        }
+        other => other.is_some(),
+    };
+    let threads = options.exec.threads;
+    let Scaling { grad_norm, factor, leaves_out } =
+        options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
+    let is_f64 = F::STORAGE == Storage::F64;
+    check_factor(factor, !is_f64, is_f64)?;
+    if leaves_out {
+        return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
+    }
+    let StepOptions { flush_subnormals, seed, .. } = *options;
+    match grads.values_of::<F>() {
+        Some(values) if !is_mixed => {
+            let factor = F::from_f64(factor);
+            let update = Some(Update { step: &step, values, factor, flush_subnormals });
+            let (table, listed) = (table.typed(), grads.listed);
+            let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
+            F::run_listed(span, threads);
+        }
+        _ => {
+            let pass = Pass { grad_factor: factor, flush_subnormals, seed, prefetch: false };
+            mixed::run(rule, &step, t, &pass, &table, &grads, threads);
+        }
+    }
+    Ok(Report { outcome: Outcome::Taken, grad_norm })
 }
 
 impl<R: RowRule> RowOptimizer for R {}

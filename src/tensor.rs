@@ -58,7 +58,10 @@ pub struct Tensor<'a> {
     /// The names of the moments, where a state knows them.
     pub(crate) names: Option<[&'static str; MOMENTS]>,
     pub(crate) steps: &'a mut u64,
-    pub(crate) first: u64,
+    /// Where the caller numbers elements.
+    pub(crate) first: Option<u64>,
+    /// The number of the first element in this call, by which random bits go.
+    pub(crate) first_in_call: u64,
 }
 
 impl<'a> Tensor<'a> {
@@ -73,7 +76,8 @@ impl<'a> Tensor<'a> {
             passed: 0,
             names: None,
             steps,
-            first: 0,
+            first: None,
+            first_in_call: 0,
         }
     }
 
@@ -92,12 +96,15 @@ impl<'a> Tensor<'a> {
         self
     }
 
-    /// With the number of the tensor's first element among all elements of the model; 0 without. Random
-    /// bits go by it: a tensor of which a part is passed gets the same ones, and two tensors get
-    /// different ones.
+    /// With the number of the tensor's first element among all elements of the model. Random bits go by
+    /// it: a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    ///
+    /// Without, it is the number of elements of the tensors before this one in the call, through all
+    /// groups: so the tensors of a call have bits of their own, whatever the threads. Number the tensors
+    /// where their order or their cuts change from call to call, and a run is to have the bits of another.
     #[inline]
     pub fn with_first(mut self, first: u64) -> Self {
-        self.first = first;
+        self.first = Some(first);
         self
     }
 
@@ -341,7 +348,7 @@ impl<'a, 'x> Part<'a, 'x> {
                     true => MomentArray::F32(&mut []),
                     false => moment.0.part(range.clone()),
                 }),
-                first: tensor.first.wrapping_add(range.start as u64),
+                first: tensor.first_in_call.wrapping_add(range.start as u64),
             }
         }
     }
@@ -398,7 +405,7 @@ impl<R: Rule, F: Float> Slices<'_, R, F> {
 
 /// Parameters, gradients and moments of one length, each of its own type; a moment that the rule does
 /// without is empty.
-pub(crate) struct TensorArrays<'a> {
+pub struct TensorArrays<'a> {
     pub param: ParamArray<'a>,
     pub grad: GradArray<'a>,
     pub moments: [MomentArray<'a>; MOMENTS],
@@ -410,6 +417,8 @@ pub(crate) struct TensorArrays<'a> {
 pub trait Typed: Sized {
     #[doc(hidden)]
     fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]>;
+    #[doc(hidden)]
+    fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]>;
     #[doc(hidden)]
     fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]>;
     #[doc(hidden)]
@@ -423,6 +432,13 @@ macro_rules! typed {
         impl Typed for $float {
             #[inline(always)]
             fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]> {
+                match array {
+                    ParamArray::$variant(param) => Some(param),
+                    _ => None,
+                }
+            }
+
+            fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]> {
                 match array {
                     ParamArray::$variant(param) => Some(param),
                     _ => None,

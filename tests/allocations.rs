@@ -73,18 +73,22 @@ fn allocations(count: impl Fn() -> usize, exec: Exec<'_>, len: usize) -> usize {
 fn row_allocations(count: impl Fn() -> usize, exec: Exec<'_>, rows: usize) -> usize {
     let (adam, width) = (Adam::adamw(), 64);
     let ids: Vec<u32> = (0..rows as u32).rev().chain(0..rows as u32 / 4).collect();
-    let values = vec![0.5; ids.len() * width];
+    let values = vec![0.5_f32; ids.len() * width];
     let (mut param, mut state) = (vec![1.0_f32; rows * width], adam.row_state(rows, width));
     let (mut scratch, mut t) = (RowScratch::default(), 0);
-    let mut waiting = DenseEquivalent::new(rows, CatchUp::Series);
+    let mut waiting = DenseEquivalent::<f32>::new(rows, CatchUp::Series);
     let mut step = |count: usize| {
         let (ids, values) = (&ids[..count], &values[..count * width]);
         let grads = RowGrads::new(ids, values, width);
         t += 1;
-        let table = state.table(&mut param, width).expect("the state of this table");
-        adam.step_rows_lazy_on(exec, t, table, grads, &mut scratch).expect("a valid step");
-        let table = state.table(&mut param, width).expect("the state of this table");
-        adam.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting).expect("a valid step");
+        let options = StepOptions { max_norm: Some(1.0), ..options(exec) };
+        let table = state.table(&mut param, width);
+        let sorted = grads.sort(rows, &mut scratch).expect("rows of the table");
+        let lazy = adam.step_rows_lazy_on(t, table, sorted, &options);
+        let table = state.table(&mut param, width);
+        let sorted = grads.sort(rows, &mut scratch).expect("rows of the table");
+        let dense = adam.step_rows_dense_equivalent_on(table, sorted, &mut waiting, &options);
+        assert!(lazy.is_ok() && dense.is_ok());
     };
     step(ids.len());
     let before = count();

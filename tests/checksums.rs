@@ -158,14 +158,14 @@ fn dense_equivalent(way: CatchUp) -> u64 {
     let adam = Adam { weight_decay: 0.1, ..Adam::adamw() };
     let mut param = numbers(0, |number| number as f32);
     let mut state = adam.row_state(ROWS, WIDTH);
-    let mut waiting = DenseEquivalent::new(ROWS, way);
+    let mut waiting = DenseEquivalent::<f32>::new(ROWS, way);
     for t in 1..=60 {
         let (rows, grads) = listed(t, 4);
         let grads = RowGrads::new(&rows, &grads, WIDTH);
         adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting)
             .expect("a step");
     }
-    let table = state.table(&mut param, WIDTH).expect("a table");
+    let table = state.table(&mut param, WIDTH);
     waiting.catch_up_all(table).expect("the same table");
     let mut sum = Checksum::default();
     sum.add(param.iter().map(|param| param.to_bits().into()));

@@ -16,7 +16,7 @@ use adamant::{
     StepOptions, Table, WithOptimizer,
 };
 use serde::Deserialize;
-use support::{Columns, execs, many};
+use support::{Columns, execs};
 
 /// One file: a run of an optimizer, in the names of the library that ran it.
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct Golden {
 }
 
 /// What a gradient of some rows means for the others.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Rows {
     Lazy,
     DenseEquivalent,
@@ -227,30 +227,27 @@ impl Golden {
         let rows = self.param.as_array().expect("an array of rows").len();
         let listed = self.rows.as_ref().expect("the rows of each step").clone();
         let mut scratch = RowScratch::default();
-        let mut waiting = DenseEquivalent::new(rows, way);
+        let mut waiting = DenseEquivalent::<F>::new(rows, way);
         move |t, columns, grad| {
             let listed: Vec<u32> =
                 numbers(&listed[t as usize - 1]).iter().map(|&row| row as u32).collect();
-            let values = floats(grad);
+            let values: Vec<F> = floats(grad);
             let grads = RowGrads::new(&listed, &values, width);
-            let moments = many::<Adam, F>(columns.moments.iter_mut().map(Vec::as_mut_slice));
-            let mut table = Table { param: &mut columns.param, moments, width };
-            match meaning {
-                Rows::Lazy => adam.step_rows_lazy_on(exec, t, table, grads, &mut scratch),
-                Rows::DenseEquivalent => {
-                    let [m, v] = &mut table.moments;
-                    let again =
-                        Table { param: &mut *table.param, moments: [&mut **m, &mut **v], width };
-                    adam.step_rows_dense_equivalent_on(exec, again, grads, &mut waiting)
-                        .expect("a valid step");
-                    if self.params.contains_key(&t) {
-                        waiting.catch_up_all_on(exec, table)
-                    } else {
-                        Ok(())
-                    }
-                }
+            let grads = grads.sort(rows, &mut scratch).expect("rows of the table");
+            let options = StepOptions { exec, ..StepOptions::default() };
+            let report = match meaning {
+                Rows::Lazy => adam.step_rows_lazy_on(t, table_of(columns, width), grads, &options),
+                Rows::DenseEquivalent => adam.step_rows_dense_equivalent_on(
+                    table_of(columns, width),
+                    grads,
+                    &mut waiting,
+                    &options,
+                ),
+            };
+            assert_eq!(report.map(|report| report.outcome), Ok(Outcome::Taken));
+            if meaning == Rows::DenseEquivalent && self.params.contains_key(&t) {
+                waiting.catch_up_all_on(exec, table_of(columns, width)).expect("the table");
             }
-            .expect("a valid step");
         }
     }
 
@@ -393,4 +390,10 @@ fn kernels_agree_with_pytorch_tensorflow_and_keras() {
     }
     println!("golden: {checked} checked");
     assert!(checked > 0, "no vectors in {}", folder.display());
+}
+
+/// The columns as a table.
+fn table_of<F: Float>(columns: &mut Columns<F>, width: usize) -> Table<'_> {
+    let moments = columns.moments.iter_mut().map(|moment| F::moment(moment));
+    Table::new(F::param(&mut columns.param), width).with_moments(moments)
 }

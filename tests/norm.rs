@@ -3,8 +3,8 @@
 mod support;
 
 use adamant::{
-    Element, Error, Exec, Grad, Group, Isa, NormOrder, Outcome, Sgd, StepOptions, Tensor, Threads,
-    first_nonfinite, grad_norm, grad_norms,
+    Element, Error, Exec, Grad, Group, Isa, NormOrder, Outcome, RowGrads, RowScratch, Sgd,
+    StepOptions, Tensor, Threads, first_nonfinite, grad_norm, grad_norms,
 };
 use half::{bf16, f16};
 use support::{exec, execs};
@@ -450,4 +450,61 @@ fn the_norm_has_the_same_bits_with_subnormals_read_as_zero_and_other_rounding() 
             assert_eq!((found, after), (usual.clone(), odd));
         }
     }
+}
+
+/// Rows in any order and with duplicates, in memory with gaps: the norm is that of their sums in
+/// ascending order, with the same bits everywhere.
+fn norms_of_rows<E: Element, F: Element>(value: impl Fn(usize) -> E, add: impl Fn(F, E) -> F)
+where
+    F: Default,
+{
+    const ORDERS: [NormOrder; 3] = [NormOrder::One, NormOrder::Two, NormOrder::Infinity];
+    for (rows, count, width) in
+        [(1, 0, 3), (1, 1, 1), (9, 7, 5), (40, 100, 300), (5000, 4000, 64), (3, 5, 5000)]
+    {
+        let stride = width + 1;
+        let listed: Vec<u32> = (0..count).map(|i| (i * 7919 % rows) as u32).collect();
+        let values: Vec<E> = (0..count * stride).map(&value).collect();
+        let mut sums = std::collections::BTreeMap::<u32, Vec<F>>::new();
+        for (position, &row) in listed.iter().enumerate() {
+            let sums = sums.entry(row).or_insert_with(|| vec![F::default(); width]);
+            for (sum, &value) in sums.iter_mut().zip(&values[position * stride..]) {
+                *sum = add(*sum, value);
+            }
+        }
+        let sums: Vec<F> = sums.into_values().flatten().collect();
+        let grads = RowGrads { rows: &listed, values: &values, width, stride };
+        for order in ORDERS {
+            let expected = grad_norms(order, SERIAL, &[Grad::from(&sums)], &mut [0.0]);
+            let expected = expected.expect("a norm");
+            everywhere(|exec| {
+                let mut scratch = RowScratch::default();
+                let mut sorted = grads.sort(rows, &mut scratch).expect("rows of the table");
+                let found = sorted.grad_norm(order, exec).expect("a norm");
+                assert_eq!(found.to_bits(), expected.to_bits(), "{count} by {width}, {order:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn the_norm_of_rows_is_that_of_their_sums_with_the_same_bits_everywhere() {
+    let number = |i: usize| (i as f32 * 0.37).sin();
+    norms_of_rows(number, |sum: f32, value: f32| sum + value);
+    // Squares that overflow.
+    norms_of_rows(|i| f64::from(number(i)) * 1e300, |sum: f64, value: f64| sum + value);
+    norms_of_rows(|i| bf16::from_f32(number(i)), |sum: f32, value: bf16| sum + value.to_f32());
+    norms_of_rows(|i| f16::from_f32(number(i)), |sum: f32, value: f16| sum + value.to_f32());
+}
+
+#[test]
+fn the_norm_of_rows_on_a_set_that_this_cpu_lacks_is_refused() {
+    let available = Isa::available();
+    let lacking = Isa::ALL.into_iter().find(|isa| !available.contains(isa));
+    let isa = lacking.expect("no CPU has both AVX2 and NEON");
+    let mut scratch = RowScratch::default();
+    let mut sorted = RowGrads::new(&[0_u32], &[1.0_f32], 1).sort(1, &mut scratch).expect("a row");
+    let exec = Exec { isa: Some(isa), threads: Threads::Serial };
+    let found = sorted.grad_norm(NormOrder::Two, exec);
+    assert_eq!(found, Err(Error::IsaUnavailable { isa, available }));
 }

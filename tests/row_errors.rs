@@ -1,8 +1,8 @@
 //! Bad calls on rows: each gets the error that says what to mend, and nothing is written.
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Error, Exec, Isa, RowGrads, RowIndex, RowOptimizer, RowScratch,
-    RowWiseAdam, Sgd, Table, Threads,
+    Adam, CatchUp, DenseEquivalent, Error, Exec, Isa, Moment, RowGrads, RowIndex, RowOptimizer,
+    RowScratch, RowWiseAdam, Sgd, StepOptions, Table, Threads,
 };
 
 const EXEC: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
@@ -13,6 +13,7 @@ const WAYS: [CatchUp; 2] = [CatchUp::Series, CatchUp::Replay];
 struct Call {
     adam: Adam,
     exec: Exec<'static>,
+    options: StepOptions<'static>,
     t: u64,
     width: usize,
     param: usize,
@@ -29,6 +30,7 @@ fn ok() -> Call {
     Call {
         adam: Adam::default(),
         exec: EXEC,
+        options: StepOptions::default(),
         t: 5,
         width: 4,
         param: 40,
@@ -46,12 +48,13 @@ impl Call {
     fn make<I: RowIndex>(
         &self,
         rows: &[I],
-        call: impl FnOnce(Table<'_, Adam, f32>, RowGrads<'_, I, f32>) -> Result<(), Error>,
+        call: impl FnOnce(Table<'_>, RowGrads<'_, I, f32>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let array = |len| (0..len).map(|i| i as f32).collect::<Vec<_>>();
         let before = [self.param, self.moments[0], self.moments[1]].map(array);
         let [mut param, mut m, mut v] = before.clone();
-        let table = Table { param: &mut param, moments: [&mut m[..], &mut v], width: self.width };
+        let moments = [Moment::from(&mut m), Moment::from(&mut v)];
+        let table = Table::new(&mut param, self.width).with_moments(moments);
         let values = array(self.values);
         let Self { grad_width: width, stride, .. } = *self;
         let found = call(table, RowGrads { rows, values: &values, width, stride });
@@ -61,20 +64,28 @@ impl Call {
         found
     }
 
+    fn options(&self) -> StepOptions<'static> {
+        StepOptions { exec: self.exec, ..self.options }
+    }
+
     #[track_caller]
     fn lazy<I: RowIndex>(&self, rows: &[I]) -> Result<(), Error> {
         self.make(rows, |table, grads| {
-            let scratch = &mut RowScratch::default();
-            self.adam.step_rows_lazy_on(self.exec, self.t, table, grads, scratch)
+            let (scratch, options) = (&mut RowScratch::default(), self.options());
+            let sorted = grads.sort(table.rows(), scratch)?;
+            self.adam.step_rows_lazy_on(self.t, table, sorted, &options).map(|_| ())
         })
     }
 
     #[track_caller]
     fn dense_equivalent<I: RowIndex>(&self, way: CatchUp, rows: &[I]) -> Result<(), Error> {
-        let mut waiting = DenseEquivalent::new(10, way);
+        let mut waiting = DenseEquivalent::<f32>::new(10, way);
         waiting.set_step(self.t - 1);
         let found = self.make(rows, |table, grads| {
-            self.adam.step_rows_dense_equivalent_on(self.exec, table, grads, &mut waiting)
+            let (scratch, options) = (&mut RowScratch::default(), self.options());
+            let sorted = grads.sort(table.rows(), scratch)?;
+            let adam = self.adam;
+            adam.step_rows_dense_equivalent_on(table, sorted, &mut waiting, &options).map(|_| ())
         });
         if found.is_err() {
             assert_eq!((waiting.step(), waiting.skipped(9)), (self.t - 1, Some(0)));
@@ -102,7 +113,7 @@ impl Call {
     #[track_caller]
     fn refused_by_catching_up(&self, expected: Error, message: &str) {
         assert_eq!(expected.to_string(), message);
-        let mut waiting = DenseEquivalent::new(10, CatchUp::Series);
+        let mut waiting = DenseEquivalent::<f32>::new(10, CatchUp::Series);
         let listed =
             self.make(&self.rows, |table, grads| waiting.catch_up_on(self.exec, table, grads.rows));
         assert_eq!(listed, Err(expected.clone()));
@@ -123,7 +134,7 @@ fn a_call_with_nothing_wrong_is_obeyed() {
 
 #[test]
 fn a_table_that_is_no_whole_rows_is_refused() {
-    let message = "the table's width is 0, but a row has at least 1 parameter";
+    let message = "the width is 0, but a row has at least 1 parameter";
     Call { width: 0, grad_width: 0, ..ok() }.refused_by_all(Error::ZeroWidth, message);
 
     let error = Error::TableShape { len: 41, width: 4 };
@@ -147,19 +158,30 @@ fn a_moment_of_another_length_is_refused_by_name() {
 #[test]
 fn a_moment_that_needs_no_element_for_each_parameter_is_refused_if_it_has_one() {
     let (param, mut moments, scratch) =
-        (&mut [1.0_f32; 40], [[0.5; 40]; 2], &mut RowScratch::default());
-    let grads = RowGrads::new(&[7_u32], &[0.1; 4], 4);
+        (&mut [1.0_f32; 40], [[0.5_f32; 40]; 2], &mut RowScratch::default());
+    let grads = RowGrads::new(&[7_u32], &[0.1_f32; 4], 4);
+    let options = StepOptions { exec: EXEC, ..StepOptions::default() };
     let [m, v] = &mut moments;
-    let table = Table { param, moments: [&mut m[..], &mut v[..]], width: 4 };
+    let table =
+        Table::new(&mut param[..], 4).with_moments([Moment::from(&mut *m), Moment::from(&mut *v)]);
     let row_wise = RowWiseAdam(Adam::default());
-    let found = row_wise.step_rows_lazy_on(EXEC, 1, table, grads, scratch);
+    let sorted = grads.sort(10, scratch).expect("a row of the table");
+    let found = row_wise.step_rows_lazy_on(1, table, sorted, &options);
     let message = "exp_avg_sq has 40 elements, but 10 rows of 4 parameters need 10";
     assert_eq!(found.expect_err("refused").to_string(), message);
 
-    let table = Table { param, moments: [&mut m[..]], width: 4 };
-    let found = Sgd::default().step_rows_lazy_on(EXEC, 1, table, grads, scratch);
+    let table = Table::new(&mut param[..], 4).with_moments([Moment::from(&mut *m)]);
+    let sorted = grads.sort(10, scratch).expect("a row of the table");
+    let found = Sgd::default().step_rows_lazy_on(1, table, sorted, &options);
     let message = "momentum_buffer has 40 elements, but 10 rows of 4 parameters need 0";
     assert_eq!(found.expect_err("refused").to_string(), message);
+
+    let passed = [Moment::from(&mut *m), Moment::from(&mut *v)];
+    let table = Table::new(&mut param[..], 4).with_moments(passed);
+    let sorted = grads.sort(10, scratch).expect("a row of the table");
+    let found =
+        Sgd { momentum: 0.5, ..Sgd::default() }.step_rows_lazy_on(1, table, sorted, &options);
+    assert_eq!(found, Err(Error::TooManyMoments { tensor: 0, passed: 2, optimizer: 1 }));
     assert_eq!((*param, moments), ([1.0; 40], [[0.5; 40]; 2]));
 }
 
@@ -204,7 +226,7 @@ fn refuses_index<I: RowIndex>(row: I, valid: I) {
     for way in WAYS {
         assert_eq!(ok().dense_equivalent(way, &rows), Err(expected.clone()));
     }
-    let mut waiting = DenseEquivalent::new(10, CatchUp::Series);
+    let mut waiting = DenseEquivalent::<f32>::new(10, CatchUp::Series);
     let found = ok().make(&rows, |table, grads| waiting.catch_up_on(EXEC, table, grads.rows));
     assert_eq!(found, Err(expected));
 }
@@ -238,7 +260,8 @@ fn a_table_without_rows_has_no_index() {
 fn a_table_with_other_rows_than_catch_up_is_refused() {
     for rows in [9, 11] {
         let error = Error::RowCountMismatch { rows, expected: 10 };
-        let message = format!("the table has {rows} rows, but its catching up was set up for 10");
+        let message =
+            format!("the table has {rows} rows, but its gradient or catching up was set up for 10");
         let call = Call { param: 4 * rows, moments: [4 * rows; 2], ..ok() };
         assert_eq!(call.lazy(&call.rows), Ok(()));
         for way in WAYS {
@@ -357,7 +380,7 @@ fn a_refused_step_is_none_that_rows_catch_up_with() {
         let adam = Adam::default();
         let run = |refused: &[(Adam, RowGrads<'_, u32, f32>)]| {
             let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
-            let mut waiting = DenseEquivalent::new(10, way);
+            let mut waiting = DenseEquivalent::<f32>::new(10, way);
             let mut step = |adam: Adam, grads: RowGrads<'_, u32, f32>| {
                 let found =
                     adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting);
@@ -370,10 +393,7 @@ fn a_refused_step_is_none_that_rows_catch_up_with() {
                 assert_eq!(step(adam, RowGrads { rows: &[row], ..GRADS }), Ok(()));
             }
             assert_eq!((waiting.step(), waiting.skipped(7)), (7, Some(6)));
-            assert_eq!(
-                waiting.catch_up_all(state.table(&mut param, 4).expect("its state")),
-                Ok(())
-            );
+            assert_eq!(waiting.catch_up_all(state.table(&mut param, 4)), Ok(()));
             param.map(f32::to_bits)
         };
         let refused = [
@@ -389,7 +409,7 @@ fn a_refused_step_is_none_that_rows_catch_up_with() {
 fn a_state_that_took_other_steps_than_its_rows_is_refused() {
     let adam = Adam::default();
     let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
-    let mut waiting = DenseEquivalent::new(10, CatchUp::Replay);
+    let mut waiting = DenseEquivalent::<f32>::new(10, CatchUp::Replay);
     state.set_steps(1000);
     let found = adam.step_rows_dense_equivalent(&mut param, GRADS, &mut state, &mut waiting);
     let error = Error::StepMismatch { state: 1000, rows: 0 };
@@ -403,11 +423,61 @@ fn a_dense_equivalent_refuses_to_overflow() {
     let adam = Adam::default();
     for way in WAYS {
         let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
-        let mut waiting = DenseEquivalent::new(10, way);
+        let mut waiting = DenseEquivalent::<f32>::new(10, way);
         waiting.set_step(u64::MAX);
         state.set_steps(u64::MAX);
         let found = adam.step_rows_dense_equivalent(&mut param, GRADS, &mut state, &mut waiting);
         assert_eq!((found, param), (Err(Error::StepOverflow), [1.0; 40]));
         assert_eq!((waiting.step(), state.steps()), (u64::MAX, u64::MAX));
+    }
+}
+
+#[test]
+fn a_table_with_other_rows_than_its_gradient_was_sorted_for_is_refused() {
+    let adam = Adam::default();
+    let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
+    for rows in [9, 11] {
+        let mut scratch = RowScratch::default();
+        let sorted = GRADS.sort(rows, &mut scratch).expect("a row of such a table");
+        let param = (&mut param).into();
+        let found = adam.step_rows_lazy_with(param, sorted, &mut state, &StepOptions::default());
+        assert_eq!(found, Err(Error::RowCountMismatch { rows: 10, expected: rows }));
+    }
+    assert_eq!((param, state.steps()), ([1.0; 40], 0));
+}
+
+#[test]
+fn options_out_of_their_range_are_refused() {
+    let refused = |options, name, value| {
+        let call = Call { options, ..ok() };
+        let mut found = vec![call.lazy(&call.rows)];
+        found.extend(WAYS.map(|way| call.dense_equivalent(way, &call.rows)));
+        for found in found {
+            let Err(Error::Option { name: of_found, value: found, .. }) = found else {
+                panic!("{found:?}");
+            };
+            assert_eq!((of_found, found), (name, value));
+        }
+    };
+    let options = StepOptions::default();
+    refused(StepOptions { grad_factor: 0.0, ..options }, "grad_factor", 0.0);
+    refused(StepOptions { grad_factor: 1e-40, ..options }, "grad_factor", 1e-40);
+    refused(StepOptions { max_norm: Some(-1.0), ..options }, "max_norm", -1.0);
+    refused(StepOptions { grad_norm: Some(-1.0), ..options }, "grad_norm", -1.0);
+    // Clipped, the factor is too small for f32.
+    let clipped = StepOptions { max_norm: Some(1e-40), grad_norm: Some(1.0), ..options };
+    refused(clipped, "grad_factor", adamant::clip_factor(1.0, 1e-40));
+}
+
+#[test]
+fn dense_equivalent_steps_that_flush_subnormals_are_refused() {
+    let options = StepOptions { flush_subnormals: true, ..StepOptions::default() };
+    let call = Call { options, ..ok() };
+    assert_eq!(call.lazy(&call.rows), Ok(()));
+    for way in WAYS {
+        let found = call.dense_equivalent(way, &call.rows).expect_err("refused").to_string();
+        let message = "flush_subnormals is 1e0, but must be false in dense-equivalent steps: rows that \
+                       wait are not flushed";
+        assert_eq!(found, message);
     }
 }

@@ -6,14 +6,18 @@ mod support;
 use std::{fmt::Debug, marker::PhantomData};
 
 use adamant::{
-    Adam, BuiltIn, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, RowGrads,
-    RowOptimizer, RowScratch, RowWiseAdam, Table, reference::RowReference,
+    Adam, BuiltIn, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, Moment, Outcome,
+    Report, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, StepOptions, Table,
+    reference::RowReference,
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
     Draw, ForEachRule, WithRule, exec, execs, for_each_rule, number, ordinary,
-    rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy},
+    rows::{
+        Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_dense_equivalent_with,
+        check_lazy, check_lazy_with,
+    },
     serial, with_rule,
 };
 
@@ -24,6 +28,19 @@ const WIDTHS: [usize; 14] = [
     64, 100, // usual ones
     1023, 1025, 2050, // around the tile in which duplicates are added up
 ];
+
+/// Options of every kind by a seed; odd ones for ordinary numbers alone, whose norm is no extreme one.
+fn options(seed: u64, exec: Exec<'static>) -> StepOptions<'static> {
+    StepOptions {
+        exec,
+        grad_factor: if seed.is_multiple_of(3) { 1.0 } else { 0.37 },
+        max_norm: (seed % 4 == 1).then_some(0.5),
+        grad_norm: (seed % 8 == 1).then_some(100.0),
+        skip_nonfinite: seed % 4 == 2,
+        flush_subnormals: seed % 5 < 2,
+        ..StepOptions::default()
+    }
+}
 
 /// Tables and gradients from a seed.
 struct Random {
@@ -67,7 +84,8 @@ impl<F: Float> EveryWidth<F> {
                 let mut random = Random::new(seed as u64, seed % 2 == 0);
                 let before = random.table::<R, F>(&rule, 7, width);
                 let steps = [3, 0, 9, 1].map(|count| random.listed(7, count, width + seed % 3));
-                check_lazy(&rule, 2, &before, &steps, exec, seed);
+                let options = options(seed as u64, exec);
+                check_lazy_with(&rule, 2, &before, &steps, options, seed);
             }
         }
     }
@@ -199,9 +217,13 @@ fn dense_equivalent<F: Float>(special: bool) {
                 let mut random = Random::new(seed as u64, special);
                 let before = random.table::<_, F>(&adam, 40, width);
                 let events = events(&mut random, adam, &before, 120);
-                check_dense_equivalent(CatchUp::Replay, start, &before, &events, exec, seed);
+                let number = 2 * (seed + width) as u64 + u64::from(!special);
+                let options = StepOptions { flush_subnormals: false, ..options(number, exec) };
+                let check =
+                    |way| check_dense_equivalent_with(way, start, &before, &events, options, seed);
+                check(CatchUp::Replay);
                 if adam.weight_decay == 0.0 || adam.decoupled_weight_decay {
-                    check_dense_equivalent(CatchUp::Series, start, &before, &events, exec, seed);
+                    check(CatchUp::Series);
                 }
             }
         }
@@ -254,7 +276,7 @@ impl AnySteps {
         let before = random.table::<R, F>(&rule, rows, width);
         let steps: Vec<_> =
             self.counts.iter().map(|&count| random.listed(rows, count, width + 1)).collect();
-        check_lazy(&rule, t, &before, &steps, exec, (seed % 16) as usize);
+        check_lazy_with(&rule, t, &before, &steps, options(seed, exec), (seed % 16) as usize);
     }
 }
 
@@ -358,14 +380,17 @@ fn an_epsilon_whose_inverse_is_subnormal_gives_the_reference_bits() {
 fn no_row_of_a_large_table_waits_for_longer_than_the_history() {
     let (rows, adam) = (300_000, Adam::default());
     let (mut param, mut state) = (vec![1.0_f32; rows], adam.row_state(rows, 1));
-    let mut waiting = DenseEquivalent::new(rows, CatchUp::Series);
-    let exec = exec(Isa::detect(), true);
+    let mut waiting = DenseEquivalent::<f32>::new(rows, CatchUp::Series);
+    let options = StepOptions { exec: exec(Isa::detect(), true), ..StepOptions::default() };
+    let mut scratch = RowScratch::default();
     for step in 0..10_000 {
-        let (row, grad) = ([step * 7 % rows], [0.5]);
+        let (row, grad) = ([step * 7 % rows], [0.5_f32]);
         let grads = RowGrads::new(if step % 3 == 0 { &row[..] } else { &[] }, &grad, 1);
         let grads = RowGrads { values: &grad[..grads.rows.len()], ..grads };
-        let table = state.table(&mut param, 1).expect("the state of this table");
-        adam.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting).expect("a valid step");
+        let grads = grads.sort(rows, &mut scratch).expect("rows of the table");
+        let table = state.table(&mut param, 1);
+        let report = adam.step_rows_dense_equivalent_on(table, grads, &mut waiting, &options);
+        assert!(report.is_ok());
     }
     let longest = (0..rows).filter_map(|row| waiting.skipped(row)).max();
     assert!(longest.is_some_and(|longest| (4096..=rows as u64 / 64).contains(&longest)));
@@ -381,13 +406,18 @@ fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
         let mut columns = random.table::<_, F>(&adam, rows, width);
         let mut waiting = DenseEquivalent::new(rows, way);
         let exec = serial();
-        let train = |columns: &mut RowColumns<F>, waiting: &mut DenseEquivalent<F>, from: usize| {
+        let options = StepOptions { exec, ..StepOptions::default() };
+        let mut scratch = RowScratch::default();
+        let mut train = |columns: &mut RowColumns<F>,
+                         waiting: &mut DenseEquivalent<F>,
+                         from: usize| {
             for step in from..from + 300 {
                 let (row, values) = ([step * 7 % rows], vec![F::from_f64(0.25); width]);
                 let grads = RowGrads::new(&row, &values, width);
-                let table = columns.table::<Adam>();
-                adam.step_rows_dense_equivalent_on(exec, table, grads, waiting)
-                    .expect("a valid step");
+                let grads = grads.sort(rows, &mut scratch).expect("rows of the table");
+                let report =
+                    adam.step_rows_dense_equivalent_on(columns.table(), grads, waiting, &options);
+                assert!(report.is_ok());
             }
             waiting.catch_up_all_on(exec, columns.table()).expect("the table");
         };
@@ -410,13 +440,22 @@ fn an_empty_table_of_any_width_is_stepped() {
     for isa in Isa::available() {
         for parallel in [false, true] {
             let exec = exec(isa, parallel);
+            let options = StepOptions { exec, max_norm: Some(1.0), ..StepOptions::default() };
             for width in [1, 1 << 60, 1 << 62, 3 << 61, usize::MAX] {
-                let table = || Table { param: &mut [], moments: [&mut [][..], &mut []], width };
-                let grads = RowGrads::<u32, f32>::new(&[], &[], width);
+                let table = || {
+                    let moments = [Moment::none(), Moment::none()];
+                    Table::new(&mut [0.0_f32; 0], width).with_moments(moments)
+                };
                 let mut scratch = RowScratch::default();
-                let lazy = adam.step_rows_lazy_on(exec, 1, table(), grads, &mut scratch);
-                let mut waiting = DenseEquivalent::new(0, CatchUp::Replay);
-                let dense = adam.step_rows_dense_equivalent_on(exec, table(), grads, &mut waiting);
+                let grads = RowGrads::<u32, f32>::new(&[], &[], width);
+                let taken = |report: Report| assert_eq!(report.outcome, Outcome::Taken);
+                let sorted = grads.sort(0, &mut scratch).expect("no rows");
+                let lazy = adam.step_rows_lazy_on(1, table(), sorted, &options).map(taken);
+                let mut waiting = DenseEquivalent::<f32>::new(0, CatchUp::Replay);
+                let sorted = grads.sort(0, &mut scratch).expect("no rows");
+                let dense = adam
+                    .step_rows_dense_equivalent_on(table(), sorted, &mut waiting, &options)
+                    .map(taken);
                 let caught_up = waiting.catch_up_all_on(exec, table());
                 assert_eq!([lazy, dense, caught_up], [Ok(()), Ok(()), Ok(())], "{width}");
             }

@@ -4,8 +4,8 @@
 mod support;
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Epsilon, Float, Optimizer, Outcome, RowGrads, StepOptions,
-    Table, Tensor,
+    Adam, CatchUp, DenseEquivalent, Epsilon, Float, Optimizer, Outcome, RowGrads, RowScratch,
+    StepOptions, Table, Tensor,
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::serial;
@@ -74,7 +74,8 @@ impl Case {
         let start = start(gaps.len());
         let [mut series, mut single] = [start.clone(), start.clone()];
         let mut double = of::<f64>(start.clone());
-        let mut waiting = DenseEquivalent::new(gaps.len(), CatchUp::Series);
+        let mut scratch = RowScratch::default();
+        let mut waiting = DenseEquivalent::<f32>::new(gaps.len(), CatchUp::Series);
         waiting.set_step(self.before);
 
         let mut skipped = 0;
@@ -86,10 +87,13 @@ impl Case {
                 // Rows before this one are done with.
                 Self::dense(&adam, t, &mut single, row);
                 Self::dense(&adam, t, &mut double, row);
-                let nothing = RowGrads::new(&[0_u32; 0], &[], WIDTH);
+                let nothing = RowGrads::<u32, f32>::new(&[], &[], WIDTH);
+                let nothing = nothing.sort(gaps.len(), &mut scratch).expect("no rows");
                 let table = Self::table(&mut series);
-                adam.step_rows_dense_equivalent_on(serial(), table, nothing, &mut waiting)
-                    .expect("a valid step");
+                let options = StepOptions { exec: serial(), ..StepOptions::default() };
+                let report =
+                    adam.step_rows_dense_equivalent_on(table, nothing, &mut waiting, &options);
+                assert!(report.is_ok());
             }
             waiting
                 .catch_up_on(serial(), Self::table(&mut series), &[row])
@@ -124,9 +128,9 @@ impl Case {
         }
     }
 
-    fn table(columns: &mut [Vec<f32>; 3]) -> Table<'_, Adam, f32> {
-        let [param, m, v] = columns.each_mut().map(Vec::as_mut_slice);
-        Table { param, moments: [m, v], width: WIDTH }
+    fn table(columns: &mut [Vec<f32>; 3]) -> Table<'_> {
+        let [param, m, v] = columns;
+        Table::new(param, WIDTH).with_moments([m.into(), v.into()])
     }
 }
 

@@ -200,10 +200,10 @@ impl Arrays {
     }
 
     /// Repeats something, each time with the indices of another step.
-    fn repeat(&mut self, repetitions: usize, mut step: impl FnMut(Parts<'_>)) -> Duration {
+    fn repeat<T>(&mut self, repetitions: usize, mut step: impl FnMut(Parts<'_>) -> T) -> Duration {
         time(repetitions, || {
             self.next = (self.next + 1) % self.steps.len();
-            step(Parts {
+            let _ = step(Parts {
                 width: self.case.width,
                 param: self.param.get(),
                 exp_avg: self.exp_avg.get(),
@@ -216,9 +216,10 @@ impl Arrays {
 
     /// Measures a step against the limit, on the threads of the pool that this is called in.
     pub fn measure(&mut self, place: Place, plan: Plan) -> Row {
-        let (case, exec) = (self.case, place.exec());
+        let case = self.case;
+        let options = &StepOptions { exec: place.exec(), ..StepOptions::default() };
         let mut scratch = RowScratch::default();
-        let mut waiting = DenseEquivalent::new(case.rows, CatchUp::Series);
+        let mut waiting = DenseEquivalent::<f32>::new(case.rows, CatchUp::Series);
         waiting.set_step(1000);
         let mut t = 1000;
         let is_dense_equivalent = case.kind == Kind::DenseEquivalent;
@@ -231,9 +232,11 @@ impl Arrays {
                 Kind::DenseEquivalent => self.repeat(repetitions, |parts| {
                     let Parts { width, values, listed, .. } = parts;
                     let grads = RowGrads::new(&listed.rows, values, width);
+                    let grads = grads.sort(case.rows, &mut scratch).expect("rows of the table");
                     let table = parts.table();
-                    ADAM.step_rows_dense_equivalent_on(exec, table, grads, &mut waiting)
-                        .expect("a valid step");
+                    ADAM.step_rows_dense_equivalent_on(table, grads, &mut waiting, options)
+                        .expect("a valid step")
+                        .outcome
                 }),
             },
             1 => self.repeat(repetitions, |parts| parts.touch(place.parallel)),
@@ -292,7 +295,7 @@ impl Arrays {
         dense.median
     }
 
-    fn lazy<R: RowRule<RowMoments = adamant::Count<2>>>(
+    fn lazy<R: RowRule>(
         &mut self,
         rule: &R,
         place: Place,
@@ -300,11 +303,15 @@ impl Arrays {
         scratch: &mut RowScratch,
         repetitions: usize,
     ) -> Duration {
+        let rows = self.case.rows;
         self.repeat(repetitions, |parts| {
             *t += 1;
             let grads = RowGrads::new(&parts.listed.rows, parts.values, parts.width);
-            rule.step_rows_lazy_on(place.exec(), *t, parts.table(), grads, scratch)
-                .expect("a valid step");
+            let options = StepOptions { exec: place.exec(), ..StepOptions::default() };
+            let grads = grads.sort(rows, scratch).expect("rows of the table");
+            rule.step_rows_lazy_on(*t, parts.table(), grads, &options)
+                .expect("a valid step")
+                .outcome
         })
     }
 }
@@ -321,8 +328,9 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn table<R: RowRule<RowMoments = adamant::Count<2>>>(self) -> Table<'a, R, f32> {
-        Table { param: self.param, moments: [self.exp_avg, self.exp_avg_sq], width: self.width }
+    fn table(self) -> Table<'a> {
+        let moments = [self.exp_avg.into(), self.exp_avg_sq.into()];
+        Table::new(self.param, self.width).with_moments(moments)
     }
 
     fn span(self) -> Span<'a> {

@@ -7,7 +7,9 @@ mod support;
 
 mod decode;
 
-use adamant::{Adam, BuiltIn, CatchUp, Exec, Float, Isa, RowWiseAdam, reference::RowReference};
+use adamant::{
+    Adam, BuiltIn, CatchUp, Float, Isa, RowWiseAdam, StepOptions, reference::RowReference,
+};
 use decode::{
     Bits, Effort, FloatName, Numbers, StepCount, any_effort, any_isa, build_global_pool, in_pool,
     repeated,
@@ -45,10 +47,28 @@ struct Case<'a> {
     /// See [`in_pool`].
     pool: u8,
     offset: u8,
+    options: OptionsDrawing,
     #[arbitrary(with = any_calls)]
     calls: Vec<Call>,
     /// Hyper-parameters, indices and elements.
     bits: Bits<'a>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct OptionsDrawing {
+    scales: bool,
+    clips: bool,
+    skip_nonfinite: bool,
+    flush_subnormals: bool,
+    norm: Norm,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Norm {
+    Unknown,
+    Finite,
+    Infinite,
+    Nan,
 }
 
 /// Up to 15.
@@ -184,7 +204,8 @@ impl Case<'_> {
         let steps: Vec<_> =
             self.calls.iter().map(|call| self.listed(call, &before, bits)).collect();
         let steps = steps.iter().map(|(listed, misfit)| (listed, *misfit));
-        check_lazy_or_refused(rule, self.start.get(), &before, steps, self.exec(), self.offset());
+        let options = self.options(bits);
+        check_lazy_or_refused(rule, self.start.get(), &before, steps, options, self.offset());
     }
 
     fn dense_equivalent(&self, way: CatchUp) {
@@ -214,12 +235,28 @@ impl Case<'_> {
         }
         let start = self.start.get();
         let events = events.iter().map(|(event, misfit)| (event, *misfit));
-        let (exec, offset) = (self.exec(), self.offset());
-        check_dense_equivalent_or_refused(way, start, &before, events, exec, offset);
+        let options = StepOptions { flush_subnormals: false, ..self.options(&mut bits) };
+        check_dense_equivalent_or_refused(way, start, &before, events, options, self.offset());
     }
 
-    fn exec(&self) -> Exec<'static> {
-        support::exec(self.isa, self.parallel)
+    fn options(&self, bits: &mut dyn FnMut() -> u64) -> StepOptions<'static> {
+        let OptionsDrawing { scales, clips, skip_nonfinite, flush_subnormals, ref norm } =
+            self.options;
+        let mut draw = Draw::new(bits);
+        StepOptions {
+            exec: support::exec(self.isa, self.parallel),
+            grad_factor: if scales { draw.finite().abs() } else { 1.0 },
+            max_norm: clips.then(|| draw.size()),
+            grad_norm: match norm {
+                Norm::Unknown => None,
+                Norm::Finite => Some(f64::MAX),
+                Norm::Infinite => Some(f64::INFINITY),
+                Norm::Nan => Some(f64::NAN),
+            },
+            skip_nonfinite,
+            flush_subnormals,
+            ..StepOptions::default()
+        }
     }
 
     fn offset(&self) -> usize {

@@ -76,6 +76,14 @@ macro_rules! parts {
                     })+
                 }
             }
+
+            /// Asks for the memory of some elements.
+            #[inline(always)]
+            pub(crate) fn prefetch(&self, start: usize, len: usize) {
+                match self {
+                    $(Self::$variant($slice, ..) => $crate::simd::prefetch_row($slice, start, len),)+
+                }
+            }
         }
     };
     // SAFETY: the caller's promise.

@@ -1,31 +1,28 @@
 //! The rule's part of a step in mixed precision: strips of `f32`, whatever they come from.
 
 use super::{
-    MixedStep, in_loop,
+    MixedStep, Runs, in_loop,
     strips::{Scratch, Strip, Strips},
 };
 use crate::{
-    Arity, Many, Rule, Tensor,
+    Arity, Many, Rule,
     kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, specialise, sweep_pairs},
     simd::{Simd, Vector, Wide, WithSimd},
-    tensor::Run,
 };
 
-pub(super) struct Sweep<'a, 'b, 'x, R: Rule, A> {
+pub(super) struct Sweep<'a, R: Rule> {
     pub rule: R,
     pub constants: &'a Many<R::Constants, f64>,
     pub step: &'a MixedStep,
-    pub elements: &'a mut Run<'b, 'x>,
-    /// Whether a tensor takes the same step.
-    pub alike: A,
+    pub runs: &'a mut dyn Runs,
 }
 
-impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
+impl<R: Rule> WithSimd for Sweep<'_, R> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { rule, constants, step, elements, alike } = self;
+        let Self { rule, constants, step, runs } = self;
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
@@ -37,9 +34,9 @@ impl<R: Rule, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, A> {
             rule,
             #[inline(always)]
             |rule| {
-                while let Some(part) = elements.next_if(&alike) {
+                while let Some(arrays) = runs.next() {
                     let in_loop = !S::IS_SCALAR && rule.converts_in_loop();
-                    let mut strips = Strips::new(step, part.arrays(), &mut scratch, in_loop);
+                    let mut strips = Strips::new(step, arrays, &mut scratch, in_loop);
                     while strips.turn() {
                         if in_loop && let Some(kind) = strips.in_loop() {
                             in_loop::sweep::<S, R>(simd, rule, &k, step, kind, strips.arrays());

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Elements that are summed up one after the other.
-pub(super) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = 4096;
 /// Partial sums: element j of a block belongs to sum j modulo this.
 const SUMS: usize = 32;
 

@@ -8,7 +8,13 @@ use super::{
     NormOrder,
     blocks::{BLOCK, OfBlock},
 };
-use crate::{Element, Grad, Group, Tensor, Threads, array::GradArray, isa::Cpu, pieces};
+use crate::{
+    Element, Grad, Group, Tensor, Threads,
+    array::GradArray,
+    isa::Cpu,
+    pieces,
+    simd::{Simd, WithSimd},
+};
 
 /// The most subtrees that are shared out: more than threads on any machine of today, and 12 KiB of stack.
 const MOST_SUBTREES: usize = 256;
@@ -297,17 +303,39 @@ impl Sum {
 
     /// The sum of the node's blocks out of the gradients of its tensor.
     pub(crate) fn of_blocks<E: Element>(self, grads: &[E]) -> f64 {
-        let grads = &grads[self.block * BLOCK..];
-        self.of_some(&grads[..grads.len().min(self.blocks.saturating_mul(BLOCK))])
+        self.of_blocks_by(grads.len(), &|block| self.of_block(&grads[block]))
     }
 
-    fn of_some<E: Element>(self, values: &[E]) -> f64 {
-        let blocks = values.len().div_ceil(BLOCK);
+    /// The sum of the node's blocks out of `len` gradients; `of_block` sums up a block.
+    pub(crate) fn of_blocks_by(self, len: usize, of_block: &impl Fn(Range<usize>) -> f64) -> f64 {
+        let start = self.block * BLOCK;
+        let end = start.saturating_add(self.blocks.saturating_mul(BLOCK)).min(len);
+        self.of_range(start..end, of_block)
+    }
+
+    fn of_range(self, elements: Range<usize>, of_block: &impl Fn(Range<usize>) -> f64) -> f64 {
+        let blocks = elements.len().div_ceil(BLOCK);
         if blocks <= 1 {
-            return self.cpu.run(OfBlock { values, order: self.order, scale: self.scale });
+            return of_block(elements);
         }
-        let (left, right) = values.split_at(blocks / 2 * BLOCK);
-        self.add(self.of_some(left), self.of_some(right))
+        let middle = elements.start + blocks / 2 * BLOCK;
+        let left = self.of_range(elements.start..middle, of_block);
+        self.add(left, self.of_range(middle..elements.end, of_block))
+    }
+
+    /// The sum of a block.
+    fn of_block<E: Element>(self, values: &[E]) -> f64 {
+        self.cpu.run(OfBlock { values, order: self.order, scale: self.scale })
+    }
+
+    /// The same, inside a dispatch.
+    #[inline(always)]
+    pub(crate) fn of_block_with<S: Simd, E: Element>(self, simd: S, values: &[E]) -> f64 {
+        OfBlock { values, order: self.order, scale: self.scale }.with_simd(simd)
+    }
+
+    pub(crate) fn cpu(self) -> Cpu {
+        self.cpu
     }
 
     fn add(self, left: f64, right: f64) -> f64 {

@@ -2,162 +2,244 @@
 
 use core::fmt;
 
-use crate::{Arity, Error, Float, MOMENTS, Many, State, array::elements_mut, simd::prefetch_row};
+use super::{RowRule, RowScratch, SortedRows, typed::TypedTable};
+use crate::{
+    Arity, Error, Float, MOMENTS, Moment, Param, State, Storage,
+    array::{BLOCK, MomentArray, ParamArray},
+    state::Parts,
+};
 
-use super::{RowRule, RowScratch};
-
-/// A table of parameters, with its moments: rows of `width` elements, one after the other.
-pub struct Table<'a, R: RowRule, F: Float> {
-    /// The parameters: rows times `width`.
-    pub param: &'a mut [F],
-    /// The moments, each as long as the parameters, or as many elements as there are rows where the
-    /// moment is [one a row](crate::RowWiseAdam). Before the first step each holds what
-    /// [`Rule::start`](crate::Rule::start) says: zeros mostly. One that the rule does without is empty.
-    pub moments: Many<R::RowMoments, &'a mut [F]>,
-    /// The number of parameters in a row: at least 1.
-    pub width: usize,
+/// A table of parameters, with its moments: rows of `width` elements, one after the other, all
+/// borrowed.
+///
+/// [`State::table`](crate::State::table) makes a table whose moments adamant owns.
+///
+/// # Examples
+///
+/// ```
+/// use adamant::{Lion, RowGrads, RowOptimizer, RowScratch, StepOptions, Table};
+///
+/// let (mut param, mut exp_avg) = (vec![1.0_f32; 10 * 2], vec![0.0_f32; 10 * 2]);
+/// let mut scratch = RowScratch::default();
+/// for t in 1..=3 {
+///     let table = Table::new(&mut param, 2).with_moments([(&mut exp_avg).into()]);
+///     let grads = RowGrads::new(&[7_i64, 2], &[0.1_f32, 0.1, -0.2, -0.2], 2);
+///     let sorted = grads.sort(10, &mut scratch)?;
+///     let _ = Lion::default().step_rows_lazy_on(t, table, sorted, &StepOptions::default())?;
+/// }
+/// assert!(param[14] < 1.0 && param[4] > 1.0);
+/// # Ok::<(), adamant::Error>(())
+/// ```
+pub struct Table<'a> {
+    pub(super) param: Param<'a>,
+    pub(super) moments: [Moment<'a>; MOMENTS],
+    /// The number of moments that were passed.
+    passed: usize,
+    /// The names of the moments, where a state knows them.
+    names: Option<[&'static str; MOMENTS]>,
+    pub(super) width: usize,
+    pub(super) first: u64,
 }
 
-impl<'a, R: RowRule, F: Float> Table<'a, R, F> {
-    /// The number of rows.
+impl<'a> Table<'a> {
+    /// A table without moments, of rows of `width` parameters: at least 1.
+    pub fn new(param: impl Into<Param<'a>>, width: usize) -> Self {
+        Self {
+            param: param.into(),
+            moments: [(); MOMENTS].map(|()| Moment::none()),
+            passed: 0,
+            names: None,
+            width,
+            first: 0,
+        }
+    }
+
+    /// With moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES): each as long as
+    /// the parameters, or as many elements as there are rows where the moment is
+    /// [one a row](crate::RowWiseAdam). Before the first step each holds what
+    /// [`Rule::start`](crate::Rule::start) says: zeros mostly. One that the settings do without is
+    /// [`Moment::none`].
+    pub fn with_moments(mut self, moments: impl IntoIterator<Item = Moment<'a>>) -> Self {
+        for moment in moments {
+            if let Some(place) = self.moments.get_mut(self.passed) {
+                *place = moment;
+            }
+            self.passed += 1;
+        }
+        self
+    }
+
+    /// With the number of the table's first element among all elements of the model, by which random bits
+    /// go: see [`Tensor::with_first`](crate::Tensor::with_first). 0 without: number the tables of a model
+    /// that are rounded at random, so that each has bits of its own.
+    pub fn with_first(mut self, first: u64) -> Self {
+        self.first = first;
+        self
+    }
+
+    /// The number of parameters in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The number of rows; 0 if the width is 0.
     pub fn rows(&self) -> usize {
         self.param.len().checked_div(self.width).unwrap_or(0)
     }
 
-    pub(super) fn check(&self, rule: &R) -> Result<(), Error> {
+    /// The memory of a row.
+    pub(super) fn bytes_of_row(&self) -> usize {
+        let moments = self.moments.iter().map(Moment::bytes);
+        let bytes = self.param.bytes() + moments.sum::<usize>();
+        bytes.checked_div(self.rows()).unwrap_or(0)
+    }
+
+    pub(super) fn is_f64(&self) -> bool {
+        matches!(self.param.0, ParamArray::F64(_))
+    }
+
+    /// Finds the mistakes in the arrays.
+    pub(super) fn check<R: RowRule>(&self, rule: &R) -> Result<(), Error> {
         let (width, len) = (self.width, self.param.len());
+        let names = R::ROW_MOMENT_NAMES;
+        let names = names.as_ref();
+        if let Some(of_state) = &self.names {
+            for (position, &found) in of_state.iter().enumerate() {
+                let expected = names.get(position).copied().unwrap_or_default();
+                if found != expected {
+                    return Err(Error::StateMismatch { tensor: 0, found, expected });
+                }
+            }
+        }
         if width == 0 {
             return Err(Error::ZeroWidth);
         }
         if !len.is_multiple_of(width) {
             return Err(Error::TableShape { len, width });
         }
-        let rows = self.rows();
-        let names = R::ROW_MOMENT_NAMES;
-        for (position, (moment, &name)) in
-            self.moments.as_ref().iter().zip(names.as_ref()).enumerate()
-        {
-            let (len, expected) = (moment.len(), rows * rule.moment_width(position, width));
+        if self.passed > names.len() && self.names.is_none() {
+            let (passed, optimizer) = (self.passed, names.len());
+            return Err(Error::TooManyMoments { tensor: 0, passed, optimizer });
+        }
+        self.check_param()?;
+        for (position, (moment, &name)) in self.moments.iter().zip(names).enumerate() {
+            self.check_moment(name, moment, rule.moment_width(position, width))?;
+        }
+        Ok(())
+    }
+
+    fn check_param(&self) -> Result<(), Error> {
+        let expected = self.param.len();
+        let (argument, len) = match &self.param.0 {
+            ParamArray::F32AndBf16(_, copy) => ("copy of param", copy.len()),
+            ParamArray::F32AndF16(_, copy) => ("copy of param", copy.len()),
+            ParamArray::Halves(_, low) => ("low half of param", low.len()),
+            _ => return Ok(()),
+        };
+        match len == expected {
+            true => Ok(()),
+            false => Err(Error::LengthMismatch { tensor: 0, argument, len, expected }),
+        }
+    }
+
+    /// Finds the mistakes in a moment that has `moment_width` elements for each row.
+    fn check_moment(
+        &self,
+        name: &'static str,
+        moment: &Moment<'_>,
+        moment_width: usize,
+    ) -> Result<(), Error> {
+        let (rows, width) = (self.rows(), self.width);
+        let (len, expected) = (moment.len(), rows * moment_width);
+        if len != expected {
+            return Err(Error::MomentMismatch { moment: name, len, rows, width, expected });
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        let found = moment.storage();
+        if (found == Storage::F64) != self.is_f64() {
+            let (argument, expected) = (name, self.param.storage());
+            return Err(Error::TypeMismatch { tensor: 0, argument, found, expected });
+        }
+        if let MomentArray::Q8(codes, scales) = &moment.0 {
+            if !moment_width.is_multiple_of(BLOCK) {
+                return Err(Error::RowsInBlocks { moment: name, width });
+            }
+            let (len, expected) = (scales.len(), codes.len() / BLOCK);
             if len != expected {
-                return Err(Error::MomentMismatch { moment: name, len, rows, width, expected });
+                return Err(Error::ScalesMismatch { tensor: 0, moment: name, len, expected });
             }
         }
         Ok(())
     }
 
-    /// The same table for a shorter time, since a step takes it by value.
-    pub fn reborrow(&mut self) -> Table<'_, R, F> {
-        let mut moments = self.moments.as_mut().iter_mut();
-        Table {
-            param: self.param,
-            moments: R::RowMoments::from_fn(|_| {
-                moments.next().map_or(&mut [][..], |moment| &mut **moment)
-            }),
+    /// Finds what does not fit in gradients; the table has been checked.
+    pub(super) fn check_grads(&self, grads: &SortedRows<'_>) -> Result<(), Error> {
+        if grads.width != self.width {
+            return Err(Error::WidthMismatch { width: grads.width, expected: self.width });
+        }
+        let (rows, expected) = (self.rows(), grads.rows);
+        if rows != expected {
+            return Err(Error::RowCountMismatch { rows, expected });
+        }
+        let found = grads.storage();
+        if (found == Storage::F64) != self.is_f64() {
+            let (argument, expected) = ("grad", self.param.storage());
+            return Err(Error::TypeMismatch { tensor: 0, argument, found, expected });
+        }
+        Ok(())
+    }
+
+    /// The first array that is not simply an `F`, and its storage.
+    pub(super) fn not_of<R: RowRule, F: Float>(&self) -> Option<(&'static str, Storage)> {
+        if F::param_of(&self.param.0).is_none() {
+            return Some(("param", self.param.storage()));
+        }
+        let mut moments = self.moments.iter().zip(R::ROW_MOMENT_NAMES);
+        let (moment, name) =
+            moments.find(|(moment, _)| !moment.is_empty() && F::moment_of(&moment.0).is_none())?;
+        Some((name, moment.storage()))
+    }
+
+    /// The arrays as slices; one that is not of `F` is empty.
+    pub(super) fn typed<R: RowRule, F: Float>(self) -> TypedTable<'a, R, F> {
+        let mut moments =
+            self.moments.into_iter().map(|moment| F::moment_mut_of(moment.0).unwrap_or_default());
+        TypedTable {
+            param: F::param_mut_of(self.param.0).unwrap_or_default(),
+            moments: R::RowMoments::from_fn(|_| moments.next().unwrap_or_default()),
             width: self.width,
         }
     }
-
-    /// The parameters and moments of some rows, for one thread.
-    ///
-    /// # Safety
-    ///
-    /// Until the result is dropped, nobody else uses these rows.
-    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
-    pub(super) unsafe fn part(&self, rule: &R, rows: core::ops::Range<usize>) -> Table<'_, R, F> {
-        let width = self.width;
-        let of = |width: usize| rows.start * width..rows.end * width;
-        let moments = self.moments.as_ref();
-        Table {
-            // SAFETY: within the arrays, which have as many rows; not aliased: the caller's promise.
-            param: unsafe { elements_mut(&self.param, of(width)) },
-            moments: R::RowMoments::from_fn(|position| {
-                // SAFETY: as above.
-                unsafe { elements_mut(&moments[position], of(rule.moment_width(position, width))) }
-            }),
-            width,
-        }
-    }
-
-    /// The parameters and moments of some rows.
-    #[inline(always)]
-    pub(super) fn rows_mut(&mut self, rule: &R, rows: core::ops::Range<usize>) -> Table<'_, R, F> {
-        let width = self.width;
-        let mut moments = self.moments.as_mut().iter_mut();
-        Table {
-            param: &mut self.param[rows.start * width..rows.end * width],
-            moments: R::RowMoments::from_fn(
-                #[inline(always)]
-                |position| {
-                    let width = rule.moment_width(position, width);
-                    let moment = moments.next().map_or(&mut [][..], |moment| &mut **moment);
-                    &mut moment[rows.start * width..rows.end * width]
-                },
-            ),
-            width,
-        }
-    }
-
-    /// Asks for the memory of a row.
-    #[inline(always)]
-    pub(super) fn prefetch(&self, rule: &R, row: usize) {
-        prefetch_row(self.param, row * self.width, self.width);
-        for (position, moment) in self.moments.as_ref().iter().enumerate() {
-            let width = rule.moment_width(position, self.width);
-            prefetch_row(moment, row * width, width);
-        }
-    }
-}
-
-impl<R: RowRule, F: Float> fmt::Debug for Table<'_, R, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Table");
-        fields.field("width", &self.width).field("param", &self.param);
-        for (name, moment) in R::ROW_MOMENT_NAMES.into_iter().zip(self.moments.as_ref()) {
-            fields.field(name, moment);
-        }
-        fields.finish()
-    }
-}
-
-/// A table of parameters and the moments of a state, with its step count and what sorts rows.
-pub(super) fn table_of<'a, R: RowRule, F: Float>(
-    param: &'a mut [F],
-    width: usize,
-    state: &'a mut State,
-) -> Result<(Table<'a, R, F>, &'a mut u64, &'a mut RowScratch), Error> {
-    let names = R::ROW_MOMENT_NAMES;
-    let (found, steps, scratch) = state.typed_parts_mut::<F>();
-    let mut slices: [&mut [F]; MOMENTS] = Default::default();
-    for (position, (name, storage, moment)) in found.into_iter().enumerate() {
-        let expected = names.as_ref().get(position).copied().unwrap_or_default();
-        if name != expected {
-            return Err(Error::StateMismatch { tensor: 0, found: name, expected });
-        }
-        match moment {
-            Some(moment) => slices[position] = moment,
-            None => {
-                let (argument, expected) = (name, F::STORAGE);
-                return Err(Error::TypeMismatch { tensor: 0, argument, found: storage, expected });
-            }
-        }
-    }
-    let mut slices = slices.into_iter();
-    let moments = R::RowMoments::from_fn(|_| slices.next().unwrap_or_default());
-    Ok((Table { param, moments, width }, steps, scratch))
 }
 
 impl State {
     /// A table of these moments and the given parameters, in rows of `width`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StateMismatch`] if the moments are those of another optimizer,
-    /// [`Error::TypeMismatch`] if they are not kept in the type of the parameters.
-    pub fn table<'a, R: RowRule, F: Float>(
+    pub fn table<'a>(&'a mut self, param: impl Into<Param<'a>>, width: usize) -> Table<'a> {
+        self.table_parts(param, width).0
+    }
+
+    /// A table, its step count, and memory for sorting rows.
+    pub(super) fn table_parts<'a>(
         &'a mut self,
-        param: &'a mut [F],
+        param: impl Into<Param<'a>>,
         width: usize,
-    ) -> Result<Table<'a, R, F>, Error> {
-        table_of(param, width, self).map(|(table, ..)| table)
+    ) -> (Table<'a>, &'a mut u64, &'a mut RowScratch) {
+        let Parts { moments, count, names, steps, first, scratch } = self.parts_mut();
+        let names = Some(names);
+        let (param, first) = (param.into(), first.unwrap_or(0));
+        let table = Table { param, moments, passed: count, names, width, first };
+        (table, steps, scratch)
+    }
+}
+
+impl fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("width", &self.width)
+            .field("param", &self.param)
+            .field("moments", &self.moments)
+            .finish()
     }
 }

@@ -3,18 +3,18 @@
 use core::{fmt, ops::Range};
 
 use super::{
-    RowGrads, RowIndex, RowScratch, Table, Values,
-    history::{BehindRow, History},
-    sweep::{Before, RowSpan},
-    table_of,
+    RowGrads, RowIndex, RowScratch, SortedRows, Table,
+    behind::{Behind, EveryRow},
+    history::History,
+    sweep::{RowSpan, Update},
+    typed::TypedTable,
 };
 use crate::{
-    Adam, Error, Exec, Float, State, Threads,
-    array::elements_mut,
-    isa::Cpu,
+    Adam, Error, Exec, Float, NormOrder, Outcome, Param, Report, State, StepOptions,
     kernel::Step,
-    pieces::{self, with_default_float_modes},
-    simd::prefetch,
+    norm::Norms,
+    pieces::with_default_float_modes,
+    step::{Scaling, check_factor},
 };
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
@@ -24,18 +24,18 @@ pub enum CatchUp {
     /// the error is like that of the dense steps.
     #[default]
     Series,
-    /// The skipped steps one by one: the bits of the dense steps, and their cost, which has to be paid
-    /// for every row sooner or later.
+    /// The skipped steps one by one: the bits of the dense steps, and their cost, which every row has to pay
+    /// sooner or later.
     Replay,
 }
 
-/// What [`Adam`] needs to know of a table's rows for steps that touch a few of them, and have the
-/// results of dense steps with gradients of zero for all others: those of TensorFlow's and Keras's
-/// Adam, and of PyTorch's with dense gradients.
+/// The state of a table's rows for [`Adam`] steps that touch a few rows, with the results of dense steps whose
+/// gradients are zero for all other rows: those of TensorFlow's and Keras's Adam, and of PyTorch's with dense
+/// gradients.
 ///
-/// In a dense step moments decay and parameters move on, gradient or not. Here a row does so when it
-/// is next needed, and until then the table holds the row as it was when it was last needed. So, for
-/// each batch:
+/// In a dense step moments decay and parameters move on, also where the gradient is zero. Here a row does so
+/// when it is next needed; until then, the table holds it as it was when it was last needed. So, for each
+/// batch:
 ///
 /// 1. [`catch_up`](Self::catch_up) with the rows that the forward pass will read;
 /// 2. forward and backward pass;
@@ -120,11 +120,11 @@ pub enum CatchUp {
 /// for step in 0..10 {
 ///     let ids = [step, step + 1];
 ///     // The forward pass reads current rows.
-///     waiting.catch_up(state.table(&mut param, width)?, &ids)?;
-///     let grads = RowGrads::new(&ids, &[0.1, 0.1, 0.2, 0.2], width);
+///     waiting.catch_up(state.table(&mut param, width), &ids)?;
+///     let grads = RowGrads::new(&ids, &[0.1_f32, 0.1, 0.2, 0.2], width);
 ///     adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting)?;
 /// }
-/// waiting.catch_up_all(state.table(&mut param, width)?)?;
+/// waiting.catch_up_all(state.table(&mut param, width))?;
 /// // A dense step moves a row on after its last gradient.
 /// assert!(param[0] < 0.996);
 /// # Ok::<(), adamant::Error>(())
@@ -184,21 +184,18 @@ impl<F: Float> DenseEquivalent<F> {
     ///
     /// # Errors
     ///
-    /// - [`Error::ZeroWidth`], [`Error::TableShape`], [`Error::MomentMismatch`] or
-    ///   [`Error::RowCountMismatch`] for a table that does not fit;
+    /// - [`Error::ZeroWidth`], [`Error::TableShape`], [`Error::MomentMismatch`],
+    ///   [`Error::StateMismatch`], [`Error::TableStorage`] or [`Error::RowCountMismatch`] for a table that
+    ///   does not fit;
     /// - [`Error::RowOutOfRange`] or [`Error::TooManyRows`] for the indices;
     /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
     ///
     /// Nothing has changed then.
-    pub fn catch_up<I: RowIndex>(
-        &mut self,
-        table: Table<'_, Adam, F>,
-        rows: &[I],
-    ) -> Result<(), Error> {
+    pub fn catch_up<I: RowIndex>(&mut self, table: Table<'_>, rows: &[I]) -> Result<(), Error> {
         self.catch_up_on(Exec::default(), table, rows)
     }
 
-    /// [`catch_up`](Self::catch_up), run as told.
+    /// [`catch_up`](Self::catch_up) on chosen threads and a chosen instruction set.
     ///
     /// # Errors
     ///
@@ -206,15 +203,14 @@ impl<F: Float> DenseEquivalent<F> {
     pub fn catch_up_on<I: RowIndex>(
         &mut self,
         exec: Exec<'_>,
-        mut table: Table<'_, Adam, F>,
+        table: Table<'_>,
         rows: &[I],
     ) -> Result<(), Error> {
         let cpu = exec.cpu()?;
         let rule = Adam::default();
-        self.check_table(&table)?;
-        let listed = self.scratch.sort(rows, self.at.len())?;
+        let table = self.typed(table)?;
+        let (listed, _) = self.scratch.sort(rows, self.at.len())?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
-        let table = table.reborrow();
         let span = RowSpan { cpu, rule, update: None, table, first: 0, before, listed };
         F::run_listed_behind(span, exec.threads);
         Ok(())
@@ -225,70 +221,91 @@ impl<F: Float> DenseEquivalent<F> {
     /// # Errors
     ///
     /// As [`catch_up`](Self::catch_up).
-    pub fn catch_up_all(&mut self, table: Table<'_, Adam, F>) -> Result<(), Error> {
+    pub fn catch_up_all(&mut self, table: Table<'_>) -> Result<(), Error> {
         self.catch_up_all_on(Exec::default(), table)
     }
 
-    /// [`catch_up_all`](Self::catch_up_all), run as told.
+    /// [`catch_up_all`](Self::catch_up_all) on chosen threads and a chosen instruction set.
     ///
     /// # Errors
     ///
     /// As [`catch_up`](Self::catch_up).
-    pub fn catch_up_all_on(
-        &mut self,
-        exec: Exec<'_>,
-        mut table: Table<'_, Adam, F>,
-    ) -> Result<(), Error> {
+    pub fn catch_up_all_on(&mut self, exec: Exec<'_>, table: Table<'_>) -> Result<(), Error> {
         let cpu = exec.cpu()?;
-        self.check_table(&table)?;
+        let table = self.typed(table)?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
-        F::run_every_row(EveryRow { table: table.reborrow(), before }, exec.threads);
+        F::run_every_row(EveryRow { table, before }, exec.threads);
         // What comes is the same as after a restart from here.
         self.history.clear();
         Ok(())
     }
 
-    fn check_table(&self, table: &Table<'_, Adam, F>) -> Result<(), Error> {
+    /// A table that fits, as slices.
+    fn typed<'a>(&self, table: Table<'a>) -> Result<TypedTable<'a, Adam, F>, Error> {
         table.check(&Adam::default())?;
-        match (table.rows(), self.at.len()) {
-            (rows, expected) if rows == expected => Ok(()),
-            (rows, expected) => Err(Error::RowCountMismatch { rows, expected }),
+        let (rows, expected) = (table.rows(), self.at.len());
+        if rows != expected {
+            return Err(Error::RowCountMismatch { rows, expected });
+        }
+        match table.not_of::<Adam, F>() {
+            None => Ok(table.typed()),
+            Some((argument, found)) => Err(Self::wrong_storage(argument, found)),
         }
     }
 
-    fn step_rows<I: RowIndex>(
+    fn wrong_storage(argument: &'static str, found: crate::Storage) -> Error {
+        Error::TableStorage { argument, found, method: "DenseEquivalent", expected: F::STORAGE }
+    }
+
+    fn step_rows(
         &mut self,
-        exec: Exec<'_>,
         adam: &Adam,
-        mut table: Table<'_, Adam, F>,
-        grads: RowGrads<'_, I, F>,
-    ) -> Result<(), Error> {
+        table: Table<'_>,
+        mut grads: SortedRows<'_>,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
         let now = self.step;
         let t = now.checked_add(1).ok_or(Error::StepOverflow)?;
-        let cpu = exec.cpu()?;
-        let step = with_default_float_modes(|| Step::new::<F>(adam, cpu, t))?;
+        let (cpu, threads) = (options.exec.cpu()?, options.exec.threads);
+        let step = Step::new::<F>(adam, cpu, t)?;
         self.history.check(adam)?;
-        self.check_table(&table)?;
-        grads.check(table.width)?;
-        let listed = self.scratch.sort(grads.rows, self.at.len())?;
+        options.check()?;
+        if options.flush_subnormals {
+            let allowed = "false in dense-equivalent steps: rows that wait are not flushed";
+            return Err(Error::Option { name: "flush_subnormals", value: 1.0, allowed });
+        }
+        table.check(adam)?;
+        table.check_grads(&grads)?;
+        let mut table = self.typed(table)?;
+        let Scaling { grad_norm, factor, leaves_out } =
+            options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
+        let is_f64 = size_of::<F>() == 8;
+        check_factor(factor, !is_f64, is_f64)?;
+        let Some(values) = grads.values_of::<F>() else {
+            return Err(Self::wrong_storage("grad", grads.storage()));
+        };
+        if leaves_out {
+            return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
+        }
 
         if !self.history.goes_on_with(adam) {
             let before = Behind::new(cpu, &self.history, &mut self.at, now, now);
-            F::run_every_row(EveryRow { table: table.reborrow(), before }, exec.threads);
+            F::run_every_row(EveryRow { table: table.reborrow(), before }, threads);
             self.history.clear();
         }
         let before = Behind::new(cpu, &self.history, &mut self.at, now, t);
-        let update = Some((&step, Values::from(grads)));
-        let listed =
-            RowSpan { cpu, rule: *adam, update, table: table.reborrow(), first: 0, before, listed };
-        F::run_listed_behind(listed, exec.threads);
+        let factor = F::from_f64(factor);
+        let update = Some(Update { step: &step, values, factor, flush_subnormals: false });
+        let (rule, listed) = (*adam, grads.listed);
+        let span = RowSpan { cpu, rule, update, table: table.reborrow(), first: 0, before, listed };
+        F::run_listed_behind(span, threads);
 
-        with_default_float_modes(|| self.history.push(adam, step.constants));
+        self.history.push(adam, step.constants);
         self.step = t;
         let due = self.due();
         let before = Behind::new(cpu, &self.history, &mut self.at[due.clone()], t, t);
-        F::run_every_row(EveryRow { table: table.rows_mut(adam, due), before }, exec.threads);
-        Ok(())
+        F::run_every_row(EveryRow { table: table.rows_mut(adam, due), before }, threads);
+        Ok(Report { outcome: Outcome::Taken, grad_norm })
     }
 
     /// The rows whose turn it is to catch up at this step, so that none ever waits for longer than
@@ -322,30 +339,65 @@ impl Adam {
         state: &mut State,
         waiting: &mut DenseEquivalent<F>,
     ) -> Result<(), Error> {
-        let (table, steps, _) = table_of(param, grads.width, state)?;
-        let [of_state, of_rows] = [*steps, waiting.step];
-        if of_state != of_rows {
-            return Err(Error::StepMismatch { state: of_state, rows: of_rows });
-        }
-        waiting.step_rows(Exec::default(), self, table, grads)?;
-        *steps = waiting.step;
-        Ok(())
+        let (table, steps, scratch) = state.table_parts(F::param(param), grads.width);
+        let grads = grads.sort(table.rows(), scratch)?;
+        // With the default options nothing is left out.
+        waiting.count_with(steps, self, table, grads, &StepOptions::default()).map(|_| ())
     }
 
-    /// [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent) with memory that is all the
-    /// caller's, run as told.
+    /// [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent) with options, and with gradients
+    /// that were sorted before. A step that is left out changes nothing, and is not counted.
     ///
     /// # Errors
     ///
-    /// As [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent).
-    pub fn step_rows_dense_equivalent_on<I: RowIndex, F: Float>(
+    /// As [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent), and [`Error::Option`] for an
+    /// option that is out of its range; [`StepOptions::flush_subnormals`] must be false.
+    pub fn step_rows_dense_equivalent_with<F: Float>(
         &self,
-        exec: Exec<'_>,
-        table: Table<'_, Self, F>,
-        grads: RowGrads<'_, I, F>,
+        param: Param<'_>,
+        grads: SortedRows<'_>,
+        state: &mut State,
         waiting: &mut DenseEquivalent<F>,
-    ) -> Result<(), Error> {
-        waiting.step_rows(exec, self, table, grads)
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        let (table, steps, _) = state.table_parts(param, grads.width);
+        waiting.count_with(steps, self, table, grads, options)
+    }
+
+    /// [`step_rows_dense_equivalent_with`](Self::step_rows_dense_equivalent_with) in the caller's memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`step_rows_dense_equivalent_with`](Self::step_rows_dense_equivalent_with).
+    pub fn step_rows_dense_equivalent_on<F: Float>(
+        &self,
+        table: Table<'_>,
+        grads: SortedRows<'_>,
+        waiting: &mut DenseEquivalent<F>,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        // Constants and norms, too, depend on the modes.
+        with_default_float_modes(|| waiting.step_rows(self, table, grads, options))
+    }
+}
+
+impl<F: Float> DenseEquivalent<F> {
+    /// Takes a step that the state counts, too.
+    fn count_with(
+        &mut self,
+        steps: &mut u64,
+        adam: &Adam,
+        table: Table<'_>,
+        grads: SortedRows<'_>,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        let [of_state, of_rows] = [*steps, self.step];
+        if of_state != of_rows {
+            return Err(Error::StepMismatch { state: of_state, rows: of_rows });
+        }
+        let report = adam.step_rows_dense_equivalent_on(table, grads, self, options)?;
+        *steps = self.step;
+        Ok(report)
     }
 }
 
@@ -355,111 +407,5 @@ impl<F: Float> fmt::Debug for DenseEquivalent<F> {
             .field("rows", &self.rows())
             .field("step", &self.step)
             .finish_non_exhaustive()
-    }
-}
-
-/// Rows that are caught up with before they are used.
-pub struct Behind<'a, F: Float> {
-    cpu: Cpu,
-    history: &'a History<F>,
-    /// The steps that the rows are at.
-    at: &'a mut [u32],
-    /// The latest step of the history, and the one that the rows are at afterwards.
-    now: u32,
-    then: u32,
-}
-
-impl<'a, F: Float> Behind<'a, F> {
-    fn new(cpu: Cpu, history: &'a History<F>, at: &'a mut [u32], now: u64, then: u64) -> Self {
-        // Modulo 2^32: no row waits for as long.
-        Self { cpu, history, at, now: now as u32, then: then as u32 }
-    }
-
-    /// How long rows wait, about.
-    fn usual_lag(&self) -> usize {
-        let last = self.at.len().saturating_sub(1);
-        let some = [0, last / 2, last].into_iter().filter(|&row| row < self.at.len());
-        some.map(|row| self.lag(row)).max().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn lag(&self, row: usize) -> usize {
-        self.now.wrapping_sub(self.at[row]) as usize
-    }
-}
-
-impl<F: Float> Before<Adam, F> for Behind<'_, F> {
-    type Part<'b>
-        = Behind<'b, F>
-    where
-        Self: 'b;
-
-    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
-    unsafe fn part(&self, rows: Range<usize>) -> Behind<'_, F> {
-        // SAFETY: there are as many steps as rows; not aliased: the caller's promise.
-        let at = unsafe { elements_mut(&self.at, rows) };
-        Behind { cpu: self.cpu, at, history: self.history, now: self.now, then: self.then }
-    }
-
-    #[inline(always)]
-    fn prefetch_early(&self, row: usize) {
-        prefetch(self.at, row, 0);
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, row: usize) {
-        self.history.prefetch(self.lag(row));
-    }
-
-    #[inline(always)]
-    fn before(&mut self, row: usize, table: &mut Table<'_, Adam, F>) {
-        let lag = self.lag(row);
-        if lag > 0 {
-            let row = table.rows_mut(&Adam::default(), row..row + 1);
-            BehindRow { history: self.history, lag, row }.run(self.cpu);
-        }
-        self.at[row] = self.then;
-    }
-}
-
-/// Catching up with all rows of a table, one after the other.
-pub struct EveryRow<'a, F: Float> {
-    table: Table<'a, Adam, F>,
-    before: Behind<'a, F>,
-}
-
-impl<F: Float> EveryRow<'_, F> {
-    /// Catches up, on the calling thread and those that are worth asking.
-    #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
-    pub(super) fn run(self, threads: Threads<'_>) {
-        let Self { table, before } = self;
-        let rows = before.at.len();
-        let steps = before.history.steps_to_take(before.usual_lag());
-        let elements = table.param.len().saturating_mul(steps);
-        let row = |element: usize| match element == elements {
-            true => rows,
-            false => (element as u128 * rows as u128 / elements as u128) as usize,
-        };
-        pieces::run(threads, elements, &|ranges| {
-            for range in ranges {
-                let rows = row(range.start)..row(range.end);
-                if rows.is_empty() {
-                    continue;
-                }
-                // SAFETY: threads have ranges of their own, `pieces::run` promises, and so rows of their
-                // own.
-                let (table, before) = unsafe {
-                    let table = table.part(&Adam::default(), rows.clone());
-                    (table, Before::<Adam, F>::part(&before, rows))
-                };
-                EveryRow { table, before }.catch_up();
-            }
-        });
-    }
-
-    fn catch_up(mut self) {
-        for row in 0..self.before.at.len() {
-            self.before.before(row, &mut self.table);
-        }
     }
 }

@@ -1,10 +1,11 @@
-//! The steps that a row may have to catch up with, and what they come to.
+//! The steps that rows may have to catch up with.
 
 use std::collections::VecDeque;
 
 use super::{
-    CatchUp, Table,
+    CatchUp,
     series::{self, Decay, Series},
+    typed::TypedTable,
 };
 use crate::{
     Adam, Count, Error, Float, Lanes, Rule,
@@ -21,18 +22,18 @@ pub(super) struct History<F: Float> {
     way: CatchUp,
     /// How many steps are kept.
     reach: usize,
-    /// All steps that are kept were of this rule, but for what [`is_like`] leaves open.
+    /// The rule of all steps that are kept; they may differ in what [`is_like`] allows.
     rule: Option<Adam>,
     /// The constants of each step, the latest last.
     steps: VecDeque<[F; AdamConstants::COUNT]>,
     series: Series,
 }
 
-/// So few steps are not much faster by the series, and one by one they have the bits of dense steps.
+/// For so few steps the series gains little; one by one, they have the bits of dense steps.
 const FEW: usize = 3;
 
-/// Whether the steps of two rules may stand in one history: whether they differ in learning rate and
-/// strength of weight decay at most.
+/// Whether the steps of two rules may be in one history: they may differ in learning rate and in strength
+/// of weight decay only.
 fn is_like(a: &Adam, b: &Adam) -> bool {
     let decays = |adam: &Adam| f64::from(adam.weight_decay != 0.0);
     Adam { lr: a.lr, weight_decay: decays(a), ..*a }
@@ -48,7 +49,7 @@ impl<F: Float> History<F> {
         self.reach
     }
 
-    /// How many steps it takes to catch up with some.
+    /// The steps of work that it takes to catch up with `lag` steps.
     pub(super) fn steps_to_take(&self, lag: usize) -> usize {
         match self.way {
             CatchUp::Series => 1,
@@ -64,7 +65,7 @@ impl<F: Float> History<F> {
         }
     }
 
-    /// Whether a step of the rule can stand beside those that are kept.
+    /// Whether a step of the rule can be added to those that are kept.
     pub(super) fn goes_on_with(&self, rule: &Adam) -> bool {
         self.rule.is_none_or(|kept| is_like(&kept, rule))
     }
@@ -75,14 +76,14 @@ impl<F: Float> History<F> {
         self.steps.clear();
     }
 
-    /// Adds a step; it goes on with those that are kept.
+    /// Adds a step, which [goes on with](Self::goes_on_with) those that are kept.
     pub(super) fn push(&mut self, rule: &Adam, constants: [f64; AdamConstants::COUNT]) {
         let is_first = self.rule.is_none();
         self.rule = Some(*rule);
         if self.steps.len() == self.reach {
             self.steps.pop_front();
         } else if self.steps.capacity() <= self.reach {
-            // Once for all.
+            // All that it will ever take.
             self.steps.reserve_exact(self.reach + 1);
         }
         self.steps.push_back(constants.map(F::constant));
@@ -94,7 +95,7 @@ impl<F: Float> History<F> {
         }
     }
 
-    /// Asks for what is known of the last `lag` steps.
+    /// Asks for the memory by which a row catches up with the last `lag` steps.
     #[inline(always)]
     pub(super) fn prefetch(&self, lag: usize) {
         if lag > FEW && self.way == CatchUp::Series {
@@ -104,9 +105,9 @@ impl<F: Float> History<F> {
 
     /// Takes the last `lag` steps, all with a gradient of zero.
     #[inline(always)]
-    fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
+    fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: TypedTable<'_, Adam, F>) {
         if self.way == CatchUp::Replay || lag <= FEW {
-            let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
+            let TypedTable { param, moments: [exp_avg, exp_avg_sq], .. } = row;
             self.replay(simd, lag, lag, param, [exp_avg, exp_avg_sq]);
         } else if F::TERMS == 6 {
             self.jump::<S, 10>(simd, lag, row);
@@ -144,13 +145,13 @@ impl<F: Float> History<F> {
     /// All of the last `lag` steps at once; one by one for the parameters for which the series does
     /// not converge fast enough.
     #[inline(always)]
-    fn jump<S: Simd, const N: usize>(&self, simd: S, lag: usize, row: Table<'_, Adam, F>) {
+    fn jump<S: Simd, const N: usize>(&self, simd: S, lag: usize, row: TypedTable<'_, Adam, F>) {
         let jump = self.series.jump::<F, N>(lag);
         let k = jump.constants.map(
             #[inline(always)]
             |k| Vector::splat(simd, k),
         );
-        let Table { param, moments: [exp_avg, exp_avg_sq], .. } = row;
+        let TypedTable { param, moments: [exp_avg, exp_avg_sq], .. } = row;
         let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
         for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
             let grad = &F::ZEROS[..param.len()];
@@ -184,8 +185,8 @@ impl<F: Float> History<F> {
 
         let mut replayed = [F::default(); TILE];
         if left_out.is_some() {
-            // How far a parameter goes does not depend on where it is; from 0, the steps round off
-            // less.
+            // The way of a parameter does not depend on where it starts. From 0, its steps lose less to
+            // rounding.
             let [mut m, mut v] = [[F::default(); TILE]; 2];
             m[..len].copy_from_slice(exp_avg);
             v[..len].copy_from_slice(exp_avg_sq);
@@ -210,11 +211,11 @@ pub(super) struct BehindRow<'a, F: Float> {
     pub history: &'a History<F>,
     /// The steps to take.
     pub lag: usize,
-    pub row: Table<'a, Adam, F>,
+    pub row: TypedTable<'a, Adam, F>,
 }
 
 impl<F: Float> BehindRow<'_, F> {
-    /// Not inlined: it is much code, and the loops over rows are there once for each kind of settings.
+    /// Not inlined: the code is long, and each kind of settings has a loop of its own that would repeat it.
     #[inline(never)]
     pub(super) fn run(self, cpu: Cpu) {
         cpu.run(self);
@@ -243,7 +244,7 @@ impl<const N: usize> Rule for Jump<N> {
         Ok(())
     }
 
-    /// Not asked for: each row has its own.
+    /// Not used: each row has constants of its own.
     fn constants(&self, _t: u64) -> [f64; N] {
         [0.0; N]
     }

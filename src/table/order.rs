@@ -2,13 +2,15 @@
 
 use crate::{Error, RowIndex};
 
-/// Where the rows of a call are put in order; keeps its memory for the next call.
+/// Memory in which the rows of a call are sorted; it is kept for the next call.
 ///
-/// 16 bytes for each index of the largest call so far.
+/// 16 bytes for each index of the largest call so far, and 8 more where norms are computed.
 #[derive(Clone, Debug, Default)]
 pub struct RowScratch {
     keys: Vec<u64>,
     spare: Vec<u64>,
+    /// See [`Occurrences::find_starts`].
+    starts: Vec<usize>,
 }
 
 /// A row in the upper bits, and in the lower ones where in the call it stands: in ascending order,
@@ -20,12 +22,13 @@ pub(crate) struct Occurrences<'a> {
 }
 
 impl RowScratch {
-    /// Puts the rows in order, with `O(rows.len())` work. Each must be below `rows_in_table`.
-    pub(crate) fn sort<I: RowIndex>(
+    /// Sorts the rows, with `O(rows.len())` work, and returns memory for where each row starts. Each
+    /// row must be below `rows_in_table`.
+    pub(super) fn sort<I: RowIndex>(
         &mut self,
         rows: &[I],
         rows_in_table: usize,
-    ) -> Result<Occurrences<'_>, Error> {
+    ) -> Result<(Occurrences<'_>, &mut Vec<usize>), Error> {
         let bits = |count: usize| usize::BITS - count.saturating_sub(1).leading_zeros();
         let (shift, row_bits) = (bits(rows.len()), bits(rows_in_table));
         if shift + row_bits > u64::BITS {
@@ -46,7 +49,7 @@ impl RowScratch {
         if !ascending {
             self.sort_keys(shift, row_bits);
         }
-        Ok(Occurrences { keys: &self.keys, shift })
+        Ok((Occurrences { keys: &self.keys, shift }, &mut self.starts))
     }
 
     /// Sorts by the bits above `shift`, of which `row_bits` may be set: a radix sort from the least
@@ -115,6 +118,17 @@ impl<'a> Occurrences<'a> {
         end
     }
 
+    /// Writes where the occurrences of each row begin, and where the last ones end.
+    pub(crate) fn find_starts(self, starts: &mut Vec<usize>) {
+        starts.clear();
+        let mut start = 0;
+        while start < self.len() {
+            starts.push(start);
+            start = self.end_of_run(start);
+        }
+        starts.push(start);
+    }
+
     /// A place between two rows: `index`, or the end of the run that it is within.
     pub(crate) fn end_of_run_within(self, index: usize) -> usize {
         match index {
@@ -139,7 +153,7 @@ mod tests {
         for (count, rows) in [(0, 1), (1, 1), (100, 7), (1000, 1), (1000, 40), (3000, 1 << 33)] {
             let listed: Vec<u64> =
                 (0..count).map(|i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % rows).collect();
-            let order = scratch.sort(&listed, rows as usize).expect("rows in range");
+            let (order, _) = scratch.sort(&listed, rows as usize).expect("rows in range");
             let found: Vec<_> =
                 (0..order.len()).map(|i| (order.row(i) as u64, order.position(i))).collect();
             let mut expected: Vec<_> =
@@ -152,7 +166,9 @@ mod tests {
     #[test]
     fn a_cut_never_parts_the_occurrences_of_a_row() {
         let mut scratch = RowScratch::default();
-        let order = scratch.sort(&[3_u32, 1, 1, 3, 1, 2], 4).expect("rows in range");
+        let (order, starts) = scratch.sort(&[3_u32, 1, 1, 3, 1, 2], 4).expect("rows in range");
+        order.find_starts(starts);
+        assert_eq!(*starts, [0, 3, 4, 6]);
         let cut = |index| order.end_of_run_within(index);
         assert_eq!([0, 1, 2, 3, 4, 5, 6].map(cut), [0, 3, 3, 3, 4, 6, 6]);
     }

@@ -2,14 +2,13 @@
 
 use core::array;
 
-use super::{
-    RowUpdate, Table,
-    sweep::{RowGrad, RowSpan},
-};
+use super::{RowUpdate, sums::RowGrad, sweep::RowSpan, typed::TypedTable};
 use crate::{
     Adam, Count, Error, Float, Lanes, Rule, Threads,
     array::Q8,
-    kernel::sweep,
+    isa::Cpu,
+    kernel::{Pass, sweep},
+    mixed::Runs,
     rule::AdamConstants as K,
     simd::{Simd, Vector},
     tensor::Slices,
@@ -28,8 +27,8 @@ use crate::{
 /// [`RowOptimizer`](crate::RowOptimizer) only. Moments: `exp_avg` (m), as long as the table, and
 /// `exp_avg_sq` (v), one element a row.
 ///
-/// The mean is the same on every instruction set, since it is taken in a fixed order: column j adds
-/// to sum j modulo 16, and then the upper half of the sums to the lower half until one is left.
+/// The mean has the same bits on every instruction set, since its order is fixed: column j is added to
+/// sum j modulo 16; then the upper half of the sums is added to the lower half until one is left.
 ///
 /// # Examples
 ///
@@ -55,6 +54,7 @@ impl RowUpdate for RowWiseAdam {
     type RowMoments = Count<2>;
     type RowConstants = Count<{ K::COUNT }>;
     const ROW_MOMENT_NAMES: [&'static str; 2] = Adam::MOMENT_NAMES;
+    const IS_MIXED: bool = false;
 
     #[inline(always)]
     fn moment_width(&self, moment: usize, width: usize) -> usize {
@@ -87,10 +87,10 @@ impl RowUpdate for RowWiseAdam {
         self,
         simd: S,
         k: &[Vector<S, F>; K::COUNT],
-        row: Table<'_, Self, F>,
+        row: TypedTable<'_, Self, F>,
         grad: &mut RowGrad<'_, F>,
     ) {
-        let Table { param, moments: [exp_avg, exp_avg_sq], width } = row;
+        let TypedTable { param, moments: [exp_avg, exp_avg_sq], width } = row;
         let constants = k;
         let k = &K::from(*constants);
         let mean = self.sum_of_squares(simd, k, param, grad) / F::from_f64(width as f64);
@@ -102,7 +102,7 @@ impl RowUpdate for RowWiseAdam {
         k[..K::COUNT].copy_from_slice(constants);
         let mut start = 0;
         while start < width {
-            let grad = grad.from(start);
+            let grad = grad.from(simd, start);
             let columns = start..start + grad.len();
             start = columns.end;
             let (param, exp_avg) = (&mut param[columns.clone()], &mut exp_avg[columns]);
@@ -118,10 +118,21 @@ impl RowUpdate for RowWiseAdam {
     fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
         rows.run(threads);
     }
+
+    /// Such tables are refused.
+    fn run_mixed(
+        &self,
+        _cpu: Cpu,
+        _constants: &[f64; K::COUNT],
+        _t: u64,
+        _pass: &Pass,
+        _rows: &mut dyn Runs,
+    ) {
+    }
 }
 
 impl RowWiseAdam {
-    /// Of the gradients as they go into the moments, decay of the parameters included.
+    /// The sum of the squares of the gradients, with weight decay where it is part of the gradient.
     #[inline(always)]
     fn sum_of_squares<S: Simd, F: Float>(
         self,
@@ -133,7 +144,7 @@ impl RowWiseAdam {
         let mut partial = [Vector::constant(simd, 0.0); SUMS];
         let mut start = 0;
         while start < param.len() {
-            let grad = grad.from(start);
+            let grad = grad.from(simd, start);
             let param = &param[start..start + grad.len()];
             start += grad.len();
             let (params, param) = param.as_chunks::<SUMS>();
@@ -142,7 +153,7 @@ impl RowWiseAdam {
                 self.add_squares(simd, k, &mut partial, param, grad);
             }
             if !param.is_empty() {
-                // Zeros add nothing, nor does their decay.
+                // Zeros add nothing, and their decay is zero.
                 let [mut last_param, mut last_grad] = [[F::default(); SUMS]; 2];
                 last_param[..param.len()].copy_from_slice(param);
                 last_grad[..grad.len()].copy_from_slice(grad);
@@ -190,7 +201,7 @@ impl Rule for Columns {
         self.0.check()
     }
 
-    /// Not asked for: each row has its own.
+    /// Not used: each row has constants of its own.
     fn constants(&self, _t: u64) -> [f64; K::COUNT + 1] {
         [0.0; K::COUNT + 1]
     }

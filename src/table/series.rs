@@ -51,14 +51,14 @@ pub(super) struct Series {
     reach: usize,
 }
 
-/// What steps later than step a come to.
+/// The sums over the steps after step a.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     /// c_k.
     terms: [f64; MOST_TERMS + 1],
     /// x_1.
     eps: f64,
-    /// [`Series::shrink`] at step a, and at the last step that counted.
+    /// [`Series::shrink`] at step a, and at the last step that counts.
     begin: Product,
     end: Product,
 }
@@ -66,13 +66,13 @@ struct Sums {
 /// Terms of the series in `f64`; see [`Float::TERMS`].
 const MOST_TERMS: usize = 12;
 
-/// What is faded: r^j under 2^-64.
+/// The value of r^j below which steps no longer count: 2^-64.
 const FADED: f64 = 1.0 / (1u128 << 64) as f64;
 
 /// The largest d, so that no power overflows.
 const FARTHEST: f64 = 1e20;
 
-/// The largest r that fades within reasonable time: after 8,850 steps.
+/// The largest r that the series serves: it fades after 8,850 steps.
 const SLOWEST: f64 = 0.995;
 
 /// Checks that the series serves the steps of a rule.
@@ -133,7 +133,7 @@ impl Series {
         {
             let eps = eps * growth;
             if j == 0 {
-                // A number of the step's type, which loses nothing there.
+                // Rounded to the type of the step, so that the step itself loses nothing.
                 sums.eps = F::from_f64(eps.min(F::LARGEST)).to_f64();
             }
             let distance = if sums.eps > 0.0 { (eps / sums.eps - 1.0).min(FARTHEST) } else { 0.0 };
@@ -160,14 +160,14 @@ impl Series {
         &self.sums[self.sums.len() - 1 - lag]
     }
 
-    /// Asks for what [`jump`](Self::jump) reads.
+    /// Asks for the memory that [`jump`](Self::jump) reads.
     #[inline(always)]
     pub(super) fn prefetch(&self, lag: usize) {
         prefetch_row(&self.sums(lag).terms, 0, MOST_TERMS + 1);
         prefetch(&self.powers, lag, 0);
     }
 
-    /// What the last `lag` steps come to.
+    /// The last `lag` steps, as one.
     #[inline(always)]
     pub(super) fn jump<F: Float, const N: usize>(&self, lag: usize) -> Jump<F, N> {
         let sums = self.sums(lag);
@@ -191,7 +191,7 @@ impl Series {
 }
 
 impl Sums {
-    /// Up to which h the series is right to a quarter of a rounding.
+    /// The largest h for which the series is right to a quarter of a rounding.
     #[inline(always)]
     fn limit<F: Float>(&self) -> f64 {
         let [all, first, after] = [self.terms[0], self.terms[1], self.terms[F::TERMS]];
@@ -211,7 +211,7 @@ fn root<F: Float>(x: f64) -> f64 {
     if F::TERMS == 6 { sixth } else { sixth.sqrt() }
 }
 
-/// How weight decay changes a parameter over some steps, so that the result is rounded like the steps.
+/// How weight decay changes a parameter over some steps, with roundings like those of the steps.
 #[derive(Clone, Copy)]
 pub(super) enum Decay {
     None,
@@ -222,7 +222,7 @@ pub(super) enum Decay {
 }
 
 impl Decay {
-    /// A parameter after its decay and its way.
+    /// A parameter after its decay, moved by `way`.
     #[inline(always)]
     pub(super) fn arrive<L: Lanes>(self, constant: L, param: L, way: L) -> L {
         match self {
@@ -233,12 +233,12 @@ impl Decay {
     }
 }
 
-/// What some steps come to.
+/// Some steps, as one.
 pub(super) struct Jump<F, const N: usize> {
-    /// That of the decay, what m and v are multiplied by, x_1, and the c_k.
+    /// The factor of the decay, those of m and of v, x_1, and the c_k.
     pub(super) constants: [F; N],
     pub(super) decay: Decay,
-    /// What p is multiplied by in the steps that do not count for the sums.
+    /// The factor of p over the steps that do not count for the sums.
     rest: F,
     limit: F,
 }
@@ -258,7 +258,7 @@ impl<F: Float, const N: usize> Jump<F, N> {
         !self.limit.less_than(near) || m == F::default()
     }
 
-    /// Where a parameter ends that would come to `place` in the steps that count for the sums, from 0.
+    /// Where a parameter ends, if from 0 it came to `place` in the steps that count for the sums.
     #[inline(always)]
     pub(super) fn arrive(&self, param: F, place: F) -> F {
         self.decay.arrive(self.constants[0], param, -(self.rest * place))
@@ -281,7 +281,7 @@ impl Default for Product {
 impl Product {
     const UNIT: f64 = f64::from_bits((1023 - 512) << 52);
 
-    /// Times `1 - share`, which itself would be rounded alike in every step.
+    /// Multiplies by `1 - share`, whose own rounding would be the same in every step and add up.
     fn lose(&mut self, share: f64) {
         self.number -= share * self.number;
         if self.number < Self::UNIT {
@@ -290,11 +290,11 @@ impl Product {
         }
     }
 
-    /// What came since an earlier product.
+    /// The quotient by an earlier product.
     #[inline(always)]
     fn over(self, earlier: Self) -> f64 {
         let mut ratio = self.number / earlier.number;
-        // Three times, and it is 0.
+        // After three times it is 0.
         for _ in 0..(self.times - earlier.times).min(3) {
             ratio *= Self::UNIT;
         }

@@ -3,24 +3,29 @@
 use core::ops::Range;
 
 use super::{
-    Occurrences, Table, Values,
-    dense_equivalent::{Behind, EveryRow},
+    behind::{Behind, EveryRow},
+    order::Occurrences,
+    sums::{RowElement, RowGrad, Values},
+    typed::TypedTable,
 };
 use crate::{
     Adam, Arity, Error, Float, Many, RowRule, Rule, Threads,
     array::Q8,
     isa::Cpu,
-    kernel::{Step, specialise, sweep},
+    kernel::{Pass, Step, specialise, sweep},
+    mixed::Runs,
     pieces,
     simd::{Simd, TILE, Vector, WithSimd},
     tensor::Slices,
 };
 
-/// What a [`RowRule`] knows; a rule of the crate's users is one by being a [`Rule`].
+/// The methods of a [`RowRule`]; every [`Rule`] has them.
 pub trait RowUpdate: Copy + Send + Sync {
     type RowMoments: Arity;
     type RowConstants: Arity;
     const ROW_MOMENT_NAMES: Many<Self::RowMoments, &'static str>;
+    /// Whether there is [`run_mixed`](Self::run_mixed).
+    const IS_MIXED: bool;
 
     /// How many elements a moment has for a row of `width` parameters.
     fn moment_width(&self, moment: usize, width: usize) -> usize;
@@ -39,19 +44,30 @@ pub trait RowUpdate: Copy + Send + Sync {
         self,
         simd: S,
         k: &Many<Self::RowConstants, Vector<S, F>>,
-        row: Table<'_, Self, F>,
+        row: TypedTable<'_, Self, F>,
         grad: &mut RowGrad<'_, F>,
     );
 
     fn run_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>);
 
     fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>);
+
+    /// Takes step `t` of rows in `f32`, whatever their arrays hold.
+    fn run_mixed(
+        &self,
+        cpu: Cpu,
+        constants: &Many<Self::RowConstants, f64>,
+        t: u64,
+        pass: &Pass,
+        rows: &mut dyn Runs,
+    );
 }
 
 impl<R: Rule> RowUpdate for R {
     type RowMoments = R::Moments;
     type RowConstants = R::Constants;
     const ROW_MOMENT_NAMES: Many<R::Moments, &'static str> = R::MOMENT_NAMES;
+    const IS_MIXED: bool = true;
 
     #[inline(always)]
     fn moment_width(&self, moment: usize, width: usize) -> usize {
@@ -86,15 +102,15 @@ impl<R: Rule> RowUpdate for R {
         self,
         simd: S,
         k: &Many<R::Constants, Vector<S, F>>,
-        row: Table<'_, Self, F>,
+        row: TypedTable<'_, Self, F>,
         grad: &mut RowGrad<'_, F>,
     ) {
         let mut rest = row;
         let mut start = 0;
         while !rest.param.is_empty() {
-            let grad = grad.from(start);
+            let grad = grad.from(simd, start);
             start += grad.len();
-            let Table { param, moments, width } = rest;
+            let TypedTable { param, moments, width } = rest;
             let (param, param_rest) = param.split_at_mut(grad.len());
             let mut rests = R::Moments::from_fn(
                 #[inline(always)]
@@ -114,7 +130,7 @@ impl<R: Rule> RowUpdate for R {
                 },
             );
             sweep(simd, self, k, Slices { param, grad, moments });
-            rest = Table { param: param_rest, moments: rests, width };
+            rest = TypedTable { param: param_rest, moments: rests, width };
         }
     }
 
@@ -125,11 +141,22 @@ impl<R: Rule> RowUpdate for R {
     fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
         R::run_rows_f64(rows, threads);
     }
+
+    fn run_mixed(
+        &self,
+        cpu: Cpu,
+        constants: &Many<R::Constants, f64>,
+        t: u64,
+        pass: &Pass,
+        rows: &mut dyn Runs,
+    ) {
+        self.run_rows_mixed(cpu, constants, t, pass, rows);
+    }
 }
 
 /// Steps on tables of a type, in functions that are not generic where the rule is one of this crate: they
 /// are compiled in this crate only.
-pub trait RowFloat: Sized {
+pub trait RowFloat: RowElement<Sum = Self> {
     #[doc(hidden)]
     fn run_listed<R: RowRule>(rows: RowSpan<'_, R, Self>, threads: Threads<'_>)
     where
@@ -169,42 +196,14 @@ macro_rules! row_float {
 
 row_float!(f32: run_f32, f64: run_f64);
 
-/// The sum of a row's gradients, in the order of the call.
-pub struct RowGrad<'a, F: Float> {
-    values: Values<'a, F>,
-    occurrences: Occurrences<'a>,
-    tile: &'a mut [F; TILE],
-}
-
-impl<F: Float> RowGrad<'_, F> {
-    /// The sums of some columns, from one on: of all others, or of [`TILE`].
-    #[inline(always)]
-    pub(super) fn from(&mut self, start: usize) -> &[F] {
-        let (values, occurrences) = (self.values, self.occurrences);
-        let row = |index| &values.row(occurrences.position(index))[start..];
-        if self.occurrences.len() == 1 {
-            return row(0);
-        }
-        let len = row(0).len().min(TILE);
-        let tile = &mut self.tile[..len];
-        tile.copy_from_slice(&row(0)[..len]);
-        for index in 1..self.occurrences.len() {
-            for (sum, &value) in tile.iter_mut().zip(row(index)) {
-                *sum = *sum + value;
-            }
-        }
-        tile
-    }
-}
-
-/// What is done to each listed row before its step: nothing, or [catching up](super::Behind).
+/// The work on each listed row before its step: none, or [catching up](super::behind::Behind).
 pub trait Before<R: RowRule, F: Float>: Sync {
-    /// The same for some rows.
+    /// The same work for some of the rows.
     type Part<'b>: Before<R, F>
     where
         Self: 'b;
 
-    /// What there is for some rows, for one thread.
+    /// The work for some of the rows, for one thread.
     ///
     /// # Safety
     ///
@@ -212,13 +211,13 @@ pub trait Before<R: RowRule, F: Float>: Sync {
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
     unsafe fn part(&self, rows: Range<usize>) -> Self::Part<'_>;
 
-    /// Asks for what [`prefetch`](Self::prefetch) needs.
+    /// Asks for the memory that [`prefetch`](Self::prefetch) reads.
     fn prefetch_early(&self, row: usize);
 
-    /// Asks for what [`before`](Self::before) needs, apart from the table.
+    /// Asks for the memory that [`before`](Self::before) reads, apart from the table.
     fn prefetch(&self, row: usize);
 
-    fn before(&mut self, row: usize, table: &mut Table<'_, R, F>);
+    fn before(&mut self, row: usize, table: &mut TypedTable<'_, R, F>);
 }
 
 impl<R: RowRule, F: Float> Before<R, F> for () {
@@ -234,16 +233,33 @@ impl<R: RowRule, F: Float> Before<R, F> for () {
     fn prefetch(&self, _row: usize) {}
 
     #[inline(always)]
-    fn before(&mut self, _row: usize, _table: &mut Table<'_, R, F>) {}
+    fn before(&mut self, _row: usize, _table: &mut TypedTable<'_, R, F>) {}
 }
+
+/// A step of listed rows.
+pub(super) struct Update<'a, R: RowRule, F: Float> {
+    pub step: &'a Step<R>,
+    pub values: Values<'a, F>,
+    /// What gradients are multiplied by.
+    pub factor: F,
+    pub flush_subnormals: bool,
+}
+
+impl<R: RowRule, F: Float> Clone for Update<'_, R, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: RowRule, F: Float> Copy for Update<'_, R, F> {}
 
 /// A run of rows of a table, and those of them that are listed.
 pub struct RowSpan<'a, R: RowRule, F: Float, B = ()> {
     pub(super) cpu: Cpu,
     pub(super) rule: R,
-    /// The step that each listed row takes, if any, and its gradients.
-    pub(super) update: Option<(&'a Step<R>, Values<'a, F>)>,
-    pub(super) table: Table<'a, R, F>,
+    /// The step that each listed row takes, if any.
+    pub(super) update: Option<Update<'a, R, F>>,
+    pub(super) table: TypedTable<'a, R, F>,
     /// The number of the table's first row.
     pub(super) first: usize,
     pub(super) before: B,
@@ -251,40 +267,54 @@ pub struct RowSpan<'a, R: RowRule, F: Float, B = ()> {
 }
 
 impl<R: RowRule, F: Float, B: Before<R, F>> RowSpan<'_, R, F, B> {
-    /// Steps the listed rows, on the calling thread and those that are worth asking.
+    /// Steps the listed rows, on the calling thread and its helpers.
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
     pub(crate) fn run(self, threads: Threads<'_>) {
         let Self { cpu, rule, update, table, first, before, listed } = self;
-        // Its memory is mostly far away, and so each element of a listed row takes as long as several of
-        // a dense step.
-        let row_len = table.width.saturating_mul(4).saturating_add(64);
-        let elements = listed.len().saturating_mul(row_len);
-        let place = |element: usize| match element == elements {
-            true => listed.len(),
-            false => listed.end_of_run_within((element / row_len).min(listed.len())),
-        };
-        pieces::run(threads, elements, &|ranges| {
-            for range in ranges {
-                let listed = listed.slice(place(range.start)..place(range.end));
-                let Some(last) = listed.len().checked_sub(1) else { continue };
-                let rows = listed.row(0) - first..listed.row(last) - first + 1;
-                // SAFETY: threads have ranges of their own, `pieces::run` promises, and so occurrences
-                // of their own, of which those of a row stay together. They are in ascending order, so
-                // no row is within two ranges.
-                let (table, before) =
-                    unsafe { (table.part(&rule, rows.clone()), before.part(rows.clone())) };
-                cpu.run(RowSpan {
-                    cpu,
-                    rule,
-                    update,
-                    table,
-                    first: first + rows.start,
-                    before,
-                    listed,
-                });
-            }
+        share(threads, listed, table.width, &|listed| {
+            let rows = listed.row(0) - first..listed.row(listed.len() - 1) - first + 1;
+            // SAFETY: `share` gives each thread rows of its own. They are in ascending order, so no row
+            // is within the ranges of two threads.
+            let (table, before) =
+                unsafe { (table.part(&rule, rows.clone()), before.part(rows.clone())) };
+            let first = first + rows.start;
+            cpu.run(RowSpan { cpu, rule, update, table, first, before, listed });
         });
     }
+}
+
+/// Shares listed rows among the calling thread and its helpers. Each call of `step` gets some of the rows,
+/// at least one, with all their occurrences.
+pub(super) fn share(
+    threads: Threads<'_>,
+    listed: Occurrences<'_>,
+    width: usize,
+    step: &(dyn Fn(Occurrences<'_>) + Sync),
+) {
+    // The memory of rows is mostly far away, so each element takes as long as several of a dense step.
+    let row_len = width.saturating_mul(4).saturating_add(64);
+    let elements = listed.len().saturating_mul(row_len);
+    let place = |element: usize| match element == elements {
+        true => listed.len(),
+        false => listed.end_of_run_within((element / row_len).min(listed.len())),
+    };
+    // Threads have ranges of their own, `pieces::run` promises, and so occurrences of their own, of which
+    // those of a row stay together.
+    pieces::run(threads, elements, &|ranges| {
+        for range in ranges {
+            let listed = listed.slice(place(range.start)..place(range.end));
+            if listed.len() > 0 {
+                step(listed);
+            }
+        }
+    });
+}
+
+/// The occurrences ahead of their use whose memory is asked for, for rows of so many bytes.
+pub(super) fn rows_ahead(row_bytes: usize) -> usize {
+    /// Bytes that are asked for ahead of their use.
+    const AHEAD: usize = 8 << 10;
+    (AHEAD / row_bytes.max(1)).clamp(2, 64)
 }
 
 impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
@@ -295,8 +325,8 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
         let mut tile = [F::default(); TILE];
         let arrays = 2 + R::ROW_MOMENT_NAMES.as_ref().len();
         let row_bytes = self.table.width.saturating_mul(size_of::<F>() * arrays);
-        let ahead = (AHEAD / row_bytes.max(1)).clamp(2, 64);
-        let constants = self.update.map(|(step, _)| step.constants.as_ref());
+        let ahead = rows_ahead(row_bytes);
+        let constants = self.update.map(|update| update.step.constants.as_ref());
         let k = R::RowConstants::from_fn(
             #[inline(always)]
             |i| Vector::constant(simd, constants.map_or(0.0, |constants| constants[i])),
@@ -313,11 +343,14 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
                     }
                     let row = self.listed.row(start) - self.first;
                     self.before.before(row, &mut self.table);
-                    if let Some((_, values)) = self.update {
+                    if let Some(Update { values, factor, flush_subnormals, .. }) = self.update {
                         let occurrences = self.listed.slice(start..end);
-                        let mut grad = RowGrad { values, occurrences, tile: &mut tile };
-                        let row = self.table.rows_mut(&rule, row..row + 1);
-                        rule.update_row(simd, &k, row, &mut grad);
+                        let mut grad = RowGrad { values, occurrences, factor, tile: &mut tile };
+                        let mut row = self.table.rows_mut(&rule, row..row + 1);
+                        rule.update_row(simd, &k, row.reborrow(), &mut grad);
+                        if flush_subnormals {
+                            row.flush_subnormals();
+                        }
                     }
                     start = end;
                 }
@@ -326,17 +359,14 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
     }
 }
 
-/// Bytes that are asked for ahead of their use.
-const AHEAD: usize = 8 << 10;
-
 impl<R: RowRule, F: Float, B: Before<R, F>> RowSpan<'_, R, F, B> {
-    /// Asks for the memory of a listed row; `ahead` later it is asked for what leads to more.
+    /// Asks for the memory of a listed row, and for that by which the rows `ahead` of it are found.
     #[inline(always)]
     fn prefetch(&self, index: usize, ahead: usize) {
         if index + ahead < self.listed.len() {
             self.before.prefetch_early(self.listed.row(index + ahead) - self.first);
         }
-        if let Some((_, values)) = self.update {
+        if let Some(Update { values, .. }) = self.update {
             values.prefetch(self.listed.position(index));
         }
         let row = self.listed.row(index);

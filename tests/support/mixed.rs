@@ -1,5 +1,6 @@
 //! One checker of the bits of steps in mixed precision.
 
+mod rows;
 mod store;
 
 use std::fmt::Debug;
@@ -10,6 +11,8 @@ use adamant::{
     reference::{self, Reference},
 };
 
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use self::rows::RowValues;
 use self::store::Store;
 use super::{Columns, Misfit, Way, exec, same_bits};
 

@@ -6,13 +6,20 @@ mod faults;
 use std::{fmt::Debug, iter};
 
 use adamant::{
-    Error, Exec, Float, Many, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, Table,
+    Error, Exec, Float, Grad, Many, NormOrder, Report, RowGrads, RowIndex, RowOptimizer, RowRule,
+    RowScratch, StepOptions, Table, grad_norms,
     reference::{self, RowReference},
 };
 
-use super::{Columns, Guarded, same_bits};
+use super::{
+    Columns, Guarded,
+    mixed::{factor_of, needs_norm, outcome_of},
+    same_bits,
+};
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub use dense_equivalent::{Event, check_dense_equivalent, check_dense_equivalent_or_refused};
+pub use dense_equivalent::{
+    Event, check_dense_equivalent, check_dense_equivalent_or_refused, check_dense_equivalent_with,
+};
 use faults::Faults;
 pub use faults::Misfit;
 
@@ -96,6 +103,15 @@ impl<F: Float> Listed<F> {
         Self { index_type, rows, values, stride }
     }
 
+    /// Whether all rows are in the table, and have values.
+    fn fits(&self, table: &RowColumns<F>) -> bool {
+        let Self { rows, values, stride, .. } = self;
+        let (count, width) = (rows.len(), table.width);
+        let needed = count.saturating_sub(1).saturating_mul(*stride).saturating_add(width);
+        let in_table = |row: &i128| (0..table.rows() as i128).contains(row);
+        rows.iter().all(in_table) && *stride >= width && (count == 0 || values.len() >= needed)
+    }
+
     fn grads<'a, I: RowIndex>(
         &self,
         rows: &'a [I],
@@ -111,6 +127,36 @@ impl<F: Float> Listed<F> {
 /// Indices that are all in the table.
 fn places(rows: &[i128]) -> Vec<usize> {
     rows.iter().map(|&row| row as usize).collect()
+}
+
+/// The norm that a report is to tell of a step with options, if any; `sums` are the gradients of the
+/// rows, each added up.
+fn expected_norm<F: Float>(sums: &[Vec<F>], options: &StepOptions<'_>) -> Option<f64> {
+    let norm = if needs_norm(options) {
+        let sums = sums.concat();
+        let exec = Exec { isa: Some(adamant::Isa::Scalar), threads: adamant::Threads::Serial };
+        let norm = grad_norms(NormOrder::Two, exec, &[Grad::from(&sums)], &mut [0.0]);
+        Some(norm.expect("a norm"))
+    } else {
+        options.grad_norm
+    };
+    norm.map(|norm| norm * options.grad_factor)
+}
+
+/// Fails unless a report tells the norm and the outcome of a step; returns what gradients are
+/// multiplied by, or `None` if the step is left out.
+#[track_caller]
+pub fn check_report(report: &Report, norm: Option<f64>, options: &StepOptions<'_>) -> Option<f64> {
+    let bits = |norm: Option<f64>| norm.map(|norm| if norm.is_nan() { 0 } else { norm.to_bits() });
+    assert_eq!(
+        bits(report.grad_norm),
+        bits(norm),
+        "norm {:?}, expected {norm:?}",
+        report.grad_norm
+    );
+    let factor = factor_of(options, norm);
+    assert_eq!(report.outcome, outcome_of(factor));
+    factor
 }
 
 /// A table with its moments, and how it is laid out.
@@ -146,9 +192,9 @@ impl<F: Float> RowColumns<F> {
         self.param.len() / self.width
     }
 
-    pub fn table<R: RowRule>(&mut self) -> Table<'_, R, F> {
-        let moments = self.moments.iter_mut().map(Vec::as_mut_slice);
-        Table { param: &mut self.param, moments: many_rows::<R, F>(moments), width: self.width }
+    pub fn table(&mut self) -> Table<'_> {
+        let moments = self.moments.iter_mut().map(|moment| F::moment(moment));
+        Table::new(F::param(&mut self.param), self.width).with_moments(moments)
     }
 
     /// The parameters and moments of a row.
@@ -161,12 +207,40 @@ impl<F: Float> RowColumns<F> {
         (&mut self.param[row * self.width..][..self.width], many_rows::<R, F>(moments))
     }
 
-    /// What the reference makes of the listed rows.
-    pub fn reference<R: RowReference + Debug>(&mut self, rule: &R, t: u64, listed: &Listed<F>) {
+    /// The gradients of the listed rows, each added up.
+    pub fn sums(&self, listed: &Listed<F>) -> Vec<Vec<F>> {
         let Listed { rows, values, stride, .. } = listed;
-        for (row, grad) in reference::sum_rows(&places(rows), values, self.width, *stride) {
+        reference::sum_rows(&places(rows), values, self.width, *stride).into_values().collect()
+    }
+
+    /// What the reference makes of the listed rows, with gradients multiplied by `grad_factor`.
+    pub fn reference<R: RowReference + Debug>(
+        &mut self,
+        rule: &R,
+        t: u64,
+        listed: &Listed<F>,
+        options: &StepOptions<'_>,
+    ) {
+        let Listed { rows, values, stride, .. } = listed;
+        let factor = F::from_f64(options.grad_factor);
+        let smallest = F::from_f64(match size_of::<F>() {
+            4 => f32::MIN_POSITIVE.into(),
+            _ => f64::MIN_POSITIVE,
+        });
+        for (row, mut grad) in reference::sum_rows(&places(rows), values, self.width, *stride) {
+            if options.grad_factor != 1.0 {
+                grad.iter_mut().for_each(|grad| *grad = *grad * factor);
+            }
             let (param, moments) = self.row::<R>(row);
             rule.reference_row(t, param, &grad, moments);
+            if options.flush_subnormals {
+                let (_, mut moments) = self.row::<R>(row);
+                for value in moments.as_mut().iter_mut().flat_map(|moment| moment.iter_mut()) {
+                    if value.abs() < smallest {
+                        *value = F::default();
+                    }
+                }
+            }
         }
     }
 
@@ -199,23 +273,32 @@ impl<F: Float> Arrays<F> {
         }
     }
 
-    /// With the misfit in place, if there is one.
-    fn table<R: RowRule>(&mut self, misfit: Option<Misfit>) -> Table<'_, R, F> {
+    /// The width and the lengths of the parameters and moments, with the misfit in place, if there is
+    /// one.
+    fn sizes(&self, misfit: Option<Misfit>) -> (usize, Vec<usize>) {
         let (arrays, rows) = (1 + self.moments.len(), self.param.len / self.width);
         let width = if let Some(Misfit::Width(width)) = misfit { width } else { self.width };
-        let all = iter::once(&mut self.param).chain(&mut self.moments);
-        let mut slices = all.enumerate().map(|(position, Guarded { buffer, start, len, .. })| {
+        let all = iter::once(&self.param).chain(&self.moments).enumerate();
+        let lens = all.map(|(position, Guarded { buffer, start, len, .. })| {
             let len = match misfit {
                 Some(Misfit::Len { array, len }) if array % arrays == position => len,
                 Some(Misfit::Rows(other)) => other * len.checked_div(rows).unwrap_or(width),
                 _ => *len,
             };
             // The guards stand in for what an array does not have.
-            let most = buffer.len() - *start;
-            &mut buffer[*start..][..len.min(most)]
+            len.min(buffer.len() - *start)
         });
+        (width, lens.collect())
+    }
+
+    /// With the misfit in place, if there is one.
+    fn table(&mut self, misfit: Option<Misfit>) -> Table<'_> {
+        let (width, lens) = self.sizes(misfit);
+        let all = iter::once(&mut self.param).chain(&mut self.moments).zip(lens);
+        let mut slices =
+            all.map(|(Guarded { buffer, start, .. }, len)| &mut buffer[*start..][..len]);
         let param = slices.next().expect("the parameters");
-        Table { param, moments: many_rows::<R, F>(slices), width }
+        Table::new(F::param(param), width).with_moments(slices.map(|moment| F::moment(moment)))
     }
 
     #[track_caller]
@@ -242,8 +325,22 @@ pub fn check_lazy<R: RowReference + Debug, F: Float>(
     exec: Exec<'static>,
     offset: usize,
 ) {
+    let options = StepOptions { exec, ..StepOptions::default() };
+    check_lazy_with(rule, t, before, steps, options, offset);
+}
+
+/// As [`check_lazy`], with options.
+#[track_caller]
+pub fn check_lazy_with<R: RowReference + Debug, F: Float>(
+    rule: &R,
+    t: u64,
+    before: &RowColumns<F>,
+    steps: &[Listed<F>],
+    options: StepOptions<'static>,
+    offset: usize,
+) {
     let steps = steps.iter().map(|listed| (listed, None));
-    assert_eq!(check_lazy_or_refused(rule, t, before, steps, exec, offset), [], "valid steps");
+    assert_eq!(check_lazy_or_refused(rule, t, before, steps, options, offset), [], "valid steps");
 }
 
 /// Fails unless lazy steps, the first of which is `t`, give the bits of the reference and write
@@ -254,36 +351,43 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     t: u64,
     before: &RowColumns<F>,
     steps: impl IntoIterator<Item = (&'a Listed<F>, Option<Misfit>)>,
-    exec: Exec<'static>,
+    options: StepOptions<'static>,
     offset: usize,
 ) -> Vec<Error> {
     struct Step<'a, R, F> {
         rule: &'a R,
         t: u64,
-        exec: Exec<'static>,
+        options: StepOptions<'static>,
         arrays: &'a mut Arrays<F>,
         listed: &'a Listed<F>,
         values: &'a [F],
         misfit: Option<Misfit>,
         scratch: &'a mut RowScratch,
+        norm: Option<f64>,
+        report: Option<Report>,
     }
     impl<R: RowRule, F: Float> WithRows for Step<'_, R, F> {
         fn run<I: RowIndex>(&mut self, rows: &[I]) -> Option<Error> {
-            let Self { rule, t, exec, misfit, .. } = *self;
+            let Self { rule, t, options, misfit, norm, .. } = *self;
             let grads = self.listed.grads(rows, self.values, self.arrays.width, misfit);
-            let table = self.arrays.table::<R>(misfit);
             let mut faults = Faults::default();
-            faults.of_exec(exec);
+            faults.of_options::<F>(&options, norm);
             faults.of_rule::<R, F>(rule, t);
-            faults.of_table(rule, &table);
-            faults.of_grads(&grads, table.width);
+            faults.of_table(rule, &self.arrays.sizes(misfit));
+            let table = self.arrays.table(misfit);
+            faults.of_grads(&grads, table.width());
             faults.of_indices(rows, table.rows());
-            faults.judge(rule.step_rows_lazy_on(exec, t, table, grads, self.scratch))
+            let found = grads
+                .sort(table.rows(), self.scratch)
+                .and_then(|grads| rule.step_rows_lazy_on(t, table, grads, &options));
+            self.report = found.as_ref().ok().copied();
+            faults.judge(found.map(|_| ()))
         }
     }
 
-    let context =
-        || format!("{rule:?}, first step {t}, {exec:?}, offset {offset}, width {}", before.width);
+    let context = || {
+        format!("{rule:?}, first step {t}, {options:?}, offset {offset}, width {}", before.width)
+    };
     let mut expected = before.clone();
     let mut arrays = Arrays::new(before, offset);
     let mut scratch = RowScratch::default();
@@ -292,10 +396,22 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
         let t = t.saturating_add(later);
         let values = Guarded::new(&listed.values, offset);
         let (arrays, scratch, values) = (&mut arrays, &mut scratch, values.get());
-        let mut step = Step { rule, t, exec, arrays, listed, values, misfit, scratch };
-        match with_rows(listed.index_type, &listed.rows, &mut step) {
-            None => expected.reference(rule, t, listed),
-            Some(error) => {
+        // A gradient that does not fit is refused before its norm is taken.
+        let sums = if listed.fits(&expected) { expected.sums(listed) } else { vec![] };
+        let norm = expected_norm(&sums, &options);
+        let report = None;
+        let mut step =
+            Step { rule, t, options, arrays, listed, values, misfit, scratch, norm, report };
+        let error = with_rows(listed.index_type, &listed.rows, &mut step);
+        match (error, step.report) {
+            (None, Some(report)) => {
+                if let Some(grad_factor) = check_report(&report, norm, &options) {
+                    let options = StepOptions { grad_factor, ..options };
+                    expected.reference(rule, t, listed, &options);
+                }
+            }
+            (error, _) => {
+                let error = error.expect("an error or a report");
                 arrays.check(&expected, || format!("refused: {error}, {}", context()));
                 refusals.push(error);
             }

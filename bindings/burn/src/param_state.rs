@@ -185,7 +185,7 @@ impl RecordState for ParamState {
                         out.push_tensor(prefix, &format!("{name}.{SCALES}"), scales);
                     }
                 }
-                (state.steps(), state.first())
+                (state.steps(), state.first().unwrap_or(0))
             }
             Kept::Saved(saved) => {
                 for (name, data) in &saved.arrays {

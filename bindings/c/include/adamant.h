@@ -132,7 +132,7 @@ enum adamant_status
     ADAMANT_TABLE_SHAPE = 36,
     // A moment of a table is not as long as its rows need.
     ADAMANT_MOMENT_MISMATCH = 37,
-    // A table has not as many rows as its `adamant_dense_equivalent`.
+    // A table has not as many rows as its gradient or `adamant_dense_equivalent` is for.
     ADAMANT_ROW_COUNT_MISMATCH = 38,
     // A state and its rows have not taken the same steps. (Reserved: no function keeps both.)
     ADAMANT_STEP_MISMATCH = 39,
@@ -393,8 +393,8 @@ typedef struct adamant_optimizer adamant_optimizer;
 // Threads of one's own; see `adamant_pool_new`.
 typedef struct adamant_pool adamant_pool;
 
-// Where the rows of a call are put in order; keeps its memory, 16 bytes for each index of the
-// largest call, for the next one. For one call at a time.
+// Memory in which the rows of a call are sorted, 16 bytes for each index of the largest call, and 8 more
+// where norms are computed; it is kept for the next call. For one call at a time.
 typedef struct adamant_row_scratch adamant_row_scratch;
 
 // A setting of an optimizer, as `adamant_optimizer_setting` finds it. The library keeps its texts for
@@ -482,8 +482,8 @@ typedef struct adamant_tensor {
     // ADAMANT_F16.
     struct adamant_array grad;
     // The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
-    // ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8, of which the latter two are rounded at random. Before
-    // the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
+    // ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8, of which the last three are rounded at
+    // random. Before the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
     // settings do without is ADAMANT_NONE.
     struct adamant_array moments[4];
     // The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
@@ -500,12 +500,18 @@ typedef struct adamant_tensor {
     // them. ADAMANT_NONE for the others.
     struct adamant_array scales[4];
     // The number of the first element among all elements of the model: random bits go by it, so that
-    // a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    // a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
+    // with use_first alone.
     uint64_t first;
     // Whether the step leaves a gradient of zeros (1) or as it was (0).
     uint32_t zero_grad;
     // Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     uint32_t stochastic_param;
+    // Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
+    // the call, through all groups, so that the tensors of a call have random bits of their own.
+    uint32_t use_first;
+    // 0.
+    uint32_t reserved;
 } adamant_tensor;
 
 // What a step does besides the step; the same for all tensors of a call. All zeros but the size is the
@@ -586,11 +592,14 @@ typedef struct adamant_moment {
 } adamant_moment;
 
 // A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
-// in ADAMANT_F32, or all in ADAMANT_F64.
+// in ADAMANT_F64, or each of any other type that an `adamant_tensor` takes.
+//
+// Fill it with zeros and set `size`; then set what there is. The fields up to `moments` must be there; a
+// smaller `size` means zeros for the others.
 typedef struct adamant_table {
     // `sizeof(adamant_table)`.
     size_t size;
-    // The number of parameters in a row: at least 1.
+    // The number of parameters in a row: at least 1; a multiple of 256 with moments in ADAMANT_Q8.
     size_t width;
     // The parameters, written: rows times width.
     struct adamant_array param;
@@ -598,6 +607,16 @@ typedef struct adamant_table {
     // parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
     // what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
     struct adamant_array moments[4];
+    // As in `adamant_tensor`.
+    struct adamant_array param_extra;
+    // As in `adamant_tensor`.
+    struct adamant_array scales[4];
+    // As in `adamant_tensor`.
+    uint64_t first;
+    // As in `adamant_tensor`.
+    uint32_t stochastic_param;
+    // 0.
+    uint32_t reserved;
 } adamant_table;
 
 // The gradient of some rows of a table: their indices, in any order, and for each index a row of
@@ -611,7 +630,8 @@ typedef struct adamant_row_grads {
     size_t width;
     // The rows' indices, from 0: ADAMANT_U32, ADAMANT_U64, ADAMANT_I32 or ADAMANT_I64.
     struct adamant_array rows;
-    // For each index a row of gradients, of the type of the table.
+    // For each index a row of gradients: ADAMANT_F64 with a table in ADAMANT_F64, or else ADAMANT_F32,
+    // ADAMANT_BF16 or ADAMANT_F16, which are added up in float.
     struct adamant_array values;
     // The elements from the start of a row of values to the start of the next: at least width, or 0
     // for width.
@@ -844,7 +864,7 @@ adamant_status adamant_accumulate(const struct adamant_exec *exec,
 adamant_status adamant_moment_count(const struct adamant_optimizer *optimizer, size_t *count);
 
 // Describes a moment, by its position, of a table of `rows` by `width` parameters, kept in `type`:
-// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
+// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
 // `size` is `sizeof(adamant_moment)`.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for
@@ -927,20 +947,44 @@ void adamant_row_scratch_free(struct adamant_row_scratch *scratch);
 
 // Takes step `t`, counted from 1, on the listed rows of a table only. All others keep parameters and
 // moments as they are: PyTorch's SparseAdam, for every optimizer. The cost is that of the listed rows.
-// `exec` may be null for its default, and `scratch` for memory that is freed again.
+// `scratch` may be null for memory that is freed again, `options` and `exec` for their defaults, `report`
+// if nobody reads it.
 //
-// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
-// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
-// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH,
-// ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_HYPER_PARAMETER and
+// What the options say of the norm holds for the gradients of the listed rows, those of a row added up;
+// use_grad_norm makes it the norm of a whole model, of which `adamant_row_grad_norm` is a part. Gradients
+// are only read: keep_grads changes nothing.
+//
+// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+// ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH, ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH,
+// ADAMANT_LENGTH_MISMATCH, ADAMANT_SCALES_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
+// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH, ADAMANT_ROW_OUT_OF_RANGE and
+// ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
 // ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
 // ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 adamant_status adamant_step_rows_lazy(const struct adamant_optimizer *optimizer,
-                                      const struct adamant_exec *exec,
                                       uint64_t t,
                                       const struct adamant_table *table,
                                       const struct adamant_row_grads *grads,
-                                      struct adamant_row_scratch *scratch);
+                                      struct adamant_row_scratch *scratch,
+                                      const struct adamant_step_options *options,
+                                      const struct adamant_exec *exec,
+                                      struct adamant_report *report);
+
+// Writes to `*norm` a norm of the gradients of some rows of a table of `rows` rows, those of a row that is
+// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be null for
+// memory that is freed again, and `exec` for its default.
+//
+// It has the bits of `adamant_grad_norms` of one array that holds the sums of the listed rows, in ascending
+// order. The Euclidean norm of a model is the root of the sum of the squares of its parts' norms: pass it
+// to all steps of the model as grad_norm of `adamant_step_options`.
+//
+// Mistakes, besides those of every call: those of `adamant_step_rows_lazy` for the gradient.
+adamant_status adamant_row_grad_norm(uint32_t order,
+                                     size_t rows,
+                                     const struct adamant_row_grads *grads,
+                                     struct adamant_row_scratch *scratch,
+                                     const struct adamant_exec *exec,
+                                     double *norm);
 
 // # Steps on rows with the results of dense steps
 //
@@ -1013,20 +1057,24 @@ adamant_status adamant_dense_equivalent_catch_up_all(struct adamant_dense_equiva
                                                      const struct adamant_table *table);
 
 // Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
-// one of zero, at the cost of the listed ones. `exec` may be null for its default.
+// one of zero, at the cost of the listed ones. `options` and `exec` may be null for their defaults,
+// `report` if nobody reads it.
 //
-// For "adam" and "adamw". Learning rate and strength of weight decay may change from step
-// to step; a change of anything else is allowed, but then the step first catches up with the whole
-// table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight decay that is decoupled,
-// and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER.
+// For "adam" and "adamw", with all arrays in ADAMANT_F32, or all in ADAMANT_F64. Learning rate and strength
+// of weight decay may change from step to step; a change of anything else is allowed, but then the step
+// first catches up with the whole table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight
+// decay that is decoupled, and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER. Options are as
+// for `adamant_step_rows_lazy`; flush_subnormals must be 0.
 //
-// Mistakes: those of `adamant_step_rows_lazy` and ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for
-// other optimizers, ADAMANT_STEP_OVERFLOW.
+// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes: those of `adamant_step_rows_lazy` and
+// ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for other optimizers, ADAMANT_STEP_OVERFLOW.
 adamant_status adamant_step_rows_dense_equivalent(const struct adamant_optimizer *optimizer,
-                                                  const struct adamant_exec *exec,
                                                   const struct adamant_table *table,
                                                   const struct adamant_row_grads *grads,
-                                                  struct adamant_dense_equivalent *dense_equivalent);
+                                                  struct adamant_dense_equivalent *dense_equivalent,
+                                                  const struct adamant_step_options *options,
+                                                  const struct adamant_exec *exec,
+                                                  struct adamant_report *report);
 
 // # Memory on huge pages
 //

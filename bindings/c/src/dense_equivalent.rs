@@ -4,13 +4,16 @@ use std::sync::Mutex;
 
 use super::{
     exec::{Runner, adamant_exec, free, put},
-    memory::{Claims, Element, Place, adamant_array, adamant_type, check_memory, type_of},
+    memory::{Claims, Place, adamant_array, adamant_type, check_memory, type_of},
     optimizer::adamant_optimizer,
     rows::{WithRows, adamant_row_grads, adamant_table, claim_rows, hold, with_rows},
     status::{Failure, adamant_status, guarded, refuse},
+    step::{adamant_report, adamant_step_options, claim_report, put_report},
     versioned::check_pointer,
 };
-use adamant::{Adam, CatchUp, DenseEquivalent, Error, Float, RowIndex, Table};
+use adamant::{
+    CatchUp, DenseEquivalent, Error, Float, Outcome, RowIndex, RowScratch, StepOptions, Table,
+};
 
 /// How a row catches up with the steps in which it was not listed.
 #[repr(u32)]
@@ -35,7 +38,13 @@ pub enum adamant_catch_up {
 /// `adamant_dense_equivalent_set_step`.
 ///
 /// For one call at a time: ADAMANT_BUSY is the answer to another.
-pub struct adamant_dense_equivalent(Mutex<Waiting>);
+pub struct adamant_dense_equivalent(Mutex<Held>);
+
+/// What a handle holds.
+struct Held {
+    waiting: Waiting,
+    scratch: RowScratch,
+}
 
 #[derive(Clone)]
 enum Waiting {
@@ -88,6 +97,19 @@ unsafe fn with_handle<T>(
     handle: *const adamant_dense_equivalent,
     run: impl FnOnce(&mut Waiting) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { with_held(handle, |held| run(&mut held.waiting)) }
+}
+
+/// Runs with all that a handle holds.
+///
+/// # Safety
+///
+/// As [`with_handle`].
+unsafe fn with_held<T>(
+    handle: *const adamant_dense_equivalent,
+    run: impl FnOnce(&mut Held) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     check_pointer(handle, "dense_equivalent")?;
     // SAFETY: a live handle: the caller's promise.
     let handle = unsafe { &(*handle).0 };
@@ -104,7 +126,8 @@ unsafe fn put_handle(
     waiting: Waiting,
 ) -> Result<(), Failure> {
     check_pointer(out, "dense_equivalent")?;
-    let handle = Box::into_raw(Box::new(adamant_dense_equivalent(Mutex::new(waiting))));
+    let held = Held { waiting, scratch: RowScratch::default() };
+    let handle = Box::into_raw(Box::new(adamant_dense_equivalent(Mutex::new(held))));
     // SAFETY: the caller's promise.
     unsafe { put(out, "dense_equivalent", handle) }
 }
@@ -271,7 +294,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up(
     guarded(|| {
         let mut claims = Claims::new();
         // SAFETY: structs and handles are what the caller promises.
-        let (runner, (table, element)) =
+        let (runner, table) =
             unsafe { (Runner::read(exec)?, adamant_table::read(table, &mut claims)?) };
         check_pointer(rows, "rows")?;
         // SAFETY: not null, aligned, and so an array.
@@ -281,10 +304,10 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up(
         // SAFETY: the caller's promise.
         unsafe {
             with_handle(dense_equivalent, |waiting| {
-                waiting.check_element(element)?;
+                waiting.check_element(table.element)?;
                 // SAFETY: claimed with this type, apart, and made a table and a slice once.
                 either!(waiting, waiting => {
-                    let table = table.table()?;
+                    let table = table.table();
                     with_rows(&rows, CatchUpRows { runner, table, waiting })
                 })
             })
@@ -294,11 +317,13 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up(
 
 struct CatchUpRows<'a, F: Float> {
     runner: Runner<'a>,
-    table: Table<'a, Adam, F>,
+    table: Table<'a>,
     waiting: &'a mut DenseEquivalent<F>,
 }
 
-impl<F: Float> WithRows for CatchUpRows<'_, F> {
+impl<F: Float> WithRows<'_> for CatchUpRows<'_, F> {
+    type Output = ();
+
     fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
         let Self { runner, table, waiting } = self;
         Ok(waiting.catch_up_on(runner.exec(), table, rows)?)
@@ -318,16 +343,16 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
     guarded(|| {
         let mut claims = Claims::new();
         // SAFETY: structs and handles are what the caller promises.
-        let (runner, (table, element)) =
+        let (runner, table) =
             unsafe { (Runner::read(exec)?, adamant_table::read(table, &mut claims)?) };
         claims.check()?;
         // SAFETY: the caller's promise.
         unsafe {
             with_handle(dense_equivalent, |waiting| {
-                waiting.check_element(element)?;
+                waiting.check_element(table.element)?;
                 // SAFETY: claimed with this type, apart, and made a table once.
                 either!(waiting, waiting => {
-                    Ok(waiting.catch_up_all_on(runner.exec(), table.table()?)?)
+                    Ok(waiting.catch_up_all_on(runner.exec(), table.table())?)
                 })
             })
         }
@@ -335,22 +360,26 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
 }
 
 /// Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
-/// one of zero, at the cost of the listed ones. `exec` may be null for its default.
+/// one of zero, at the cost of the listed ones. `options` and `exec` may be null for their defaults,
+/// `report` if nobody reads it.
 ///
-/// For "adam" and "adamw". Learning rate and strength of weight decay may change from step
-/// to step; a change of anything else is allowed, but then the step first catches up with the whole
-/// table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight decay that is decoupled,
-/// and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER.
+/// For "adam" and "adamw", with all arrays in ADAMANT_F32, or all in ADAMANT_F64. Learning rate and strength
+/// of weight decay may change from step to step; a change of anything else is allowed, but then the step
+/// first catches up with the whole table. ADAMANT_CATCH_UP_SERIES serves beta1 < 0.995 sqrt(beta2), weight
+/// decay that is decoupled, and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER. Options are as
+/// for `adamant_step_rows_lazy`; flush_subnormals must be 0.
 ///
-/// Mistakes: those of `adamant_step_rows_lazy` and ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for
-/// other optimizers, ADAMANT_STEP_OVERFLOW.
+/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes: those of `adamant_step_rows_lazy` and
+/// ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for other optimizers, ADAMANT_STEP_OVERFLOW.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_step_rows_dense_equivalent(
     optimizer: *const adamant_optimizer,
-    exec: *const adamant_exec,
     table: *const adamant_table,
     grads: *const adamant_row_grads,
     dense_equivalent: *mut adamant_dense_equivalent,
+    options: *const adamant_step_options,
+    exec: *const adamant_exec,
+    report: *mut adamant_report,
 ) -> adamant_status {
     guarded(|| {
         let mut claims = Claims::new();
@@ -359,38 +388,29 @@ pub unsafe extern "C" fn adamant_step_rows_dense_equivalent(
             unsafe { (adamant_optimizer::read(optimizer)?, Runner::read(exec)?) };
         let adam = optimizer.adam()?;
         // SAFETY: as above.
-        let (table, element) = unsafe { adamant_table::read(table, &mut claims)? };
+        let options = unsafe { adamant_step_options::read(options)? };
+        let options = StepOptions { exec: runner.exec(), ..options };
         // SAFETY: as above.
-        let grads = unsafe { adamant_row_grads::read(grads, element, &mut claims)? };
+        let reported = unsafe { claim_report(report, &mut claims)? };
+        // SAFETY: as above.
+        let table = unsafe { adamant_table::read(table, &mut claims)? };
+        // SAFETY: as above.
+        let grads = unsafe { adamant_row_grads::read(grads, &mut claims)? };
         claims.check()?;
         // SAFETY: the caller's promise.
-        unsafe {
-            with_handle(dense_equivalent, |waiting| {
-                waiting.check_element(element)?;
-                // SAFETY: claimed with this type, apart, and made a table and a slice once.
+        let done = unsafe {
+            with_held(dense_equivalent, |Held { waiting, scratch }| {
+                waiting.check_element(table.element)?;
+                let grads = grads.sort(table.element, table.rows(), scratch)?;
+                // SAFETY: claimed, apart, and made a table once.
+                let table = table.table();
                 either!(waiting, waiting => {
-                    let table = table.table()?;
-                    let step = StepRows { runner, adam, table, grads, waiting };
-                    with_rows(&grads.rows, step)
+                    Ok(adam.step_rows_dense_equivalent_on(table, grads, waiting, &options)?)
                 })
-            })
-        }
+            })?
+        };
+        // SAFETY: claimed as memory that is written.
+        unsafe { put_report(report, reported, &done)? };
+        Ok::<Outcome, _>(done.outcome)
     })
-}
-
-struct StepRows<'a, F: Float> {
-    runner: Runner<'a>,
-    adam: Adam,
-    table: Table<'a, Adam, F>,
-    grads: adamant_row_grads,
-    waiting: &'a mut DenseEquivalent<F>,
-}
-
-impl<F: Float + Element> WithRows for StepRows<'_, F> {
-    fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
-        let Self { runner, adam, table, grads, waiting } = self;
-        // SAFETY: the values were claimed with the type of the table, and are apart from it.
-        let grads = unsafe { grads.grads::<I, F>(rows) };
-        Ok(adam.step_rows_dense_equivalent_on(runner.exec(), table, grads, waiting)?)
-    }
 }

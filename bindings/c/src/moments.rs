@@ -2,7 +2,7 @@
 
 use core::{ffi::c_char, ptr};
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{
     exec::put,
@@ -125,7 +125,7 @@ fn describe(
     let format = optimizer.q8_format(number);
     match element {
         ADAMANT_F32 | ADAMANT_F64 => {}
-        ADAMANT_BF16 | ADAMANT_Q8 if !is_row_wise => {}
+        ADAMANT_BF16 | ADAMANT_F16 | ADAMANT_Q8 if !is_row_wise => {}
         other => refuse!(ADAMANT_TYPE_MISMATCH, "type is {other:?}, which no moment is kept in"),
     }
     let scales = if element == ADAMANT_Q8 { Q8::scales(moment.len) } else { 0 };
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn adamant_moment_count(
 }
 
 /// Describes a moment, by its position, of a table of `rows` by `width` parameters, kept in `type`:
-/// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
+/// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
 /// `size` is `sizeof(adamant_moment)`.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for
@@ -242,6 +242,13 @@ pub unsafe extern "C" fn adamant_fill_moment(
                 ADAMANT_F32 => moment.slice_mut::<f32>().fill(start as f32),
                 ADAMANT_F64 => moment.slice_mut::<f64>().fill(start),
                 ADAMANT_BF16 => moment.slice_mut::<bf16>().fill(bf16::from_f64(start)),
+                ADAMANT_F16 => {
+                    let number = f16::from_f64(start);
+                    // What a formula divides by is not rounded to 0.
+                    let is_lost = number == f16::ZERO && start != 0.0 && format != Q8::Signed;
+                    let number = if is_lost { f16::MIN_POSITIVE_SUBNORMAL } else { number };
+                    moment.slice_mut::<f16>().fill(number);
+                }
                 _ => {
                     let (codes, scales) = (moment.slice_mut::<u8>(), scales.slice_mut());
                     let block = [start as f32; 256];

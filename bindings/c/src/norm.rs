@@ -25,7 +25,7 @@ pub enum adamant_norm_order {
     ADAMANT_NORM_INFINITY = 3,
 }
 
-fn order_of(number: u32) -> Result<NormOrder, Failure> {
+pub(super) fn order_of(number: u32) -> Result<NormOrder, Failure> {
     const ONE: u32 = adamant_norm_order::ADAMANT_NORM_ONE as u32;
     const TWO: u32 = adamant_norm_order::ADAMANT_NORM_TWO as u32;
     const INFINITY: u32 = adamant_norm_order::ADAMANT_NORM_INFINITY as u32;

@@ -5,21 +5,30 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use super::{
     exec::{Runner, adamant_exec, free, put},
     memory::{Claims, Element, Place, adamant_array, adamant_type},
+    norm::order_of,
     optimizer::{WithRowRule, adamant_optimizer},
     status::{Failure, adamant_status, guarded, refuse},
-    step::MOMENTS,
+    step::{
+        MOMENTS, adamant_report, adamant_step_options, adamant_tensor, claim_report, put_report,
+    },
     versioned::{self, check_pointer, versioned},
 };
-use adamant::{Arity, Float, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, Table};
+use adamant::{
+    Outcome, Report, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, SortedRows,
+    StepOptions, Table,
+};
 
 /// A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
-/// in ADAMANT_F32, or all in ADAMANT_F64.
+/// in ADAMANT_F64, or each of any other type that an `adamant_tensor` takes.
+///
+/// Fill it with zeros and set `size`; then set what there is. The fields up to `moments` must be there; a
+/// smaller `size` means zeros for the others.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_table {
     /// `sizeof(adamant_table)`.
     pub size: usize,
-    /// The number of parameters in a row: at least 1.
+    /// The number of parameters in a row: at least 1; a multiple of 256 with moments in ADAMANT_Q8.
     pub width: usize,
     /// The parameters, written: rows times width.
     pub param: adamant_array,
@@ -27,9 +36,19 @@ pub struct adamant_table {
     /// parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
     /// what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
     pub moments: [adamant_array; 4],
+    /// As in `adamant_tensor`.
+    pub param_extra: adamant_array,
+    /// As in `adamant_tensor`.
+    pub scales: [adamant_array; 4],
+    /// As in `adamant_tensor`.
+    pub first: u64,
+    /// As in `adamant_tensor`.
+    pub stochastic_param: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
-versioned!(adamant_table:);
+versioned!(adamant_table: param_extra, scales, first, stochastic_param);
 
 /// The gradient of some rows of a table: their indices, in any order, and for each index a row of
 /// values. The gradients of a row that is listed more than once are added up first, in their order.
@@ -44,7 +63,8 @@ pub struct adamant_row_grads {
     pub width: usize,
     /// The rows' indices, from 0: ADAMANT_U32, ADAMANT_U64, ADAMANT_I32 or ADAMANT_I64.
     pub rows: adamant_array,
-    /// For each index a row of gradients, of the type of the table.
+    /// For each index a row of gradients: ADAMANT_F64 with a table in ADAMANT_F64, or else ADAMANT_F32,
+    /// ADAMANT_BF16 or ADAMANT_F16, which are added up in float.
     pub values: adamant_array,
     /// The elements from the start of a row of values to the start of the next: at least width, or 0
     /// for width.
@@ -53,8 +73,8 @@ pub struct adamant_row_grads {
 
 versioned!(adamant_row_grads: stride);
 
-/// Where the rows of a call are put in order; keeps its memory, 16 bytes for each index of the
-/// largest call, for the next one. For one call at a time.
+/// Memory in which the rows of a call are sorted, 16 bytes for each index of the largest call, and 8 more
+/// where norms are computed; it is kept for the next call. For one call at a time.
 pub struct adamant_row_scratch(Mutex<RowScratch>);
 
 /// What a handle holds, for one call.
@@ -76,9 +96,14 @@ impl adamant_table {
         width: 0,
         param: adamant_array::NONE,
         moments: [adamant_array::NONE; MOMENTS],
+        param_extra: adamant_array::NONE,
+        scales: [adamant_array::NONE; MOMENTS],
+        first: 0,
+        stochastic_param: 0,
+        reserved: 0,
     };
 
-    /// A copy of the caller's, its arrays claimed; and their type, `ADAMANT_F32` or `ADAMANT_F64`.
+    /// A copy of the caller's, its arrays claimed.
     ///
     /// # Safety
     ///
@@ -86,50 +111,54 @@ impl adamant_table {
     pub(super) unsafe fn read(
         table: *const Self,
         claims: &mut Claims,
-    ) -> Result<(Self, adamant_type), Failure> {
-        use adamant_type::*;
+    ) -> Result<ClaimedTable, Failure> {
         // SAFETY: the same promise.
         let found = unsafe { versioned::read(table, "table", Self::NONE)? };
-        let element = claims.claim(&found.param, true, Place::of(&"param"))?;
-        if !matches!(element, ADAMANT_F32 | ADAMANT_F64) {
-            refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "param is {element:?}, but tables are in ADAMANT_F32 or ADAMANT_F64"
-            );
+        let Self { width, param, moments, param_extra, scales, first, .. } = found;
+        if found.reserved != 0 {
+            refuse!(ADAMANT_UNKNOWN_VALUE, "reserved is {}, but must be 0", found.reserved);
         }
-        for (number, moment) in found.moments.iter().enumerate() {
-            let place = Place::of(&"moments").number(number);
-            if claims.claim(moment, true, place)? != ADAMANT_NONE {
-                moment.expect(element, place)?;
-            }
-        }
-        Ok((found, element))
+        let stochastic_param = found.stochastic_param;
+        let tensor = adamant_tensor {
+            param,
+            moments,
+            param_extra,
+            scales,
+            first,
+            stochastic_param,
+            ..adamant_tensor::NONE
+        };
+        let element = tensor.claim_params(claims, Place::of)?;
+        tensor.claim_moments(claims, Place::of)?;
+        Ok(ClaimedTable { tensor, element, width })
+    }
+}
+
+/// A table whose arrays are claimed.
+#[derive(Clone, Copy)]
+pub(super) struct ClaimedTable {
+    /// The arrays.
+    tensor: adamant_tensor,
+    /// The type of the parameters.
+    pub element: adamant_type,
+    width: usize,
+}
+
+impl ClaimedTable {
+    /// The number of rows; 0 if the width is 0.
+    pub(super) fn rows(&self) -> usize {
+        self.tensor.param.len.checked_div(self.width).unwrap_or(0)
     }
 
     /// As one of Rust's.
     ///
     /// # Safety
     ///
-    /// The arrays were claimed as `F`, the claims were found apart, and no other table of these arrays
-    /// is alive.
-    pub(super) unsafe fn table<'a, R: RowRule, F: Float + Element>(
-        &self,
-    ) -> Result<Table<'a, R, F>, Failure> {
-        let count = R::ROW_MOMENT_NAMES.as_ref().len();
-        for (number, moment) in self.moments.iter().enumerate().skip(count) {
-            if moment.len > 0 {
-                refuse!(
-                    ADAMANT_TOO_MANY_MOMENTS,
-                    "moments[{number}] has {} elements, but the optimizer has {count} moments",
-                    moment.len
-                );
-            }
-        }
-        // SAFETY: the caller's promise, here and below.
-        let param = unsafe { self.param.slice_mut() };
+    /// The claims were found apart, and no other table of these arrays is alive.
+    pub(super) unsafe fn table<'a>(&self) -> Table<'a> {
         // SAFETY: the caller's promise.
-        let moments = R::RowMoments::from_fn(|number| unsafe { self.moments[number].slice_mut() });
-        Ok(Table { param, moments, width: self.width })
+        let (param, moments) = unsafe { (self.tensor.params(), self.tensor.moments()) };
+        Table::new(param, self.width).with_moments(moments).with_first(self.tensor.first)
     }
 }
 
@@ -147,8 +176,10 @@ pub(super) fn claim_rows(rows: &adamant_array, claims: &mut Claims) -> Result<()
 }
 
 /// Something to do with indices of any type.
-pub(super) trait WithRows {
-    fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure>;
+pub(super) trait WithRows<'a> {
+    type Output;
+
+    fn run<I: RowIndex>(self, rows: &'a [I]) -> Result<Self::Output, Failure>;
 }
 
 /// Runs with claimed indices.
@@ -156,7 +187,10 @@ pub(super) trait WithRows {
 /// # Safety
 ///
 /// `rows` passed [`claim_rows`], and the claims were found apart.
-pub(super) unsafe fn with_rows(rows: &adamant_array, with: impl WithRows) -> Result<(), Failure> {
+pub(super) unsafe fn with_rows<'a, W: WithRows<'a>>(
+    rows: &adamant_array,
+    with: W,
+) -> Result<W::Output, Failure> {
     const U64: u32 = adamant_type::ADAMANT_U64 as u32;
     const I32: u32 = adamant_type::ADAMANT_I32 as u32;
     const I64: u32 = adamant_type::ADAMANT_I64 as u32;
@@ -180,22 +214,23 @@ impl adamant_row_grads {
         stride: 0,
     };
 
-    /// A copy of the caller's, its arrays claimed, with a stride; `element` is the table's.
+    /// A copy of the caller's, its arrays claimed, with a stride.
     ///
     /// # Safety
     ///
     /// As [`versioned::size_of_struct`].
-    pub(super) unsafe fn read(
-        grads: *const Self,
-        element: adamant_type,
-        claims: &mut Claims,
-    ) -> Result<Self, Failure> {
+    pub(super) unsafe fn read(grads: *const Self, claims: &mut Claims) -> Result<Self, Failure> {
+        use adamant_type::*;
         // SAFETY: the same promise.
         let mut found = unsafe { versioned::read(grads, "grads", Self::NONE)? };
         claim_rows(&found.rows, claims)?;
         let place = Place::of(&"values");
-        if claims.claim(&found.values, false, place)? != adamant_type::ADAMANT_NONE {
-            found.values.expect(element, place)?;
+        match claims.claim(&found.values, false, place)? {
+            ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16 => {}
+            other => refuse!(
+                ADAMANT_TYPE_MISMATCH,
+                "values is {other:?}, which no gradients are kept in"
+            ),
         }
         if found.stride == 0 {
             found.stride = found.width;
@@ -203,69 +238,92 @@ impl adamant_row_grads {
         Ok(found)
     }
 
-    /// As one of Rust's.
+    /// The gradients, sorted for a table of `rows` rows whose parameters are of a type.
     ///
     /// # Safety
     ///
-    /// The values were claimed as `F`, and the claims were found apart.
-    pub(super) unsafe fn grads<'a, I: RowIndex, F: Float + Element>(
+    /// The arrays were claimed, and the claims were found apart.
+    pub(super) unsafe fn sort<'a>(
         &self,
-        rows: &'a [I],
-    ) -> RowGrads<'a, I, F> {
+        param: adamant_type,
+        rows: usize,
+        scratch: &'a mut RowScratch,
+    ) -> Result<SortedRows<'a>, Failure> {
         // SAFETY: the caller's promise.
-        let values = unsafe { self.values.slice() };
-        RowGrads { rows, values, width: self.width, stride: self.stride }
+        unsafe { with_rows(&self.rows, Sort { grads: *self, param, rows, scratch }) }
     }
 }
 
-/// A lazy step whose arrays are checked.
-struct Lazy<'a> {
-    runner: Runner<'a>,
-    t: u64,
-    table: adamant_table,
-    element: adamant_type,
+struct Sort<'a> {
     grads: adamant_row_grads,
+    param: adamant_type,
+    rows: usize,
     scratch: &'a mut RowScratch,
 }
 
-impl WithRowRule for Lazy<'_> {
-    type Output = ();
+impl<'a> WithRows<'a> for Sort<'a> {
+    type Output = SortedRows<'a>;
 
-    fn run<R: RowRule>(self, rule: R) -> Result<(), Failure> {
-        if self.element == adamant_type::ADAMANT_F64 {
-            self.run_in::<R, f64>(rule)
-        } else {
-            self.run_in::<R, f32>(rule)
+    fn run<I: RowIndex>(self, indices: &'a [I]) -> Result<SortedRows<'a>, Failure> {
+        const F32: u32 = adamant_type::ADAMANT_F32 as u32;
+        const F64: u32 = adamant_type::ADAMANT_F64 as u32;
+        const BF16: u32 = adamant_type::ADAMANT_BF16 as u32;
+        const F16: u32 = adamant_type::ADAMANT_F16 as u32;
+        match self.grads.values.r#type {
+            F32 => self.values_of::<I, f32>(indices),
+            F64 => self.values_of::<I, f64>(indices),
+            BF16 => self.values_of::<I, half::bf16>(indices),
+            F16 => self.values_of::<I, half::f16>(indices),
+            // No values, which are of any type.
+            _ if self.param == adamant_type::ADAMANT_F64 => self.values_of::<I, f64>(indices),
+            _ => self.values_of::<I, f32>(indices),
         }
     }
 }
 
-impl Lazy<'_> {
-    fn run_in<R: RowRule, F: Float + Element>(self, rule: R) -> Result<(), Failure> {
-        let Self { runner, t, table, grads, scratch, .. } = self;
-        // SAFETY: claimed as `F`, apart, and made a table once.
-        let table = unsafe { table.table::<R, F>()? };
-        let step = LazyStep { runner, rule, t, table, grads, scratch };
-        // SAFETY: claimed and apart.
-        unsafe { with_rows(&grads.rows, step) }
+impl<'a> Sort<'a> {
+    fn values_of<I: RowIndex, E: adamant::Element + Element>(
+        self,
+        rows: &'a [I],
+    ) -> Result<SortedRows<'a>, Failure> {
+        let Self { grads: adamant_row_grads { values, width, stride, .. }, .. } = self;
+        // SAFETY: the values were claimed with this type, and are apart from what is written.
+        let values = unsafe { values.slice::<E>() };
+        Ok(RowGrads { rows, values, width, stride }.sort(self.rows, self.scratch)?)
     }
 }
 
-struct LazyStep<'a, R: RowRule, F: Float> {
-    runner: Runner<'a>,
-    rule: R,
-    t: u64,
-    table: Table<'a, R, F>,
-    grads: adamant_row_grads,
-    scratch: &'a mut RowScratch,
+/// Runs with memory for sorting: the caller's, or new one if there is none.
+///
+/// # Safety
+///
+/// The handle is null, misaligned, or from `adamant_row_scratch_new` and not freed before the call ends.
+unsafe fn with_scratch<T>(
+    scratch: *mut adamant_row_scratch,
+    run: impl FnOnce(&mut RowScratch) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    if scratch.is_null() {
+        return run(&mut RowScratch::default());
+    }
+    check_pointer(scratch, "scratch")?;
+    // SAFETY: a live handle: the caller's promise.
+    run(&mut *hold(unsafe { &(*scratch).0 }, "scratch")?)
 }
 
-impl<R: RowRule, F: Float + Element> WithRows for LazyStep<'_, R, F> {
-    fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
-        let Self { runner, rule, t, table, grads, scratch } = self;
-        // SAFETY: the values were claimed with the type of the table, and are apart from it.
-        let grads = unsafe { grads.grads::<I, F>(rows) };
-        Ok(rule.step_rows_lazy_on(runner.exec(), t, table, grads, scratch)?)
+/// A lazy step whose arrays are checked.
+struct Lazy<'a> {
+    t: u64,
+    table: Table<'a>,
+    grads: SortedRows<'a>,
+    options: StepOptions<'a>,
+}
+
+impl WithRowRule for Lazy<'_> {
+    type Output = Report;
+
+    fn run<R: RowRule>(self, rule: R) -> Result<Report, Failure> {
+        let Self { t, table, grads, options } = self;
+        Ok(rule.step_rows_lazy_on(t, table, grads, &options)?)
     }
 }
 
@@ -295,22 +353,30 @@ pub unsafe extern "C" fn adamant_row_scratch_free(scratch: *mut adamant_row_scra
 
 /// Takes step `t`, counted from 1, on the listed rows of a table only. All others keep parameters and
 /// moments as they are: PyTorch's SparseAdam, for every optimizer. The cost is that of the listed rows.
-/// `exec` may be null for its default, and `scratch` for memory that is freed again.
+/// `scratch` may be null for memory that is freed again, `options` and `exec` for their defaults, `report`
+/// if nobody reads it.
 ///
-/// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH,
-/// ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
-/// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH,
-/// ADAMANT_ROW_OUT_OF_RANGE and ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_HYPER_PARAMETER and
+/// What the options say of the norm holds for the gradients of the listed rows, those of a row added up;
+/// use_grad_norm makes it the norm of a whole model, of which `adamant_row_grad_norm` is a part. Gradients
+/// are only read: keep_grads changes nothing.
+///
+/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+/// ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH, ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH,
+/// ADAMANT_LENGTH_MISMATCH, ADAMANT_SCALES_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
+/// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH, ADAMANT_ROW_OUT_OF_RANGE and
+/// ADAMANT_TOO_MANY_ROWS for the gradient; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
 /// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_ZERO_STEP; ADAMANT_BUSY for scratch;
 /// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_step_rows_lazy(
     optimizer: *const adamant_optimizer,
-    exec: *const adamant_exec,
     t: u64,
     table: *const adamant_table,
     grads: *const adamant_row_grads,
     scratch: *mut adamant_row_scratch,
+    options: *const adamant_step_options,
+    exec: *const adamant_exec,
+    report: *mut adamant_report,
 ) -> adamant_status {
     guarded(|| {
         let mut claims = Claims::new();
@@ -319,21 +385,65 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
         // SAFETY: the caller's promise.
         let runner = unsafe { Runner::read(exec)? };
         // SAFETY: the caller's promise.
-        let (table, element) = unsafe { adamant_table::read(table, &mut claims)? };
+        let options = unsafe { adamant_step_options::read(options)? };
+        let options = StepOptions { exec: runner.exec(), ..options };
         // SAFETY: the caller's promise.
-        let grads = unsafe { adamant_row_grads::read(grads, element, &mut claims)? };
+        let reported = unsafe { claim_report(report, &mut claims)? };
+        // SAFETY: the caller's promise.
+        let table = unsafe { adamant_table::read(table, &mut claims)? };
+        // SAFETY: the caller's promise.
+        let grads = unsafe { adamant_row_grads::read(grads, &mut claims)? };
         claims.check()?;
-        let (mut of_call, mut held);
-        let scratch = if scratch.is_null() {
-            of_call = RowScratch::default();
-            &mut of_call
-        } else {
-            check_pointer(scratch, "scratch")?;
-            // SAFETY: the caller's promise.
-            held = hold(unsafe { &(*scratch).0 }, "scratch")?;
-            &mut *held
+        // SAFETY: the caller's promise; claimed, apart, and made a table and slices once.
+        let done = unsafe {
+            with_scratch(scratch, |scratch| {
+                let grads = grads.sort(table.element, table.rows(), scratch)?;
+                optimizer.with_row_rule(Lazy { t, table: table.table(), grads, options })
+            })?
         };
-        optimizer.with_row_rule(Lazy { runner, t, table, element, grads, scratch })
+        // SAFETY: claimed as memory that is written.
+        unsafe { put_report(report, reported, &done)? };
+        Ok::<Outcome, _>(done.outcome)
+    })
+}
+
+/// Writes to `*norm` a norm of the gradients of some rows of a table of `rows` rows, those of a row that is
+/// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be null for
+/// memory that is freed again, and `exec` for its default.
+///
+/// It has the bits of `adamant_grad_norms` of one array that holds the sums of the listed rows, in ascending
+/// order. The Euclidean norm of a model is the root of the sum of the squares of its parts' norms: pass it
+/// to all steps of the model as grad_norm of `adamant_step_options`.
+///
+/// Mistakes, besides those of every call: those of `adamant_step_rows_lazy` for the gradient.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn adamant_row_grad_norm(
+    order: u32,
+    rows: usize,
+    grads: *const adamant_row_grads,
+    scratch: *mut adamant_row_scratch,
+    exec: *const adamant_exec,
+    norm: *mut f64,
+) -> adamant_status {
+    guarded(|| {
+        let order = order_of(order)?;
+        let mut claims = Claims::new();
+        claims.claim_out(norm.cast(), 1, adamant_type::ADAMANT_F64, Place::of(&"norm"))?;
+        // SAFETY: the structs and handles are what the caller promises, here and below.
+        let runner = unsafe { Runner::read(exec)? };
+        // SAFETY: the caller's promise.
+        let grads = unsafe { adamant_row_grads::read(grads, &mut claims)? };
+        claims.check()?;
+        // SAFETY: the caller's promise; claimed, apart, and made slices once.
+        let found = unsafe {
+            with_scratch(scratch, |scratch| {
+                let mut sorted = grads.sort(adamant_type::ADAMANT_F32, rows, scratch)?;
+                Ok(sorted.grad_norm(order, runner.exec())?)
+            })?
+        };
+        // SAFETY: claimed as memory that is written.
+        unsafe { norm.write(found) };
+        Ok(())
     })
 }
 

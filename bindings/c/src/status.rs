@@ -65,7 +65,7 @@ pub enum adamant_status {
     ADAMANT_TABLE_SHAPE = 36,
     /// A moment of a table is not as long as its rows need.
     ADAMANT_MOMENT_MISMATCH = 37,
-    /// A table has not as many rows as its `adamant_dense_equivalent`.
+    /// A table has not as many rows as its gradient or `adamant_dense_equivalent` is for.
     ADAMANT_ROW_COUNT_MISMATCH = 38,
     /// A state and its rows have not taken the same steps. (Reserved: no function keeps both.)
     ADAMANT_STEP_MISMATCH = 39,
@@ -163,7 +163,9 @@ impl From<Error> for Failure {
             Error::UnknownIsa { .. } => ADAMANT_UNKNOWN_ISA,
             Error::IsaUnavailable { .. } => ADAMANT_ISA_UNAVAILABLE,
             Error::NoThreads { .. } => ADAMANT_NO_THREADS,
-            Error::TypeMismatch { .. } => ADAMANT_TYPE_MISMATCH,
+            Error::TypeMismatch { .. }
+            | Error::TableStorage { .. }
+            | Error::RowsInBlocks { .. } => ADAMANT_TYPE_MISMATCH,
             Error::UnknownOptimizer { .. } => ADAMANT_UNKNOWN_OPTIMIZER,
             Error::UnknownSetting { .. } => ADAMANT_UNKNOWN_SETTING,
             Error::WrongSetting { .. } => ADAMANT_WRONG_SETTING,

@@ -2,7 +2,7 @@
 
 use core::ptr;
 
-use adamant::{Grad, Group, Moment, Outcome, Param, StepOptions, Tensor, step};
+use adamant::{Grad, Group, Moment, Outcome, Param, Report, StepOptions, Tensor, step};
 
 use super::{
     exec::{Runner, adamant_exec},
@@ -36,8 +36,8 @@ pub struct adamant_tensor {
     /// ADAMANT_F16.
     pub grad: adamant_array,
     /// The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
-    /// ADAMANT_F64, ADAMANT_BF16 or ADAMANT_Q8, of which the latter two are rounded at random. Before
-    /// the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
+    /// ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8, of which the last three are rounded at
+    /// random. Before the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
     /// settings do without is ADAMANT_NONE.
     pub moments: [adamant_array; 4],
     /// The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
@@ -54,15 +54,21 @@ pub struct adamant_tensor {
     /// them. ADAMANT_NONE for the others.
     pub scales: [adamant_array; 4],
     /// The number of the first element among all elements of the model: random bits go by it, so that
-    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
+    /// with use_first alone.
     pub first: u64,
     /// Whether the step leaves a gradient of zeros (1) or as it was (0).
     pub zero_grad: u32,
     /// Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     pub stochastic_param: u32,
+    /// Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
+    /// the call, through all groups, so that the tensors of a call have random bits of their own.
+    pub use_first: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
-versioned!(adamant_tensor: param_extra, scales, first, zero_grad);
+versioned!(adamant_tensor: param_extra, scales, first, zero_grad, use_first);
 
 /// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
 /// of a call have the same size.
@@ -166,7 +172,7 @@ impl adamant_step_options {
     ///
     /// As [`versioned::size_of_struct`].
     #[inline(always)]
-    unsafe fn read<'a>(options: *const Self) -> Result<StepOptions<'a>, Failure> {
+    pub(super) unsafe fn read<'a>(options: *const Self) -> Result<StepOptions<'a>, Failure> {
         if options.is_null() {
             return Ok(StepOptions::default());
         }
@@ -187,7 +193,7 @@ impl adamant_step_options {
 }
 
 impl adamant_tensor {
-    const NONE: Self = Self {
+    pub(super) const NONE: Self = Self {
         size: size_of::<Self>(),
         param: adamant_array::NONE,
         grad: adamant_array::NONE,
@@ -198,6 +204,8 @@ impl adamant_tensor {
         first: 0,
         zero_grad: 0,
         stochastic_param: 0,
+        use_first: 0,
+        reserved: 0,
     };
 
     /// Claims the memory of all arrays, and checks that those go together that make one argument of
@@ -207,6 +215,30 @@ impl adamant_tensor {
         use adamant_type::*;
         let place = |name| Place::of(name).of_tensor(tensor);
         let zero_grad = flag(self.zero_grad, "zero_grad")?;
+        if !flag(self.use_first, "use_first")? && self.first != 0 {
+            refuse!(
+                ADAMANT_UNKNOWN_VALUE,
+                "first of tensor {tensor} is {}, but use_first is 0",
+                self.first
+            );
+        }
+        if self.reserved != 0 {
+            refuse!(ADAMANT_UNKNOWN_VALUE, "reserved is {}, but must be 0", self.reserved);
+        }
+        self.claim_params(claims, place)?;
+        claims.claim(&self.grad, zero_grad, place(&"grad"))?;
+        self.claim_moments(claims, place)?;
+        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))
+    }
+
+    /// Claims the parameters and what goes with them; their type.
+    #[inline]
+    pub(super) fn claim_params(
+        &self,
+        claims: &mut Claims,
+        place: impl Fn(&'static &'static str) -> Place,
+    ) -> Result<adamant_type, Failure> {
+        use adamant_type::*;
         let stochastic = flag(self.stochastic_param, "stochastic_param")?;
         let param = claims.claim(&self.param, true, place(&"param"))?;
         let extra = claims.claim(&self.param_extra, true, place(&"param_extra"))?;
@@ -221,24 +253,37 @@ impl adamant_tensor {
             ),
             _ => refuse!(
                 ADAMANT_TYPE_MISMATCH,
-                "tensor {tensor} has a param in {param:?} and a param_extra in {extra:?}, which do not \
-                 go together"
+                "{} is {param:?} and {} is {extra:?}, which do not go together",
+                place(&"param"),
+                place(&"param_extra")
             ),
         }
         let is_half = matches!(param, ADAMANT_BF16 | ADAMANT_F16);
         if stochastic && !(is_half && extra == ADAMANT_NONE) {
             refuse!(
                 ADAMANT_TYPE_MISMATCH,
-                "stochastic_param of tensor {tensor} is 1, but its param is {param:?} with {extra:?}"
+                "{} is 1, but {} is {param:?} with {extra:?}",
+                place(&"stochastic_param"),
+                place(&"param")
             );
         }
-        claims.claim(&self.grad, zero_grad, place(&"grad"))?;
+        Ok(param)
+    }
+
+    /// Claims the moments and their scales.
+    #[inline]
+    pub(super) fn claim_moments(
+        &self,
+        claims: &mut Claims,
+        place: impl Fn(&'static &'static str) -> Place,
+    ) -> Result<(), Failure> {
+        use adamant_type::*;
         for (number, (moment, scales)) in self.moments.iter().zip(&self.scales).enumerate() {
             let place = |name| place(name).number(number);
             let found = claims.claim(moment, true, place(&"moments"))?;
             if !matches!(
                 found,
-                ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_Q8
+                ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16 | ADAMANT_Q8
             ) {
                 refuse!(
                     ADAMANT_TYPE_MISMATCH,
@@ -255,22 +300,21 @@ impl adamant_tensor {
                 ),
             }
         }
-        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))
+        Ok(())
     }
 
-    /// As one of Rust's.
+    /// The parameters as one of Rust's.
     ///
     /// # Safety
     ///
-    /// All arrays were claimed by [`claim`](Self::claim), the claims were found apart, and no other tensor
-    /// of this one's arrays is alive.
+    /// As [`tensor`](Self::tensor).
     #[inline]
-    unsafe fn tensor<'a>(&self, tensor: usize) -> Result<Tensor<'a>, Failure> {
+    pub(super) unsafe fn params<'a>(&self) -> Param<'a> {
         use adamant_type::*;
         let is = |array: &adamant_array, element: adamant_type| array.r#type == element as u32;
-        let Self { param, param_extra: extra, grad, first, .. } = *self;
-        // SAFETY: the caller's promise, for all slices below; their types are those that were claimed.
-        let param = unsafe {
+        let Self { param, param_extra: extra, .. } = *self;
+        // SAFETY: the caller's promise, for all slices; their types are those that were claimed.
+        unsafe {
             if is(&param, ADAMANT_F32) {
                 if is(&extra, ADAMANT_BF16) {
                     Param::with_copy::<half::bf16>(param.slice_mut(), extra.slice_mut())
@@ -293,32 +337,61 @@ impl adamant_tensor {
             } else {
                 Param::from(param.slice_mut::<half::bf16>())
             }
-        };
-        // SAFETY: as above; claimed to be written if it is.
-        let grad =
-            unsafe { grad_of(&grad, self.zero_grad == 1, Place::of(&"grad").of_tensor(tensor))? };
+        }
+    }
+
+    /// The moments as those of Rust's, up to the last one that has elements.
+    ///
+    /// # Safety
+    ///
+    /// As [`tensor`](Self::tensor).
+    #[inline]
+    pub(super) unsafe fn moments<'a>(&self) -> impl Iterator<Item = Moment<'a>> {
+        use adamant_type::*;
         let passed =
             self.moments.iter().rposition(|moment| moment.len > 0).map_or(0, |last| last + 1);
-        let moments = (0..passed).map(|number| {
-            let (moment, scales) = (self.moments[number], self.scales[number]);
-            // SAFETY: as above.
+        let arrays = self.moments.into_iter().zip(self.scales).take(passed);
+        arrays.map(|(moment, scales)| {
+            let is = |element: adamant_type| moment.r#type == element as u32;
+            // SAFETY: the caller's promise, for all slices; their types are those that were claimed.
             unsafe {
-                if is(&moment, ADAMANT_F32) {
+                if is(ADAMANT_F32) {
                     Moment::from(moment.slice_mut::<f32>())
-                } else if is(&moment, ADAMANT_F64) {
+                } else if is(ADAMANT_F64) {
                     Moment::from(moment.slice_mut::<f64>())
-                } else if is(&moment, ADAMANT_BF16) {
+                } else if is(ADAMANT_BF16) {
                     Moment::from(moment.slice_mut::<half::bf16>())
-                } else if is(&moment, ADAMANT_Q8) {
+                } else if is(ADAMANT_F16) {
+                    Moment::from(moment.slice_mut::<half::f16>())
+                } else if is(ADAMANT_Q8) {
                     Moment::q8(moment.slice_mut(), scales.slice_mut())
                 } else {
                     Moment::none()
                 }
             }
-        });
+        })
+    }
+
+    /// As one of Rust's.
+    ///
+    /// # Safety
+    ///
+    /// All arrays were claimed by [`claim`](Self::claim), the claims were found apart, and no other tensor
+    /// of this one's arrays is alive.
+    #[inline]
+    unsafe fn tensor<'a>(&self, tensor: usize) -> Result<Tensor<'a>, Failure> {
+        let Self { grad, first, .. } = *self;
+        // SAFETY: the caller's promise.
+        let param = unsafe { self.params() };
+        // SAFETY: as above; claimed to be written if it is.
+        let grad =
+            unsafe { grad_of(&grad, self.zero_grad == 1, Place::of(&"grad").of_tensor(tensor))? };
+        // SAFETY: the caller's promise.
+        let moments = unsafe { self.moments() };
         // SAFETY: claimed as memory that is written, apart from all else.
         let steps = unsafe { &mut *self.steps };
-        Ok(Tensor::new(param, grad, steps).with_moments(moments).with_first(first))
+        let tensor = Tensor::new(param, grad, steps).with_moments(moments);
+        Ok(if self.use_first == 1 { tensor.with_first(first) } else { tensor })
     }
 }
 
@@ -546,16 +619,8 @@ pub unsafe extern "C" fn adamant_step(
             };
             with_all(group_count, group, |groups| Ok(step(groups, &options)?))
         })?;
-        if let Some(size) = reported {
-            let found = adamant_report {
-                outcome: adamant_status::from(done.outcome) as u32,
-                has_grad_norm: done.grad_norm.is_some().into(),
-                grad_norm: done.grad_norm.unwrap_or(0.0),
-                ..adamant_report::NONE
-            };
-            // SAFETY: claimed as memory that is written.
-            unsafe { versioned::write(report, size, "report", found)? };
-        }
+        // SAFETY: claimed as memory that is written.
+        unsafe { put_report(report, reported, &done)? };
         Ok::<Outcome, _>(done.outcome)
     })
 }
@@ -566,7 +631,7 @@ pub unsafe extern "C" fn adamant_step(
 ///
 /// As [`versioned::size_of_struct`].
 #[inline]
-unsafe fn claim_report(
+pub(super) unsafe fn claim_report(
     report: *mut adamant_report,
     claims: &mut Claims,
 ) -> Result<Option<usize>, Failure> {
@@ -577,4 +642,26 @@ unsafe fn claim_report(
     let size = unsafe { versioned::size_of_struct(report, "report")? };
     claims.claim_out(report.cast(), size, adamant_type::ADAMANT_Q8, Place::of(&"report"))?;
     Ok(Some(size))
+}
+
+/// Writes the report of a call, if there is one: its size.
+///
+/// # Safety
+///
+/// It was claimed by [`claim_report`], and the claims were found apart.
+#[inline]
+pub(super) unsafe fn put_report(
+    report: *mut adamant_report,
+    size: Option<usize>,
+    done: &Report,
+) -> Result<(), Failure> {
+    let Some(size) = size else { return Ok(()) };
+    let found = adamant_report {
+        outcome: adamant_status::from(done.outcome) as u32,
+        has_grad_norm: done.grad_norm.is_some().into(),
+        grad_norm: done.grad_norm.unwrap_or(0.0),
+        ..adamant_report::NONE
+    };
+    // SAFETY: the caller's promise.
+    unsafe { versioned::write(report, size, "report", found) }
 }

@@ -8,10 +8,10 @@ use std::{
 };
 
 use adamant::{
-    Adam, AnyOptimizer, Arity, BuiltIn, CatchUp, DenseEquivalent, DynOptimizer, Float, Grad, Group,
-    Isa, Moment, MomentRef, NormOrder, Optimizer, Outcome, Param, Q8, RowGrads, RowIndex,
-    RowOptimizer, RowRule, RowScratch, RowWiseAdam, SettingKind, SettingValue, StepOptions,
-    Storage, Table, Tensor, clip_factor, grad_norms,
+    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, DynOptimizer, Float, Grad, Group, Isa,
+    Moment, MomentRef, NormOrder, Optimizer, Outcome, Param, Q8, RowGrads, RowIndex, RowOptimizer,
+    RowRule, RowScratch, RowWiseAdam, SettingKind, SettingValue, StepOptions, Storage, Table,
+    Tensor, clip_factor, grad_norms,
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -262,6 +262,8 @@ impl Arrays {
             param_extra: self.extra.array(),
             scales: std::array::from_fn(|_| scales.next().expect("scales")),
             first: self.first,
+            use_first: 1,
+            reserved: 0,
             zero_grad: self.zero_grad.into(),
             stochastic_param: self.stochastic.into(),
         }
@@ -652,16 +654,19 @@ impl Rows {
             width: self.width,
             param: self.param.array(),
             moments: std::array::from_fn(|_| moments.next().expect("a moment")),
+            param_extra: Memory::none().array(),
+            scales: std::array::from_fn(|_| Memory::none().array()),
+            first: 0,
+            stochastic_param: 0,
+            reserved: 0,
         }
     }
 
-    fn table<R: RowRule + 'static, F: Float>(&mut self) -> Table<'_, R, F> {
-        let mut moments = self.moments.iter_mut();
-        Table {
-            param: self.param.slice_mut(),
-            moments: R::RowMoments::from_fn(|_| moments.next().expect("a moment").slice_mut()),
-            width: self.width,
-        }
+    fn table<R: RowRule, F: Float>(&mut self) -> Table<'_> {
+        let count = R::ROW_MOMENT_NAMES.as_ref().len();
+        let moments = self.moments.iter_mut().take(count);
+        Table::new(F::param(self.param.slice_mut()), self.width)
+            .with_moments(moments.map(|moment| F::moment(moment.slice_mut())))
     }
 }
 
@@ -716,13 +721,39 @@ fn check_lazy<R: RowRule + 'static, F: Float, I: RowIndex>(
         for (t, rows) in [(1, vec![7, 2, 7, 49]), (2, vec![]), (3, (0..50).rev().collect())] {
             let rows = rows.into_iter().map(&index).collect();
             let mut listed = Listed::new(rows, of, element, width);
-            let exec = support::serial();
-            rule.step_rows_lazy_on(exec, t, expected.table::<R, F>(), listed.rust(), &mut scratch)
+            let max_norm = 0.5 * t as f64;
+            let options = StepOptions {
+                exec: support::serial(),
+                grad_factor: 0.5,
+                max_norm: Some(max_norm),
+                ..StepOptions::default()
+            };
+            let mut sorted = listed.rust::<F>().sort(ROWS, &mut scratch).expect("valid rows");
+            let norm = sorted.grad_norm(NormOrder::Two, options.exec).expect("a norm");
+            let report = rule
+                .step_rows_lazy_on(t, expected.table::<R, F>(), sorted, &options)
                 .expect("a valid step");
             let scratch = if t == 2 { ptr::null_mut() } else { kept };
             let (table, grads, exec) = (found.c(), listed.c(), serial(Isa::detect()));
+            let (mut of_c, mut c_report) = (0.0, no_report());
+            let options = c_options(&options);
             // SAFETY: structs of this version, and memory that is alive.
-            ok(unsafe { adamant_step_rows_lazy(handle.0, &exec, t, &table, &grads, scratch) });
+            unsafe {
+                let two = adamant_norm_order::ADAMANT_NORM_TWO as u32;
+                ok(adamant_row_grad_norm(two, ROWS, &grads, scratch, &exec, &mut of_c));
+                ok(adamant_step_rows_lazy(
+                    handle.0,
+                    t,
+                    &table,
+                    &grads,
+                    scratch,
+                    &options,
+                    &exec,
+                    &mut c_report,
+                ));
+            }
+            assert_eq!(of_c.to_bits(), norm.to_bits());
+            assert_eq!(report.grad_norm.map(f64::to_bits), Some(c_report.grad_norm.to_bits()));
         }
         // SAFETY: used no more.
         unsafe { adamant_row_scratch_free(kept) };
@@ -781,18 +812,29 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
             let adam = Adam { lr: 1e-3 / f64::from(turn + 1), ..Adam::adamw() };
             let mut listed =
                 Listed::new(vec![turn, 49 - turn, turn], ADAMANT_U32, element, found.width);
-            adam.step_rows_dense_equivalent_on(
-                exec,
-                expected.table(),
-                listed.rust::<F>(),
-                &mut waiting,
-            )
-            .expect("a valid step");
+            let mut scratch = RowScratch::default();
+            let sorted = listed.rust::<F>().sort(ROWS, &mut scratch).expect("valid rows");
+            let options = StepOptions { exec, max_norm: Some(0.5), ..StepOptions::default() };
+            let table = expected.table::<Adam, F>();
+            let report = adam
+                .step_rows_dense_equivalent_on(table, sorted, &mut waiting, &options)
+                .expect("a valid step");
             let (table, grads) = (found.c(), listed.c());
             let optimizer = Handle::of(adam);
-            ok(adamant_step_rows_dense_equivalent(optimizer.0, &c_exec, &table, &grads, handle));
+            let options = c_options(&options);
+            let mut c_report = no_report();
+            ok(adamant_step_rows_dense_equivalent(
+                optimizer.0,
+                &table,
+                &grads,
+                handle,
+                &options,
+                &c_exec,
+                &mut c_report,
+            ));
+            assert_eq!(report.grad_norm, Some(c_report.grad_norm));
         }
-        waiting.catch_up_on(exec, expected.table(), &[3_u32, 4]).expect("valid rows");
+        waiting.catch_up_on(exec, expected.table::<Adam, F>(), &[3_u32, 4]).expect("valid rows");
         let mut rows = Memory::of(&[3_u32, 4], ADAMANT_U32);
         let table = found.c();
         ok(adamant_dense_equivalent_catch_up(handle, &c_exec, &table, &rows.array()));
@@ -806,7 +848,7 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
         ok(adamant_dense_equivalent_step(copy, &mut step));
         ok(adamant_dense_equivalent_skipped(copy, 12, &mut skipped));
         assert_eq!((rows, step, Some(skipped)), (ROWS, waiting.step(), waiting.skipped(12)));
-        waiting.catch_up_all_on(exec, expected.table()).expect("a table that fits");
+        waiting.catch_up_all_on(exec, expected.table::<Adam, F>()).expect("a table that fits");
         ok(adamant_dense_equivalent_catch_up_all(copy, &c_exec, &table));
         adamant_dense_equivalent_free(copy);
     }

@@ -428,7 +428,7 @@ static void types_that_do_not_go_together_are_refused(void) {
     MISMATCH(it.tensors[0].param.type = ADAMANT_NONE);
     MISMATCH(it.tensors[0].param.type = ADAMANT_U32);
     MISMATCH(it.tensors[0].grad.type = ADAMANT_Q8);
-    MISMATCH(it.tensors[0].moments[1].type = ADAMANT_F16);
+    MISMATCH(it.tensors[0].moments[1].type = ADAMANT_LOW16);
     MISMATCH((call_halve(&it), it.tensors[0].param.type = ADAMANT_F64));
     MISMATCH((call_halve(&it), it.tensors[0].moments[0].type = ADAMANT_F64));
     MISMATCH(it.tensors[0].stochastic_param = 1);
@@ -587,6 +587,9 @@ static void structs_of_other_sizes_are_taken_or_refused(void) {
     SIZE(tensors[0], offsetof(adamant_tensor, param_extra) - 8);
     SIZE(tensors[1], offsetof(adamant_tensor, param_extra));
 #undef SIZE
+    call_init(&it);
+    it.tensors[1].first = 300;
+    call_refused(&it, ADAMANT_UNKNOWN_VALUE, "first of tensor 1 is 300, but use_first is 0");
     EXPECT(ADAMANT_STRUCT_SIZE, adamant_step_options_init(&it.options, 3));
     call_end(&it);
     call_end(&expected);
@@ -630,15 +633,23 @@ static void rows_end(rows_call *it) {
     adamant_optimizer_free(it->optimizer);
 }
 
+static adamant_status lazy_step(rows_call *it, uint64_t t) {
+    return adamant_step_rows_lazy(it->optimizer, t, &it->table, &it->grads, NULL, NULL, NULL, NULL);
+}
+
+static adamant_status dense_equivalent_step(rows_call *it) {
+    return adamant_step_rows_dense_equivalent(it->optimizer, &it->table, &it->grads, it->waiting,
+                                              NULL, NULL, NULL);
+}
+
 /* Fails unless lazy and dense-equivalent steps are refused, and nothing is written. */
 static void rows_refused(rows_call *it, adamant_status status, const char *part) {
     float before[3][40];
     uint64_t step = 1;
     memcpy(before, it->memory, sizeof before);
-    EXPECT(status, adamant_step_rows_lazy(it->optimizer, NULL, 1, &it->table, &it->grads, NULL));
+    EXPECT(status, lazy_step(it, 1));
     HAS_MESSAGE(part);
-    EXPECT(status, adamant_step_rows_dense_equivalent(it->optimizer, NULL, &it->table, &it->grads,
-                                                      it->waiting));
+    EXPECT(status, dense_equivalent_step(it));
     HAS_MESSAGE(part);
     CHECK(memcmp(before, it->memory, sizeof before) == 0);
     OK(adamant_dense_equivalent_step(it->waiting, &step));
@@ -658,7 +669,7 @@ static void bad_rows_are_refused(void) {
     REFUSED(ADAMANT_ZERO_WIDTH, "width is 0", it.table.width = 0);
     REFUSED(ADAMANT_TABLE_SHAPE, "39 parameters", it.table.param.len = 39);
     REFUSED(ADAMANT_MOMENT_MISMATCH, "exp_avg_sq has 38", it.table.moments[1].len = 38);
-    REFUSED(ADAMANT_TOO_MANY_MOMENTS, "moments[2] has 1",
+    REFUSED(ADAMANT_TOO_MANY_MOMENTS, "3 moments",
             (it.table.moments[1].len = 39,
              it.table.moments[2] = array_of(&it.memory[2][39], 1, ADAMANT_F32)));
     REFUSED(ADAMANT_WIDTH_MISMATCH, "3 wide", it.grads.width = 3);
@@ -668,32 +679,71 @@ static void bad_rows_are_refused(void) {
     REFUSED(ADAMANT_ROW_OUT_OF_RANGE, "rows[1] is 10", it.ids[1] = 10);
     REFUSED(ADAMANT_OVERLAP, "values", it.grads.values.data = it.memory[0]);
     REFUSED(ADAMANT_TYPE_MISMATCH, "rows is ADAMANT_F32", it.grads.rows.type = ADAMANT_F32);
-    REFUSED(ADAMANT_TYPE_MISMATCH, "values", it.grads.values.type = ADAMANT_BF16);
-    REFUSED(ADAMANT_TYPE_MISMATCH, "param", it.table.param.type = ADAMANT_F16);
+    REFUSED(ADAMANT_TYPE_MISMATCH, "values", it.grads.values.type = ADAMANT_LOW16);
+    REFUSED(ADAMANT_TYPE_MISMATCH, "param", it.table.param.type = ADAMANT_LOW16);
+    REFUSED(ADAMANT_UNKNOWN_VALUE, "reserved is 1", it.table.reserved = 1);
     REFUSED(ADAMANT_NULL_POINTER, "rows is null", it.grads.rows.data = NULL);
     REFUSED(ADAMANT_STRUCT_SIZE, "table", it.table.size = 8);
     REFUSED(ADAMANT_HYPER_PARAMETER, "lr", SET(it.optimizer, "lr", -1));
 #undef REFUSED
     rows_init(&it);
     EXPECT(ADAMANT_ZERO_STEP,
-           adamant_step_rows_lazy(it.optimizer, NULL, 0, &it.table, &it.grads, NULL));
+           lazy_step(&it, 0));
     adamant_optimizer_free(it.optimizer);
     it.optimizer = optimizer_of("lion");
-    EXPECT(ADAMANT_UNSUPPORTED, adamant_step_rows_dense_equivalent(it.optimizer, NULL, &it.table,
-                                                                   &it.grads, it.waiting));
+    EXPECT(ADAMANT_UNSUPPORTED, dense_equivalent_step(&it));
     HAS_MESSAGE("the optimizer is lion");
     adamant_optimizer_free(it.optimizer);
     it.optimizer = optimizer_of("adam");
     EXPECT(ADAMANT_ROW_OUT_OF_RANGE, adamant_dense_equivalent_skipped(it.waiting, 10, &skipped));
     OK(adamant_dense_equivalent_set_step(it.waiting, UINT64_MAX));
-    EXPECT(ADAMANT_STEP_OVERFLOW, adamant_step_rows_dense_equivalent(it.optimizer, NULL, &it.table,
-                                                                     &it.grads, it.waiting));
+    EXPECT(ADAMANT_STEP_OVERFLOW, dense_equivalent_step(&it));
     adamant_dense_equivalent_free(it.waiting);
     OK(adamant_dense_equivalent_new(9, ADAMANT_F32, ADAMANT_CATCH_UP_REPLAY, &it.waiting));
     EXPECT(ADAMANT_ROW_COUNT_MISMATCH,
            adamant_dense_equivalent_catch_up_all(it.waiting, NULL, &it.table));
     EXPECT(ADAMANT_ROW_COUNT_MISMATCH,
            adamant_dense_equivalent_catch_up(it.waiting, NULL, &it.table, &it.grads.rows));
+    rows_end(&it);
+}
+
+/* Tables in 16 bits, and their options. */
+static void tables_of_16_bits_are_stepped(void) {
+    rows_call it;
+    adamant_report report;
+    adamant_step_options options;
+    uint16_t half[40], exp_avg[40];
+    double norm = -1;
+    int i;
+    rows_init(&it);
+    for (i = 0; i < 40; ++i) half[i] = 0x3f80; /* 1 */
+    memset(exp_avg, 0, sizeof exp_avg);
+    it.table.param = array_of(half, 40, ADAMANT_BF16);
+    it.table.moments[0] = array_of(exp_avg, 40, ADAMANT_F16);
+    it.table.stochastic_param = 1;
+    /* Row 7: 0.5 - (0 + 10) + ..., and row 2. */
+    OK(adamant_row_grad_norm(ADAMANT_NORM_TWO, 10, &it.grads, NULL, NULL, &norm));
+    CHECK(norm > 20 && norm < 40);
+    OK(adamant_step_options_init(&options, sizeof options));
+    memset(&report, 0, sizeof report);
+    report.size = sizeof report;
+    options.max_norm = 1;
+    SET(it.optimizer, "lr", 0.25);
+    OK(adamant_step_rows_lazy(it.optimizer, 1, &it.table, &it.grads, NULL, &options, NULL, &report));
+    CHECK(report.outcome == ADAMANT_OK && report.has_grad_norm == 1 && report.grad_norm == norm);
+    for (i = 0; i < 40; ++i)
+        CHECK((half[i] != 0x3f80) == (i / 4 == 2 || i / 4 == 7));
+    /* A step that is left out changes nothing. */
+    options.use_grad_norm = 1;
+    options.grad_norm = HUGE_VAL;
+    memcpy(exp_avg, half, sizeof half);
+    EXPECT(ADAMANT_LEFT_OUT, adamant_step_rows_lazy(it.optimizer, 2, &it.table, &it.grads, NULL,
+                                                    &options, NULL, &report));
+    CHECK(report.outcome == ADAMANT_LEFT_OUT && memcmp(exp_avg, half, sizeof half) == 0);
+    EXPECT(ADAMANT_LEFT_OUT, adamant_step_rows_lazy(it.optimizer, 2, &it.table, &it.grads, NULL,
+                                                    &options, NULL, NULL));
+    /* Dense-equivalent steps are for float and double. */
+    EXPECT(ADAMANT_TYPE_MISMATCH, dense_equivalent_step(&it));
     rows_end(&it);
 }
 
@@ -704,10 +754,10 @@ static void rows_without_a_stride_follow_each_other(void) {
     rows_init(&expected);
     expected.grads.stride = 4;
     expected.grads.values.len = it.grads.values.len = 12;
-    OK(adamant_step_rows_lazy(expected.optimizer, NULL, 1, &expected.table, &expected.grads, NULL));
+    OK(lazy_step(&expected, 1));
     it.grads.size = offsetof(adamant_row_grads, stride);
     it.grads.stride = 99;
-    OK(adamant_step_rows_lazy(it.optimizer, NULL, 1, &it.table, &it.grads, NULL));
+    OK(lazy_step(&it, 1));
     CHECK(memcmp(it.memory, expected.memory, sizeof it.memory) == 0);
     rows_end(&it);
     rows_end(&expected);
@@ -768,7 +818,7 @@ static void moments_and_conversions_are_checked(void) {
     EXPECT(ADAMANT_TOO_LARGE, adamant_describe_moment(optimizer, 0, ADAMANT_F32, SIZE_MAX, 2, &moment,
                                                       sizeof moment));
     EXPECT(ADAMANT_TYPE_MISMATCH,
-           adamant_describe_moment(optimizer, 0, ADAMANT_F16, 1, 2, &moment, sizeof moment));
+           adamant_describe_moment(optimizer, 0, ADAMANT_LOW16, 1, 2, &moment, sizeof moment));
     OK(adamant_fill_moment(optimizer, 0, &of_codes, &of_scales));
     EXPECT(ADAMANT_SCALES_MISMATCH, adamant_fill_moment(optimizer, 0, &of_codes, NULL));
     CHECK(adamant_q8_scales(300) == 2 && adamant_q8_scales(0) == 0);
@@ -1124,6 +1174,7 @@ static void run_all(int count, char **paths) {
     a_step_is_left_out_where_the_norm_is_not_finite();
     structs_of_other_sizes_are_taken_or_refused();
     bad_rows_are_refused();
+    tables_of_16_bits_are_stepped();
     rows_without_a_stride_follow_each_other();
     a_pool_has_as_many_threads_as_asked_for();
     a_buffer_of_any_type_is_zeros();

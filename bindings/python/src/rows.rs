@@ -3,14 +3,15 @@
 use core::slice;
 
 use adamant::{
-    Adam, AnyOptimizer, Arity, BuiltIn, CatchUp, DenseEquivalent, Error, Exec, Float, Grad,
-    MOMENTS, RowGrads, RowOptimizer, RowScratch, Table, WithOptimizer,
+    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Element, Error, Exec, Grad, Report,
+    RowGrads, RowOptimizer, RowScratch, SortedRows, StepOptions, Table, WithOptimizer,
 };
+use half::{bf16, f16};
 use pyo3::{PyResult, exceptions::PyRuntimeError};
 
 use crate::{
     memory::Kind,
-    slot::{Role, Slot},
+    slot::{Form, Role, Slot, moments_of, param_of},
 };
 
 /// The rows of a sparse gradient, as Python found them: contiguous arrays.
@@ -46,9 +47,37 @@ impl Rows {
         unsafe {
             match kind.real() {
                 Kind::F64 => self.values::<f64>().into(),
+                Kind::Bf16 => self.values::<bf16>().into(),
+                Kind::F16 => self.values::<f16>().into(),
                 _ => self.values::<f32>().into(),
             }
         }
+    }
+
+    /// The gradients, sorted by row; the values are of a type.
+    unsafe fn sort<'a>(
+        &self,
+        kind: Kind,
+        scratch: &'a mut RowScratch,
+    ) -> Result<SortedRows<'a>, Error> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match kind.real() {
+                Kind::F64 => self.sort_of::<f64>(scratch),
+                Kind::Bf16 => self.sort_of::<bf16>(scratch),
+                Kind::F16 => self.sort_of::<f16>(scratch),
+                _ => self.sort_of::<f32>(scratch),
+            }
+        }
+    }
+
+    unsafe fn sort_of<'a, E: Element>(
+        &self,
+        scratch: &'a mut RowScratch,
+    ) -> Result<SortedRows<'a>, Error> {
+        // SAFETY: the caller's promise.
+        let (indices, values) = unsafe { (self.indices(), self.values::<E>()) };
+        RowGrads::new(indices, values, self.width).sort(self.rows, scratch)
     }
 
     /// The position of the first index that is none of a row, and the index.
@@ -66,14 +95,6 @@ unsafe fn elements<'a, T>(data: usize, len: usize) -> &'a [T] {
         0 => &[],
         // SAFETY: the caller's promise.
         _ => unsafe { slice::from_raw_parts(data as *const T, len) },
-    }
-}
-
-unsafe fn elements_mut<'a, T>(data: usize, len: usize) -> &'a mut [T] {
-    match len {
-        0 => &mut [],
-        // SAFETY: the caller's promise.
-        _ => unsafe { slice::from_raw_parts_mut(data as *mut T, len) },
     }
 }
 
@@ -180,76 +201,55 @@ impl Waiting {
     }
 }
 
-/// A parameter and its moments, as a table.
-struct Arrays {
-    param: usize,
-    moments: [usize; MOMENTS],
-    len: usize,
-    width: usize,
-}
-
 /// Why a parameter's rows cannot be stepped.
-pub fn problem(slot: &Slot) -> Option<&'static str> {
+pub fn problem(slot: &Slot, form: Form) -> Option<&'static str> {
+    let has = |role| slot.state.as_ref().is_some_and(|state| state.entry(role).is_some());
+    if has(Role::Master) || has(Role::Low) {
+        return Some("sparse gradients need parameters without master copies");
+    }
+    if form.dense_equivalent.is_none() {
+        return None;
+    }
     let kind = slot.facts.kind.unwrap_or(Kind::Other);
     if !matches!(kind.real(), Kind::F32 | Kind::F64) {
-        return Some("sparse gradients need parameters in float32 or float64");
+        return Some("sparse gradients with dense_equivalent need parameters in float32 or float64");
     }
     let entries = slot.state.iter().flat_map(|state| &state.entries);
     for entry in entries {
         let is_like = entry.facts.kind.map(Kind::real) == Some(kind.real());
         match entry.role {
-            Role::Codes(_) => return Some("sparse gradients need state_dtype=None"),
-            Role::Moment(_) if !is_like => return Some("sparse gradients need state_dtype=None"),
+            Role::Codes(_) => {
+                return Some("sparse gradients with dense_equivalent need state_dtype=None");
+            }
+            Role::Moment(_) if !is_like => {
+                return Some("sparse gradients with dense_equivalent need state_dtype=None");
+            }
             _ => {}
         }
     }
     None
 }
 
-impl Arrays {
-    fn of(slot: &Slot, width: usize) -> Self {
-        let mut moments = [0; MOMENTS];
-        for entry in slot.state.iter().flat_map(|state| &state.entries) {
-            if let Role::Moment(moment) = entry.role {
-                moments[moment] = entry.facts.data;
-            }
-        }
-        let len = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-        Self { param: slot.facts.data, moments, len, width }
-    }
-
-    /// # Safety
-    ///
-    /// They are arrays of `F` that nobody else uses for `'a`.
-    unsafe fn table<'a, R: adamant::Rule, F: Float>(&self) -> Table<'a, R, F> {
-        // SAFETY: the caller's promise.
-        let of =
-            |data: usize| unsafe { elements_mut::<F>(data, if data == 0 { 0 } else { self.len }) };
-        Table {
-            param: of(self.param),
-            moments: R::Moments::from_fn(|moment| of(self.moments[moment])),
-            width: self.width,
-        }
-    }
-}
-
-/// Values times a factor, in new memory if it is not 1.
-fn scaled<'a, F: Float>(values: &'a [F], factor: f64, room: &'a mut Vec<F>) -> &'a [F] {
-    if factor == 1.0 {
-        return values;
-    }
-    let factor = F::from_f64(factor);
-    room.extend(values.iter().map(|&value| value * factor));
-    room
+/// A parameter and its moments, as a table.
+///
+/// # Safety
+///
+/// What is known of the slot holds, and nobody else uses the parameter and its state for `'a`.
+unsafe fn table<'a>(slot: &Slot, form: Form, width: usize) -> Table<'a> {
+    let all = 0..slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
+    // SAFETY: the caller's promise.
+    let (param, moments) = unsafe { (param_of(slot, form, all.clone()), moments_of(slot, all)) };
+    let passed = moments.iter().rposition(|moment| !moment.is_empty()).map_or(0, |last| last + 1);
+    Table::new(param, width).with_moments(moments.into_iter().take(passed)).with_first(slot.first)
 }
 
 /// A step on rows.
 pub struct RowStep<'a> {
-    pub exec: Exec<'a>,
+    pub options: StepOptions<'a>,
     pub t: u64,
     pub slot: &'a Slot,
+    pub form: Form,
     pub rows: &'a Rows,
-    pub factor: f64,
     pub memory: &'a mut Memory,
 }
 
@@ -260,39 +260,8 @@ impl RowStep<'_> {
     ///
     /// What is known of the slot and the rows holds, [`problem`] found none, and nobody else uses the
     /// parameter and its state.
-    pub unsafe fn run(self, optimizer: &AnyOptimizer) -> Result<(), Error> {
+    pub unsafe fn run(self, optimizer: &AnyOptimizer) -> Result<Report, Error> {
         optimizer.with(self)
-    }
-
-    fn run_in<R: BuiltIn, F: Float>(self, rule: R) -> Result<(), Error> {
-        let Self { exec, t, slot, rows, factor, memory } = self;
-        let mut room = Vec::new();
-        // SAFETY: the promise of `run`.
-        let (table, indices, values) = unsafe {
-            let table = Arrays::of(slot, rows.width).table::<R, F>();
-            (table, rows.indices(), rows.values::<F>())
-        };
-        let values = scaled(values, factor, &mut room);
-        let grads = RowGrads::new(indices, values, rows.width);
-        rule.step_rows_lazy_on(exec, t, table, grads, &mut memory.scratch)
-    }
-
-    fn run_waiting<F: Float>(
-        self,
-        adam: &Adam,
-        waiting: fn(&mut Waiting) -> Option<&mut DenseEquivalent<F>>,
-    ) -> Result<(), Error> {
-        let Self { exec, slot, rows, factor, memory, .. } = self;
-        let Some(waiting) = memory.waiting.as_mut().and_then(waiting) else { return Ok(()) };
-        let mut room = Vec::new();
-        // SAFETY: the promise of `run`.
-        let (table, indices, values) = unsafe {
-            let table = Arrays::of(slot, rows.width).table::<Adam, F>();
-            (table, rows.indices(), rows.values::<F>())
-        };
-        let values = scaled(values, factor, &mut room);
-        let grads = RowGrads::new(indices, values, rows.width);
-        adam.step_rows_dense_equivalent_on(exec, table, grads, waiting)
     }
 
     /// Takes the step with the results of a dense one; as [`run`](Self::run).
@@ -301,37 +270,28 @@ impl RowStep<'_> {
     ///
     /// As [`run`](Self::run).
     pub unsafe fn run_dense_equivalent(self, adam: &Adam) -> Result<(), Error> {
-        match self.memory.waiting {
-            Some(Waiting::F64(_)) => self.run_waiting::<f64>(adam, Waiting::f64),
-            _ => self.run_waiting::<f32>(adam, Waiting::f32),
-        }
-    }
-}
-
-impl Waiting {
-    fn f32(&mut self) -> Option<&mut DenseEquivalent<f32>> {
-        match self {
-            Self::F32(waiting) => Some(waiting),
-            Self::F64(_) => None,
-        }
-    }
-
-    fn f64(&mut self) -> Option<&mut DenseEquivalent<f64>> {
-        match self {
-            Self::F64(waiting) => Some(waiting),
-            Self::F32(_) => None,
-        }
+        let Self { options, slot, form, rows, memory, .. } = self;
+        let Memory { scratch, waiting: Some(waiting) } = memory else { return Ok(()) };
+        let kind = slot.facts.kind.unwrap_or(Kind::F32);
+        // SAFETY: the caller's promise.
+        let (table, grads) =
+            unsafe { (table(slot, form, rows.width), rows.sort(kind, scratch)?) };
+        either!(waiting, waiting => {
+            adam.step_rows_dense_equivalent_on(table, grads, waiting, &options).map(|_| ())
+        })
     }
 }
 
 impl WithOptimizer for RowStep<'_> {
-    type Output = Result<(), Error>;
+    type Output = Result<Report, Error>;
 
     fn run<R: BuiltIn>(self, rule: R) -> Self::Output {
-        match self.slot.facts.kind.map(Kind::real) {
-            Some(Kind::F64) => self.run_in::<R, f64>(rule),
-            _ => self.run_in::<R, f32>(rule),
-        }
+        let Self { options, t, slot, form, rows, memory } = self;
+        let kind = slot.facts.kind.unwrap_or(Kind::F32);
+        // SAFETY: the promise of `run`.
+        let (table, grads) =
+            unsafe { (table(slot, form, rows.width), rows.sort(kind, &mut memory.scratch)?) };
+        rule.step_rows_lazy_on(t, table, grads, &options)
     }
 }
 
@@ -343,35 +303,26 @@ impl WithOptimizer for RowStep<'_> {
 pub unsafe fn catch_up(
     exec: Exec<'_>,
     slot: &Slot,
+    form: Form,
     width: usize,
     waiting: &mut Waiting,
     rows: Option<&[i64]>,
 ) -> Result<(), Error> {
-    let arrays = Arrays::of(slot, width);
-    match waiting {
-        Waiting::F32(waiting) => {
-            // SAFETY: the caller's promise, here and below.
-            let table = unsafe { arrays.table::<Adam, f32>() };
-            match rows {
-                Some(rows) => waiting.catch_up_on(exec, table, rows),
-                None => waiting.catch_up_all_on(exec, table),
-            }
-        }
-        Waiting::F64(waiting) => {
-            // SAFETY: as above.
-            let table = unsafe { arrays.table::<Adam, f64>() };
-            match rows {
-                Some(rows) => waiting.catch_up_on(exec, table, rows),
-                None => waiting.catch_up_all_on(exec, table),
-            }
-        }
-    }
+    // SAFETY: the caller's promise.
+    let table = unsafe { table(slot, form, width) };
+    either!(waiting, waiting => match rows {
+        Some(rows) => waiting.catch_up_on(exec, table, rows),
+        None => waiting.catch_up_all_on(exec, table),
+    })
 }
 
 /// Finds out whether steps of Adam can have the results of dense ones, by a step of no rows.
 pub fn check_dense_equivalent(adam: &Adam, way: CatchUp) -> Result<(), Error> {
     let mut waiting = DenseEquivalent::<f64>::new(0, way);
-    let table = Table { param: &mut [], moments: [&mut [][..], &mut []], width: 1 };
-    let grads = RowGrads::<i64, f64>::new(&[], &[], 1);
-    adam.step_rows_dense_equivalent_on(Exec::default(), table, grads, &mut waiting)
+    let mut param = [0.0_f64; 0];
+    let mut scratch = RowScratch::default();
+    let grads = RowGrads::<i64, f64>::new(&[], &[], 1).sort(0, &mut scratch)?;
+    let table = Table::new(&mut param, 1);
+    let options = StepOptions::default();
+    adam.step_rows_dense_equivalent_on(table, grads, &mut waiting, &options).map(|_| ())
 }

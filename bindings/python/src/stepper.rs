@@ -693,7 +693,10 @@ impl<'py> Call<'_, 'py> {
                 (Some(norm), Some(max_norm)) => adamant::clip_factor(norm, max_norm),
                 _ => 1.0,
             };
-            self.step_rows(inner, exec, options.grad_factor * clip)?;
+            let grad_factor = options.grad_factor * clip;
+            let seed = options.seed;
+            let of_rows = StepOptions { exec, grad_factor, seed, ..StepOptions::default() };
+            self.step_rows(inner, of_rows)?;
         }
         self.tell(inner, options, is_taken)?;
         Ok((is_taken, report.grad_norm))

@@ -86,7 +86,7 @@ struct Waiting {
 
 impl Stepper for Waiting {
     fn before_reading(&mut self, param: &mut [f32], rows: &[u32]) -> Result<()> {
-        Ok(self.waiting.catch_up(self.state.table(param, self.width)?, rows)?)
+        Ok(self.waiting.catch_up(self.state.table(param, self.width), rows)?)
     }
 
     fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
@@ -95,7 +95,7 @@ impl Stepper for Waiting {
     }
 
     fn before_reading_all(&mut self, param: &mut [f32]) -> Result<()> {
-        Ok(self.waiting.catch_up_all(self.state.table(param, self.width)?)?)
+        Ok(self.waiting.catch_up_all(self.state.table(param, self.width))?)
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Error, Exec, Float, RowIndex, Table,
+    Adam, CatchUp, DenseEquivalent, Error, Exec, Float, Report, RowIndex, RowScratch, StepOptions,
     reference::{self, Reference},
 };
 
 use super::{
-    super::Guarded, Arrays, Faults, IndexType, Listed, Misfit, RowColumns, WithRows, places,
-    with_rows,
+    super::Guarded, Arrays, Faults, IndexType, Listed, Misfit, RowColumns, WithRows, check_report,
+    expected_norm, places, with_rows,
 };
 
 /// Something that a table with a [`DenseEquivalent`] goes through.
@@ -32,8 +32,22 @@ pub fn check_dense_equivalent<F: Float>(
     exec: Exec<'static>,
     offset: usize,
 ) {
+    let options = StepOptions { exec, ..StepOptions::default() };
+    check_dense_equivalent_with(way, start, before, events, options, offset);
+}
+
+/// As [`check_dense_equivalent`], with options.
+#[track_caller]
+pub fn check_dense_equivalent_with<F: Float>(
+    way: CatchUp,
+    start: u64,
+    before: &RowColumns<F>,
+    events: &[Event<F>],
+    options: StepOptions<'static>,
+    offset: usize,
+) {
     let events = events.iter().map(|event| (event, None));
-    let refusals = check_dense_equivalent_or_refused(way, start, before, events, exec, offset);
+    let refusals = check_dense_equivalent_or_refused(way, start, before, events, options, offset);
     assert_eq!(refusals, [], "valid calls");
 }
 
@@ -46,7 +60,7 @@ pub fn check_dense_equivalent_or_refused<'a, F: Float>(
     start: u64,
     before: &RowColumns<F>,
     events: impl IntoIterator<Item = (&'a Event<F>, Option<Misfit>)>,
-    exec: Exec<'static>,
+    options: StepOptions<'static>,
     offset: usize,
 ) -> Vec<Error> {
     let mut model = Model::new(way, start, before.clone());
@@ -56,15 +70,28 @@ pub fn check_dense_equivalent_or_refused<'a, F: Float>(
     let mut refusals = vec![];
     for (event, misfit) in events.into_iter().chain([(&Event::CatchUpAll, None)]) {
         let (arrays, waiting) = (&mut arrays, &mut waiting);
-        let mut call = Call { way, exec, offset, misfit, arrays, waiting, step: None };
+        let norm = match event {
+            Event::Step(_, listed) if listed.fits(before) => {
+                expected_norm(&before.sums(listed), &options)
+            }
+            _ => None,
+        };
+        let (step, report) = (None, None);
+        let mut call = Call { way, options, offset, misfit, arrays, waiting, step, norm, report };
         let refusal = call.make(event);
         if refusal.is_none() {
-            model.go_through(event);
+            let factor = match call.report {
+                Some(report) => check_report(&report, norm, &options),
+                None => Some(1.0),
+            };
+            if let Some(factor) = factor {
+                model.go_through(event, factor);
+            }
         }
         assert_eq!(waiting.step(), model.now, "after {event:?}");
         // A step leaves rows to later ones.
         if refusal.is_some() || !matches!(event, Event::Step(..)) {
-            let context = || format!("{way:?}, {exec:?}, {offset}, {event:?}, {refusal:?}");
+            let context = || format!("{way:?}, {options:?}, {offset}, {event:?}, {refusal:?}");
             arrays.check(&model.columns, context);
             let skipped = (0..=before.rows()).map(|row| waiting.skipped(row));
             assert!(skipped.eq(model.skipped()), "rows wait for as long: {}", context());
@@ -77,12 +104,15 @@ pub fn check_dense_equivalent_or_refused<'a, F: Float>(
 /// A call of a [`DenseEquivalent`].
 struct Call<'a, F: Float> {
     way: CatchUp,
-    exec: Exec<'static>,
+    options: StepOptions<'static>,
     offset: usize,
     misfit: Option<Misfit>,
     arrays: &'a mut Arrays<F>,
     waiting: &'a mut DenseEquivalent<F>,
     step: Option<(&'a Adam, &'a Listed<F>)>,
+    /// The norm that the report of a step is to tell.
+    norm: Option<f64>,
+    report: Option<Report>,
 }
 
 impl<'a, F: Float> Call<'a, F> {
@@ -94,9 +124,8 @@ impl<'a, F: Float> Call<'a, F> {
             }
             Event::CatchUp(index_type, rows) => with_rows(*index_type, rows, self),
             Event::CatchUpAll => {
-                let table = self.arrays.table(self.misfit);
-                let faults = Self::faults(self.exec, &table, self.waiting);
-                faults.judge(self.waiting.catch_up_all_on(self.exec, table))
+                let (exec, faults) = (self.options.exec, self.faults());
+                faults.judge(self.waiting.catch_up_all_on(exec, self.arrays.table(self.misfit)))
             }
             Event::SetStep(step) => {
                 self.waiting.set_step(*step);
@@ -106,37 +135,40 @@ impl<'a, F: Float> Call<'a, F> {
     }
 
     /// Those that all calls may have.
-    fn faults(
-        exec: Exec<'static>,
-        table: &Table<'_, Adam, F>,
-        waiting: &DenseEquivalent<F>,
-    ) -> Faults {
+    fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        faults.of_exec(exec);
-        faults.of_table(&Adam::default(), table);
-        faults.of_row_count(table, waiting.rows());
+        faults.of_exec(self.options.exec);
+        let (width, lens) = self.arrays.sizes(self.misfit);
+        let rows = lens[0].checked_div(width).unwrap_or(0);
+        faults.of_table(&Adam::default(), &(width, lens));
+        faults.of_row_count(rows, self.waiting.rows());
         faults
     }
 }
 
 impl<F: Float> WithRows for Call<'_, F> {
     fn run<I: RowIndex>(&mut self, rows: &[I]) -> Option<Error> {
-        let (exec, width, waiting) = (self.exec, self.arrays.width, &mut *self.waiting);
-        let table = self.arrays.table::<Adam>(self.misfit);
-        let mut faults = Self::faults(exec, &table, waiting);
+        let (options, own_width) = (self.options, self.arrays.width);
+        let mut faults = self.faults();
+        let (waiting, table) = (&mut *self.waiting, self.arrays.table(self.misfit));
         faults.of_indices(rows, waiting.rows());
         let Some((adam, listed)) = self.step else {
-            return faults.judge(waiting.catch_up_on(exec, table, rows));
+            return faults.judge(waiting.catch_up_on(options.exec, table, rows));
         };
+        faults.of_options::<F>(&options, self.norm);
         faults.add(waiting.step() == u64::MAX, Error::StepOverflow);
         faults.of_rule::<_, F>(adam, waiting.step().saturating_add(1));
         if self.way == CatchUp::Series {
             faults.of_series(adam);
         }
         let values = Guarded::new(&listed.values, self.offset);
-        let grads = listed.grads(rows, values.get(), width, self.misfit);
-        faults.of_grads(&grads, table.width);
-        faults.judge(adam.step_rows_dense_equivalent_on(exec, table, grads, waiting))
+        let grads = listed.grads(rows, values.get(), own_width, self.misfit);
+        faults.of_grads(&grads, table.width());
+        let mut scratch = RowScratch::default();
+        let found = (grads.sort(waiting.rows(), &mut scratch))
+            .and_then(|grads| adam.step_rows_dense_equivalent_on(table, grads, waiting, &options));
+        self.report = found.as_ref().ok().copied();
+        faults.judge(found.map(|_| ()))
     }
 }
 
@@ -157,7 +189,8 @@ impl<F: Float> Model<F> {
         Self { way, columns, now: start, at, steps: vec![] }
     }
 
-    fn go_through(&mut self, event: &Event<F>) {
+    /// With gradients multiplied by a factor.
+    fn go_through(&mut self, event: &Event<F>, grad_factor: f64) {
         match event {
             Event::CatchUpAll => {
                 self.catch_up(0..self.columns.rows());
@@ -181,7 +214,8 @@ impl<F: Float> Model<F> {
                 let rows: BTreeSet<_> = places(&listed.rows).into_iter().collect();
                 self.catch_up(rows.iter().copied());
                 self.now += 1;
-                self.columns.reference(adam, self.now, listed);
+                let options = StepOptions { grad_factor, ..StepOptions::default() };
+                self.columns.reference(adam, self.now, listed, &options);
                 self.steps.push((self.now, *adam));
                 rows.iter().for_each(|&row| self.at[row] = self.now);
                 // No row waits for more than 4,096 steps: each has its turn.

@@ -1,6 +1,8 @@
 //! What can be wrong with a call on rows, and the error that each deserves.
 
-use adamant::{Adam, Error, Exec, Float, Isa, RowGrads, RowIndex, RowRule, Table};
+use adamant::{Adam, Error, Exec, Float, Isa, RowGrads, RowIndex, RowRule, StepOptions};
+
+use super::super::mixed::factor_of;
 
 /// A number that does not fit the rest of a call, in place of the one that does.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,24 @@ impl Faults {
         self.add(!available.contains(&isa), Error::IsaUnavailable { isa, available });
     }
 
+    /// `norm` is the one that a report would tell.
+    pub(super) fn of_options<F: Float>(&mut self, options: &StepOptions<'_>, norm: Option<f64>) {
+        self.of_exec(options.exec);
+        let StepOptions { grad_factor, max_norm, grad_norm, .. } = *options;
+        let mut refuse = |wrong, name, value| {
+            self.add(wrong, Error::Option { name, value, allowed: "something else" });
+        };
+        refuse(!(grad_factor.is_normal() && grad_factor > 0.0), "grad_factor", grad_factor);
+        let max_norm = max_norm.unwrap_or(1.0);
+        refuse(max_norm.is_nan() || max_norm <= 0.0, "max_norm", max_norm);
+        let grad_norm = grad_norm.unwrap_or(0.0);
+        refuse(grad_norm < 0.0, "grad_norm", grad_norm);
+        let factor = factor_of(options, norm).unwrap_or(grad_factor);
+        let is_normal =
+            if size_of::<F>() == 4 { (factor as f32).is_normal() } else { factor.is_normal() };
+        refuse(!is_normal, "grad_factor", factor);
+    }
+
     pub(super) fn of_rule<R: RowRule, F: Float>(&mut self, rule: &R, t: u64) {
         self.add(t == 0, Error::ZeroStep);
         if let Err(error) = rule.check_rule() {
@@ -55,28 +75,23 @@ impl Faults {
         self.add(coupled || lr * weight_decay >= 1.0, refused("weight_decay", weight_decay));
     }
 
-    pub(super) fn of_table<R: RowRule, F: Float>(&mut self, rule: &R, table: &Table<'_, R, F>) {
-        let (width, len) = (table.width, table.param.len());
+    /// The width, and the lengths of the parameters and moments.
+    pub(super) fn of_table<R: RowRule>(&mut self, rule: &R, (width, lens): &(usize, Vec<usize>)) {
+        let (width, len) = (*width, lens[0]);
         self.add(width == 0, Error::ZeroWidth);
         if width == 0 || !len.is_multiple_of(width) {
             return self.add(width > 0, Error::TableShape { len, width });
         }
         let rows = len / width;
         let names = R::ROW_MOMENT_NAMES;
-        let moments = names.as_ref().iter().zip(table.moments.as_ref());
-        for (position, (&moment, array)) in moments.enumerate() {
-            let (len, expected) = (array.len(), rows * rule.moment_width(position, width));
+        for (position, (&moment, &len)) in names.as_ref().iter().zip(&lens[1..]).enumerate() {
+            let expected = rows * rule.moment_width(position, width);
             let error = Error::MomentMismatch { moment, len, rows, width, expected };
             self.add(len != expected, error);
         }
     }
 
-    pub(super) fn of_row_count<R: RowRule, F: Float>(
-        &mut self,
-        table: &Table<'_, R, F>,
-        expected: usize,
-    ) {
-        let rows = table.rows();
+    pub(super) fn of_row_count(&mut self, rows: usize, expected: usize) {
         self.add(rows != expected, Error::RowCountMismatch { rows, expected });
     }
 
@@ -87,6 +102,7 @@ impl Faults {
     ) {
         let RowGrads { width, stride, .. } = *grads;
         let (len, indices) = (grads.values.len(), grads.rows.len());
+        self.add(width == 0, Error::ZeroWidth);
         self.add(width != expected, Error::WidthMismatch { width, expected });
         self.add(stride < width, Error::StrideTooSmall { stride, width });
         // All rows, and what follows the last one or not.
@@ -121,8 +137,11 @@ impl Faults {
 
 /// Whether two errors are the same, but for the words of what is allowed.
 fn is_like(a: &Error, b: &Error) -> bool {
-    use Error::HyperParameter;
+    use Error::{HyperParameter, Option};
     match (a, b) {
+        (Option { name: a, value: x, .. }, Option { name: b, value: y, .. }) => {
+            a == b && x.to_bits() == y.to_bits()
+        }
         (HyperParameter { name: a, value: x, .. }, HyperParameter { name: b, value: y, .. }) => {
             a == b && x.to_bits() == y.to_bits()
         }

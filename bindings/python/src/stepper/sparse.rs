@@ -2,7 +2,7 @@
 
 use core::slice;
 
-use adamant::{AnyOptimizer, Exec, Threads};
+use adamant::{AnyOptimizer, Exec, StepOptions, Threads};
 use pyo3::{
     exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
@@ -66,16 +66,16 @@ impl<'py> Call<'_, 'py> {
                     && let Some(waiting) = &mut memory.waiting
                     && waiting.is_behind()
                 {
-                    if let Some(problem) = rows::problem(slot) {
+                    if let Some(problem) = rows::problem(slot, group.form) {
                         return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
                     }
                     // SAFETY: as in `run`; the rows and their type are those of the parameter.
-                    py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, None) })
+                    py.detach(|| unsafe { rows::catch_up(exec, slot, group.form, width, waiting, None) })
                         .map_err(exception)?;
                 }
                 continue;
             };
-            if let Some(problem) = rows::problem(slot) {
+            if let Some(problem) = rows::problem(slot, group.form) {
                 return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
             }
             // SAFETY: seen in this call, and kept alive by `inner`, here and below.
@@ -138,7 +138,7 @@ impl<'py> Call<'_, 'py> {
     }
 
     /// Steps the rows of sparse gradients; nothing can be wrong with them.
-    pub(super) fn step_rows(&self, inner: &mut Inner, exec: Exec<'_>, factor: f64) -> PyResult<()> {
+    pub(super) fn step_rows(&self, inner: &mut Inner, options: StepOptions<'_>) -> PyResult<()> {
         for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
             let slot = &inner.slots[grad.slot];
             let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
@@ -155,16 +155,17 @@ impl<'py> Call<'_, 'py> {
             }
             let group = &inner.groups[grad.group];
             let optimizer = rule_of(&group.settings.optimizer, slot);
-            let is_dense_equivalent = group.form.dense_equivalent.is_some();
+            let form = group.form;
+            let is_dense_equivalent = form.dense_equivalent.is_some();
             self.py()
                 .detach(|| {
-                    let step = RowStep { exec, t, slot, rows, factor, memory };
+                    let step = RowStep { options, t, slot, form, rows, memory };
                     // SAFETY: seen in this call, kept alive by `inner`, found to share memory with no other
                     // array that is written, and looked through by `prepare_rows`.
                     unsafe {
                         match (&optimizer, is_dense_equivalent) {
                             (AnyOptimizer::Adam(adam), true) => step.run_dense_equivalent(adam),
-                            _ => step.run(&optimizer),
+                            _ => step.run(&optimizer).map(|_| ()),
                         }
                     }
                 })
@@ -187,7 +188,7 @@ impl<'py> Call<'_, 'py> {
         }
         self.read_settings(inner)?;
         let Some(group) = inner.groups.get(number) else { return Ok(false) };
-        let index = group.slots.start + position;
+        let (index, form) = (group.slots.start + position, group.form);
         let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else {
             return Ok(false);
         };
@@ -209,7 +210,7 @@ impl<'py> Call<'_, 'py> {
             }
         }
         let slot = &inner.slots[index];
-        if let Some(problem) = rows::problem(slot) {
+        if let Some(problem) = rows::problem(slot, form) {
             return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
         }
         let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
@@ -252,7 +253,7 @@ impl<'py> Call<'_, 'py> {
         let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
         let exec = Exec { isa: None, threads };
         // SAFETY: as in `run`; the rows and their type are those of the parameter.
-        py.detach(|| unsafe { rows::catch_up(exec, slot, width, waiting, listed) })
+        py.detach(|| unsafe { rows::catch_up(exec, slot, form, width, waiting, listed) })
             .map_err(exception)?;
         self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
         Ok(true)
