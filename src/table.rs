@@ -7,6 +7,7 @@ mod history;
 mod order;
 mod row_wise;
 mod series;
+mod sum;
 mod sweep;
 
 pub use arrays::Table;

@@ -114,7 +114,10 @@ fn row_wise_steps_give_the_reference_bits() {
 fn duplicates_and_any_order_give_the_reference_bits() {
     let adam = Adam::adamw();
     for exec in execs(false) {
-        for rows in [vec![3; 1000], (0..1000).collect(), (0..1000).rev().collect(), vec![999, 0]] {
+        // Around the 16 that are added up in their order, and twice, three and four times as many.
+        let many = [16, 17, 31, 32, 33, 48, 49, 64, 65, 1000].map(|count| vec![3; count]);
+        let other = [(0..1000).collect(), (0..1000).rev().collect(), vec![999, 0]];
+        for rows in many.into_iter().chain(other) {
             let mut random = Random::new(7, false);
             let before = random.table::<_, f32>(&adam, 1000, 5);
             let listed = Listed::new(IndexType::U32, rows, 5, |_| random.value(1));

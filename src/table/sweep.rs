@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::{
     Occurrences, Table, Values,
     dense_equivalent::{Behind, EveryRow},
+    sum::sum,
 };
 use crate::{
     Adam, Arity, Error, Float, Many, RowRule, Rule, Threads,
@@ -169,7 +170,7 @@ macro_rules! row_float {
 
 row_float!(f32: run_f32, f64: run_f64);
 
-/// The sum of a row's gradients, in the order of the call.
+/// The sum of a row's gradients, in an order that depends on their places in the call alone.
 pub struct RowGrad<'a, F: Float> {
     values: Values<'a, F>,
     occurrences: Occurrences<'a>,
@@ -187,12 +188,7 @@ impl<F: Float> RowGrad<'_, F> {
         }
         let len = row(0).len().min(TILE);
         let tile = &mut self.tile[..len];
-        tile.copy_from_slice(&row(0)[..len]);
-        for index in 1..self.occurrences.len() {
-            for (sum, &value) in tile.iter_mut().zip(row(index)) {
-                *sum = *sum + value;
-            }
-        }
+        sum(occurrences.len(), &row, tile);
         tile
     }
 }

@@ -601,7 +601,8 @@ typedef struct adamant_table {
 } adamant_table;
 
 // The gradient of some rows of a table: their indices, in any order, and for each index a row of
-// values. The gradients of a row that is listed more than once are added up first, in their order.
+// values. The gradients of a row that is listed more than once are added up first: 16 of them in their
+// order, and such sums in pairs.
 //
 // A `size` without the last field means that rows follow each other without gaps.
 typedef struct adamant_row_grads {
