@@ -124,7 +124,9 @@ pub fn save<'a>(
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}.unfinished", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
-    let written = safetensors::serialize_to_file(arrays, Some(metadata), &unfinished)
+    // With metadata that is there and empty, safetensors writes a header that it cannot read.
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let written = safetensors::serialize_to_file(arrays, metadata, &unfinished)
         .map_err(|error| match error {
             SafeTensorError::IoError(error) => error,
             error => io::Error::other(error),
@@ -381,6 +383,13 @@ mod tests {
             assert_eq!(resumed, params);
             assert!(resumed_state.moments().eq(state.moments()), "{storage}");
         }
+    }
+
+    #[test]
+    fn a_model_without_tensors_is_saved_and_loaded() {
+        let (_folder, file) = file();
+        save(&file, []).expect("a file");
+        assert_eq!(Checkpoint::load(&file).expect("the file").names().expect("names").len(), 0);
     }
 
     #[test]

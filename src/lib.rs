@@ -122,7 +122,9 @@
 //! Scalar, AVX2, AVX-512 and NEON; one thread or many; any alignment and any cut of a tensor: the
 //! results have the bits of [`reference`](mod@reference), which is plain Rust. Every multiply-add is fused, every
 //! square root and division correctly rounded, and nothing is approximated. (Which NaN comes out of
-//! an invalid operation is the CPU's choice.)
+//! an invalid operation, its sign too, is the CPU's choice.)
+//!
+//! A learning rate of 0 leaves every number as it is, but a parameter of -0 may become 0.
 //!
 //! # The instruction set
 //!

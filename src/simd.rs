@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod bytes;
+mod fused;
 mod lanes;
 mod prefetch;
 mod vector;

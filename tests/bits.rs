@@ -102,6 +102,27 @@ fn every_thread_count_gives_the_reference_bits_f64() {
     every_thread_count::<f64>();
 }
 
+/// In a pool of three threads, which cut every tensor here.
+#[cfg(feature = "rayon")]
+struct EveryRuleCut<F>(rayon::ThreadPool, PhantomData<F>);
+
+#[cfg(feature = "rayon")]
+impl<F: Float> ForEachRule for EveryRuleCut<F> {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        let before = columns::<R, F>(&rule, 11, 40_003, true);
+        let way = Way { cuts: vec![257, 30_000], ..Way::whole(exec(Isa::detect(), true)) };
+        self.0.install(|| check(&rule, 2..3, &before, &way));
+    }
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn every_optimizer_cut_for_threads_gives_the_reference_bits() {
+    let pool = || rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
+    for_each_rule(&mut EveryRuleCut::<f32>(pool(), PhantomData));
+    for_each_rule(&mut EveryRuleCut::<f64>(pool(), PhantomData));
+}
+
 /// The global pool, entered from a thread that is in none; see RAYON_NUM_THREADS in `.ci/run`.
 #[test]
 fn a_call_from_outside_the_pool_gives_the_reference_bits() {

@@ -376,16 +376,22 @@ fn noisy_run(param: ParamType, grad: GradType, moment: MomentType) -> f64 {
 fn a_noisy_run_in_half_and_quarter_precision_follows_one_in_f32() {
     let single = noisy_run(ParamType::F32, GradType::F32, MomentType::F32);
     assert!(single < 0.01, "{single}");
-    for (param, grad, moment, apart) in [
+    // By how much the loss is larger, as `docs/speed.md` says. The run has the same bits everywhere but for
+    // `powf`, which may round otherwise on another system: hence the second number.
+    for (param, grad, moment, more, apart) in [
         // Parameters with 8 bits of precision are never closer to the target than that.
-        (ParamType::Bf16Stochastic, GradType::Bf16, MomentType::Bf16, 0.5),
-        (ParamType::F16Stochastic, GradType::F16, MomentType::F16, 0.5),
-        (ParamType::Split, GradType::Bf16, MomentType::Bf16, 0.05),
-        (ParamType::F32, GradType::F32, MomentType::Bf16, 0.05),
-        (ParamType::F32, GradType::F32, MomentType::Q8, 0.05),
+        (ParamType::Bf16Stochastic, GradType::Bf16, MomentType::Bf16, 0.274, 0.01),
+        (ParamType::F16Stochastic, GradType::F16, MomentType::F16, 0.019, 0.003),
+        (ParamType::Split, GradType::Bf16, MomentType::Bf16, 0.0, 0.001),
+        (ParamType::F32, GradType::F32, MomentType::Bf16, 0.0, 0.001),
+        (ParamType::F32, GradType::F32, MomentType::Q8, 0.011, 0.002),
     ] {
         let found = noisy_run(param, grad, moment);
         println!("{param:?} {moment:?}: {found:.3e}, in f32 {single:.3e}");
-        assert!((found / single - 1.0).abs() < apart, "{param:?} {moment:?}: {found}, {single}");
+        let found_more = found / single - 1.0;
+        assert!(
+            (found_more - more).abs() < apart,
+            "{param:?} {moment:?}: {found_more}, not {more}"
+        );
     }
 }

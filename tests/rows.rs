@@ -132,7 +132,10 @@ fn row_wise_steps_give_the_reference_bits() {
 fn duplicates_and_any_order_give_the_reference_bits() {
     let adam = Adam::adamw();
     for exec in execs(false) {
-        for rows in [vec![3; 1000], (0..1000).collect(), (0..1000).rev().collect(), vec![999, 0]] {
+        // Around the 16 that are added up in their order, and twice, three and four times as many.
+        let many = [16, 17, 31, 32, 33, 48, 49, 64, 65, 1000].map(|count| vec![3; count]);
+        let other = [(0..1000).collect(), (0..1000).rev().collect(), vec![999, 0]];
+        for rows in many.into_iter().chain(other) {
             let mut random = Random::new(7, false);
             let before = random.table::<_, f32>(&adam, 1000, 5);
             let listed = Listed::new(IndexType::U32, rows, 5, |_| random.value(1));
@@ -473,4 +476,25 @@ fn a_state_and_rows_that_took_other_steps_are_refused() {
     let error = adam.step_rows_dense_equivalent(&mut param, grads, &mut state, &mut waiting);
     assert_eq!(error, Err(Error::StepMismatch { state: 1000, rows: 0 }));
     assert_eq!((param, state.steps(), waiting.step()), (vec![1.0; 8], 1000, 0));
+}
+
+#[test]
+fn the_error_of_a_sum_of_duplicates_does_not_grow_with_their_number() {
+    let sgd = adamant::Sgd { lr: 1.0, ..adamant::Sgd::default() };
+    for count in [17, 1000, 1 << 20] {
+        let mut state = sgd.row_state(1, 3);
+        let mut param = [0.0_f32; 3];
+        let values = [0.1_f32, -0.3, 1e-3];
+        let grads = values.repeat(count);
+        let rows = vec![0_u32; count];
+        sgd.step_rows_lazy(&mut param, RowGrads::new(&rows, &grads, 3), &mut state)
+            .expect("a valid step");
+        for (param, value) in param.into_iter().zip(values) {
+            let right = -f64::from(value) * count as f64;
+            let error = (f64::from(param) / right - 1.0).abs();
+            // 16 additions, and one for each doubling; one after the other the error would be 1e-3.
+            let most = 40.0 * f64::from(f32::EPSILON) / 2.0;
+            assert!(error <= most, "{count} times {value}: {param}, error {error:e}");
+        }
+    }
 }

@@ -428,6 +428,19 @@ fn moments_are_restored_from_f32_into_any_storage() {
 }
 
 #[test]
+fn moments_of_an_empty_tensor_are_restored_from_and_into_arrays_of_any_type() {
+    let mut state = Adam::default().state_in(Storage::Bf16, 0);
+    let (mut half, mut single): (Vec<bf16>, Vec<f32>) = (vec![], vec![]);
+    for mut moment in [Moment::from(&mut half), Moment::from(&mut single), Moment::none()] {
+        let mut kept = state.moment_mut("exp_avg").expect("a moment");
+        assert_eq!(kept.copy_from(moment.read()), Ok(()));
+        assert_eq!(moment.copy_from(kept.read()), Ok(()));
+        let error = moment.copy_from(MomentRef::F64(&[1.0])).expect_err("an element");
+        assert!(matches!(error, Error::TypeMismatch { .. }), "{error}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_a_moment_is_not_restored() {
     let adam = Adam::default();
     for storage in STORAGES {

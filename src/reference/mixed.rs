@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::Q8;
+use crate::{Lanes, Q8};
 
 /// 32 random bits of an element in step `t`: a counter, hashed. `stream` is 0 for the first two moments,
 /// 1 for the next two, and `u32::MAX` for the parameters; [`share`] is the part of a moment.
@@ -135,7 +135,7 @@ pub fn q8_block(format: Q8, values: &[f32], random: &[u32]) -> (Vec<u8>, f32) {
     let inverse = (top - 4.0 * f32::EPSILON) / largest;
     let code = |(&value, &random): (&f32, &u32)| {
         // Between two floats that are codes, moved by the least one, the bits are in proportion.
-        let moved = value.abs().min(LARGEST).mul_add(inverse, least);
+        let moved = Lanes::mul_add(value.abs().min(LARGEST), inverse, least);
         let above = moved.to_bits() - least.to_bits();
         let code = ((above + (random << (shift - 16))) >> shift) as u8;
         match format {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{Reference, average, decay};
 use crate::{Adam, Float, Many, RowRule, RowWiseAdam, Rule, rule::AdamConstants};
 
-/// The gradient of each listed row: the sum of its values, in the order in which they are listed.
+/// The gradient of each listed row: the sum of its values, of which 16 are added up in the order in which
+/// they are listed, and such sums in pairs.
 ///
 /// A [lazy](crate::RowOptimizer#lazy) step is a step of the optimizer on these rows alone.
 pub fn sum_rows<F: Float>(
@@ -14,15 +15,26 @@ pub fn sum_rows<F: Float>(
     width: usize,
     stride: usize,
 ) -> BTreeMap<usize, Vec<F>> {
-    let mut sums = BTreeMap::<usize, Vec<F>>::new();
+    let mut listed = BTreeMap::<usize, Vec<&[F]>>::new();
     for (position, &row) in rows.iter().enumerate() {
-        let values = &values[position * stride..][..width];
-        match sums.get_mut(&row) {
-            None => drop(sums.insert(row, values.to_vec())),
-            Some(sum) => sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum = *sum + value),
-        }
+        listed.entry(row).or_default().push(&values[position * stride..][..width]);
     }
-    sums
+    listed.into_iter().map(|(row, values)| (row, sum(&values))).collect()
+}
+
+/// The sum of some rows of values, of which there is one at least.
+fn sum<F: Float>(values: &[&[F]]) -> Vec<F> {
+    fn add<F: Float>(mut sum: Vec<F>, values: &[F]) -> Vec<F> {
+        sum.iter_mut().zip(values).for_each(|(sum, &value)| *sum = *sum + value);
+        sum
+    }
+    let blocks = values.len().div_ceil(16);
+    if blocks == 1 {
+        return values[1..].iter().fold(values[0].to_vec(), |sum, values| add(sum, values));
+    }
+    // The first part has the largest power of two of blocks that leaves a second one.
+    let (first, second) = values.split_at(16 * (blocks.next_power_of_two() / 2));
+    add(sum(first), &sum(second))
 }
 
 /// An optimizer of rows whose step is also written in plain Rust: every [`Reference`], and

@@ -2,8 +2,9 @@
 
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
-use pulp::Simd;
+use pulp::{Simd, bytemuck};
 
+use super::fused::{Fused, ROUNDS_TWICE};
 use crate::{Element, Moment, table::RowFloat, tensor::Typed};
 
 /// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
@@ -169,7 +170,7 @@ macro_rules! float {
 
             #[inline(always)]
             fn mul_add(self, factor: Self, addend: Self) -> Self {
-                <$float>::mul_add(self, factor, addend)
+                self.fused(factor, addend)
             }
 
             #[inline(always)]
@@ -245,6 +246,14 @@ macro_rules! float {
                 b: Self::Of<S>,
                 c: Self::Of<S>,
             ) -> Self::Of<S> {
+                // Alone, pulp calls what the standard library does.
+                if ROUNDS_TWICE && Self::lanes::<S>() == 1 {
+                    return bytemuck::cast(Self::fused(
+                        bytemuck::cast(a),
+                        bytemuck::cast(b),
+                        bytemuck::cast(c),
+                    ));
+                }
                 simd.$mul_add(a, b, c)
             }
             #[inline(always)]

@@ -1,4 +1,6 @@
-//! The gradient of a row: the sum of the values of all its occurrences, in the order of the call.
+//! The gradient of a row: the sum of the values of all its occurrences.
+
+use core::ops::Range;
 
 use half::{bf16, f16};
 
@@ -9,6 +11,17 @@ use crate::{
     simd::{Register, Simd, TILE, Vector, prefetch_row},
 };
 
+/// So many gradients are added up one after the other; sums of so many in pairs, and those in pairs
+/// again. So the error grows with the logarithm of their number, not with the number.
+const IN_ORDER: usize = 16;
+
+/// As many as a number of indices has bits that memory can hold.
+const LEVELS: usize = if usize::BITS == 64 { 44 } else { 32 };
+
+/// The columns that are added up at a time where pairs are: their sums of all levels are a part of the
+/// first cache.
+const COLUMNS: usize = 32;
+
 /// A type of gradients of rows.
 pub trait RowElement: Element {
     /// The type that gradients of a row are added up in.
@@ -16,10 +29,13 @@ pub trait RowElement: Element {
 
     /// A register of gradients, or of fewer and zeros.
     fn read<S: Simd>(simd: S, values: &[Self]) -> Vector<S, Self::Sum>;
+
+    /// One gradient.
+    fn widened(self) -> Self::Sum;
 }
 
 macro_rules! row_elements {
-    ($($element:ty: $sum:ty, $read:expr);+) => {$(
+    ($($element:ty: $sum:ty, $read:expr, $one:expr);+) => {$(
         impl RowElement for $element {
             type Sum = $sum;
 
@@ -27,15 +43,20 @@ macro_rules! row_elements {
             fn read<S: Simd>(simd: S, values: &[Self]) -> Vector<S, $sum> {
                 ($read)(simd, values)
             }
+
+            #[inline(always)]
+            fn widened(self) -> $sum {
+                ($one)(self)
+            }
         }
     )+};
 }
 
 row_elements!(
-    f32: f32, Vector::read;
-    f64: f64, Vector::read;
-    bf16: f32, bf16::widen;
-    f16: f32, f16::widen
+    f32: f32, Vector::read, f32::from;
+    f64: f64, Vector::read, f64::from;
+    bf16: f32, bf16::widen, bf16::to_f32;
+    f16: f32, f16::widen, f16::to_f32
 );
 
 /// The values of a gradient, whatever the type of its indices.
@@ -59,7 +80,8 @@ impl<'a, E> Values<'a, E> {
 }
 
 impl<E: RowElement> Values<'_, E> {
-    /// Writes the sums of some columns of a row, from one on, as many as there are `sums`.
+    /// Writes the sums of some columns of a row, from one on, as many as there are `sums`, in an order that depends on
+    /// the number of occurrences alone.
     #[inline(always)]
     pub(super) fn sum_columns<S: Simd>(
         self,
@@ -68,6 +90,12 @@ impl<E: RowElement> Values<'_, E> {
         start: usize,
         sums: &mut [E::Sum],
     ) {
+        if occurrences.len() > IN_ORDER {
+            for (number, sums) in sums.chunks_mut(COLUMNS).enumerate() {
+                self.sum_in_pairs(occurrences, start + number * COLUMNS, sums);
+            }
+            return;
+        }
         let lanes = <E::Sum>::lanes::<S>();
         let len = sums.len();
         for index in 0..occurrences.len() {
@@ -80,6 +108,55 @@ impl<E: RowElement> Values<'_, E> {
                 sum.write(sums);
             }
         }
+    }
+
+    /// Of at most [`COLUMNS`]. Rare and long: apart from the loop over the rows.
+    #[inline(never)]
+    fn sum_in_pairs(self, occurrences: Occurrences<'_>, start: usize, sums: &mut [E::Sum]) {
+        let count = occurrences.len();
+        // The bits of the number of blocks so far say which levels hold a sum that waits for its like.
+        let mut waiting = [[<E::Sum>::default(); COLUMNS]; LEVELS];
+        let blocks = count.div_ceil(IN_ORDER);
+        for block in 0..blocks {
+            let first = block * IN_ORDER;
+            self.sum_in_order(occurrences, first..(first + IN_ORDER).min(count), start, sums);
+            let mut level = 0;
+            while block >> level & 1 == 1 {
+                add(sums, &waiting[level]);
+                level += 1;
+            }
+            waiting[level][..sums.len()].copy_from_slice(sums);
+        }
+        // `sums` holds what the lowest of the levels does.
+        let higher = waiting.iter().enumerate().skip(blocks.trailing_zeros() as usize + 1);
+        for (_, waiting) in higher.filter(|&(level, _)| blocks >> level & 1 == 1) {
+            add(sums, waiting);
+        }
+    }
+
+    fn sum_in_order(
+        self,
+        occurrences: Occurrences<'_>,
+        range: Range<usize>,
+        start: usize,
+        sums: &mut [E::Sum],
+    ) {
+        sums.fill(<E::Sum>::default());
+        for index in range.clone() {
+            let row = &self.row(occurrences.position(index))[start..][..sums.len()];
+            for (sum, value) in sums.iter_mut().zip(row) {
+                let value = value.widened();
+                // Not from 0 on, since 0 + -0 is no -0.
+                *sum = if index == range.start { value } else { *sum + value };
+            }
+        }
+    }
+}
+
+/// Adds the sums before, which are first in the order.
+fn add<F: Float>(sums: &mut [F], before: &[F]) {
+    for (sum, &before) in sums.iter_mut().zip(before) {
+        *sum = before + *sum;
     }
 }
 

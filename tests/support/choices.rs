@@ -77,7 +77,7 @@ impl<E: ForEachRule> WithOptimizer for Visit<'_, E> {
 
 /// With a setting that makes a choice the other way: a flag, one of some names, or a number whose
 /// default, 0, means off.
-fn toggled(mut optimizer: AnyOptimizer, setting: &Setting) -> Option<AnyOptimizer> {
+pub fn toggled(mut optimizer: AnyOptimizer, setting: &Setting) -> Option<AnyOptimizer> {
     let now = optimizer.get(setting.name).expect("a setting of the optimizer");
     let other: SettingValue<'_> = match (setting.kind, setting.default, now) {
         (SettingKind::Flag, _, SettingValue::Flag(flag)) => (!flag).into(),

@@ -6,8 +6,8 @@ mod store;
 use std::fmt::Debug;
 
 use adamant::{
-    Error, Grad, Isa, Moment, Optimizer, Outcome, Param, Q8, Report, StepOptions, Tensor,
-    clip_factor,
+    DynOptimizer, Error, Grad, Isa, Moment, MomentRef, Optimizer, Outcome, Param, Q8, Report,
+    State, StepOptions, Storage, Tensor, clip_factor,
     reference::{self, Reference},
 };
 
@@ -66,6 +66,15 @@ pub enum MomentType {
 
 impl MomentType {
     pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::F16, Self::Q8];
+
+    pub fn storage(self) -> Storage {
+        match self {
+            Self::F32 => Storage::F32,
+            Self::Bf16 => Storage::Bf16,
+            Self::F16 => Storage::F16,
+            Self::Q8 => Storage::Q8,
+        }
+    }
 }
 
 /// The types of a tensor's arrays, and whether its gradients become zeros.
@@ -174,39 +183,84 @@ impl MixedColumns {
     }
 
     pub fn tensor(&mut self) -> Tensor<'_> {
-        let stochastic = self.types.param.is_stochastic();
-        let param = match &mut self.param {
-            Store::F32(param) => Param::from(param.get_mut()),
-            Store::F32AndBf16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
-            Store::F32AndF16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
-            Store::Split(high, low) => Param::from_halves(high.get_mut(), low.get_mut()),
-            Store::Bf16(param) => match stochastic {
-                true => Param::stochastic(param.get_mut()),
-                false => Param::from(param.get_mut()),
-            },
-            Store::F16(param) => match stochastic {
-                true => Param::stochastic(param.get_mut()),
-                false => Param::from(param.get_mut()),
-            },
-            Store::Q8(..) => unreachable!("no parameters"),
+        let Self { param, grad, moments, steps, .. } = self;
+        let (param, grad) = param_and_grad(self.types, param, grad);
+        let moments = moments.iter_mut().map(|moment| moment.write().expect("one array"));
+        Tensor::new(param, grad, steps).with_moments(moments).with_first(self.first)
+    }
+
+    /// With the moments and the step count of a state.
+    pub fn tensor_of<'a>(&'a mut self, state: &'a mut State) -> Tensor<'a> {
+        let (param, grad) = param_and_grad(self.types, &mut self.param, &mut self.grad);
+        state.tensor(param, grad)
+    }
+
+    /// A state of adamant's own with the moments.
+    pub fn state(&self, optimizer: &dyn DynOptimizer) -> State {
+        let mut state = self.new_state(optimizer);
+        state.set_steps(self.steps);
+        for (moment, store) in self.moments.iter().enumerate() {
+            if let Some(mut kept) = state.moment_mut(optimizer.moment_name(moment)) {
+                let saved = store.read().expect("one array");
+                kept.copy_from(saved).expect("the same type and length");
+            }
+        }
+        state
+    }
+
+    /// A state that nothing has been put into.
+    pub fn new_state(&self, optimizer: &dyn DynOptimizer) -> State {
+        let mut state =
+            optimizer.state_of(&self.types.moments.map(MomentType::storage), self.param.len());
+        state.set_first(self.first);
+        state
+    }
+
+    /// Takes the moments and the step count of a state.
+    pub fn restore(&mut self, optimizer: &dyn DynOptimizer, state: &State) {
+        self.steps = state.steps();
+        for (moment, store) in self.moments.iter_mut().enumerate() {
+            if let Some(saved) = state.moment(optimizer.moment_name(moment)) {
+                let mut kept = store.write().expect("one array");
+                kept.copy_from(saved).expect("the same type and length");
+            }
+        }
+    }
+
+    /// The parameters, as a checkpoint has them; `None` if they are two arrays.
+    pub fn param(&self) -> Option<MomentRef<'_>> {
+        self.param.read()
+    }
+
+    pub fn param_mut(&mut self) -> Option<Moment<'_>> {
+        self.param.write()
+    }
+
+    pub fn len(&self) -> usize {
+        self.param.len()
+    }
+
+    /// Takes the gradients of a tensor that this is a part of.
+    pub fn take_grad(&mut self, whole: &Self, offset: usize) {
+        let start = self.first.wrapping_sub(whole.first) as usize;
+        self.grad = whole.grad.part(start..start + self.param.len(), offset);
+    }
+
+    /// The tensor that was cut into some pieces.
+    pub fn join(pieces: &[Self]) -> Self {
+        let join = |part: &dyn Fn(&Self) -> &Store| {
+            Store::join(&pieces.iter().map(part).collect::<Vec<_>>())
         };
-        let grad = match (&mut self.grad, self.types.to_zero) {
-            (Store::F32(grad), false) => Grad::from(grad.get()),
-            (Store::F32(grad), true) => Grad::zeroed(grad.get_mut()),
-            (Store::Bf16(grad), false) => Grad::from(grad.get()),
-            (Store::Bf16(grad), true) => Grad::zeroed(grad.get_mut()),
-            (Store::F16(grad), false) => Grad::from(grad.get()),
-            (Store::F16(grad), true) => Grad::zeroed(grad.get_mut()),
-            _ => unreachable!("no gradients"),
-        };
-        let moments = self.moments.iter_mut().map(|moment| match moment {
-            Store::F32(moment) => Moment::from(moment.get_mut()),
-            Store::Bf16(moment) => Moment::from(moment.get_mut()),
-            Store::F16(moment) => Moment::from(moment.get_mut()),
-            Store::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
-            _ => unreachable!("no moment"),
-        });
-        Tensor::new(param, grad, &mut self.steps).with_moments(moments).with_first(self.first)
+        let Self { types, first, steps, .. } = pieces[0];
+        let moments = 0..pieces[0].moments.len();
+        Self {
+            types,
+            param: join(&|piece| &piece.param),
+            grad: join(&|piece| &piece.grad),
+            moments: moments.map(|moment| join(&|piece| &piece.moments[moment])).collect(),
+            first,
+            steps,
+        }
     }
 
     fn stores(&self) -> impl Iterator<Item = &Store> {
@@ -219,7 +273,7 @@ impl MixedColumns {
 
     /// Cuts them at the given positions, in any order and modulo the length, each piece in memory of
     /// its own. A moment of 8 bits is cut between blocks alone.
-    fn pieces(&self, way: &Way) -> Vec<Self> {
+    pub fn pieces(&self, way: &Way) -> Vec<Self> {
         let len = self.param.len();
         let has_blocks = self.moments.iter().any(|moment| matches!(moment, Store::Q8(..)));
         let grain = if has_blocks { 256 } else { 1 };
@@ -305,6 +359,40 @@ impl MixedColumns {
     pub fn step<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) -> Outcome {
         rule.step_tensors(&mut [self.tensor()], options).expect("a valid step").outcome
     }
+}
+
+/// Parameters and gradients of some types, as a call takes them.
+fn param_and_grad<'a>(
+    types: Types,
+    param: &'a mut Store,
+    grad: &'a mut Store,
+) -> (Param<'a>, Grad<'a>) {
+    let stochastic = types.param.is_stochastic();
+    let param = match param {
+        Store::F32(param) => Param::from(param.get_mut()),
+        Store::F32AndBf16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
+        Store::F32AndF16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
+        Store::Split(high, low) => Param::from_halves(high.get_mut(), low.get_mut()),
+        Store::Bf16(param) => match stochastic {
+            true => Param::stochastic(param.get_mut()),
+            false => Param::from(param.get_mut()),
+        },
+        Store::F16(param) => match stochastic {
+            true => Param::stochastic(param.get_mut()),
+            false => Param::from(param.get_mut()),
+        },
+        Store::Q8(..) => unreachable!("no parameters"),
+    };
+    let grad = match (grad, types.to_zero) {
+        (Store::F32(grad), false) => Grad::from(grad.get()),
+        (Store::F32(grad), true) => Grad::zeroed(grad.get_mut()),
+        (Store::Bf16(grad), false) => Grad::from(grad.get()),
+        (Store::Bf16(grad), true) => Grad::zeroed(grad.get_mut()),
+        (Store::F16(grad), false) => Grad::from(grad.get()),
+        (Store::F16(grad), true) => Grad::zeroed(grad.get_mut()),
+        _ => unreachable!("no gradients"),
+    };
+    (param, grad)
 }
 
 fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {

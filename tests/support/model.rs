@@ -104,7 +104,7 @@ impl AnyTensor {
     }
 
     #[track_caller]
-    fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
         assert_eq!(self.steps(), expected.steps(), "steps counted: {}", context());
         match (self, expected) {
             (Self::Mixed(found), Self::Mixed(expected)) => {
@@ -152,38 +152,13 @@ impl Model {
                 let exec = exec(Isa::Scalar, false);
                 found.clone().step(&StepOptions { exec, ..*options })
             });
-            let grads: Vec<_> = found.tensors().flat_map(AnyTensor::grads).collect();
-            let report = match found.step(options) {
-                Ok(report) => report,
-                Err(error) => {
-                    // Clipping has made the factor too small.
-                    let is_like = matches!(error, Error::Option { name: "grad_factor", .. });
-                    assert!(is_like && options.max_norm.is_some(), "{error}");
-                    let factor = if let Error::Option { value, .. } = error { value } else { 1.0 };
-                    assert!(!self.holds(factor), "{factor:e} is refused");
-                    return None;
-                }
-            };
-            check_norm(&report, options, grads.iter().copied());
-            if let Some(elsewhere) = elsewhere {
-                assert_same_norm(&report, &elsewhere.expect("the same call"));
+            let report = found.step(options);
+            if let (Some(elsewhere), Ok(report)) = (elsewhere, &report) {
+                assert_same_norm(report, &elsewhere.expect("the same call"));
             }
-            let factor = factor_of(options, report.grad_norm);
-            assert_eq!(report.outcome, outcome_of(factor));
-            for (rule, tensors) in &mut expected.0 {
-                for tensor in tensors {
-                    match factor {
-                        Some(grad_factor) => {
-                            assert!(self.holds(grad_factor), "{grad_factor:e} is not refused");
-                            rule.reference(tensor, &StepOptions { grad_factor, ..*options });
-                        }
-                        None => tensor.leave_out(options),
-                    }
-                }
-            }
-            Some(report.outcome)
+            expected.follow(&report, options)
         });
-        let outcomes = outcomes.collect();
+        let outcomes: Vec<_> = outcomes.collect();
         for (group, ((rule, found), (_, expected))) in found.0.iter().zip(&expected.0).enumerate() {
             for (number, (found, expected)) in found.iter().zip(expected).enumerate() {
                 found.assert_same_bits(expected, || {
@@ -192,6 +167,46 @@ impl Model {
             }
         }
         outcomes
+    }
+
+    /// Does by the reference what a call with the same gradients has done: a step, or none where it was to
+    /// be left out or was refused. Fails if the call had no reason for that, or told another norm. Returns
+    /// what became of the step, `None` where it was refused.
+    #[track_caller]
+    pub fn follow(
+        &mut self,
+        found: &Result<Report, Error>,
+        options: &StepOptions<'_>,
+    ) -> Option<Outcome> {
+        let report = match found {
+            Ok(report) => report,
+            Err(error) => {
+                // Clipping has made the factor too small.
+                let is_like = matches!(error, Error::Option { name: "grad_factor", .. });
+                assert!(is_like && options.max_norm.is_some(), "{error}");
+                let factor = if let Error::Option { value, .. } = error { *value } else { 1.0 };
+                assert!(!self.holds(factor), "{factor:e} is refused");
+                return None;
+            }
+        };
+        let grads: Vec<_> = self.tensors().flat_map(AnyTensor::grads).collect();
+        check_norm(report, options, grads.iter().copied());
+        let factor = factor_of(options, report.grad_norm);
+        assert_eq!(report.outcome, outcome_of(factor));
+        if let Some(grad_factor) = factor {
+            assert!(self.holds(grad_factor), "{grad_factor:e} is not refused");
+        }
+        for (rule, tensors) in &mut self.0 {
+            for tensor in tensors {
+                match factor {
+                    Some(grad_factor) => {
+                        rule.reference(tensor, &StepOptions { grad_factor, ..*options });
+                    }
+                    None => tensor.leave_out(options),
+                }
+            }
+        }
+        Some(report.outcome)
     }
 
     /// Whether the types of all steps can hold a factor.

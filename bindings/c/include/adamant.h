@@ -620,7 +620,8 @@ typedef struct adamant_table {
 } adamant_table;
 
 // The gradient of some rows of a table: their indices, in any order, and for each index a row of
-// values. The gradients of a row that is listed more than once are added up first, in their order.
+// values. The gradients of a row that is listed more than once are added up first: 16 of them in their
+// order, and such sums in pairs.
 //
 // A `size` without the last field means that rows follow each other without gaps.
 typedef struct adamant_row_grads {
@@ -793,7 +794,9 @@ adamant_status adamant_step_options_init(struct adamant_step_options *options, s
 // gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
 // if nobody reads it.
 //
-// Infinities and NaN are data: they stay in their own element. A call takes less than 64 KiB of stack.
+// Infinities and NaN are data: they stay in their own element, but for a NaN in a moment in ADAMANT_Q8,
+// which makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
+// less than 64 KiB of stack.
 //
 // Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
 // ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and

@@ -51,7 +51,8 @@ pub struct adamant_table {
 versioned!(adamant_table: param_extra, scales, first, stochastic_param);
 
 /// The gradient of some rows of a table: their indices, in any order, and for each index a row of
-/// values. The gradients of a row that is listed more than once are added up first, in their order.
+/// values. The gradients of a row that is listed more than once are added up first: 16 of them in their
+/// order, and such sums in pairs.
 ///
 /// A `size` without the last field means that rows follow each other without gaps.
 #[repr(C)]

@@ -543,7 +543,9 @@ pub unsafe extern "C" fn adamant_step_options_init(
 /// gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
 /// if nobody reads it.
 ///
-/// Infinities and NaN are data: they stay in their own element. A call takes less than 64 KiB of stack.
+/// Infinities and NaN are data: they stay in their own element, but for a NaN in a moment in ADAMANT_Q8,
+/// which makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
+/// less than 64 KiB of stack.
 ///
 /// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and

@@ -3,6 +3,7 @@
 #define CASES_H
 
 #include <adamant.h>
+#include <fenv.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdint.h>
@@ -11,6 +12,13 @@
 #include <string.h>
 
 #include "layout.h"
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+/* The register of the floating-point modes on x86. */
+#define MXCSR() _mm_getcsr()
+#define SET_MXCSR(word) _mm_setcsr(word)
+#endif
 
 #define CHECK(condition)                                                                         \
     do {                                                                                         \
@@ -934,6 +942,173 @@ static void a_callers_threads_take_the_step(void) {
     free(memory);
 }
 
+/* Three steps on many rows of a table, some of them listed more than once: lazy ones, and then, on another
+ * table, those that are equivalent to dense steps. Writes parameters and moments of both tables. */
+static void step_table(const adamant_exec *exec, float *found) {
+    enum { ROWS = 3000, WIDTH = 32, COUNT = 6000, ALL = ROWS * WIDTH };
+    float *values = (float *)malloc(COUNT * WIDTH * sizeof *values);
+    uint32_t *ids = (uint32_t *)malloc(COUNT * sizeof *ids);
+    adamant_optimizer *adam = optimizer_of("adam");
+    adamant_dense_equivalent *waiting = NULL;
+    adamant_table table;
+    adamant_row_grads grads;
+    uint32_t i, run, number;
+    CHECK(values != NULL && ids != NULL);
+    for (i = 0; i < 6 * ALL; ++i) found[i] = 0.5f + (float)(i % 1021) / 1021;
+    for (i = 0; i < COUNT * WIDTH; ++i) values[i] = (float)(i * 37 % 1013) / 1013 - 0.5f;
+    for (i = 0; i < COUNT; ++i) ids[i] = i * 2654435761u % ROWS;
+    OK(adamant_dense_equivalent_new(ROWS, ADAMANT_F32, ADAMANT_CATCH_UP_REPLAY, &waiting));
+    memset(&table, 0, sizeof table);
+    table.size = sizeof table;
+    table.width = WIDTH;
+    grads.size = sizeof grads;
+    grads.width = WIDTH;
+    grads.stride = WIDTH;
+    for (run = 0; run < 2; ++run) {
+        table.param = array_of(found + (3 * run) * ALL, ALL, ADAMANT_F32);
+        table.moments[0] = array_of(found + (3 * run + 1) * ALL, ALL, ADAMANT_F32);
+        table.moments[1] = array_of(found + (3 * run + 2) * ALL, ALL, ADAMANT_F32);
+        for (number = 1; number < 4; ++number) {
+            /* Half of the rows wait. */
+            size_t count = number == 2 ? COUNT / 4 : COUNT;
+            grads.rows = array_of(ids, count, ADAMANT_U32);
+            grads.values = array_of(values, count * WIDTH, ADAMANT_F32);
+            if (run == 0)
+                OK(adamant_step_rows_lazy(adam, exec, number, &table, &grads, NULL));
+            else
+                OK(adamant_step_rows_dense_equivalent(adam, exec, &table, &grads, waiting));
+        }
+    }
+    OK(adamant_dense_equivalent_catch_up_all(waiting, exec, &table));
+    adamant_dense_equivalent_free(waiting);
+    adamant_optimizer_free(adam);
+    free(values);
+    free(ids);
+}
+
+static void tables_have_the_same_bits_in_a_pool_and_on_one_thread(void) {
+    enum { BYTES = 6 * 3000 * 32 * sizeof(float) };
+    float *expected = (float *)malloc(BYTES), *found = (float *)malloc(BYTES);
+    size_t threads;
+    adamant_exec exec;
+    CHECK(expected != NULL && found != NULL);
+    OK(adamant_exec_init(&exec, sizeof exec));
+    exec.threads = ADAMANT_THREADS_SERIAL;
+    step_table(&exec, expected);
+    for (threads = 1; threads < 5; threads += 2) {
+        adamant_pool *pool = NULL;
+        OK(adamant_pool_new(threads, &pool));
+        exec.threads = ADAMANT_THREADS_POOL;
+        exec.pool = pool;
+        step_table(&exec, found);
+        CHECK(memcmp(expected, found, BYTES) == 0);
+        adamant_pool_free(pool);
+    }
+    free(expected);
+    free(found);
+}
+
+/* With rounding up and subnormals flushed on the calling thread, which keeps its modes. */
+static void a_step_has_the_same_bits_in_every_floating_point_mode(void) {
+    enum { COUNT = 300000 };
+    float *memory = (float *)malloc(8 * COUNT * sizeof *memory);
+    int odd, i, before = fegetround();
+    CHECK(memory != NULL);
+    for (odd = 0; odd < 2; ++odd) {
+        float *arrays = memory + odd * 4 * COUNT;
+        uint64_t steps = 0;
+        adamant_tensor tensor;
+        adamant_group group;
+        adamant_optimizer *adam = optimizer_of("adam");
+        SET(adam, "lr", 1e-20);
+        for (i = 0; i < COUNT; ++i) {
+            arrays[i] = 1e-30f;
+            arrays[COUNT + i] = 3e-20f;
+            arrays[2 * COUNT + i] = arrays[3 * COUNT + i] = 0;
+        }
+        OK(adamant_tensor_init(&tensor, sizeof tensor));
+        tensor.param = array_of(arrays, COUNT, ADAMANT_F32);
+        tensor.grad = array_of(arrays + COUNT, COUNT, ADAMANT_F32);
+        tensor.moments[0] = array_of(arrays + 2 * COUNT, COUNT, ADAMANT_F32);
+        tensor.moments[1] = array_of(arrays + 3 * COUNT, COUNT, ADAMANT_F32);
+        tensor.steps = &steps;
+        group.size = sizeof group;
+        group.optimizer = adam;
+        group.tensors = &tensor;
+        group.tensor_count = 1;
+        for (i = 0; i < 3; ++i) {
+#if defined(__SSE__)
+            uint32_t modes = MXCSR(), flushing = modes | 0x8040;
+            if (odd) SET_MXCSR(flushing);
+#endif
+            if (odd) CHECK(fesetround(FE_UPWARD) == 0);
+            OK(adamant_step(&group, 1, NULL, NULL, NULL));
+            CHECK(fegetround() == (odd ? FE_UPWARD : before));
+            CHECK(fesetround(before) == 0);
+#if defined(__SSE__)
+            /* But for the exceptions that have happened. */
+            if (odd) CHECK(((MXCSR() ^ flushing) & ~0x3fu) == 0);
+            SET_MXCSR(modes);
+#endif
+        }
+        adamant_optimizer_free(adam);
+    }
+    CHECK(memory[3 * COUNT] > 0 && memory[3 * COUNT] < 1e-38f);
+    CHECK(memcmp(memory, memory + 4 * COUNT, 4 * COUNT * sizeof *memory) == 0);
+    free(memory);
+}
+
+/* Moments below the smallest normal float become 0 where the options say so, in float and double, and no
+ * others do. */
+static void subnormal_moments_become_0_if_told(void) {
+    static const double smallest[2] = {1.17549435082228751e-38, 2.2250738585072014e-308};
+    int is_double, flush, i;
+    for (is_double = 0; is_double < 2; ++is_double) {
+        for (flush = 0; flush < 2; ++flush) {
+            float singles[3][4];
+            double doubles[3][4];
+            uint64_t steps = 0;
+            adamant_tensor tensor;
+            adamant_group group;
+            adamant_step_options options;
+            adamant_optimizer *sgd = optimizer_of("sgd");
+            SET(sgd, "momentum", 0.5);
+            for (i = 0; i < 4; ++i) {
+                /* With momentum a half and no gradient each is halved: subnormal, normal, subnormal, normal. */
+                double value = smallest[is_double] * (i % 2 ? 4 : 1) * (i < 2 ? 1 : -1);
+                singles[0][i] = 1;
+                singles[1][i] = 0;
+                singles[2][i] = (float)(is_double ? 0 : value);
+                doubles[0][i] = 1;
+                doubles[1][i] = 0;
+                doubles[2][i] = value;
+            }
+            OK(adamant_tensor_init(&tensor, sizeof tensor));
+            tensor.param = is_double ? array_of(doubles[0], 4, ADAMANT_F64)
+                                     : array_of(singles[0], 4, ADAMANT_F32);
+            tensor.grad = is_double ? array_of(doubles[1], 4, ADAMANT_F64)
+                                    : array_of(singles[1], 4, ADAMANT_F32);
+            tensor.moments[0] = is_double ? array_of(doubles[2], 4, ADAMANT_F64)
+                                          : array_of(singles[2], 4, ADAMANT_F32);
+            tensor.steps = &steps;
+            steps = 1;
+            group.size = sizeof group;
+            group.optimizer = sgd;
+            group.tensors = &tensor;
+            group.tensor_count = 1;
+            OK(adamant_step_options_init(&options, sizeof options));
+            options.flush_subnormals = (uint32_t)flush;
+            OK(adamant_step(&group, 1, &options, NULL, NULL));
+            for (i = 0; i < 4; ++i) {
+                double found = is_double ? doubles[2][i] : (double)singles[2][i];
+                double half = smallest[is_double] * (i % 2 ? 2 : 0.5) * (i < 2 ? 1 : -1);
+                CHECK(found == (flush && i % 2 == 0 ? 0 : half));
+            }
+            adamant_optimizer_free(sgd);
+        }
+    }
+}
+
 static void floats_become_16_bits_and_come_back(void) {
     float values[4] = {1.0f, -0.1f, 65504.0f, 3e-40f}, again[4] = {0};
     uint16_t high[4], low[4];
@@ -1182,6 +1357,9 @@ static void run_all(int count, char **paths) {
     norms_are_checked();
     sums_of_gradients_are_checked();
     a_callers_threads_take_the_step();
+    tables_have_the_same_bits_in_a_pool_and_on_one_thread();
+    a_step_has_the_same_bits_in_every_floating_point_mode();
+    subnormal_moments_become_0_if_told();
     floats_become_16_bits_and_come_back();
     for (i = 0; i < count; ++i) {
         replay(paths[i], 0);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use adamant::{Q8, reference};
+use adamant::{Moment, MomentRef, Q8, reference};
 use half::{bf16, f16};
 
 use super::{
@@ -216,6 +216,57 @@ impl Store {
 
     pub fn len(&self) -> usize {
         self.arrays()[0].len()
+    }
+
+    /// As a state or a checkpoint has it; `None` for parameters of two arrays.
+    pub fn read(&self) -> Option<MomentRef<'_>> {
+        Some(match self {
+            Self::F32(array) => MomentRef::F32(array.get()),
+            Self::Bf16(array) => MomentRef::Bf16(array.get()),
+            Self::F16(array) => MomentRef::F16(array.get()),
+            Self::Q8(codes, scales) => MomentRef::Q8(codes.get(), scales.get()),
+            Self::F32AndBf16(..) | Self::F32AndF16(..) | Self::Split(..) => return None,
+        })
+    }
+
+    /// To be written; `None` for parameters of two arrays.
+    pub fn write(&mut self) -> Option<Moment<'_>> {
+        Some(match self {
+            Self::F32(array) => Moment::from(array.get_mut()),
+            Self::Bf16(array) => Moment::from(array.get_mut()),
+            Self::F16(array) => Moment::from(array.get_mut()),
+            Self::Q8(codes, scales) => Moment::q8(codes.get_mut(), scales.get_mut()),
+            Self::F32AndBf16(..) | Self::F32AndF16(..) | Self::Split(..) => return None,
+        })
+    }
+
+    /// One array of some pieces, which are of the same type.
+    pub fn join(pieces: &[&Self]) -> Self {
+        macro_rules! join {
+            ($($kind:ident($($whole:ident $part:ident),+)),+) => {
+                match pieces[0] {
+                    $(Self::$kind($($whole),+) => {
+                        $(let mut $whole = $whole.get()[..0].to_vec();)+
+                        for &piece in pieces {
+                            let Self::$kind($($part),+) = piece else {
+                                panic!("pieces of several types");
+                            };
+                            $($whole.extend_from_slice($part.get());)+
+                        }
+                        Self::$kind($(guarded(&$whole, 0)),+)
+                    })+
+                }
+            };
+        }
+        join!(
+            F32(a c),
+            F32AndBf16(a c, b d),
+            F32AndF16(a c, b d),
+            Split(a c, b d),
+            Bf16(a c),
+            F16(a c),
+            Q8(a c, b d)
+        )
     }
 
     /// A part of the array, in memory of its own that begins so many elements after a cache line;
