@@ -9,15 +9,15 @@ use crate::{
     simd::{Simd, WithSimd},
 };
 
-/// Adds the gradients of a micro-batch to sums in `f32`, in one pass; gradients that are
-/// [to be zeroed](Grad::zeroed) are.
+/// Adds the gradients of a micro-batch to sums in `f32`, in one pass. Gradients from [`Grad::zeroed`] are set
+/// to zero in the same pass.
 ///
 /// ```text
 /// sum = sum + grad    rounded to nearest, ties to even
 /// ```
 ///
-/// Sums of many small gradients stand still in bf16 and f16: at 8 bits of precision, a 256th of a sum and
-/// less is lost. A step then takes the sums with a
+/// In bf16 and f16, sums of many small gradients stop growing: bf16 has 8 bits of precision, so a number that
+/// is less than a 256th of the sum is lost. Step with the sums, and with a
 /// [`grad_factor`](crate::StepOptions::grad_factor) of one over the number of micro-batches.
 ///
 /// # Examples
@@ -34,9 +34,9 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error::LengthMismatch`] if there are not as many sums as gradients, [`Error::TypeMismatch`] for
-/// gradients in `f64`, [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set; nothing
-/// has changed then.
+/// [`Error::LengthMismatch`] if the numbers of sums and gradients differ, [`Error::TypeMismatch`] for
+/// gradients in `f64`, [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set. Nothing has
+/// changed then.
 pub fn accumulate(sums: &mut [f32], grad: Grad<'_>, exec: Exec<'_>) -> Result<(), Error> {
     let cpu = exec.cpu()?;
     let (len, expected) = (grad.len(), sums.len());
@@ -59,7 +59,7 @@ pub fn accumulate(sums: &mut [f32], grad: Grad<'_>, exec: Exec<'_>) -> Result<()
     Ok(())
 }
 
-/// Adds some gradients, and zeroes those that are to be.
+/// Adds a range of gradients, and sets it to zero if that was asked for.
 struct Add<'a> {
     sums: &'a mut [f32],
     grad: GradArray<'a>,
@@ -87,7 +87,7 @@ impl WithSimd for Add<'_> {
                 add(simd, sums, grad);
                 grad.fill(f16::ZERO);
             }
-            // Refused.
+            // `accumulate` has refused them.
             GradArray::F64(_) | GradArray::F64ToZero(_) => {}
         }
     }

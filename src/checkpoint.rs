@@ -34,6 +34,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use half::{bf16, f16};
@@ -120,25 +121,59 @@ pub fn save<'a>(
         metadata.insert(format!("{name}.steps"), state.steps().to_string());
     }
 
-    let failed = |error| CheckpointError::File { path: path.to_path_buf(), error };
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}.unfinished", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
     // With metadata that is there and empty, safetensors writes a header that it cannot read.
     let metadata = (!metadata.is_empty()).then_some(metadata);
-    let written = safetensors::serialize_to_file(arrays, metadata, &unfinished)
-        .map_err(|error| match error {
-            SafeTensorError::IoError(error) => error,
-            error => io::Error::other(error),
+    replace_file(path, |unfinished| safetensors::serialize_to_file(arrays, metadata, unfinished))
+        .map_err(|error: SafeTensorError| {
+            let error = match error {
+                SafeTensorError::IoError(error) => error,
+                error => io::Error::other(error),
+            };
+            CheckpointError::File { path: path.to_path_buf(), error }
         })
-        .and_then(|()| File::open(&unfinished)?.sync_all())
-        .and_then(|()| fs::rename(&unfinished, path));
-    if let Err(error) = written {
-        // What is left of it is of no use; that it cannot be removed is not the first mistake.
+}
+
+/// Writes a file so that a crash leaves either the old file or the whole new one.
+///
+/// `write` gets the path of another file in the same folder, and creates and fills it. Then that file is put
+/// on disk and renamed to `path`. If `write` fails, its file is removed, and the file at `path` is as it was.
+///
+/// [`save`] writes its files in this way; it serves checkpoints of other formats, too.
+///
+/// # Examples
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("settings.json");
+/// adamant::checkpoint::replace_file(&path, |unfinished| std::fs::write(unfinished, "{}"))?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "{}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+///
+/// The error of `write`, or what the system says.
+pub fn replace_file<E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    // Threads that save to one path at the same time write different files.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}-{call}.unfinished", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let written = write(&unfinished).and_then(|()| {
+        // Opened for writing, which Windows requires of a file that is put on disk.
+        File::options().write(true).open(&unfinished)?.sync_all()?;
+        Ok(fs::rename(&unfinished, path)?)
+    });
+    if written.is_err() {
+        // The first error is the one to report, also if the file cannot be removed.
         let _ = fs::remove_file(&unfinished);
-        return Err(failed(error));
+        return written;
     }
-    sync_folder(path).map_err(failed)
+    Ok(sync_folder(path)?)
 }
 
 /// Puts the new name of a file on disk, too.
@@ -432,6 +467,14 @@ mod tests {
         let twice = [("w", MomentRef::F32(&[2.0; 3]), &state); 2];
         let refused = save(&file, twice);
         assert!(matches!(refused, Err(CheckpointError::DuplicateName { .. })), "{refused:?}");
+        assert_eq!(fs::read(&file).expect("the file"), whole);
+        // A file that cannot be finished.
+        let refused = replace_file(&file, |unfinished| {
+            fs::write(unfinished, "half of")?;
+            assert_eq!(unfinished.parent(), Some(folder.path()), "no other disk");
+            Err(io::Error::other("the disk is full"))
+        });
+        assert_eq!(refused.expect_err("refused").to_string(), "the disk is full");
         assert_eq!(fs::read(&file).expect("the file"), whole);
         // No folder to write to.
         let nowhere = folder.path().join("none").join("model.safetensors");

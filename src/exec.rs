@@ -8,7 +8,7 @@ use crate::{
     pieces::Pool,
 };
 
-/// How a call runs. The results have the same bits whatever it says.
+/// How a call runs. The results have the same bits for every value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exec<'a> {
     /// The instruction set; `None` is [`Isa::selected`].
@@ -18,7 +18,7 @@ pub struct Exec<'a> {
 }
 
 impl Exec<'_> {
-    /// Proof that this CPU has the instruction set.
+    /// The instruction set, or an error if this CPU does not have it.
     #[inline]
     pub(crate) fn cpu(self) -> Result<Cpu, Error> {
         match self.isa {
@@ -30,37 +30,38 @@ impl Exec<'_> {
 
 /// Who does the work of a call.
 ///
-/// The calling thread always takes part, and other threads help where the call is large enough for it.
-/// The work is cut into pieces that each thread takes when it has done the one before. So a helper that
-/// comes late or never costs nothing, and the caller waits only for pieces that a helper has begun.
-/// While it waits, it runs no other tasks: it may hold a lock, as long as no thread needs that lock to
-/// end a piece (none does, unless a [`Rule`](crate::Rule) of yours takes one).
+/// The calling thread always takes part. Other threads help if the call is large enough. The work is cut into
+/// pieces, and each thread takes another piece when it has finished one. So a helper that comes late, or
+/// never, costs nothing: the caller waits only for pieces that a helper has begun.
+///
+/// While the caller waits, it runs no other tasks. So it may hold a lock during the call. (The exception is a
+/// [`Rule`](crate::Rule) of your own that takes the same lock.)
 ///
 /// # fork
 ///
-/// Threads do not survive `fork`. In a child whose parent has used them, calls run on the calling thread.
-/// There, make a new [`Pool`], or call from inside a new rayon pool.
+/// Threads do not survive `fork`. If the parent has used them, calls in the child run on the calling thread
+/// alone. For threads in the child, make a new [`Pool`] there, or call from inside a new rayon pool.
 ///
 /// # Floating-point modes
 ///
-/// Whatever the calling thread has set (rounding, flushing of subnormals, traps), calls compute with the
-/// default modes, and the thread's own are restored when the call returns (x86 and AArch64).
+/// Calls compute with the CPU's default modes for rounding, subnormal numbers and traps. The modes of the
+/// calling thread are restored when the call returns (x86 and AArch64).
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub enum Threads<'a> {
     /// The calling thread alone.
     Serial,
-    /// The threads of the rayon pool that the calling thread is in; the global one if it is in none.
-    /// Serial without the feature `rayon`.
+    /// The threads of the rayon pool that the calling thread is in; if it is in none, those of the global
+    /// pool. Without the feature `rayon`, the calling thread alone.
     ///
-    /// The first call from outside of a pool that is large enough (128 Ki elements, or 32 Ki in quick
-    /// succession) creates the global pool, if it can have its threads. If the system refuses them, or
-    /// has one CPU, this and all later calls run on the calling thread.
+    /// A call from outside of a pool creates the global pool if it is large enough: 128 Ki elements, or 32 Ki
+    /// in quick succession. If the system refuses the threads, or has one CPU, this call and all later ones
+    /// run on the calling thread.
     #[default]
     Rayon,
     /// The threads of a pool of adamant's own.
     Pool(&'a Pool),
-    /// The threads of somebody else's pool.
+    /// The threads of another library's pool.
     Tasks(&'a dyn RunTasks),
 }
 
@@ -79,7 +80,7 @@ impl fmt::Debug for Threads<'_> {
 ///
 /// # Examples
 ///
-/// New threads for each call (slow, but short):
+/// New threads for each call, which is slow but keeps the example short:
 ///
 /// ```
 /// struct NewThreads;
@@ -99,12 +100,12 @@ impl fmt::Debug for Threads<'_> {
 /// }
 /// ```
 pub trait RunTasks: Sync {
-    /// The number of threads, the calling one among them.
+    /// The number of threads, including the calling one.
     fn threads(&self) -> usize;
 
-    /// Calls `task` with each number from 0 to `tasks`, on any threads, and returns when all are done.
+    /// Calls `task` with each number from 0 to `tasks - 1`, on any threads, and returns when all calls have
+    /// ended.
     ///
-    /// Tasks that are left out do no harm: the caller does their work after `run` has returned. A task
-    /// does not panic.
+    /// Tasks may be left out: the caller does their work after `run` has returned. A task does not panic.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 }

@@ -4,8 +4,8 @@ use core::ops::Bound;
 
 use crate::{Error, Outcome, check};
 
-/// A dynamic scale for losses whose gradients would be too small for f16: it grows while all gradients
-/// are finite, and falls when one is not (Micikevicius et al., 2018).
+/// A dynamic scale for a loss whose gradients would be too small for f16. It grows while all gradients are
+/// finite, and shrinks when one is not (Micikevicius et al., 2018).
 ///
 /// ```text
 /// after a step that was left out:           scale = scale * backoff_factor, at least 2^-126
@@ -13,7 +13,7 @@ use crate::{Error, Outcome, check};
 /// ```
 ///
 /// Multiply the loss by [`scale`](Self::scale), step with [`grad_factor`](Self::grad_factor) and
-/// [`skip_nonfinite`](crate::StepOptions::skip_nonfinite), and tell the scaler what became of the step.
+/// [`skip_nonfinite`](crate::StepOptions::skip_nonfinite), and give the outcome to [`update`](Self::update).
 /// Names and defaults are those of `torch.amp.GradScaler`.
 ///
 /// # Examples
@@ -46,18 +46,19 @@ use crate::{Error, Outcome, check};
 pub struct LossScaler {
     /// The factor for the loss: a normal number of `f32` over 0. Default 65536.
     pub scale: f64,
-    /// What the scale is multiplied by when it grows: at least 1. Default 2.
+    /// The factor by which the scale grows: at least 1. Default 2.
     pub growth_factor: f64,
-    /// What the scale is multiplied by when a step was left out: over 0, less than 1. Default 0.5.
+    /// The factor of the scale after a step that was left out: over 0, less than 1. Default 0.5.
     pub backoff_factor: f64,
-    /// The number of steps in a row that are taken before the scale grows: at least 1. Default 2000.
+    /// The scale grows after this many taken steps in a row: at least 1. Default 2000.
     pub growth_interval: u64,
-    /// The number of steps in a row that may be left out: training that gets no step in so long stands
-    /// still, and [`update`](Self::update) says so. Default 100.
+    /// After this many steps in a row that were left out, [`update`](Self::update) returns an error, since
+    /// the training no longer moves. Default 100.
     pub patience: u64,
-    /// The steps in a row that were taken, to be saved with a checkpoint.
+    /// The number of taken steps since the last one that was left out or the last growth. Save it in
+    /// checkpoints.
     pub taken: u64,
-    /// The steps in a row that were left out, to be saved with a checkpoint.
+    /// The number of steps that were left out since the last taken one. Save it in checkpoints.
     pub left_out: u64,
 }
 
@@ -76,20 +77,20 @@ impl Default for LossScaler {
 }
 
 impl LossScaler {
-    /// What undoes the scale, for [`StepOptions::grad_factor`](crate::StepOptions::grad_factor).
+    /// The inverse of the scale, for [`StepOptions::grad_factor`](crate::StepOptions::grad_factor).
     pub fn grad_factor(&self) -> f64 {
         1.0 / self.scale
     }
 
-    /// Adapts the scale to what became of a step.
+    /// Adapts the scale to the outcome of a step.
     ///
     /// # Errors
     ///
-    /// [`Error::HyperParameter`] for a field that is out of its range, and then nothing has changed;
-    /// [`Error::TrainingStalled`] if [`patience`](Self::patience) steps in a row were left out: a
-    /// gradient that is not finite at any scale does not come from the scale.
+    /// [`Error::HyperParameter`] for a field that is out of its range; nothing has changed then.
+    /// [`Error::TrainingStalled`] if [`patience`](Self::patience) steps in a row were left out: gradients
+    /// that are not finite at any scale have another cause than the scale.
     pub fn update(&mut self, outcome: Outcome) -> Result<(), Error> {
-        // Whose inverses are normal numbers of f32, too.
+        // The inverses of all scales between these are normal numbers of f32, too.
         const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
         const LARGEST: f64 = 1.0 / f32::MIN_POSITIVE as f64;
         check("scale", self.scale, SMALLEST..=f32::MAX.into(), "a normal number of f32 over 0")?;

@@ -14,7 +14,7 @@ use crate::{
     Element, Error, Exec, Grad, Group, Threads, isa::Cpu, pieces::with_default_float_modes,
 };
 
-/// Which norm of the gradients, taken as one vector.
+/// The order of the norm of all gradients, taken as one vector.
 ///
 /// ```text
 /// One:       sum of |g|
@@ -41,19 +41,18 @@ pub enum NormOrder {
 /// norm = sqrt(sum of g^2 over all elements of all tensors)
 /// ```
 ///
-/// It is infinite or NaN if any gradient is, or if the norm itself is beyond `f64`: what a loss scaler
-/// asks for is `norm.is_finite()`, see
-/// [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite). Squares are summed in `f64`, so that none
-/// overflows or is lost. The relative error is below 1e-12 for as many as 2^40
+/// The norm is infinite or NaN if any gradient is, or if it is too large for `f64`. So a loss scaler can test
+/// `norm.is_finite()`, as [`StepOptions::skip_nonfinite`](crate::StepOptions::skip_nonfinite) does. Squares are
+/// summed in `f64`, so that none overflows or is lost. The relative error is below 1e-12 for up to 2^40
 /// gradients.
 ///
-/// The order of the sum depends on the lengths of the tensors alone: the same bits on every
-/// instruction set and thread count. It reads the gradients once; as in
-/// [`Optimizer`](crate::Optimizer), the threads of the caller's pool share the work.
+/// The order of the sum depends only on the lengths of the tensors, so the result has the same bits on every
+/// instruction set and thread count. The gradients are read once. As in [`Optimizer`](crate::Optimizer), the
+/// threads of the caller's pool share the work.
 ///
-/// A step that clips computes the norm itself: see
-/// [`StepOptions::max_norm`](crate::StepOptions::max_norm). [`grad_norms`] takes gradients of different types
-/// and has norms of other orders, the norm of each tensor, and [`Exec`].
+/// A step that clips computes the norm itself: see [`StepOptions::max_norm`](crate::StepOptions::max_norm).
+/// [`grad_norms`] is for gradients of different types, norms of other orders, the norm of each tensor, and other
+/// threads.
 ///
 /// # Examples
 ///
@@ -77,11 +76,11 @@ pub fn grad_norm<E: Element>(grads: &[&[E]]) -> Result<f64, Error> {
     Ok(Norms { order: NormOrder::Two, cpu: exec.cpu()?, threads: exec.threads }.of_all(grads))
 }
 
-/// A norm of all gradients of a model, and the norm of each tensor, which is written to `norms`.
+/// Returns a norm of all gradients of a model, and writes the norm of each tensor to `norms`.
 ///
-/// The norm of all is returned. For the Euclidean norm it has the bits of [`grad_norm`]. The norm of
-/// a tensor has the bits of a call with this tensor alone. A norm is not finite if one of its gradients
-/// is not; if one of another order than infinity is beyond `f64`, it is infinite.
+/// The Euclidean norm of all gradients has the bits of [`grad_norm`]. The norm of a tensor has the bits of a
+/// call with this tensor alone. A norm is infinite or NaN if one of its gradients is. If a norm of order one or
+/// two is too large for `f64`, it is infinite.
 ///
 /// # Examples
 ///
@@ -119,8 +118,8 @@ pub fn grad_norms(
 
 /// The position of the first tensor with a gradient that is infinite or NaN; `None` if all are finite.
 ///
-/// For finding out why a norm is not finite: it reads all gradients once more. (The Euclidean norm of
-/// gradients in `f64` can also be beyond `f64`. Then this is `None`.)
+/// Use it to find out why a norm is not finite. It reads all gradients once more. (The norm of finite gradients
+/// in `f64` can be too large for `f64`. Then this is `None`.)
 ///
 /// # Examples
 ///
@@ -149,21 +148,22 @@ pub fn first_nonfinite(exec: Exec<'_>, grads: &[Grad<'_>]) -> Result<Option<usiz
     Ok((first < grads.len()).then_some(first))
 }
 
-/// What the gradients are to be multiplied by so that their norm is at most `max_norm`.
+/// The factor by which gradients of norm `norm` must be multiplied so that their norm is at most `max_norm`.
 ///
 /// ```text
 /// min(1, max_norm / (norm + 1e-6))
 /// ```
 ///
-/// PyTorch's formula. It is 0 or NaN where the norm is not finite.
+/// This is PyTorch's formula. The factor is 0 or NaN if the norm is not finite.
 pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
     let factor = max_norm / (norm + 1e-6);
     if factor > 1.0 { 1.0 } else { factor }
 }
 
-/// Norms beyond are taken of scaled gradients.
+/// Norms above this, or below its inverse, are computed again from scaled gradients.
 const FAR: f64 = 1e140;
-/// 2^-600: gradients of up to 1e308 have squares then, and those that have none do not count.
+/// 2^-600. The squares of gradients of up to 1e308 fit into `f64` after this factor; gradients whose squares
+/// become 0 are too small to change the norm.
 const SCALE: f64 = f64::from_bits((1023 - 600) << 52);
 
 /// The Euclidean norm of the gradients of all groups.
@@ -171,7 +171,7 @@ pub(crate) fn of_groups(threads: Threads<'_>, cpu: Cpu, groups: &[Group<'_, '_>]
     Norms { order: NormOrder::Two, cpu, threads }.of_all(groups)
 }
 
-/// How norms are taken.
+/// The order of a norm, and how it is computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Norms<'a> {
     pub(crate) order: NormOrder,
@@ -203,7 +203,8 @@ impl Norms<'_> {
         norm
     }
 
-    /// The norm of all tensors. `whole` takes the sum of each, on any thread: its norm or the square.
+    /// The norm of all tensors. `whole` is called with the sum of each tensor, on any thread. The sum of the
+    /// Euclidean norm is its square.
     fn of_all_with<L: List + ?Sized>(
         self,
         tensors: &L,
@@ -215,8 +216,8 @@ impl Norms<'_> {
         })
     }
 
-    /// The squares of f32 and less fit into f64 with room to spare. Those of f64 may have to be taken of
-    /// smaller or larger numbers.
+    /// Computes a norm again from scaled gradients if their squares may not have fitted into `f64`. The squares
+    /// of `f32`, bf16 and f16 always fit.
     fn again_if_far<L: List + ?Sized>(self, plain: f64, tensors: &L) -> f64 {
         let is_near = (FAR.recip()..FAR).contains(&plain);
         if self.order != NormOrder::Two || !L::Item::ARE_F64 || is_near {

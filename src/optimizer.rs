@@ -1,20 +1,20 @@
-//! What every optimizer can do: the one way into the kernels that calls take.
+//! The methods of every optimizer.
 
 use crate::{
     Arity, Element, Error, Grad, Group, MOMENTS, Many, Param, Report, Rule, State, StepOptions,
     Storage, Tensor, array::Q8, isa::Cpu, kernel::Pass, step, tensor::Run,
 };
 
-/// The most constants that a rule has.
+/// The largest number of constants that a rule has.
 pub(crate) const CONSTANTS: usize = 16;
 
-/// Everything that depends on a step alone, for any rule.
+/// The constants of a step, for any rule.
 pub(crate) type Constants = [f64; CONSTANTS];
 
-/// An optimizer behind a pointer: `&dyn DynOptimizer` or `Box<dyn DynOptimizer>` stands for any of them.
+/// An optimizer of any type, behind a pointer: `&dyn DynOptimizer` or `Box<dyn DynOptimizer>`.
 ///
-/// Every [`Rule`] is one, and so is [`AnyOptimizer`](crate::AnyOptimizer), which is chosen when the program
-/// runs; sealed. [`Optimizer`] has the methods.
+/// Every [`Rule`] implements this, and so does [`AnyOptimizer`](crate::AnyOptimizer). [`Optimizer`] has the
+/// methods to step with it. Sealed.
 pub trait DynOptimizer: Send + Sync {
     /// The number of moments.
     fn moment_count(&self) -> usize;
@@ -22,21 +22,21 @@ pub trait DynOptimizer: Send + Sync {
     /// The name of a moment.
     fn moment_name(&self, moment: usize) -> &'static str;
 
-    /// What a moment starts from; `None` if the settings do without it.
+    /// The value that a moment starts from; `None` if the settings do not use the moment.
     fn moment_start(&self, moment: usize) -> Option<f64>;
 
     /// The format of a moment that is kept in 8 bits.
     fn moment_format(&self, moment: usize) -> Q8;
 
-    /// Finds what is wrong with the settings.
+    /// Checks the settings.
     fn check_settings(&self) -> Result<(), Error>;
 
-    /// The constants of step `t`, and how many there are.
+    /// Writes the constants of step `t`, and returns their number.
     #[doc(hidden)]
     fn step_constants(&self, t: u64, constants: &mut Constants) -> usize;
 
-    /// Takes a step of some elements; nothing can be wrong with them. `known` are the constants of a
-    /// step, of the elements or others.
+    /// Takes a step of some elements, which were checked. `known` are the number and the constants of one
+    /// step, so that they need not be computed again for tensors that take the same step.
     #[doc(hidden)]
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>);
 
@@ -89,34 +89,35 @@ impl<R: Rule> DynOptimizer for R {
     }
 }
 
-/// Steps with an optimizer; every [`Rule`] and every [`DynOptimizer`] has these methods.
+/// The methods that take steps. Every [`Rule`] and every [`DynOptimizer`] has them.
 ///
 /// # Threads
 ///
-/// A large call is shared among threads, as [`StepOptions::exec`] says; small ones stay on the calling
-/// thread, where waking another one would cost more than it saves.
+/// A large call is shared among the threads that [`StepOptions::exec`] chooses. A small one stays on the
+/// calling thread, since waking another thread would take longer than the call.
 ///
 /// # Errors
 ///
-/// All methods find every error before the first write; on `Err`, no buffer has changed:
+/// All methods find every error before the first write. If a method returns an error, no buffer has changed:
 ///
 /// - [`Error::HyperParameter`] or [`Error::ConstantOverflow`] for a setting;
-/// - [`Error::LengthMismatch`] if an array is not as long as its tensor's parameters,
-///   [`Error::UnusedMoment`] if it should be empty, [`Error::TooManyMoments`] if there should be fewer,
-///   [`Error::ScalesMismatch`] if a moment of 8 bits has not one scale for each 256 elements;
-/// - [`Error::TypeMismatch`] if one of a tensor's arrays is `f64` and another one is not;
+/// - [`Error::LengthMismatch`] for an array that is not as long as the parameters of its tensor;
+/// - [`Error::UnusedMoment`] for a moment that the settings do not use and that is not empty;
+/// - [`Error::TooManyMoments`] for a tensor with more moments than the optimizer has;
+/// - [`Error::ScalesMismatch`] for a moment of 8 bits without one scale for each 256 elements;
+/// - [`Error::TypeMismatch`] for a tensor with some arrays in `f64` and others not;
 /// - [`Error::StateMismatch`] for a state of another optimizer;
 /// - [`Error::StepOverflow`] if a step cannot be counted;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
-/// Infinities and NaN are data. They stay in their own element, but for NaN in moments of 8 bits, of
-/// which 256 share a scale.
+/// Infinities and NaN are not errors. They stay in their own element, except for a NaN in a moment of 8 bits,
+/// of which 256 elements share a scale.
 ///
-/// Finite gradients below half the largest number of the type, and finite moments, never give NaN where
-/// epsilon is not 0. An average of squares that its type cannot hold is infinite, and leaves its
-/// parameter alone.
+/// If gradients and moments are finite, gradients are below half the largest number of the type, and epsilon
+/// is not 0, no result is NaN. An average of squares that is too large for its type becomes infinite, and its
+/// parameter stays as it is.
 pub trait Optimizer: DynOptimizer {
-    /// Moments in `f32` for `len` parameters, as they are before the first step.
+    /// Makes the moments of `len` parameters before the first step, in `f32`.
     ///
     /// # Panics
     ///
@@ -125,7 +126,7 @@ pub trait Optimizer: DynOptimizer {
         self.state_in(Storage::F32, len)
     }
 
-    /// Moments for `len` parameters, all in one storage, as they are before the first step.
+    /// Makes the moments of `len` parameters before the first step, all in one storage.
     ///
     /// # Panics
     ///
@@ -134,8 +135,8 @@ pub trait Optimizer: DynOptimizer {
         self.state_of(&[storage; MOMENTS], len)
     }
 
-    /// Moments for `len` parameters, each in a storage of its own, in the order of
-    /// [`Rule::MOMENT_NAMES`]; those beyond the list are in `f32`.
+    /// Makes the moments of `len` parameters before the first step, each in a storage of its own: `storages`
+    /// has the order of [`Rule::MOMENT_NAMES`], and moments beyond its end are in `f32`.
     ///
     /// # Panics
     ///
@@ -144,8 +145,8 @@ pub trait Optimizer: DynOptimizer {
         State::of_tensor(self.as_dyn(), storages, len)
     }
 
-    /// Takes the next step of one tensor, and counts it: parameters and gradients of one type, moments
-    /// in a state, no options.
+    /// Takes the next step of one tensor whose parameters and gradients are of one type, without options,
+    /// and counts it in the state.
     ///
     /// # Examples
     ///
@@ -172,12 +173,12 @@ pub trait Optimizer: DynOptimizer {
     ) -> Result<(), Error> {
         let mut tensors = [state.tensor(F::param(param), F::grad(grad))];
         let groups = &mut [Group::new(self.as_dyn(), &mut tensors)];
-        // With the default options nothing is left out.
+        // With the default options, no step is left out.
         step::step(groups, &StepOptions::default()).map(|_| ())
     }
 
-    /// Takes the next step of any number of tensors in one parallel region, and counts it in each:
-    /// large tensors are cut, small ones put together. See [`step`](fn@crate::step) for several groups.
+    /// Takes the next step of any number of tensors in one parallel region, and counts it in each tensor.
+    /// [`step`](fn@crate::step) does the same for several groups.
     ///
     /// # Errors
     ///
@@ -190,8 +191,8 @@ pub trait Optimizer: DynOptimizer {
         step::step(&mut [Group::new(self.as_dyn(), tensors)], options)
     }
 
-    /// Takes the next step of one tensor whose arrays may be of different types, and counts it unless
-    /// it is left out.
+    /// Takes the next step of one tensor whose arrays can be of different types, with options. The state
+    /// counts the step unless it was left out.
     ///
     /// # Examples
     ///
@@ -232,7 +233,7 @@ pub trait Optimizer: DynOptimizer {
 
 impl<O: DynOptimizer + ?Sized> Optimizer for O {}
 
-/// Constants as a rule has them.
+/// The constants of a rule, of its own number.
 #[inline(always)]
 pub(crate) fn of_rule<R: Rule>(constants: &Constants) -> Many<R::Constants, f64> {
     R::Constants::from_fn(|i| constants[i])

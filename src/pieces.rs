@@ -1,11 +1,11 @@
 //! The one place where the work of a call is shared among threads.
 //!
-//! The work is a row of numbered pieces. The calling thread takes them one after the other, and so do
-//! helpers: see `row.rs`. Which thread does a piece decides nothing about its results.
+//! The work is a row of numbered pieces. The calling thread takes one piece after the other, and so do
+//! helpers: see `row.rs`. The results do not depend on which thread does a piece.
 //!
-//! Nothing is allocated in a call, but for one request of a few words for each helper that is asked from
-//! a rayon pool and does not linger from the call before. The first call of a thread, and the first ones
-//! on a pool, allocate what later ones use again.
+//! A call allocates nothing, with two exceptions. The first call of a thread, and the first calls on a pool,
+//! allocate memory that later calls use again. And each helper that is asked from a rayon pool, unless it
+//! still lingers after the last call, takes a request of a few words.
 
 mod caller;
 mod float_modes;
@@ -30,21 +30,21 @@ use seat::Seat;
 
 use crate::exec::{RunTasks, Threads};
 
-/// Pieces for each thread: one that starts late, or loses its CPU, holds up the others for the time of a
-/// piece.
+/// The number of pieces for each thread. If a thread starts late or loses its CPU, the others wait for at
+/// most one piece of it; so pieces should be small.
 const PIECES_PER_THREAD: usize = 4;
-/// The least elements of a piece: 1.5 microseconds of work in cache, where taking a piece costs up to
-/// 0.05 when threads compete.
+/// The smallest number of elements of a piece: 1.5 microseconds of work in cache. Taking a piece costs up to
+/// 0.05 microseconds when threads compete for it.
 const LEAST_PIECE: usize = 4 << 10;
-/// The most: 0.4 milliseconds from memory.
+/// The largest number of elements of a piece: 0.4 milliseconds of work from memory.
 const MOST_PIECE: usize = 256 << 10;
 
-/// Does work on `0..elements`. It takes as long as a dense step of so many elements, by which it is
-/// decided how many pieces and helpers it is worth.
+/// Does work on `0..elements`. The number of pieces and helpers is chosen as if each element took as long as
+/// one of a dense step.
 ///
-/// Each thread that takes part calls `body` with the ranges that it takes, in ascending order; those of
-/// all threads are disjoint and cover everything. A serial call gets the one range `0..elements`. `body`
-/// must take all that the iterator has. It runs with the default floating-point modes.
+/// Each thread that takes part calls `body` with the ranges that it takes, in ascending order. The ranges of
+/// all threads are disjoint and cover `0..elements`. A serial call has this one range. `body` must take all
+/// ranges of the iterator. It runs with the default floating-point modes.
 ///
 /// # Panics
 ///
@@ -67,16 +67,22 @@ pub(crate) fn run(
     plan.run(elements.div_ceil(piece), &|numbers| body(&mut numbers.map(range)));
 }
 
-/// Does work in `pieces` pieces that are given. All together take as long as a dense step of `elements`
+/// Does work in a given number of pieces, all of which together take as long as a dense step of `elements`
 /// elements.
 ///
-/// As [`run`]; each thread that takes part calls `body` with the numbers of the pieces that it takes.
+/// It works as [`run`] does, but `body` gets the numbers of pieces instead of ranges.
 pub(crate) fn run_indexed(threads: Threads<'_>, elements: usize, pieces: usize, body: &Body<'_>) {
-    run_in_lots(MOST_PIECES, threads, elements, pieces, body);
+    run_in_batches(MOST_PIECES, threads, elements, pieces, body);
 }
 
-/// As [`run_indexed`], by lots of pieces where there are more than `most`.
-fn run_in_lots(most: usize, threads: Threads<'_>, elements: usize, pieces: usize, body: &Body<'_>) {
+/// As [`run_indexed`]. If there are more than `most` pieces, threads take them in batches.
+fn run_in_batches(
+    most: usize,
+    threads: Threads<'_>,
+    elements: usize,
+    pieces: usize,
+    body: &Body<'_>,
+) {
     let plan = if pieces < 2 { Plan::Serial } else { Plan::new(threads, elements) };
     if plan.helpers() == 0 {
         return plan.run(1, &|numbers| body(&mut numbers.flat_map(|_| 0..pieces)));
@@ -84,15 +90,15 @@ fn run_in_lots(most: usize, threads: Threads<'_>, elements: usize, pieces: usize
     if pieces <= most {
         return plan.run(pieces, body);
     }
-    let lot = pieces.div_ceil(most);
+    let batch = pieces.div_ceil(most);
     let numbers_of = |number: usize| {
-        let start = number * lot;
-        start..start + lot.min(pieces - start)
+        let start = number * batch;
+        start..start + batch.min(pieces - start)
     };
-    plan.run(pieces.div_ceil(lot), &|numbers| body(&mut numbers.flat_map(numbers_of)));
+    plan.run(pieces.div_ceil(batch), &|numbers| body(&mut numbers.flat_map(numbers_of)));
 }
 
-/// Whether [`run_indexed`] may share the work: if not, it need not be cut.
+/// Whether [`run_indexed`] may share the work. If not, the caller need not cut it into pieces.
 pub(crate) fn may_share(threads: Threads<'_>, elements: usize) -> bool {
     !matches!(threads, Threads::Serial) && elements >= LEAST_SHARED
 }
@@ -106,7 +112,7 @@ enum Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(threads: Threads<'a>, elements: usize) -> Self {
-        // A small call does not even look whether there are threads: that could create them.
+        // A small call does not ask for the number of threads, since that could create them.
         if !may_share(threads, elements) {
             return Self::Serial;
         }
@@ -149,7 +155,7 @@ impl<'a> Plan<'a> {
             Self::Helpers { mut seat, helpers } if helpers > 0 => {
                 seat.call(pieces, helpers.min(pieces.saturating_sub(1)), &body);
             }
-            // A seat is left after the work, which tells its next call when this one ended.
+            // The seat is dropped after the work, and so knows when this call ended.
             _seat => body(&mut (0..pieces)),
         }
     }

@@ -65,8 +65,8 @@ use crate::{
     tensor::Run,
 };
 
-/// An optimizer's formula; write one, and [`Optimizer`](crate::Optimizer) steps with it on every
-/// instruction set, in `f32` and `f64`, on all threads.
+/// An optimizer's formula. [`Optimizer`](crate::Optimizer) steps with every type that implements it, on
+/// every instruction set, in `f32` and `f64`, on all threads.
 ///
 /// # Examples
 ///
@@ -120,23 +120,26 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// The moments' names, for errors and checkpoints.
     const MOMENT_NAMES: Many<Self::Moments, &'static str>;
 
-    /// What a moment starts from, by its position; `None` if these hyper-parameters do without it.
+    /// The value that a moment starts from, by the moment's position; `None` if these hyper-parameters do
+    /// not use the moment. By default, every moment is used and starts from 0.
     ///
-    /// A moment that is done without has no memory: its slices are empty, and the formula reads 0.
+    /// A moment that is not used has no memory: its slices are empty, and the formula reads 0.
     fn start(&self, moment: usize) -> Option<f64> {
         let _ = moment;
         Some(0.0)
     }
 
-    /// Whether a moment, by its position, is an average or sum of squares, which is never negative: [of 8
-    /// bits](crate::Q8) it then has a format of its own, with twice the range of exponents.
+    /// Whether a moment, by its position, is an average or a sum of squares, and so never negative. In [8
+    /// bits](crate::Q8), such a moment has a format of its own, with twice the range of exponents. By
+    /// default, no moment is one.
     fn holds_squares(&self, moment: usize) -> bool {
         let _ = moment;
         false
     }
 
-    /// Whether a moment, by its position, is a size of gradients that is never negative, that the formula
-    /// divides by, and that is no square: [of 8 bits](crate::Q8) it never becomes 0 by rounding.
+    /// Whether a moment, by its position, is a magnitude of gradients: never negative, not a square, and a
+    /// divisor in the formula. In [8 bits](crate::Q8), rounding never makes such a moment 0. By default, no
+    /// moment is one.
     fn holds_magnitudes(&self, moment: usize) -> bool {
         let _ = moment;
         false
@@ -173,16 +176,17 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// Should be [`Error::HyperParameter`] for the first one out of its range; see [`check`].
     fn check(&self) -> Result<(), Error>;
 
-    /// Everything that depends on the step alone, for step `t`, counted from 1.
+    /// The constants of the formula in step `t`, counted from 1: everything that is the same for all
+    /// parameters.
     ///
-    /// Computed in `f64`; each is rounded once to the type of the step.
+    /// They are computed in `f64`, and each is rounded once to the type of the step.
     fn constants(&self, t: u64) -> Many<Self::Constants, f64>;
 
     /// The formula: parameter, gradient and moments in, parameter and moments out.
     ///
-    /// Mark it, and whatever it calls, `#[inline(always)]`: code that is not inlined here runs
-    /// without the instruction set that was chosen, at a tenth of the speed. A branch on a field of
-    /// `self` goes the same way for every parameter, and so is free beside a division.
+    /// Mark it, and every function that it calls, `#[inline(always)]`: code that is not inlined here runs
+    /// without the chosen instruction set, at a tenth of the speed. A branch on a field of `self` goes the
+    /// same way for every parameter; [`specialise`](Self::specialise) takes it out of the loop.
     fn update<L: Lanes>(
         &self,
         k: &Many<Self::Constants, L>,
@@ -223,9 +227,9 @@ pub trait Rule: Copy + Send + Sync + 'static {
     }
 }
 
-/// The steps of a rule of this crate, inside its `impl Rule`. They are no generic functions, and so they
-/// are compiled in this crate only: what [`Rule`] provides is compiled in every crate that steps with
-/// the rule, and takes minutes.
+/// The functions that step a rule of this crate, for its `impl Rule`. They are not generic, and so they are
+/// compiled in this crate only. The ones that [`Rule`] provides would be compiled in every crate that steps
+/// with the rule, which takes minutes.
 macro_rules! compiled_here {
     () => {
         fn run_elements(
@@ -261,14 +265,14 @@ macro_rules! compiled_here {
 
 use compiled_here;
 
-/// A number of things, known when compiling: the type that stands for `N` in a [`Rule`].
+/// A number that is known at compile time, as a type: how many moments or constants a [`Rule`] has.
 #[derive(Clone, Copy, Debug)]
 pub struct Count<const N: usize>;
 
-/// `N` things of a type: `Many<Count<N>, T>` is `[T; N]`.
+/// An array: `Many<Count<N>, T>` is `[T; N]`.
 pub type Many<N, T> = <N as Arity>::Of<T>;
 
-/// What [`Count`] offers to code that is generic over it; sealed.
+/// The arrays of [`Count`], for code that is generic over the count. Sealed.
 pub trait Arity: sealed::Sealed + 'static {
     /// `[T; N]`
     type Of<T: Send + Sync>: AsRef<[T]> + AsMut<[T]> + IntoIterator<Item = T> + Send + Sync;
@@ -276,11 +280,11 @@ pub trait Arity: sealed::Sealed + 'static {
     /// Calls `f` with 0 to N - 1.
     fn from_fn<T: Send + Sync>(f: impl FnMut(usize) -> T) -> Self::Of<T>;
 
-    /// Calls `f` with 0 to N - 1, in a place of its own for each of the first few, so that the compiler
-    /// knows the number: for an `f` that is large.
+    /// Calls `f` with 0 to N - 1. The first four calls are written out, so that the compiler knows the
+    /// number in each, also where `f` is too large to be unrolled.
     fn unrolled(f: impl FnMut(usize));
 
-    /// Calls `f` with each.
+    /// Calls `f` with each element.
     fn map<T: Send + Sync, U: Send + Sync>(each: Self::Of<T>, f: impl FnMut(T) -> U)
     -> Self::Of<U>;
 }

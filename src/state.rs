@@ -13,15 +13,14 @@ use crate::{
 const CACHE_LINE: usize = 64;
 const PAGE: usize = 4 << 10;
 
-/// The moments of one tensor or table, each in a [`Storage`] of its own, and the number of steps that
-/// they have seen, owned by adamant.
+/// The moments of one tensor or table, each in a [`Storage`] of its own, and the number of its steps. The
+/// memory is adamant's.
 ///
-/// Moments begin on cache lines. Large ones lie on huge pages where Linux grants them, and begin at
-/// different offsets of a page: a CPU takes a load for dependent on a store at the same offset of
-/// another page, and waits.
+/// Moments begin on cache lines. Large ones lie on huge pages if Linux has them. They begin at different
+/// offsets within a page, since a CPU delays a load after a store at the same offset of another page.
 ///
-/// [`Optimizer::state`](crate::Optimizer::state) makes one for a tensor, [`RowOptimizer::row_state`](crate::RowOptimizer::row_state)
-/// one for a table.
+/// [`Optimizer::state`](crate::Optimizer::state) makes the state of a tensor,
+/// [`RowOptimizer::row_state`](crate::RowOptimizer::row_state) that of a table.
 ///
 /// # Examples
 ///
@@ -67,19 +66,19 @@ pub(crate) struct Parts<'a> {
     pub scratch: &'a mut RowScratch,
 }
 
-/// What a moment of a new state is like.
+/// The description of a moment of a new state.
 pub(crate) struct Plan {
     pub name: &'static str,
     pub format: Q8,
-    /// The number of elements; 0 if the settings do without the moment.
+    /// The number of elements; 0 if the settings do not use the moment.
     pub len: usize,
-    /// What each starts from.
+    /// The value that all elements start from.
     pub start: f64,
     pub storage: Storage,
 }
 
 impl State {
-    /// For a tensor.
+    /// The state of a tensor before its first step.
     pub(crate) fn of_tensor(
         optimizer: &dyn DynOptimizer,
         storages: &[Storage],
@@ -98,7 +97,7 @@ impl State {
         Self::new(len, plans)
     }
 
-    /// `len` parameters, and moments as planned.
+    /// The state of `len` parameters, with these moments.
     pub(crate) fn new(len: usize, plans: impl Iterator<Item = Plan> + Clone) -> Self {
         let kept = plans.clone().filter(|plan| plan.len > 0).count();
         let mut state = Self {
@@ -139,7 +138,7 @@ impl State {
         self.len == 0
     }
 
-    /// The number of steps taken; those that were left out do not count.
+    /// The number of steps taken. Steps that were left out do not count.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -161,33 +160,33 @@ impl State {
         self.first = first.into();
     }
 
-    /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES);
-    /// those that the settings do without are left out.
+    /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES), without
+    /// the moments that the settings do not use.
     pub fn moments(&self) -> impl Iterator<Item = (&'static str, MomentRef<'_>)> {
         let moments = self.names.iter().zip(&self.moments).take(self.count);
         moments.map(|(&name, moment)| (name, moment.get())).filter(|(_, moment)| !moment.is_empty())
     }
 
-    /// The moment of a name, if there is one.
+    /// The moment with this name, if there is one.
     pub fn moment(&self, name: &str) -> Option<MomentRef<'_>> {
         let position = self.position(name)?;
         Some(self.moments[position].get())
     }
 
-    /// The moment of a name, to be written.
+    /// The moment with this name, to be written.
     pub fn moment_mut(&mut self, name: &str) -> Option<Moment<'_>> {
         let position = self.position(name)?;
         Some(self.moments[position].get_mut())
     }
 
-    /// The moment of a name as `f32`, whatever it is kept in; `None` if there is no such moment.
+    /// The moment with this name, converted to `f32`; `None` if there is no such moment.
     pub fn moment_to_f32(&self, name: &str) -> Option<Vec<f32>> {
         let position = self.position(name)?;
-        // Lengths are right: the arrays are our own.
+        // The lengths fit, since the arrays are the state's own.
         self.moments[position].get().to_f32(self.formats[position]).ok()
     }
 
-    /// Sets the moment of a name from `f32`, rounded to nearest in the storage that it is kept in.
+    /// Sets the moment with this name from numbers in `f32`, rounded to nearest in the moment's storage.
     ///
     /// # Errors
     ///
@@ -206,8 +205,7 @@ impl State {
         (!self.moments[position].get().is_empty() || self.len == 0).then_some(position)
     }
 
-    /// A tensor of these moments and the given parameters and gradients; a call that takes a step with
-    /// it counts the step here.
+    /// A tensor with these moments, for one call. A step of it is counted in this state.
     #[inline]
     pub fn tensor<'a>(
         &'a mut self,
@@ -259,7 +257,7 @@ enum Owned {
     F16(Array<f16>),
     /// Codes and scales.
     Q8(Array<u8>, Array<f32>),
-    /// One that the settings do without.
+    /// A moment that the settings do not use.
     None,
 }
 
@@ -320,7 +318,7 @@ impl Owned {
     }
 }
 
-/// The place of a moment among those that are kept, counted from 1.
+/// The position of a moment among those that are used, counted from 1, and their number.
 #[derive(Clone, Copy)]
 struct Stagger {
     place: usize,
@@ -328,9 +326,9 @@ struct Stagger {
 }
 
 impl Stagger {
-    /// Where a large moment begins, in elements after the start of a page, so that moments do not compete
-    /// for the same cache sets. Parameters and gradients mostly begin at the start of a page or just after
-    /// it; the moments share the rest of it.
+    /// The number of elements between the start of a page and that of a large moment. Each moment has
+    /// another one, so that they do not compete for the same cache sets. Parameters and gradients mostly begin
+    /// near the start of a page; the moments are spread over the rest of it.
     fn offset<E: BufferElement>(self, len: usize) -> usize {
         let (line, page) = (CACHE_LINE / size_of::<E>(), PAGE / size_of::<E>());
         if len < page {

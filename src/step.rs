@@ -1,4 +1,4 @@
-//! The one call that steps tensors: what it may be told, what it checks, and how its work is shared.
+//! The function that steps tensors: its options, its checks, and the sharing of its work.
 
 use core::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::{
     tensor::{GRAIN, Group, Place, Precision, Run},
 };
 
-/// What a step does besides the step, and how it runs; the same for all tensors of a call.
+/// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps, threads.
 ///
 /// # Examples
 ///
@@ -33,31 +33,32 @@ use crate::{
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct StepOptions<'a> {
-    /// The instruction set, and who does the work. Default: [`Exec::default`].
+    /// The instruction set and the threads. Default: [`Exec::default`].
     pub exec: Exec<'a>,
-    /// What gradients are multiplied by as they are read: to undo the scale of a loss, to average.
-    /// A normal number over 0, in `f32` unless all tensors are `f64`. Default 1.
+    /// A factor of all gradients, to undo the scale of a loss or to average micro-batches. It must be a
+    /// normal number over 0, in `f32` unless all tensors are `f64`; anything else, NaN included, is an
+    /// error. Default 1.
     pub grad_factor: f64,
-    /// The largest norm of all gradients, times `grad_factor`, that is taken as it is; longer ones are
-    /// multiplied by [`clip_factor`]. Over 0. The step is left out where the norm is not finite.
+    /// The largest norm of all gradients, after `grad_factor`. If it is exceeded, all gradients are
+    /// multiplied by [`clip_factor`]. It must be over 0. If the norm is not finite, the step is left out.
     /// Default `None`: no clipping.
     pub max_norm: Option<f64>,
-    /// Whether the step is left out where a gradient is not finite: what a loss scaler asks for. With
-    /// [`max_norm`](Self::max_norm) it always is. Default false.
+    /// Whether the step is left out if a gradient is not finite, as a loss scaler needs it. With
+    /// [`max_norm`](Self::max_norm), such a step is always left out. Default false.
     pub skip_nonfinite: bool,
-    /// The norm of all gradients, without `grad_factor`, if the caller knows it: where a model is
-    /// shared among processes, the norm of all shares. At least 0, infinite or NaN. The step is left
-    /// out where it is not finite. Default `None`: the norm is computed if it is needed, in a pass over
-    /// the gradients before the step.
+    /// The norm of all gradients, before `grad_factor`, if the caller knows it: if a model is shared among
+    /// processes, the norm over all processes. It must be at least 0, infinite or NaN. If it is not finite,
+    /// the step is left out. Default `None`: if the norm is needed, it is computed in a pass over the
+    /// gradients before the step.
     pub grad_norm: Option<f64>,
-    /// Whether a step that is left out keeps gradients that are [to be zeroed](crate::Grad::zeroed).
-    /// Default false: they are zeroed, since a NaN that stays in a buffer to which gradients are added
-    /// would have every later step left out, too.
+    /// Whether a step that is left out keeps the gradients of [`Grad::zeroed`](crate::Grad::zeroed). Default
+    /// false: they are set to zero. A NaN would otherwise stay in a buffer to which later gradients are added,
+    /// and all later steps would be left out, too.
     pub keep_grads: bool,
-    /// Whether moments that are subnormal (below 1.2e-38 in `f32`, 2.2e-308 in `f64`) become 0, and -0
-    /// with them. Default false.
+    /// Whether moments that are subnormal (below 1.2e-38 in `f32`, 2.2e-308 in `f64`) or -0 become 0.
+    /// Default false.
     pub flush_subnormals: bool,
-    /// What random bits begin with. Default 0.
+    /// The seed of random rounding. Default 0.
     pub seed: u64,
 }
 
@@ -76,35 +77,36 @@ impl Default for StepOptions<'_> {
     }
 }
 
-/// What became of a step.
+/// Whether a step was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was taken, and every tensor has counted it.
+    /// The step was taken, and every tensor has counted it.
     Taken,
-    /// It was left out, since the norm of the gradients is not finite. No parameter, moment or step count
-    /// has changed.
+    /// The step was left out, since the norm of the gradients is not finite. No parameter, moment or step
+    /// count has changed.
     LeftOut,
 }
 
-/// What a call tells of its step.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use = "a step may have been left out"]
 #[non_exhaustive]
 pub struct Report {
     /// Whether the step was taken.
     pub outcome: Outcome,
-    /// The norm of all gradients, times [`StepOptions::grad_factor`], if the options needed it.
+    /// The norm of all gradients, after [`StepOptions::grad_factor`] and before clipping. `None` if the
+    /// options did not need it.
     pub grad_norm: Option<f64>,
 }
 
 /// Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
 ///
-/// All groups share one parallel region: large tensors are cut, small ones put together. What the options
-/// say of gradients (norm, clipping, leaving out) holds for all of them together.
+/// All groups share one parallel region, in which large tensors are cut and small ones are joined. There is
+/// one norm for the gradients of all groups, and the step is taken or left out for all of them together.
 ///
 /// # Examples
 ///
-/// Weights decay and biases do not, gradients are clipped by their common norm:
+/// A group with weight decay and one without, clipped by their common norm:
 ///
 /// ```
 /// use adamant::{Adam, Group, Optimizer, StepOptions};
@@ -132,10 +134,10 @@ pub struct Report {
 /// # Errors
 ///
 /// [Those of every step](crate::Optimizer#errors), and [`Error::Option`] for an option that is out of its
-/// range. Errors count the tensors of a call through all groups, from 0.
+/// range. Errors number the tensors of a call from 0, through all groups.
 #[inline]
 pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
-    // Constants and norms, too, depend on the modes.
+    // Constants and norms depend on the floating-point modes, too.
     pieces::with_default_float_modes(|| step_in_modes(groups, options))
 }
 
@@ -188,7 +190,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         let mut cursor = Cursor { groups: all, group: 0, tensor: 0, before: 0 };
         for range in ranges {
             cursor.run(range, |number, run| {
-                // Constants of another group have step 0, which no tensor takes.
+                // These are the constants of one group. For the others, 0 stands for an unknown step.
                 let ((group, t), constants) = known;
                 let t = if group == number { t } else { 0 };
                 all[number].optimizer.run(cpu, &pass, (t, constants), run);
@@ -201,10 +203,10 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     Ok(Report { outcome: Outcome::Taken, grad_norm })
 }
 
-/// What most CPUs have room for close to a core, in bytes: from beyond, the kernel asks ahead.
+/// The size of a core's own cache on most CPUs, in bytes. For larger calls, the kernel prefetches.
 const SECOND_CACHE: usize = 1 << 20;
 
-/// What all tensors of a call come to.
+/// The sums over all tensors of a call.
 #[derive(Default)]
 struct Sizes {
     len: usize,
@@ -216,8 +218,7 @@ struct Sizes {
 impl Sizes {
     #[inline]
     fn add(&mut self, tensor: &Tensor<'_>, precision: Precision) -> Result<(), Error> {
-        // Tensors of zero bytes cannot be, and so the sum of lengths is within memory, unless arrays
-        // of the same memory are passed twice, which borrowing rules out.
+        // Cannot overflow: each element takes memory, and borrowing rules out arrays that share it.
         self.len += tensor.len();
         self.bytes = self.bytes.saturating_add(tensor.bytes());
         self.any_f64 |= precision == Precision::F64;
@@ -292,7 +293,7 @@ impl StepOptions<'_> {
 #[inline]
 fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
     for &value in constants {
-        // A number a little over the largest one is rounded to it.
+        // Rounded first: a number just above the largest f32 is rounded to it, and fits.
         let (fits, float) = match precision {
             Precision::F64 => (value.is_finite(), "f64"),
             Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
@@ -304,17 +305,17 @@ fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error>
     Ok(())
 }
 
-/// A place in the tensors of all groups; it only goes forward.
+/// A position in the tensors of all groups, which only moves forward.
 struct Cursor<'a, 'g, 'x> {
     groups: &'a [Group<'g, 'x>],
     group: usize,
     tensor: usize,
-    /// The elements before the tensor.
+    /// The number of elements before the tensor.
     before: usize,
 }
 
 impl<'a, 'x> Cursor<'a, '_, 'x> {
-    /// Runs with the elements of a range, a run of each group.
+    /// Calls `run` with the elements of a range: once for each group that has some of them.
     #[inline]
     #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
     fn run(&mut self, range: Range<usize>, mut run: impl FnMut(usize, Run<'a, 'x>)) {
@@ -329,15 +330,15 @@ impl<'a, 'x> Cursor<'a, '_, 'x> {
             let end =
                 if group == self.group { end } else { Place { tensor: tensors.len(), element: 0 } };
             if start != end {
-                // SAFETY: threads have ranges of their own, `pieces::run` promises, and a place depends
-                // on its element's number alone. So no two runs share an element.
+                // SAFETY: `pieces::run` gives each thread ranges of its own, and a place depends only on the
+                // number of its element. So no two runs share an element.
                 run(group, unsafe { Run::new(tensors, start, end) });
             }
             (group, start) = (group + 1, Place { tensor: 0, element: 0 });
         }
     }
 
-    /// The place of an element, by its number among all; or of the start of its block.
+    /// The place of the block of an element, which is given by its number among all.
     #[inline]
     fn seek(&mut self, element: usize) -> Place {
         while let Some(group) = self.groups.get(self.group) {

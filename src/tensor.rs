@@ -1,4 +1,4 @@
-//! One tensor of a call, and the groups that tensors come in.
+//! The tensors of a call, and their groups.
 
 use core::{fmt, ops::Range};
 
@@ -7,15 +7,15 @@ use crate::{
     array::{BLOCK, GradArray, MomentArray, ParamArray, Q8, elements_mut},
 };
 
-/// The most moments that an optimizer has.
+/// The largest number of moments that an optimizer has.
 pub const MOMENTS: usize = 4;
 
-/// One tensor of a call: parameters, gradients and moments, all borrowed, all of one length, and the
-/// number of steps that they have seen.
+/// One tensor of a call: parameters, gradients and moments, all borrowed and of the same length, and the
+/// number of steps that the tensor has taken.
 ///
-/// Each array has a type of its own: every [`Param`] in `f32`, bf16 or f16 goes with every [`Grad`] and
-/// [`Moment`] that is not `f64`; with parameters in `f64`, all arrays are `f64`. Any length and any
-/// alignment that the type has will do.
+/// Each array has a type of its own. If the parameters are `f32`, bf16 or f16, gradients and moments can be of
+/// any type but `f64`. If the parameters are `f64`, all arrays are. Arrays can have any length and any
+/// alignment that their type allows.
 ///
 /// [`State::tensor`](crate::State::tensor) makes a tensor whose moments adamant owns.
 ///
@@ -53,7 +53,7 @@ pub struct Tensor<'a> {
     pub(crate) param: Param<'a>,
     pub(crate) grad: Grad<'a>,
     pub(crate) moments: [Moment<'a>; MOMENTS],
-    /// The number of moments that were passed.
+    /// The number of moments in the call of `with_moments`.
     pub(crate) passed: usize,
     /// The names of the moments, where a state knows them.
     pub(crate) names: Option<[&'static str; MOMENTS]>,
@@ -65,8 +65,8 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// A tensor without moments. `steps` is the number of steps that it has taken so far; a call that
-    /// takes a step adds one to it.
+    /// A tensor without moments. `steps` is the number of steps that it has taken so far. Each step adds 1
+    /// to it.
     #[inline]
     pub fn new(param: impl Into<Param<'a>>, grad: impl Into<Grad<'a>>, steps: &'a mut u64) -> Self {
         Self {
@@ -81,8 +81,8 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// With moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES); one that the
-    /// settings do without is [`Moment::none`].
+    /// Adds the moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES). A moment that the
+    /// settings do not use is [`Moment::none`].
     ///
     /// A call refuses a tensor that has more moments than its optimizer.
     #[inline]
@@ -124,14 +124,14 @@ impl<'a> Tensor<'a> {
         *self.steps
     }
 
-    /// The memory of all arrays.
+    /// The size of all arrays, in bytes.
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         let [a, b, c, d] = &self.moments;
         self.param.bytes() + self.grad.bytes() + a.bytes() + b.bytes() + c.bytes() + d.bytes()
     }
 
-    /// What its steps go through; all arrays were found to go together.
+    /// Which kernel steps the tensor. Its arrays were checked.
     #[inline]
     pub(crate) fn precision(&self) -> Precision {
         match (&self.param.0, &self.grad.0) {
@@ -146,7 +146,7 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// Finds what is wrong with the arrays.
+    /// Checks the lengths, types and names of all arrays.
     #[inline]
     pub(crate) fn check(&self, optimizer: &dyn DynOptimizer, tensor: usize) -> Result<(), Error> {
         let expected = self.len();
@@ -215,25 +215,25 @@ impl fmt::Debug for Tensor<'_> {
     }
 }
 
-/// What a step of a tensor goes through.
+/// Which kernel steps a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precision {
     /// Everything is `f32`.
     F32,
     /// Everything is `f64`.
     F64,
-    /// Registers of `f32`, that other types are widened to.
+    /// Arrays of several types are widened to registers of `f32`.
     Mixed,
 }
 
-/// Tensors that are stepped by one optimizer with the same settings: PyTorch's `param_groups`.
+/// Tensors that one optimizer steps with the same settings: one of PyTorch's `param_groups`.
 pub struct Group<'a, 'x> {
     pub(crate) optimizer: &'a dyn DynOptimizer,
     pub(crate) tensors: &'a mut [Tensor<'x>],
 }
 
 impl<'a, 'x> Group<'a, 'x> {
-    /// A group of any number of tensors.
+    /// Makes a group of any number of tensors.
     pub fn new(optimizer: &'a dyn DynOptimizer, tensors: &'a mut [Tensor<'x>]) -> Self {
         Self { optimizer, tensors }
     }
@@ -245,14 +245,15 @@ impl fmt::Debug for Group<'_, '_> {
     }
 }
 
-/// A place in a row of tensors: a tensor, and how many elements of it come before.
+/// A position in a list of tensors: the number of a tensor, and of an element in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub tensor: usize,
     pub element: usize,
 }
 
-/// Elements in a row: the end of one tensor, some whole ones, the beginning of another.
+/// The elements between two positions in a list of tensors: the end of one tensor, any number of whole
+/// ones, and the beginning of another.
 #[derive(Clone)]
 pub struct Run<'a, 'x> {
     tensors: &'a [Tensor<'x>],
@@ -277,14 +278,15 @@ impl<'a, 'x> Run<'a, 'x> {
 
     /// # Safety
     ///
-    /// Until the run and what comes of it is dropped, nobody else uses these elements.
+    /// Nobody else uses these elements until the run and all parts of it are dropped.
     #[inline]
     #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
     pub(crate) unsafe fn new(tensors: &'a [Tensor<'x>], start: Place, end: Place) -> Self {
         Self { tensors, start, end }
     }
 
-    /// The next elements, all of one tensor, if that is wanted; `None` if it is not or there are no more.
+    /// The next elements, all of one tensor. `None` if there are no more, or if `wanted` is false for their
+    /// tensor; then they stay the next ones.
     #[inline(always)]
     pub(crate) fn next_if(&mut self, wanted: impl Fn(&Tensor<'_>) -> bool) -> Option<Part<'a, 'x>> {
         loop {
@@ -292,7 +294,7 @@ impl<'a, 'x> Run<'a, 'x> {
             if index > self.end.tensor {
                 return None;
             }
-            // None if the run ends before the first element of a tensor that does not exist.
+            // `None` after the last tensor: the end can be the position after it.
             let tensor = self.tensors.get(index)?;
             let end = if index == self.end.tensor { self.end.element } else { tensor.len() };
             if element < end && !wanted(tensor) {
@@ -306,14 +308,14 @@ impl<'a, 'x> Run<'a, 'x> {
     }
 }
 
-/// Some elements of a tensor, for one thread.
+/// A range of elements of one tensor, for one thread.
 pub(crate) struct Part<'a, 'x> {
     tensor: &'a Tensor<'x>,
     range: Range<usize>,
 }
 
 impl<'a, 'x> Part<'a, 'x> {
-    /// The elements, where all arrays are of `F`; an array that is not is empty.
+    /// The elements of all arrays of type `F`. An array of another type is empty.
     #[inline(always)]
     #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
     pub(crate) fn slices<R: Rule, F: Float>(&self) -> Slices<'a, R, F> {
@@ -353,7 +355,7 @@ impl<'a, 'x> Part<'a, 'x> {
         }
     }
 
-    /// Sets gradients in `f64` to zero that are to be.
+    /// Sets gradients in `f64` to zero if they are to be zeroed.
     #[inline(always)]
     #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
     pub(crate) fn zero_grad(&self) {
@@ -364,7 +366,7 @@ impl<'a, 'x> Part<'a, 'x> {
     }
 }
 
-/// Some elements of an array; none of one that is empty, which the rule does without.
+/// A range of elements of an array; empty if the array is, since the rule does not use it.
 ///
 /// # Safety
 ///
@@ -380,8 +382,7 @@ unsafe fn elements_of<'s, F>(array: Option<&'s &mut [F]>, range: &Range<usize>) 
     }
 }
 
-/// Parameters, gradients and moments of one type and one length; a moment that the rule does without is
-/// empty.
+/// Parameters, gradients and moments of one type and one length. A moment that the rule does not use is empty.
 pub(crate) struct Slices<'a, R: Rule, F: Float> {
     pub param: &'a mut [F],
     pub grad: &'a [F],
@@ -413,7 +414,7 @@ pub struct TensorArrays<'a> {
     pub first: u64,
 }
 
-/// The arrays of a type out of those of any.
+/// Conversions from an array of any type to one of this type.
 pub trait Typed: Sized {
     #[doc(hidden)]
     fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]>;
@@ -474,5 +475,5 @@ macro_rules! typed {
 
 typed!(f32: F32, F32ToZero; f64: F64, F64ToZero);
 
-/// Cuts fall on multiples of this many elements of a tensor: whole blocks of 8-bit moments.
+/// Tensors are cut at multiples of this many elements, so that no block of an 8-bit moment is cut.
 pub(crate) const GRAIN: usize = BLOCK;

@@ -8,12 +8,12 @@ use crate::{
     simd::{Simd, TILE, WithSimd, Words},
 };
 
-/// Elements that are summed up one after the other.
+/// The number of elements of a block.
 pub(crate) const BLOCK: usize = 4096;
-/// Partial sums: element j of a block belongs to sum j modulo this.
+/// The number of partial sums of a block: element j is added to sum `j % SUMS`.
 const SUMS: usize = 32;
 
-/// Private, so that [`Element`](crate::Element) is sealed.
+/// The types whose norms can be computed. Private, so that [`Element`](crate::Element) is sealed.
 pub trait Summed: Copy + Send + Sync + 'static {
     /// Adds the squares of a block, each times the square of `scale`, to some sums.
     fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]);
@@ -21,11 +21,11 @@ pub trait Summed: Copy + Send + Sync + 'static {
     /// Adds the absolute values of a block to some sums.
     fn add_absolutes<S: Simd>(simd: S, block: &[Self], sums: &mut [f64; SUMS]);
 
-    /// The largest absolute value of a block; NaN if it has one.
+    /// The largest absolute value of a block; NaN if the block has a NaN.
     fn largest<S: Simd>(simd: S, block: &[Self]) -> f64;
 }
 
-/// Adds a term for each element: of its own sums, so that they stay in registers.
+/// Adds a term for each element. The sums are copied to a local array, so that they stay in registers.
 macro_rules! add {
     ($block:ident, $sums:ident, $value:ident => $term:expr) => {
         let (chunks, rest) = $block.as_chunks::<SUMS>();
@@ -44,7 +44,7 @@ macro_rules! add {
     };
 }
 
-/// Without the sign, floats are in the order of their bits: NaN above infinity above all numbers.
+/// Without the sign bit, floats have the order of their bits: numbers, infinity, NaN.
 macro_rules! largest {
     ($float:ty, $bits:ty) => {
         #[inline(always)]
@@ -90,7 +90,7 @@ macro_rules! summed {
     };
 }
 
-/// As `f32`, widened a tile at a time.
+/// Widened to `f32`, one tile at a time.
 macro_rules! half_summed {
     ($half:ty) => {
         impl Summed for $half {

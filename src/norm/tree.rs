@@ -1,5 +1,5 @@
-//! The shape of a sum: a binary tree over tensors, and then over blocks, that depends on their number
-//! alone. Threads take subtrees, which are put together in the order of the tree.
+//! The order of a sum: a binary tree of tensors, and below each tensor of its blocks. Its shape depends only on
+//! the numbers of tensors and blocks. Threads sum up subtrees, and the caller joins these sums along the tree.
 
 use core::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -16,19 +16,20 @@ use crate::{
     simd::{Simd, WithSimd},
 };
 
-/// The most subtrees that are shared out: more than threads on any machine of today, and 12 KiB of stack.
+/// The largest number of subtrees that threads share: more than any machine of today has threads, and 12 KiB of
+/// stack.
 const MOST_SUBTREES: usize = 256;
-/// The subtrees that are aimed at.
+/// The number of subtrees that is aimed at.
 const SUBTREES: usize = 128;
-/// The least elements of a subtree that is worth a piece of its own.
+/// The smallest number of elements of a subtree that is worth a piece of its own.
 const LEAST: usize = 8 * BLOCK;
-/// Gradients that take as long to sum up as a dense step takes for one element: it moves 28 bytes for
-/// each in f32, where these are 4.
+/// The number of gradients that are summed up in the time of one element of a dense step. In f32, a step moves
+/// 28 bytes an element, and a sum 4.
 const GRADS_PER_ELEMENT: usize = 4;
 
 /// A tensor that has gradients.
 pub(crate) trait Gradients: Sync {
-    /// Whether they are `f64`, or may be.
+    /// Whether gradients of this type can be `f64`.
     const ARE_F64: bool;
 
     fn len(&self) -> usize;
@@ -83,7 +84,7 @@ impl Gradients for Tensor<'_> {
     }
 }
 
-/// Tensors in a row.
+/// A list of tensors.
 pub(crate) trait List: Sync {
     type Item: Gradients;
 
@@ -104,7 +105,7 @@ impl<T: Gradients> List for [T] {
     }
 }
 
-/// The tensors of all groups: how they are grouped decides nothing.
+/// The tensors of all groups. The grouping does not change the sum.
 impl<'x> List for [Group<'_, 'x>] {
     type Item = Tensor<'x>;
 
@@ -129,7 +130,7 @@ impl<'x> List for [Group<'_, 'x>] {
 struct Node {
     tensor: usize,
     tensors: usize,
-    /// Of the tensor, where there is one.
+    /// The first block, if there is only one tensor.
     block: usize,
     blocks: usize,
 }
@@ -175,8 +176,8 @@ fn blocks<T: Gradients>(tensor: &T) -> usize {
     tensor.len().div_ceil(BLOCK)
 }
 
-/// Gradients may overlap, so that 32-bit numbers need not hold their number; nothing but the choice of
-/// pieces depends on it.
+/// The number of elements of some tensors. Gradients may share memory, so the sum can exceed `usize`, at least
+/// on 32 bits. It is used only to choose the pieces.
 fn total<L: List + ?Sized>(all: &L, tensors: Range<usize>) -> usize {
     tensors.map(|tensor| all.item(tensor).len()).fold(0, usize::saturating_add)
 }
@@ -192,7 +193,7 @@ impl Subtrees {
         let mut found = Self { nodes: [Node::NONE; MOST_SUBTREES], count: 0 };
         let root = Node::new(all, 0, all.count());
         let mut limit = (len / SUBTREES).max(LEAST);
-        // A deep tree has small subtrees beside the large ones. Then there are fewer large ones.
+        // A deep tree has many small subtrees beside the large ones. With a larger limit there are fewer.
         while !found.collect(all, root, len, limit) {
             found.count = 0;
             limit = limit.saturating_mul(2);
@@ -200,7 +201,7 @@ impl Subtrees {
         found
     }
 
-    /// Takes down the largest nodes of no more than `limit` elements; false if there are too many.
+    /// Collects the largest nodes of at most `limit` elements; false if there are too many of them.
     fn collect<L: List + ?Sized>(&mut self, all: &L, node: Node, len: usize, limit: usize) -> bool {
         if len > limit
             && let Some([left, right]) = node.split(all)
@@ -216,8 +217,8 @@ impl Subtrees {
     }
 }
 
-/// A sum of squares or of absolute values, or the largest of these, by the order of the norm; of some
-/// blocks where it is a tensor's.
+/// The sum of squares or of absolute values, or the largest absolute value, depending on the order of the norm.
+/// `block` and `blocks` are the range of blocks within a tensor.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
     order: NormOrder,
@@ -232,7 +233,7 @@ impl Sum {
         Self { order, cpu, scale, block: 0, blocks: 0 }
     }
 
-    /// The sum of all tensors. `whole` takes that of each tensor, on any thread.
+    /// The sum of all tensors. `whole` is called with the sum of each tensor, on any thread.
     pub(super) fn of_tensors<L: List + ?Sized>(
         self,
         threads: Threads<'_>,
@@ -281,7 +282,7 @@ impl Sum {
         sum
     }
 
-    /// The sum of a node from those of the subtrees, of which the first is the leftmost one below.
+    /// The sum of a node, from the sums of the subtrees, the first of which is the leftmost one below the node.
     fn of_sums<L: List + ?Sized>(
         self,
         all: &L,
@@ -301,7 +302,7 @@ impl Sum {
         sum
     }
 
-    /// The sum of the node's blocks out of the gradients of its tensor.
+    /// The sum of the range of blocks, from all gradients of the tensor.
     pub(crate) fn of_blocks<E: Element>(self, grads: &[E]) -> f64 {
         self.of_blocks_by(grads.len(), &|block| self.of_block(&grads[block]))
     }

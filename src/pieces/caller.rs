@@ -1,4 +1,4 @@
-//! What is kept from one call of a caller to its next, and how many helpers a call is worth.
+//! What a caller keeps between two calls, and how many helpers a call is worth.
 
 use super::{
     process,
@@ -6,21 +6,21 @@ use super::{
     sync::Time,
 };
 
-/// Elements of a dense step that are worth a thread, where threads are awake: from twice as many on, two
-/// threads were faster than one. From the table "Who does the work" in the design (Zen 3): 32 Ki
-/// elements, one call after the other, took .332 ns each with two threads, .493 with one.
+/// The number of elements of a dense step for which one more thread pays while the threads are awake: from
+/// twice as many on, two threads were faster than one. Measured on Zen 3: 32 Ki elements in calls without
+/// pauses took 0.332 ns each with two threads and 0.493 ns with one.
 const SHARE_AWAKE: usize = 16 << 10;
-/// The same where threads sleep. From the same table: with pauses between calls, 64 Ki elements took
-/// 2.54 ns each with two threads and 1.92 with one, 128 Ki 1.79 and 1.96, 256 Ki 1.28 and 1.74.
+/// The same while the threads sleep. Measured on Zen 3 with pauses between calls, in ns an element with two
+/// threads and with one: 64 Ki elements 2.54 and 1.92, 128 Ki 1.79 and 1.96, 256 Ki 1.28 and 1.74.
 const SHARE_ASLEEP: usize = 64 << 10;
-/// Calls that must follow each other within [`LINGER`] before a small one wakes threads, which will then
-/// be awake for the next. A training step that makes a few calls, one after the other, is not enough.
+/// The number of calls that must follow each other within [`LINGER`] before a small call wakes threads, which
+/// are then awake for the next calls. A training step of a few calls should not reach it.
 const CALLS_IN_A_ROW: u32 = 4;
 
-/// The least elements of a call that is shared.
+/// The smallest number of elements of a call that is shared.
 pub(super) const LEAST_SHARED: usize = 2 * SHARE_AWAKE;
 
-/// A caller's row, and what is known of its last calls.
+/// A caller's row, and the times of its last calls.
 pub(super) struct Caller {
     pub(super) owner: Owner,
     /// The process that it was made in.
@@ -29,7 +29,7 @@ pub(super) struct Caller {
     ended: Option<Time>,
     /// Whether it had helpers.
     helped: bool,
-    /// Calls up to now that followed each other at once.
+    /// The number of calls so far that followed each other at once.
     in_a_row: u32,
 }
 
@@ -43,8 +43,9 @@ impl Caller {
         self.process == process::id()
     }
 
-    /// The number of helpers that a call is worth. `threads` gives the number of threads of the pool, the
-    /// calling one among them; it is asked only if the call is worth a helper, since it may create them.
+    /// The number of helpers that a call is worth. `threads` returns the number of threads of the pool,
+    /// including the calling one. It is called only if the call is worth a helper, since it may create the
+    /// pool.
     pub(super) fn begin(&mut self, elements: usize, threads: impl FnOnce(&Self) -> usize) -> usize {
         let follows_at_once = self.ended.is_some_and(|ended| ended.is_within(LINGER));
         self.in_a_row = if follows_at_once { self.in_a_row.saturating_add(1) } else { 0 };
@@ -60,7 +61,7 @@ impl Caller {
     }
 }
 
-/// The number of helpers that a call is worth, by one of so many threads.
+/// The number of helpers that a call is worth, if there are `threads` threads including the calling one.
 pub(super) fn helpers(elements: usize, threads: usize, is_awake: bool) -> usize {
     let share = if is_awake { SHARE_AWAKE } else { SHARE_ASLEEP };
     (elements / share).min(threads).saturating_sub(1).min(MOST_HELPERS)

@@ -1,27 +1,27 @@
 //! The floating-point modes that results depend on: rounding, subnormals, traps.
 //!
-//! A thread of a caller may round otherwise or flush subnormals (`torch.set_flush_denormal`). Neither
-//! may change our bits, and the caller must find its modes as they were.
+//! The calling thread may have set another rounding, or flush subnormals (`torch.set_flush_denormal`). Results
+//! must have the same bits then, and the modes of the thread must be as before after the call.
 
 #![allow(unsafe_code, reason = "the register of the modes is reached by assembly alone")]
 
-/// Runs `f` with the modes that a program starts with: rounding to nearest, subnormals as they are, no
-/// traps. The caller's modes are restored, also if `f` panics.
+/// Runs `f` with the modes that a program starts with: rounding to nearest, subnormals not flushed, no traps.
+/// The caller's modes are restored, also if `f` panics.
 ///
-/// On x86 and AArch64; elsewhere it only runs `f`. It costs a few cycles where the modes are right.
+/// This is for x86 and AArch64; elsewhere, it only runs `f`. It costs a few cycles if the modes are right.
 pub(crate) fn with_default_float_modes<T>(f: impl FnOnce() -> T) -> T {
     let _modes = Modes::enter();
-    apart(f)
+    not_inlined(f)
 }
 
-/// Not inlined: arithmetic is not ordered with the assembly that changes the modes, but with calls of
-/// functions that are compiled apart it is.
+/// The compiler may move arithmetic across the assembly that changes the modes, but not across the call of a
+/// function that is not inlined.
 #[inline(never)]
-fn apart<T>(f: impl FnOnce() -> T) -> T {
+fn not_inlined<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// The caller's modes, where they had to be changed. Dropping it restores them.
+/// The caller's modes, if they had to be changed. Dropping this restores them.
 struct Modes(Option<register::Word>);
 
 impl Modes {
@@ -57,7 +57,7 @@ mod register {
 
     /// All exceptions masked, rounding to nearest, subnormals neither read nor written as 0.
     pub(super) const DEFAULT: Word = 0x1f80;
-    /// Which exceptions happened: no mode.
+    /// The bits that say which exceptions have happened. They are not modes.
     const FLAGS: Word = 0x3f;
 
     #[inline]
@@ -78,7 +78,7 @@ mod register {
     #[inline]
     pub(super) fn write(word: Word) {
         // SAFETY: it reads `word`, which is `DEFAULT` or was read from the register, so that no reserved
-        // bit is set. Rust assumes the default modes: they are set before its code runs (`apart`), and
+        // bit is set. Rust assumes the default modes: they are set before its code runs (`not_inlined`), and
         // modes of the caller's are restored after it has run, for the caller, who chose them.
         unsafe {
             asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack));
@@ -114,7 +114,7 @@ mod register {
     #[inline]
     pub(super) fn write(word: Word) {
         // SAFETY: every program may write the register, and `word` is `DEFAULT` or was read from it. Rust
-        // assumes the default modes: they are set before its code runs (`apart`), and modes of the
+        // assumes the default modes: they are set before its code runs (`not_inlined`), and modes of the
         // caller's are restored after it has run, for the caller, who chose them.
         unsafe {
             asm!("msr fpcr, {}", in(reg) word, options(nostack));
@@ -150,7 +150,7 @@ pub(super) mod tests {
 
     use super::{Modes, register, with_default_float_modes};
 
-    /// What is no mode: on x86, which exceptions happened.
+    /// The bits that are not modes: on x86, which exceptions have happened.
     const FLAGS: register::Word = if cfg!(target_arch = "x86_64") { 0x3f } else { 0 };
     /// Flushes subnormals, and rounds up.
     pub(crate) const ODD: register::Word = if cfg!(target_arch = "x86_64") {
@@ -165,7 +165,7 @@ pub(super) mod tests {
         let before = register::read();
         register::write(word);
         let _restore = Modes(Some(before));
-        super::apart(f)
+        super::not_inlined(f)
     }
 
     pub(crate) fn modes() -> register::Word {

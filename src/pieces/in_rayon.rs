@@ -1,4 +1,4 @@
-//! Helpers from a rayon pool: the one that the calling thread is in, else the global one.
+//! Helpers from a rayon pool: the one that the calling thread is in, or else the global one.
 
 use core::{
     cell::Cell,
@@ -19,41 +19,41 @@ use super::{
 };
 
 thread_local! {
-    /// For the next call of this thread. A thread is in one pool, or in none, for all of its life.
+    /// Kept for the next call of this thread. A thread is in the same pool, or in none, as long as it lives.
     static CALLER: Cell<Option<Caller>> = const { Cell::new(None) };
 }
 
-/// What this thread needs for a call, from its last one or new.
+/// The caller of this thread: that of its last call, or a new one.
 pub(super) fn take_caller() -> Caller {
-    // A thread that is ending has none left.
+    // A thread that is about to end has no thread-local values any more.
     CALLER.try_with(Cell::take).ok().flatten().unwrap_or_else(Caller::new)
 }
 
 pub(super) fn keep_caller(caller: Caller) {
-    // A thread that is ending drops it.
+    // In a thread that is about to end, it is dropped.
     let _ = CALLER.try_with(|kept| kept.set(Some(caller)));
 }
 
-/// The number of threads of the pool, or 1 if they are gone or there are none to be had. It creates the
-/// global pool where that is the one.
+/// The number of threads of the pool; 1 if they are gone, or the system refuses them. Outside of a pool, this
+/// creates the global one.
 pub(super) fn threads(caller: &Caller) -> usize {
     let is_usable = match rayon::current_thread_index() {
-        // In a child of `fork`, this is the one thread of the pool that is left.
+        // In a child of `fork`, this is the only thread of the pool that is left.
         Some(_) => caller.is_of_this_process(),
         None => global::is_usable(),
     };
     if is_usable { rayon::current_num_threads() } else { 1 }
 }
 
-/// Asks threads of the pool. Each request is one allocation of rayon's, a few words large.
+/// The threads of the pool. Asking one is an allocation of a few words, in rayon.
 pub(super) struct Workers {
     lingers: bool,
 }
 
 impl Workers {
     pub(super) fn new() -> Self {
-        // For a caller outside of the pool, the pool has nothing else to do. One inside may be one of
-        // many tasks, which a thread that lingers would hold up; and rayon's threads linger themselves.
+        // If the caller is outside of the pool, the pool has probably nothing else to do. A caller inside may
+        // be one of many tasks, which would wait for a thread that lingers; and rayon's threads linger, too.
         Self { lingers: rayon::current_thread_index().is_none() }
     }
 }
@@ -69,21 +69,21 @@ impl Crew for Workers {
     }
 }
 
-/// The global pool of rayon, which must not be created in vain: rayon remembers a failure for ever, and
-/// panics in each later use.
+/// The global pool of rayon. It must be created only if that succeeds: rayon remembers a failure for ever,
+/// and panics in each later use.
 mod global {
     use super::*;
 
-    /// The process that first used the pool; 0 before.
+    /// The process that used the pool first; 0 before that.
     static PROCESS: AtomicU32 = AtomicU32::new(0);
     static FOUND: AtomicU8 = AtomicU8::new(UNKNOWN);
     const UNKNOWN: u8 = 0;
     const USABLE: u8 = 1;
     const UNUSABLE: u8 = 2;
 
-    /// Whether there is a global pool with threads; it is created if there is none.
+    /// Whether there is a global pool with threads. If there is none, it is created.
     ///
-    /// No lock is taken: a child of `fork` could find it locked for ever.
+    /// This takes no lock, since in a child of `fork` a lock could be held for ever.
     pub(super) fn is_usable() -> bool {
         let (id, order) = (process::id(), Ordering::Relaxed);
         let first = PROCESS.compare_exchange(0, id, order, order).unwrap_or_else(|first| first);
@@ -102,11 +102,11 @@ mod global {
         }
     }
 
-    /// Creates the pool if there is none, unless the system refuses the threads for it.
+    /// Creates the pool if there is none; false if the system refuses its threads.
     fn create() -> bool {
         let threads = default_threads();
         if cfg!(target_family = "wasm") {
-            // Threads cannot be tried there. Who has some has created the pool.
+            // Threads cannot be tried out there. A program that has some has created the pool.
             return true;
         }
         if threads < 2 || !can_start(threads) {
@@ -114,9 +114,9 @@ mod global {
         }
         match rayon::ThreadPoolBuilder::new().build_global() {
             Ok(()) => true,
-            // The system refused a thread after all, which others took in the meantime.
+            // The system refused a thread after all: others have taken it in the meantime.
             Err(error) if error.source().is_some() => false,
-            // There is one; unless creating it failed before, and then asking for it panics.
+            // There is a pool already; or creating it has failed before, and then asking for it panics.
             Err(_) => panic::catch_unwind(rayon::current_num_threads).is_ok(),
         }
     }
@@ -128,7 +128,7 @@ mod global {
         named.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Whether the system gives so many threads, with rayon's stacks. They are begun, and ended again.
+    /// Whether the system allows so many threads, with the stacks of rayon's. They are started and ended.
     fn can_start(threads: usize) -> bool {
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock();
@@ -142,7 +142,7 @@ mod global {
             let _ = thread.join();
         }
         if all {
-            // Linux takes a thread off the count that it limits a little after it was joined.
+            // Linux counts a thread towards the limit for a moment after it was joined.
             thread::sleep(Duration::from_millis(1));
         }
         all

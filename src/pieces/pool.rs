@@ -20,12 +20,12 @@ use crate::Error;
 
 /// Threads of adamant's own, which do nothing but steps.
 ///
-/// A pool of `n` threads begins `n - 1`: the calling thread is the other one. Any number of threads may
-/// use a pool at once; they share its threads. Between calls its threads sleep, after they have looked
-/// for a next call for 50 microseconds.
+/// A pool of `n` threads starts `n - 1` threads: the calling thread is the other one. Several threads may use a
+/// pool at the same time; they share its threads. After a call, the pool's threads look for a next call for
+/// 50 microseconds, and then sleep.
 ///
-/// In a child of `fork` the threads are gone. There the pool has one thread, the calling one, and calls
-/// run on it; a pool that is made in the child has threads.
+/// In a child of `fork`, the threads are gone, and calls run on the calling thread alone. A pool that is made
+/// in the child has threads.
 ///
 /// Dropping a pool ends its threads.
 pub struct Pool {
@@ -35,16 +35,16 @@ pub struct Pool {
     process: u32,
 }
 
-/// The most threads of a pool.
+/// The largest number of threads of a pool.
 const MOST_THREADS: usize = MOST_HELPERS + 1;
 
 impl Pool {
-    /// Begins the threads of a pool of `threads` threads, the calling one among them: 1 to 1024.
+    /// Makes a pool of 1 to 1024 threads, including the calling one, and starts its threads.
     ///
     /// # Errors
     ///
     /// [`Error::ThreadCount`] if `threads` is out of range, [`Error::NoThreads`] if the system refuses a
-    /// thread; those that were begun are ended.
+    /// thread. The threads that were started are ended then.
     pub fn new(threads: usize) -> Result<Self, Error> {
         if !(1..=MOST_THREADS).contains(&threads) {
             return Err(Error::ThreadCount { threads, most: MOST_THREADS });
@@ -62,12 +62,12 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The number of threads, the calling one among them: as asked for, or 1 in a child of `fork`.
+    /// The number of threads, including the calling one; 1 in a child of `fork`.
     pub fn threads(&self) -> usize {
         if self.is_of_this_process() { self.started() } else { 1 }
     }
 
-    /// The number of threads in the process that has them, the calling one among them.
+    /// The number of threads in the process that made the pool, including the calling one.
     pub(super) fn started(&self) -> usize {
         self.threads.len() + 1
     }
@@ -80,8 +80,8 @@ impl Pool {
         &self.board
     }
 
-    /// What a caller needs, from its last call or new; `None` in a child of `fork`, where a thread that is
-    /// gone may hold the lock.
+    /// A caller that was kept, or a new one; `None` in a child of `fork`, where a thread that is gone may
+    /// hold the lock.
     pub(super) fn take_caller(&self) -> Option<Caller> {
         if !self.is_of_this_process() {
             return None;
@@ -99,14 +99,14 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let threads = mem::take(&mut self.threads);
         if !self.is_of_this_process() {
-            // Handles of threads that are gone must not be touched, nor a lock that they may hold.
+            // The threads are gone. Their handles must not be used, nor a lock that they may hold.
             mem::forget(threads);
             return;
         }
         self.board.lock().is_closed = true;
         self.board.news.notify_all();
         for thread in threads {
-            // They do not panic; if one did, there would be nothing to do about it.
+            // The threads do not panic. If one did, nothing could be done about it here.
             let _ = thread.join();
         }
     }
@@ -122,7 +122,7 @@ impl fmt::Debug for Pool {
 struct Board {
     state: Mutex<State>,
     news: Condvar,
-    /// The length of `requests`, for those who only look.
+    /// The length of `requests`, to be read without the lock.
     posted: AtomicUsize,
 }
 
@@ -130,7 +130,7 @@ struct State {
     requests: VecDeque<Arc<Row>>,
     /// For the next calls.
     callers: Vec<Caller>,
-    /// Threads that sleep.
+    /// The number of threads that sleep.
     asleep: usize,
     is_closed: bool,
 }
@@ -146,7 +146,7 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each thread does, until the board is closed.
+    /// The main function of each thread: helps until the board is closed.
     fn serve(self: &Arc<Self>) {
         while let Some(row) = self.next() {
             Row::help(&row, self);

@@ -1,6 +1,6 @@
-//! Which process this is: threads do not survive a fork.
+//! The id of the process, to notice a fork, which threads do not survive.
 
-/// The number of this process; 0 where there is no fork.
+/// The id of this process; 0 on systems without `fork`.
 pub(super) fn id() -> u32 {
     if cfg!(unix) { std::process::id() } else { 0 }
 }

@@ -1,12 +1,12 @@
-//! A row of numbered pieces of work, and a counter: whoever comes takes the next piece.
+//! A row of numbered pieces of work, and a counter from which each thread takes the next piece.
 //!
-//! The thread that makes a call takes pieces, and so do helpers that it asked to come. A helper enters
-//! by taking a piece: one that comes late finds none, leaves, and has touched nothing of the caller's.
-//! The caller returns when all pieces are done. So it waits for those that helpers have begun, and for
-//! nothing else: not for helpers that never come (busy threads, a forked process), and it runs no
-//! other work while it waits.
+//! The thread that makes a call takes pieces, and so do the helpers that it has asked. A helper enters the
+//! call by taking a piece. A helper that comes late finds no piece, and leaves without using any memory of the
+//! caller's. The caller returns when all pieces are done. So it waits only for pieces that helpers have begun,
+//! and never for a helper that does not come (a busy thread, or one that a fork has ended). It runs no other
+//! work while it waits.
 //!
-//! All of this is one word, `state`, and the order of the accesses to it.
+//! One word, `state`, and the order of the accesses to it make this work.
 
 #![allow(unsafe_code, reason = "what is borrowed from the caller is lent to other threads")]
 
@@ -18,15 +18,15 @@ use std::{
 
 use super::sync::{self, Arc, AtomicUsize, Condvar, Mutex, Ordering, Shared, Time};
 
-/// What a thread does with the pieces that it takes: it must take all that the iterator has.
+/// The work on the pieces that one thread takes. It must take all pieces of the iterator.
 pub(crate) type Body<'a> = dyn Fn(&mut dyn Iterator<Item = usize>) + Sync + 'a;
 
-/// Where helpers come from.
+/// The threads that can be asked to help.
 pub(crate) trait Crew {
     /// Asks one helper to come: to call [`Row::help`] once. It may come late or never.
     fn ask(&self, row: Arc<Row>);
 
-    /// Whether helpers that are done look for a next call for a while, see [`LINGER`].
+    /// Whether helpers look for a next call for a while before they leave: see [`LINGER`].
     fn lingers(&self) -> bool;
 
     /// Whether other work waits for a helper that looks for a next call.
@@ -35,13 +35,13 @@ pub(crate) trait Crew {
     }
 }
 
-/// How long a helper that is done looks for a next call of the same caller before it sleeps. A thread
-/// that sleeps costs the next call about 30 microseconds (measured on Zen 3), so looking for somewhat
-/// longer than that costs at most about twice what the best choice would.
+/// How long a helper looks for a next call of the same caller before it sleeps. Waking a thread costs the
+/// next call about 30 microseconds (measured on Zen 3). A helper that looks for a little longer than that
+/// costs at most about twice as much as the best choice would.
 pub(super) const LINGER: Duration = Duration::from_micros(50);
 
-/// Helpers that one thread asks; each that comes asks as many again. A caller that asked all by itself
-/// would take microseconds for each, and begin late.
+/// The number of helpers that each thread asks, the caller as well as each helper. If the caller asked all of
+/// them, which takes microseconds for each, it would begin late.
 const FAN: usize = 2;
 
 // The word `state`, from its lowest bit on: the number of helpers at work (10 bits), whether the caller
@@ -51,12 +51,12 @@ const HELPERS: usize = (1 << 10) - 1;
 const ASLEEP: usize = HELPERS + 1;
 const PIECE: usize = 2 * ASLEEP;
 
-/// The most helpers that can be at work in a call.
+/// The largest number of helpers of a call.
 pub(crate) const MOST_HELPERS: usize = HELPERS;
-/// The most pieces of a call.
+/// The largest number of pieces of a call.
 pub(crate) const MOST_PIECES: usize = usize::MAX / PIECE;
 
-/// What helpers need to know of a call.
+/// The description of a call, for its helpers.
 #[derive(Clone, Copy)]
 struct Call {
     pieces: usize,
@@ -64,8 +64,8 @@ struct Call {
     body: Option<*const Body<'static>>,
 }
 
-/// The memory that a caller and its helpers share: one for each caller, used again by its next call.
-/// It outlives the caller where a helper is late.
+/// The memory that a caller shares with its helpers. Each caller has one and uses it for all its calls. If a
+/// helper is late, it outlives the caller.
 pub(crate) struct Row {
     state: AtomicUsize,
     /// Helpers that were asked and have not looked yet, and those that linger. They will look at

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pool, run, run_in_lots, run_indexed};
+use super::{Pool, run, run_in_batches, run_indexed};
 use crate::exec::{Exec, RunTasks, Threads};
 
 /// New threads for each call.
@@ -122,11 +122,11 @@ fn a_serial_call_gets_one_range_on_the_calling_thread() {
 }
 
 #[test]
-fn each_piece_that_is_given_is_done_once_also_in_lots() {
+fn each_piece_that_is_given_is_done_once_also_in_batches() {
     each_way(&|threads| {
         for (pieces, most) in [(0, 9), (1, 9), (9, 9), (10, 9), (100, 9), (100, 1000)] {
             let done: Vec<AtomicU8> = (0..pieces).map(|_| AtomicU8::new(0)).collect();
-            run_in_lots(most, threads, 1 << 20, pieces, &|numbers| {
+            run_in_batches(most, threads, 1 << 20, pieces, &|numbers| {
                 for number in numbers {
                     done[number].fetch_add(1, Ordering::Relaxed);
                 }

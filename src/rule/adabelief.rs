@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
-/// AdaBelief (Zhuang et al., 2020): Adam that divides by how far gradients are from their average.
+/// AdaBelief (Zhuang et al., 2020): Adam that divides by the distance of gradients from their average.
 ///
 /// ```text
 /// g = -g                           if maximize
@@ -15,9 +15,9 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// p = p - lr / (1 - beta1^t) * m / (sqrt(s / (1 - beta2^t)) + eps)
 /// ```
 ///
-/// Names and defaults are those of the authors' code, whose `weight_decouple` is
-/// `decoupled_weight_decay` here, without its rectification, which the paper does not have. Moments:
-/// `exp_avg` (m) and `exp_avg_var` (s).
+/// Names and defaults are those of the authors' code; its `weight_decouple` is `decoupled_weight_decay`
+/// here. Its rectification, which the paper does not have, is left out. Moments: `exp_avg` (m) and
+/// `exp_avg_var` (s).
 ///
 /// A step moves 28 bytes a parameter in `f32`, and costs one square root and one division.
 ///
@@ -41,14 +41,14 @@ pub struct AdaBelief {
     pub beta1: f64,
     /// The decay of the average s of squared distances: in 0..1. Default 0.999.
     pub beta2: f64,
-    /// What keeps s and the denominator away from 0: finite, at least 0. Default 1e-16.
+    /// Added to s and to the denominator, so that neither is 0: finite, at least 0. Default 1e-16.
     pub eps: f64,
     /// The strength of the decay of the parameters: finite, at least 0. Default 0.
     pub weight_decay: f64,
     /// Whether `weight_decay` shrinks the parameters themselves instead of adding to the gradient.
     /// Default true.
     pub decoupled_weight_decay: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

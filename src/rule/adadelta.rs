@@ -32,15 +32,15 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adadelta {
-    /// What scales the step: finite, at least 0. Default 1.
+    /// A factor of the step: finite, at least 0. Default 1.
     pub lr: f64,
     /// The decay of both averages: in 0..=1. Default 0.9.
     pub rho: f64,
-    /// What the roots are kept away from 0 by: finite, at least 0. Default 1e-6.
+    /// Added below both roots, so that they are not 0: finite, at least 0. Default 1e-6.
     pub eps: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -108,7 +108,7 @@ impl Rule for Adadelta {
         let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let decay = MovingAverage::new(self.rho, k.weight, k.keep);
         let s = decay.next_square(s, grad);
-        // A quotient below 2^-64 is taken times 2^64, so that none is lost below the smallest number.
+        // A quotient below 2^-64 is computed times 2^64, so that it is not rounded to 0.
         let (above, below) = (a + k.eps, s + k.eps);
         let is_small = above.less_than(below * grad.splat(SMALL));
         let scaled = L::select(is_small, above * grad.splat(1.0 / SMALL), above);

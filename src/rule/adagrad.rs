@@ -34,13 +34,13 @@ pub struct AdaGrad {
     pub lr_decay: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// What the sum starts from: finite, at least 0. Default 0.
+    /// The value that the sum starts from: finite, at least 0. Default 0.
     ///
-    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own.
+    /// [`Optimizer::state`](crate::Optimizer::state) sets it. Memory of your own must be set to it.
     pub initial_accumulator_value: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-10.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-10.
     pub eps: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -86,8 +86,8 @@ impl Rule for AdaGrad {
 
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let step_size = self.lr / (1.0 + (t - 1) as f64 * self.lr_decay);
-        // The formula does without the start: among the constants, it is refused where the type of the
-        // step cannot hold it.
+        // The formula does not use the start value. It is among the constants so that a value that the type
+        // of the step cannot hold is refused.
         let start = self.initial_accumulator_value;
         let sign = sign_of(self.maximize);
         K { step_size, eps: self.eps, weight_decay: self.weight_decay, start, sign }.into()

@@ -46,7 +46,7 @@ pub struct Adam {
     pub beta1: f64,
     /// The decay of the squared gradient's average v: in 0..1. Default 0.999.
     pub beta2: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-8.
     ///
     /// With 0 a parameter whose gradients were all 0 becomes NaN.
     pub eps: f64,
@@ -57,31 +57,32 @@ pub struct Adam {
     /// Whether `weight_decay` shrinks the parameters themselves (AdamW) instead of adding to the
     /// gradient (L2). Default false.
     pub decoupled_weight_decay: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
-    /// Whether to leave a parameter that m would move against its gradient g of this step: the mask
-    /// of the Cautious Optimizers, where m g >= 0. Default false.
+    /// Whether a parameter stays where m and the gradient g of this step have opposite signs: the mask of
+    /// the Cautious Optimizers. Default false.
     ///
-    /// Without the paper's factor that makes up for what is masked: it depends on the whole tensor,
-    /// which would be read twice, and on where a tensor is cut. Decoupled weight decay is not masked.
+    /// The paper's factor, which makes the other steps larger in return, is left out: it depends on the
+    /// whole tensor, which would be read twice, and on where a tensor is cut. Decoupled weight decay is not
+    /// masked.
     pub cautious: bool,
 }
 
-/// Where Adam's epsilon stands; both are in use, and differ by much in the first thousand steps
-/// where epsilon is large.
+/// Where Adam's epsilon is added. Both places are in use. In the first thousand steps, and with a large
+/// epsilon, the results differ by much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Epsilon {
     /// Added to the root of the *corrected* second moment: Algorithm 1 of the paper, PyTorch's
     /// `Adam` and `AdamW`, JAX.
     #[default]
     Standard,
-    /// Added to the root of the second moment as it is, the paper's "epsilon hat": the end of its
-    /// section 2, TensorFlow and Keras, PyTorch's `SparseAdam`.
+    /// Added to the root of the second moment without correction, the paper's "epsilon hat" (end of section
+    /// 2): TensorFlow, Keras, PyTorch's `SparseAdam`.
     Hat,
 }
 
 impl Epsilon {
-    /// The names that [`Settings`] have for both.
+    /// The names of both in [`Settings`].
     pub(super) const NAMES: &[&str] = &["standard", "hat"];
 
     pub(super) const fn name(self) -> &'static str {
@@ -198,8 +199,8 @@ impl Rule for Adam {
     super::compiled_here!();
 }
 
-/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and
-/// [`RowWiseAdam`](crate::RowWiseAdam) put together otherwise.
+/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and [`RowWiseAdam`](crate::RowWiseAdam)
+/// combine in other ways.
 impl Adam {
     /// Whether the formula needs nothing but what it has with the default settings.
     #[inline(always)]

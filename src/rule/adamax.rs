@@ -38,11 +38,11 @@ pub struct AdaMax {
     pub beta1: f64,
     /// The decay of the norm: in 0..1. Default 0.999.
     pub beta2: f64,
-    /// What keeps the norm away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the gradient's magnitude, so that the norm is not 0: finite, at least 0. Default 1e-8.
     pub eps: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -57,7 +57,7 @@ settings! {
     }
 }
 
-/// 2^100: of a quotient, far from what a step takes.
+/// 2^100: quotients above it are computed smaller. Those of usual steps are far below.
 const LARGE: f64 = (1_u128 << 100) as f64;
 /// 2^32.
 const SCALE: f64 = 4_294_967_296.0;
@@ -115,9 +115,10 @@ impl Rule for AdaMax {
         let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
         let (new, old) = (grad.abs() + k.eps, k.beta2 * u);
-        // NaN stays, in either.
+        // A NaN of the norm or of the gradient stays.
         let u = L::select(old.less_than(old.splat(f64::INFINITY)), new.max(old), old);
-        // A large quotient may overflow where the step does not: the step takes the factor.
+        // A large quotient can overflow although the step does not. So it is computed smaller, and the step
+        // size takes the factor.
         let is_large = (u * u.splat(LARGE)).less_than(m.abs());
         let m_scaled = L::select(is_large, m * m.splat(1.0 / SCALE), m);
         let step_size = L::select(is_large, k.step_size * m.splat(SCALE), k.step_size);

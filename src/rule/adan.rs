@@ -16,10 +16,10 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// p = (p - lr * u) / (1 + lr * weight_decay)       (1 - lr * weight_decay) * p - lr * u if no_prox
 /// ```
 ///
-/// The betas are the decays of the averages, 1 less the paper's. Names, defaults and bias corrections
+/// The betas are the decays of the averages: 1 minus the paper's betas. Names, defaults and bias corrections
 /// are those of the authors' code. Moments: `exp_avg` (m), `exp_avg_diff` (v), `exp_avg_sq` (n) and
-/// `neg_pre_grad` (b, the last gradient with the other sign). On rows of a table the last gradient of
-/// a row is that of the last step that listed it, 0 before the first one.
+/// `neg_pre_grad` (b, minus the last gradient). In a table, the last gradient of a row is that of the last
+/// step that listed the row, and 0 before its first step.
 ///
 /// A step moves 44 bytes a parameter in `f32`, and costs one square root and one division.
 ///
@@ -46,14 +46,14 @@ pub struct Adan {
     pub beta2: f64,
     /// The decay of the average n of squares: in 0..1. Default 0.99.
     pub beta3: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-8.
     pub eps: f64,
     /// The strength of decoupled weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
     /// Whether weight decay comes before the step, as AdamW's does, instead of after it by the proximal
     /// rule. Default false.
     pub no_prox: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

@@ -15,7 +15,7 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// p  = p - lr * (m1 / (1 - beta1^t) + a * m2) / (sqrt(v / (1 - beta2^t)) + eps)
 /// ```
 ///
-/// a and b3 are `alpha` and `beta3` after their warm-ups of T steps, and before with x = t / T:
+/// After their warm-ups of T steps, a is `alpha` and b3 is `beta3`. During the warm-ups, with x = t / T:
 ///
 /// ```text
 /// a  = x * alpha
@@ -56,11 +56,11 @@ pub struct AdEmaMix {
     pub beta3_warmup: u64,
     /// The steps in which the slow average's weight grows from 0 to `alpha`. Default 0.
     pub alpha_warmup: u64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-8.
     pub eps: f64,
     /// The strength of decoupled weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

@@ -19,7 +19,7 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// v = beta2 * v + (1 - beta2) * g^2
 /// ```
 ///
-/// Step 1 only measures; the parameters stay. Names and defaults are those of the authors' code.
+/// In step 1 the parameters stay as they are. Names and defaults are those of the authors' code.
 /// Moments: `exp_avg` (m) and `exp_avg_sq` (v).
 ///
 /// A step moves 28 bytes a parameter in `f32`, and costs one square root and one division.
@@ -46,14 +46,14 @@ pub struct Adopt {
     pub beta1: f64,
     /// The decay of the squared gradient's average v: in 0..1. Default 0.9999.
     pub beta2: f64,
-    /// The least denominator: finite, at least 0. Default 1e-6.
+    /// The smallest denominator: finite, at least 0. Default 1e-6.
     pub eps: f64,
     /// The strength of the decay of the parameters: finite, at least 0. Default 0.
     pub weight_decay: f64,
     /// Whether `weight_decay` shrinks the parameters themselves instead of adding to the gradient
     /// (the authors' `decouple`). Default false.
     pub decoupled_weight_decay: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

@@ -8,16 +8,16 @@ use crate::{
     tensor::Run,
 };
 
-/// Something to do with an optimizer that is chosen when the program runs, whatever its type.
+/// A function that is generic over the type of an optimizer, for [`AnyOptimizer::with`].
 pub trait WithOptimizer {
-    /// What it comes to.
+    /// The type of the result.
     type Output;
 
-    /// Runs with the optimizer.
+    /// Calls the function.
     fn run<R: BuiltIn>(self, rule: R) -> Self::Output;
 }
 
-/// Makes the enum of all optimizers of the list, and what goes through them.
+/// Makes the enum of all optimizers in the list, and the functions that match on it.
 macro_rules! optimizers {
     ($($rule:ident, $origin:literal, { $($name:literal: $settings:expr),+ }, $roots:literal, $quotients:literal;)+) => {
         use crate::{$($rule),+};
@@ -38,7 +38,7 @@ macro_rules! optimizers {
     };
 }
 
-/// The part of [`optimizers!`] whose documentation is longer.
+/// The enum itself, for [`optimizers!`].
 macro_rules! any_optimizer {
     ($($rule:ident, $origin:literal, { $($name:literal: $settings:expr),+ };)+) => {
         /// Any optimizer of the crate, chosen when the program runs.
@@ -81,14 +81,14 @@ macro_rules! any_optimizer {
                 }
             }
 
-            /// Runs with the optimizer that it is.
+            /// Calls a generic function with the optimizer, as its own type.
             pub fn with<W: $crate::WithOptimizer>(self, with: W) -> W::Output {
                 match self {
                     $(Self::$rule(rule) => with.run(rule),)+
                 }
             }
 
-            /// The optimizer that it is.
+            /// The optimizer as its own type, behind a pointer.
             pub(super) fn inner(&self) -> &dyn $crate::DynOptimizer {
                 match self {
                     $(Self::$rule(rule) => rule,)+
@@ -106,7 +106,7 @@ macro_rules! any_optimizer {
 
 pub(super) use {any_optimizer, optimizers};
 
-/// [`WithOptimizer`], for changes.
+/// As [`WithOptimizer`], with a reference through which the function changes the optimizer.
 pub(super) trait WithMut {
     type Output;
 
@@ -120,14 +120,15 @@ impl AnyOptimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownOptimizer`] if no optimizer has the name; it lists the [`NAMES`](Self::NAMES).
+    /// [`Error::UnknownOptimizer`] if no optimizer has the name; the message lists the
+    /// [`NAMES`](Self::NAMES).
     pub fn new(name: &str) -> Result<Self, Error> {
         let unknown = || Error::UnknownOptimizer { name: name.into(), known: Self::NAMES.to_vec() };
         Self::by_name(name).ok_or_else(unknown)
     }
 
-    /// The name of the optimizer: the first, if it has several; `"adam"` for AdamW, too, which is
-    /// Adam with other settings.
+    /// The name of the optimizer. AdamW, which is [`Adam`](crate::Adam) with other settings, has the name
+    /// `"adam"`.
     pub fn name(&self) -> &'static str {
         struct Name;
         impl WithOptimizer for Name {
@@ -140,7 +141,7 @@ impl AnyOptimizer {
         self.with(Name)
     }
 
-    /// The settings that the optimizer has.
+    /// The settings of the optimizer.
     pub fn settings(&self) -> &'static [Setting] {
         struct All;
         impl WithOptimizer for All {
@@ -170,7 +171,7 @@ impl AnyOptimizer {
         self.with(Get(name))
     }
 
-    /// Gives a setting a value.
+    /// Sets the value of a setting.
     ///
     /// # Errors
     ///

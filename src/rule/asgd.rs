@@ -13,8 +13,8 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// a = a + u * (p - a)              a = p while u is 1
 /// ```
 ///
-/// Fields, names and defaults are PyTorch's; e and u come from t alone and are not saved. Moments: `ax`
-/// (a), the average, which is the result of training.
+/// Fields, names and defaults are PyTorch's; e and u depend on t alone and are not saved. Moments: `ax` (a),
+/// the average, which is the result of the training.
 ///
 /// A step moves 20 bytes a parameter in `f32`, and divides nothing.
 ///
@@ -39,13 +39,13 @@ pub struct Asgd {
     pub lr: f64,
     /// The strength of the decay of parameters and learning rate: finite, at least 0. Default 1e-4.
     pub lambd: f64,
-    /// The power by which the learning rate falls: finite, at least 0. Default 0.75.
+    /// The exponent of the schedule, by which the learning rate falls: finite, at least 0. Default 0.75.
     pub alpha: f64,
-    /// The steps before the average begins: finite, at least 0. Default 1e6.
+    /// The number of steps before averaging begins: finite, at least 0. Default 1e6.
     pub t0: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

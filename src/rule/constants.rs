@@ -1,7 +1,7 @@
 //! Names for the constants of a step.
 
-/// Gives names to the constants of a [`Rule`](crate::Rule): makes a struct with a field for each,
-/// which turns into the array that the rule passes, and back.
+/// Gives names to the constants of a [`Rule`](crate::Rule): makes a struct with a field for each, which
+/// converts to the array that the rule passes, and from it.
 ///
 /// # Examples
 ///

@@ -3,8 +3,8 @@ use core::ops::Bound;
 use super::{descent, settings::settings, sign_of};
 use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 
-/// FTRL-Proximal (McMahan et al., 2013): AdaGrad that sets parameters to 0 where L1 regularization
-/// outweighs the gradients so far.
+/// FTRL-Proximal (McMahan et al., 2013): AdaGrad that sets parameters to 0 where L1 regularization is
+/// stronger than the gradients so far.
 ///
 /// ```text
 /// g = -g                           if maximize
@@ -20,7 +20,7 @@ use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 /// -0.5, the default and the paper's. Moments: `accumulator` (n), which starts from
 /// `initial_accumulator_value`, and `linear` (z).
 ///
-/// Where n is infinite, p and z stay.
+/// Where n is infinite, p and z stay as they are.
 ///
 /// A step moves 28 bytes a parameter in `f32`, and costs two square roots and one division.
 ///
@@ -40,20 +40,20 @@ use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 pub struct Ftrl {
     /// The learning rate: finite, over 0. Default 1e-3.
     pub lr: f64,
-    /// What the accumulator starts from: finite, at least 0. Default 0.1.
+    /// The value that the accumulator starts from: finite, at least 0. Default 0.1.
     ///
-    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own. With 0, /// a parameter whose gradients were all 0 becomes NaN, if `beta` and
-    /// `l2_regularization_strength` are 0, too.
+    /// [`Optimizer::state`](crate::Optimizer::state) sets it. Memory of your own must be set to it. If it,
+    /// `beta` and `l2_regularization_strength` are all 0, a parameter whose gradients were all 0 becomes NaN.
     pub initial_accumulator_value: f64,
     /// The strength of L1 regularization: finite, at least 0. Default 0.
     pub l1_regularization_strength: f64,
-    /// The strength of L2 regularization, of the sum so far: finite, at least 0. Default 0.
+    /// The strength of L2 regularization, in the denominator: finite, at least 0. Default 0.
     pub l2_regularization_strength: f64,
-    /// The strength of L2 regularization by the gradient: finite, at least 0. Default 0.
+    /// The strength of L2 regularization that is added to the gradient: finite, at least 0. Default 0.
     pub l2_shrinkage_regularization_strength: f64,
-    /// The paper's beta, what the root of the accumulator begins from: finite, at least 0. Default 0.
+    /// The paper's beta, which is added to the root of the accumulator: finite, at least 0. Default 0.
     pub beta: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -123,7 +123,7 @@ impl Rule for Ftrl {
         let next_z = z + (-sigma).mul_add(param, k.shrinkage.mul_add(param, grad));
         let excess = next_z.max(-k.l1).min(k.l1) - next_z;
         let next = excess * k.lr / (root + k.l2);
-        // Once n is infinite, the parameter is left alone, where inf / inf would make it NaN.
+        // Once n is infinite, inf / inf would make the parameter NaN. So it stays as it is.
         let is_number = next_n.less_than(next_n.splat(f64::INFINITY));
         let is_infinite = next_n.splat(0.0).less_than(next_n);
         let open = |next, now| L::select(is_number, next, L::select(is_infinite, now, next));

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
-/// Lion (Chen et al., 2023): the sign of a momentum.
+/// Lion (Chen et al., 2023): steps of one size, in the direction of a momentum's sign.
 ///
 /// ```text
 /// g = -g                           if maximize
@@ -32,8 +32,8 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lion {
-    /// The learning rate, which is the length of every step: finite, at least 0. Default 1e-3; the
-    /// paper advises a third to a tenth of what suits AdamW.
+    /// The learning rate, which is the size of every step: finite, at least 0. Default 1e-3. The paper
+    /// recommends a third to a tenth of AdamW's.
     pub lr: f64,
     /// The weight of the momentum in the direction of the step: in 0..1. Default 0.9.
     pub beta1: f64,
@@ -41,7 +41,7 @@ pub struct Lion {
     pub beta2: f64,
     /// The strength of decoupled weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

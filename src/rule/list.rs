@@ -1,25 +1,23 @@
-//! The one list of optimizers: a row of it is all that a new one needs outside its own files.
+//! The list of all optimizers. Besides its own files, a new optimizer needs a row here.
 
 use super::{any::optimizers, settings::Settings};
 use crate::reference::Reference;
 
-/// An optimizer of the crate.
-///
-/// Everything that goes through all of them is generic over this: see [`AnyOptimizer::with`].
+/// An optimizer of this crate, for functions that are generic over all of them: see [`AnyOptimizer::with`].
 pub trait BuiltIn: Settings + Reference + Into<AnyOptimizer> {
-    /// Its names for [`AnyOptimizer::new`], each with other settings; the first one is that of the
-    /// defaults.
+    /// The names that [`AnyOptimizer::new`] takes for it, each with settings of its own. The first name
+    /// has the default settings.
     const NAMES: &'static [&'static str];
 
-    /// The square roots of a step, for each element.
+    /// The number of square roots that a step takes for each element.
     const ROOTS: u32;
 
-    /// The divisions of a step, for each element.
+    /// The number of divisions that a step takes for each element.
     const QUOTIENTS: u32;
 }
 
-// The type; its origin; the names, each with the settings that it stands for; the roots and the
-// quotients of a step.
+// In each row: the type; its origin; its names, each with its settings; the number of square roots and of
+// divisions in a step.
 optimizers! {
     Sgd, "momentum: Polyak 1964; Nesterov: Sutskever et al. 2013",
         { "sgd": Sgd::default() }, 0, 0;

@@ -18,8 +18,8 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// p = p - lr * n / (sqrt(v / (1 - beta2^t)) + eps)
 /// ```
 ///
-/// U is computed from t by the series of its logarithm, so nothing drifts and no product has to be
-/// saved. Fields, names and defaults are PyTorch's. Moments: `exp_avg` (m) and `exp_avg_sq` (v).
+/// U is computed from t, by the series of its logarithm. So no product has to be saved, and its error does
+/// not grow. Fields, names and defaults are PyTorch's. Moments: `exp_avg` (m) and `exp_avg_sq` (v).
 ///
 /// A step moves 28 bytes a parameter in `f32`, and costs one square root and one division.
 ///
@@ -42,7 +42,7 @@ pub struct NAdam {
     pub beta1: f64,
     /// The decay of the squared gradient's average v: in 0..1. Default 0.999.
     pub beta2: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-8.
     pub eps: f64,
     /// The strength of the decay of the parameters: finite, at least 0. Default 0.
     pub weight_decay: f64,
@@ -51,7 +51,7 @@ pub struct NAdam {
     /// Whether `weight_decay` shrinks the parameters themselves instead of adding to the gradient.
     /// Default false.
     pub decoupled_weight_decay: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -68,17 +68,17 @@ settings! {
     }
 }
 
-/// The momenta `u_t` and `u_(t+1)` of [`NAdam`], and what their products `U_t` and `U_(t+1)` lack to 1.
+/// The momenta `u_t` and `u_(t+1)` of [`NAdam`], and `1 - U_t` and `1 - U_(t+1)` of their products.
 ///
 /// With q = 0.96^momentum_decay, the logarithm of `1 - q^i / 2` is minus the sum over k of
 /// `(q^i / 2)^k / k`; summed over i first, each k gives a geometric series.
 pub(crate) fn momenta(beta1: f64, momentum_decay: f64, t: u64) -> [[f64; 2]; 2] {
     const LOG_096: f64 = -0.040_821_994_520_255_166;
-    /// Half to the power of 54 is nothing beside 1.
+    /// 2^-54 is below the precision of 1.
     const TERMS: u32 = 54;
 
     let t = t as f64;
-    // 1 - q and 1 - q^t, which the powers of q and q^t are made of without cancelling.
+    // 1 - q and 1 - q^t, from which the differences for all powers follow without cancellation.
     let lack = -libm::expm1(momentum_decay * LOG_096);
     let lack_t = -libm::expm1(momentum_decay * LOG_096 * t);
     let (q, q_t) = (1.0 - lack, 1.0 - lack_t);

@@ -4,7 +4,7 @@ use core::ops::{Bound, RangeBounds};
 
 use crate::{Error, Lanes};
 
-/// Checks a hyper-parameter against the values allowed, which `allowed` puts into words.
+/// Checks that a hyper-parameter is in a range. `allowed` describes the range in the error.
 ///
 /// # Errors
 ///
@@ -137,8 +137,8 @@ impl<L: Lanes> MovingAverage<L> {
 
     /// The next value of an average of squares: `beta * average + (1 - beta) * value^2`.
     ///
-    /// Where the square overflows, its share is added as `((1 - beta) * value) * value`, and the average
-    /// keeps its weight: right to a part of 1 - beta, infinite where the average is, and never NaN.
+    /// Where the square overflows, the result is `average + ((1 - beta) * value) * value` instead. Its
+    /// relative error is at most 1 - beta; it is infinite where the true average overflows, and never NaN.
     #[inline(always)]
     pub(super) fn next_square(self, average: L, value: L) -> L {
         let next = self.towards(average, value * value, value.mul_add(value, -average));
@@ -155,9 +155,9 @@ impl<L: Lanes> MovingAverage<L> {
         L::select(next.less_than(average.splat(f64::INFINITY)), next, large)
     }
 
-    /// The average moves by its share of the distance, counted from the nearer end, so that a beta
-    /// of 0 leaves the value alone. Two products would take the multiplier longer than the divider
-    /// takes for the rest of a step.
+    /// The average moves by a share of the distance, counted from the nearer end, so that a beta of 0
+    /// gives the value itself. The other form, a sum of two products, keeps the multiplier busy for longer
+    /// than the divider needs for the rest of a step.
     #[inline(always)]
     fn towards(self, average: L, value: L, distance: L) -> L {
         if self.beta < SLOW {
@@ -177,14 +177,14 @@ pub(super) fn sign<L: Lanes>(x: L) -> L {
     L::select(zero.less_than(x), x.splat(1.0), negative)
 }
 
-/// `1 - beta^t` for each beta: the weight that an average with decay beta, started at 0, has
-/// gathered after `t` steps.
+/// `1 - beta^t` for each beta: the total weight of the values in an average with decay beta that started
+/// at 0, after `t` steps.
 ///
-/// Computed without the power, whose rounding the difference would magnify: weights q and r join as
-/// `q + r - q r`, so one bit of `t` after the other is gathered, while the weight of the next one
-/// doubles as `q (2 - q)`. Errors don't grow on the way; the result is right to within a rounding or
-/// two for each bit. Sums and products only: the same bits on every machine, which no system's
-/// `pow` promises.
+/// The power itself is not computed, since the subtraction would magnify its rounding error. Instead, the
+/// weights of the bits of `t` are joined: weights q and r of two numbers of steps give `q + r - q r` for
+/// their sum, and `q (2 - q)` for twice the steps. Errors do not grow on the way: each bit adds a rounding or
+/// two. These are sums and products only, so every machine has the same bits, which no system's `pow`
+/// promises.
 ///
 /// ```
 /// assert_eq!(adamant::bias_corrections([0.75, 0.5], 2), [1.0 - 0.75 * 0.75, 0.75]);
@@ -198,8 +198,8 @@ pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
         if doubling == [1.0; N] {
             return doubling;
         }
-        // The bits of `t` are hard to predict: they mask, where a branch would be slower. Two of them
-        // are joined apart from the others, which wait for each other.
+        // The bits of `t` are hard to predict, so a mask is faster than a branch. Two bits at a time are
+        // joined with each other first, which does not wait for the sum of all earlier ones.
         let masks = [rest & 1, rest >> 1 & 1].map(u64::wrapping_neg);
         for (gathered, doubling) in gathered.iter_mut().zip(&mut doubling) {
             let [one, two] = masks.map(|mask| {

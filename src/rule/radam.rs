@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
-/// RAdam (Liu et al., 2020): Adam that waits for the variance of its second moment to settle.
+/// RAdam (Liu et al., 2020): Adam without the second moment in the first steps, while its variance is large.
 ///
 /// ```text
 /// g = -g                           if maximize
@@ -43,14 +43,14 @@ pub struct RAdam {
     pub beta1: f64,
     /// The decay of the squared gradient's average v: in 0..1. Default 0.999.
     pub beta2: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-8.
     pub eps: f64,
     /// The strength of the decay of the parameters: finite, at least 0. Default 0.
     pub weight_decay: f64,
     /// Whether `weight_decay` shrinks the parameters themselves instead of adding to the gradient.
     /// Default false.
     pub decoupled_weight_decay: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -66,7 +66,7 @@ settings! {
     }
 }
 
-/// Below this share of the longest length, lengths cancel in the difference that the paper gives.
+/// Below this fraction of R, the paper's difference for r loses digits to cancellation.
 const CANCELS: f64 = 1.0 / 4096.0;
 
 /// `2 / q - 1 - 2 t (1 - q)^t / (1 - (1 - q)^t)` for `t q` much less than 1, without the difference of two
@@ -84,7 +84,7 @@ fn short_length(q: f64, t: f64) -> f64 {
     2.0 * t - 1.0 - 2.0 * d / (t - q * d)
 }
 
-/// The factor that rectifies the step, or `None` while the variance can't be told.
+/// The factor that rectifies the step; `None` where r is at most 5.
 pub(crate) fn rectification(beta2: f64, correction2: f64, t: u64) -> Option<f64> {
     let keep = 1.0 - beta2;
     let longest = 2.0 / keep - 1.0;

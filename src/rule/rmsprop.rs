@@ -15,8 +15,8 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// p = p - lr * b                   p = p - lr * d if no momentum
 /// ```
 ///
-/// Rounding can bring the variance `s - a^2` below 0, where PyTorch gets NaN; here it counts as 0.
-/// Otherwise fields, names and defaults are PyTorch's. Moments: `square_avg` (s), `grad_avg` (a,
+/// Rounding can make the variance `s - a^2` negative. PyTorch's result is NaN then; here it counts as 0.
+/// Otherwise, fields, names and defaults are PyTorch's. Moments: `square_avg` (s), `grad_avg` (a,
 /// only if centered) and `momentum_buffer` (b, only with momentum).
 ///
 /// A step moves 20 bytes a parameter in `f32`, and 8 more for each of the optional moments; it costs
@@ -40,15 +40,15 @@ pub struct RmsProp {
     pub lr: f64,
     /// The decay of the averages: in 0..1. Default 0.99.
     pub alpha: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-8.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-8.
     pub eps: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
     /// The share of the last step's direction that is kept: finite, at least 0. Default 0.
     pub momentum: f64,
-    /// Whether to divide by the deviation instead of by the root of the mean square. Default false.
+    /// Whether to divide by the standard deviation instead of the root of the mean square. Default false.
     pub centered: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

@@ -3,8 +3,8 @@ use core::ops::Bound;
 use super::{check, descent, settings::settings, sign, sign_of};
 use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 
-/// Rprop (Riedmiller and Braun, 1993): each parameter has a step size of its own, which grows while the
-/// gradient keeps its sign; for gradients of all data, not of batches.
+/// Rprop (Riedmiller and Braun, 1993): each parameter has its own step size, which grows while the gradient
+/// keeps its sign. It is for gradients of all data, not of batches.
 ///
 /// ```text
 /// g = -g                           if maximize
@@ -36,21 +36,20 @@ use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rprop {
-    /// What the step sizes start from: finite, at least 0. Default 1e-2.
+    /// The value that the step sizes start from: finite, at least 0. Default 1e-2.
     ///
-    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own. It has
-    /// no part in a step.
+    /// [`Optimizer::state`](crate::Optimizer::state) sets it. Memory of your own must be set to it. A
+    /// step does not use it.
     pub lr: f64,
-    /// What a step size is multiplied by where the gradient changes its sign: over 0, less than 1.
-    /// Default 0.5.
+    /// The factor of a step size where the gradient changes its sign: over 0, less than 1. Default 0.5.
     pub etaminus: f64,
-    /// What a step size is multiplied by where the gradient keeps its sign: finite, over 1. Default 1.2.
+    /// The factor of a step size where the gradient keeps its sign: finite, over 1. Default 1.2.
     pub etaplus: f64,
-    /// The least step size: finite, at least 0. Default 1e-6.
+    /// The smallest step size: finite, at least 0. Default 1e-6.
     pub step_size_min: f64,
     /// The largest step size: finite, at least `step_size_min`. Default 50.
     pub step_size_max: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -117,7 +116,7 @@ impl Rule for Rprop {
         let grad = descent(true, k.sign, grad);
         let (zero, product) = (grad.splat(0.0), grad * prev);
         let turned = product.less_than(zero);
-        // A product that is neither is 0, for a factor of 1, or NaN, which stays.
+        // If the product is neither, it is 0, and the factor 1, or it is NaN, and stays so.
         let not_kept = L::select(turned, k.etaminus, product + product.splat(1.0));
         let factor = L::select(zero.less_than(product), k.etaplus, not_kept);
         let step_size = (step_size * factor).max(k.least).min(k.most);

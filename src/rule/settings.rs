@@ -1,4 +1,4 @@
-//! The settings of an optimizer by name: what there is, what it may be, reading and writing.
+//! The settings of an optimizer by name: their list, their values and ranges, reading and writing them.
 
 use core::{
     fmt,
@@ -36,14 +36,15 @@ pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
     /// [`Error::UnknownSetting`] if the optimizer has no setting of that name.
     fn get(&self, name: &str) -> Result<SettingValue<'static>, Error>;
 
-    /// Gives a setting a value. Numbers out of their range are left for the next call to refuse, as
-    /// they are where a field is assigned.
+    /// Sets the value of a setting. As with a field that is assigned, the range of a number is not checked
+    /// here but in the next call that uses it.
     ///
-    /// A number that is whole will do for a count, and a count for a number that can hold it.
+    /// A whole number can be given for a count, and a count that `f64` can hold for a number.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownSetting`] if the optimizer has no setting of that name, /// [`Error::WrongSetting`] if the value is not of the kind that the setting needs.
+    /// [`Error::UnknownSetting`] if the optimizer has no setting of that name, [`Error::WrongSetting`] if
+    /// the value is of another kind.
     fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error>;
 
     /// Checks that every number is in the range of its setting.
@@ -60,7 +61,7 @@ pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
 pub struct Setting {
     /// The name of the field.
     pub name: &'static str,
-    /// The values that it may have.
+    /// The values that the setting may have.
     pub kind: SettingKind,
     /// Its value in the `Default` of the optimizer.
     pub default: SettingValue<'static>,
@@ -92,7 +93,7 @@ impl Setting {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum SettingKind {
-    /// A number of a range.
+    /// A number in a range.
     Number(NumberRange),
     /// A whole number that is not negative.
     Count,
@@ -113,7 +114,7 @@ impl fmt::Display for SettingKind {
     }
 }
 
-/// A range of numbers, and the words that errors have for it.
+/// A range of numbers, and its description in errors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NumberRange {
     /// The lower end.
@@ -235,7 +236,7 @@ impl Field for f64 {
     fn read(value: SettingValue<'_>) -> Option<Self> {
         match value {
             SettingValue::Number(number) => Some(number),
-            // The largest u64 becomes 2^64 and back the largest u64: the one that must not pass.
+            // u64::MAX becomes 2^64, and that is u64::MAX again when cast back, although they differ.
             SettingValue::Count(count) => {
                 (count as f64 as u64 == count && count != u64::MAX).then_some(count as f64)
             }
@@ -282,7 +283,7 @@ impl Field for bool {
     }
 }
 
-/// Reads a field from a value, or says what the setting needs instead.
+/// Reads a field from a value. The error says which kind of value the setting needs.
 pub(super) fn read<T: Field>(setting: &Setting, value: SettingValue<'_>) -> Result<T, Error> {
     T::read(value).ok_or_else(|| Error::WrongSetting {
         name: setting.name,
@@ -296,8 +297,8 @@ pub(super) fn unknown<S: Settings>(optimizer: &'static str, name: &str) -> Error
     Error::UnknownSetting { optimizer, name: name.into(), known }
 }
 
-/// Declares the settings of an optimizer, each with the values that it may have and its default; for
-/// [`Settings`] and for `Default`.
+/// Declares the settings of an optimizer, each with its kind, range and default. Implements [`Settings`] and
+/// `Default`.
 macro_rules! settings {
     ($rule:ident { $($kind:ident $field:ident $(: $values:tt)? = $default:expr;)+ }) => {
         impl Default for $rule {

@@ -35,14 +35,14 @@ pub struct Sgd {
     pub lr: f64,
     /// The share of the last step's direction that is kept: finite, at least 0. Default 0.
     pub momentum: f64,
-    /// The share of the gradient that the momentum is spared, after step 1: finite. Default 0.
+    /// The share of the gradient that is not added to the momentum, from step 2 on: finite. Default 0.
     pub dampening: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to look ahead by the momentum; takes `momentum` over 0 and no `dampening`. Default
+    /// Whether to use Nesterov's momentum. It needs a `momentum` over 0 and a `dampening` of 0. Default
     /// false.
     pub nesterov: bool,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 

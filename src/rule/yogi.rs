@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
-/// Yogi (Zaheer et al., 2018): Adam whose second moment moves by the squared gradient at most.
+/// Yogi (Zaheer et al., 2018): Adam whose second moment changes by at most a share of the squared gradient.
 ///
 /// ```text
 /// g = -g                           if maximize
@@ -14,9 +14,9 @@ use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 /// p = p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
 /// ```
 ///
-/// The bias corrections, which the paper leaves out for Adam, too, are those of optax and of
-/// TensorFlow's addons; the defaults are theirs and the paper's. Moments: `exp_avg` (m) and
-/// `exp_avg_sq` (v), which starts from `initial_accumulator_value`.
+/// The bias corrections, which the paper leaves out, are those of optax and of TensorFlow's addons; the
+/// defaults are theirs and the paper's. Moments: `exp_avg` (m) and `exp_avg_sq` (v), which starts from
+/// `initial_accumulator_value`.
 ///
 /// A step moves 28 bytes a parameter in `f32`, and costs one square root and one division.
 ///
@@ -37,17 +37,17 @@ pub struct Yogi {
     pub lr: f64,
     /// The decay of the gradient's average m: in 0..1. Default 0.9.
     pub beta1: f64,
-    /// How slowly v follows the squared gradient: in 0..1. Default 0.999.
+    /// The decay of v: the share `1 - beta2` of the squared gradient moves it. In 0..1. Default 0.999.
     pub beta2: f64,
-    /// What keeps the denominator away from 0: finite, at least 0. Default 1e-3.
+    /// Added to the denominator, so that it is not 0: finite, at least 0. Default 1e-3.
     pub eps: f64,
-    /// What v starts from: finite, at least 0. Default 1e-6.
+    /// The value that v starts from: finite, at least 0. Default 1e-6.
     ///
-    /// [`Optimizer::state`](crate::Optimizer::state) fills it in; fill in memory of your own.
+    /// [`Optimizer::state`](crate::Optimizer::state) sets it. Memory of your own must be set to it.
     pub initial_accumulator_value: f64,
     /// The strength of L2 weight decay: finite, at least 0. Default 0.
     pub weight_decay: f64,
-    /// Whether to climb instead of to descend. Default false.
+    /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,
 }
 
@@ -121,11 +121,11 @@ impl Rule for Yogi {
         let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
         let (square, distance) = (grad * grad, grad.mul_add(grad, -v));
-        // A distance that is neither has no sign: 0, or NaN.
+        // If the distance is neither, it is 0 or NaN, and has no sign.
         let zero = v.splat(0.0);
         let move_down = L::select(distance.less_than(zero), -square, distance);
         let movement = L::select(zero.less_than(distance), square, move_down);
-        // Once infinite, v stays: the parameter is left alone, where inf - inf would make it NaN.
+        // Once v is infinite, inf - inf would make it NaN. So it stays infinite, and the parameter as it is.
         let is_finite = v.less_than(v.splat(f64::INFINITY));
         let v = L::select(is_finite, k.keep2.mul_add(movement, v), v);
         ((-k.step_size).mul_add(m / (v.sqrt() + k.eps), param), [m, v])

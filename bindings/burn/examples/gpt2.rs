@@ -1,14 +1,11 @@
-//! How long a step over the 148 tensors of GPT-2 takes: burn's AdamW, ours one parameter at a time and in one
-//! call, and adamant's without burn around it.
+//! The time of a step over the 148 tensors of GPT-2: burn's AdamW, adamant through burn in one call and in one
+//! call for each parameter, and adamant alone.
 //!
 //!     cargo run --release --example gpt2 [-- LAYERS]
 //!
-//! GPT-2 has 12 layers and 124 million parameters; this takes 6 GB of memory, and fewer layers take less.
+//! GPT-2 has 12 layers and 124 million parameters, for which this needs 6 GB of memory. Fewer layers need less.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::{error::Error, time::Instant};
 
 use adamant::{Exec, Isa, Optimizer as _, State, StepOptions, Threads};
 use adamant_burn::{Adam, OneCallOptimizer, ParamOptimizer};
@@ -21,9 +18,9 @@ use burn::{
 
 const WIDTH: usize = 768;
 const LR: f64 = 1e-3;
-/// The rounds of measuring; the fastest one counts, since other work can only slow a step down.
+/// In each round, every optimizer takes a step.
 const ROUNDS: usize = 15;
-/// burn's own takes seconds.
+/// A step of burn's own AdamW takes seconds.
 const ROUNDS_OF_BURN: usize = 2;
 
 /// The tensors of GPT-2, small.
@@ -53,7 +50,7 @@ impl Gpt2 {
         Self { matrices, vectors }
     }
 
-    /// Gradients are what a backward pass leaves: clones of them cost nothing.
+    /// Gradients as a backward pass leaves them. A clone of them costs nothing.
     fn grads(&self, device: &Device) -> Grads {
         let noise = Distribution::Normal(0.0, 0.1);
         let matrices =
@@ -82,10 +79,21 @@ impl Grads {
     }
 }
 
-fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+/// The seconds that a step takes, and its result.
+fn timed<T>(step: impl FnOnce() -> T) -> (f64, T) {
     let start = Instant::now();
-    let result = work();
-    (start.elapsed(), result)
+    let result = step();
+    (start.elapsed().as_secs_f64(), result)
+}
+
+fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn fastest(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 fn floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Box<dyn Error>> {
@@ -102,21 +110,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tensors = model.matrices.len() + model.vectors.len();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{tensors} tensors, {parameters} parameters, f32, AdamW");
-    println!("{}, {threads} threads, the fastest of {ROUNDS} steps", Isa::selected()?);
-    println!("\n| ns a parameter | 1 thread | {threads} threads |\n|---|---|---|");
-    let per_parameter = |time: Duration| time.as_secs_f64() * 1e9 / parameters as f64;
+    println!("{}, {threads} threads, {ROUNDS} rounds", Isa::selected()?);
+    println!(
+        "\n| ns a parameter | 1 thread: median | fastest | {threads} threads: median | fastest |"
+    );
+    println!("|---|---|---|---|---|");
+    let per_parameter = |seconds: f64| seconds * 1e9 / parameters as f64;
 
     let mut burns: ModuleOptimizer = AdamWConfig::new().init();
-    let mut fastest = Duration::MAX;
+    let mut times = vec![];
     for _ in 0..ROUNDS_OF_BURN {
         let step_grads = grads.of(&model);
-        let (took, stepped) = time(|| burns.step(LR, model, step_grads));
-        (fastest, model) = (fastest.min(took), stepped);
+        let (time, stepped) = timed(|| burns.step(LR, model, step_grads));
+        times.push(per_parameter(time));
+        model = stepped;
     }
-    println!("| burn's AdamW (burn-flex without threads) | {:.2} | |", per_parameter(fastest));
+    println!(
+        "| burn's AdamW (burn-flex without threads) | {:.2} | {:.2} | | |",
+        median(&times),
+        fastest(&times)
+    );
     drop(burns);
 
-    // Ours and the core take turns, so that other work slows all of them down.
+    // All take turns, so that other work on the machine slows all of them down.
     let options = [Threads::Serial, Threads::Rayon]
         .map(|threads| StepOptions { exec: Exec { threads, isa: None }, ..StepOptions::default() });
     let mut one_call = OneCallOptimizer::new(Adam::adamw())?;
@@ -132,44 +148,54 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut states: Vec<State> =
         params.iter().map(|param| Adam::adamw().state(param.len())).collect();
-    let mut times = [[Duration::MAX; 2]; 3];
+    let mut times: [[Vec<f64>; 2]; 3] = Default::default();
     for (threads, options) in options.iter().enumerate() {
         one_call.options = *options;
         one_at_a_time.options = *options;
-        let mut burns = ModuleOptimizer::from(one_at_a_time.clone());
+        let mut module_optimizer = ModuleOptimizer::from(one_at_a_time.clone());
         for _ in 0..ROUNDS {
             let step_grads = grads.of(&model);
-            let (took, report) = time(|| one_call.step(LR, &mut model, step_grads));
+            let (time, report) = timed(|| one_call.step(LR, &mut model, step_grads));
             let _ = report?;
-            times[0][threads] = times[0][threads].min(took);
+            times[0][threads].push(per_parameter(time));
 
             let step_grads = grads.of(&model);
-            let (took, stepped) = time(|| burns.step(LR, model, step_grads));
+            let (time, stepped) = timed(|| module_optimizer.step(LR, model, step_grads));
             model = stepped;
-            times[1][threads] = times[1][threads].min(took);
+            times[1][threads].push(per_parameter(time));
 
-            let (took, report) = time(|| {
+            let (time, report) = timed(|| {
                 let mut tensors: Vec<_> = (states.iter_mut().zip(&mut params).zip(&param_grads))
                     .map(|((state, param), grad)| state.tensor(param, grad))
                     .collect();
                 Adam::adamw().step_tensors(&mut tensors, options)
             });
             let _ = report?;
-            times[2][threads] = times[2][threads].min(took);
+            times[2][threads].push(per_parameter(time));
         }
     }
-    let names = ["adamant_burn::OneCallOptimizer", "adamant_burn::ParamOptimizer", "adamant::step"];
-    for (name, times) in names.iter().zip(times) {
-        let [one, all] = times.map(per_parameter);
-        println!("| {name} | {one:.2} | {all:.2} |");
+    let names = ["adamant_burn::OneCallOptimizer", "adamant_burn::ParamOptimizer", "adamant alone"];
+    for (name, [one, all]) in names.iter().zip(&times) {
+        println!(
+            "| {name} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            median(one),
+            fastest(one),
+            median(all),
+            fastest(all)
+        );
     }
-    let over = |threads: usize| {
-        100.0 * (times[0][threads].as_secs_f64() / times[2][threads].as_secs_f64() - 1.0)
-    };
+
     println!(
-        "\nIn one call through burn a step takes {:+.1} % (1 thread), {:+.1} % (all).",
-        over(0),
-        over(1)
+        "\nTime through burn in one call, divided by the time of adamant alone in the same round:"
     );
+    for (threads, name) in ["1 thread".into(), format!("{threads} threads")].iter().enumerate() {
+        let [one_call, _, core] = times.each_ref().map(|times| &times[threads]);
+        let ratios: Vec<_> = one_call.iter().zip(core).map(|(ours, core)| ours / core).collect();
+        println!(
+            "{name}: median {:.3}; fastest step by fastest step {:.3}",
+            median(&ratios),
+            fastest(one_call) / fastest(core)
+        );
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ pub enum Error {
     Backend {
         /// `parameter PATH` or `the gradient of PATH`.
         tensor: String,
-        /// What burn says.
+        /// The message of burn.
         reason: String,
     },
 
@@ -55,7 +55,7 @@ pub enum Error {
         moment: String,
         /// Type and length in the record.
         found: String,
-        /// What the optimizer has.
+        /// Type and length in the optimizer.
         expected: String,
     },
 
@@ -66,21 +66,21 @@ pub enum Error {
         parameter: String,
         /// The type of the parameter.
         dtype: DType,
-        /// What the moments were to be kept in.
+        /// The storage that was asked for.
         storage: Storage,
     },
 
-    /// The step itself was refused.
+    /// adamant refused the step.
     #[error("{}{error}", parameter.as_ref().map(|path| format!("{path}: ")).unwrap_or_default())]
     Step {
-        /// The path of the parameter, if the mistake is one of a parameter.
+        /// The path of the parameter, if the mistake concerns one.
         parameter: Option<String>,
         /// The mistake.
         #[source]
         error: adamant::Error,
     },
 
-    /// A record cannot be read or written, or is none of this crate's.
+    /// A record cannot be read or written, or is not one of this crate.
     #[error(transparent)]
     Record(#[from] RecordError),
 }

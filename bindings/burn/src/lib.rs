@@ -27,9 +27,8 @@
 //! # Ok::<(), adamant_burn::Error>(())
 //! ```
 //!
-//! Every optimizer of adamant will do, by type or, with [`AnyOptimizer`], by name and with settings by name.
-//! Defaults are PyTorch's. Those of burn's AdamW are not: `Adam { eps: 1e-5, weight_decay: 1e-4,
-//! ..Adam::adamw() }` has them.
+//! Every optimizer of adamant can be used: by its type or, as an [`AnyOptimizer`], by its name. Defaults are
+//! PyTorch's. The defaults of burn's AdamW are `Adam { eps: 1e-5, weight_decay: 1e-4, ..Adam::adamw() }`.
 //!
 //! Both keep records in burn's format, and read each other's. Moments can be bf16, f16 or 8 bits
 //! ([`OneCallOptimizer::with_moments`]), parameters F32, F64, BF16 or F16.
@@ -43,7 +42,7 @@ mod record;
 mod traverse;
 
 pub use adamant;
-/// The optimizers, and what a step is told and tells.
+/// The optimizers, and the options and results of a step.
 #[doc(no_inline)]
 pub use adamant::{
     AdEmaMix, AdaBelief, AdaGrad, AdaMax, Adadelta, Adam, Adan, Adopt, AmsGrad, AnyOptimizer, Asgd,

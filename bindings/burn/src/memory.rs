@@ -33,7 +33,7 @@ pub(crate) fn memory<const D: usize>(
     }
 }
 
-/// The same elements one after the other: as they are, or a copy.
+/// The same elements one after the other: the same memory, or a copy.
 pub(crate) fn contiguous(memory: Memory) -> Memory {
     match memory.layout().contiguous_offsets() {
         Some(_) => memory,
@@ -41,7 +41,7 @@ pub(crate) fn contiguous(memory: Memory) -> Memory {
     }
 }
 
-/// Where the elements of contiguous memory are in its storage.
+/// The range of the elements of contiguous memory in its storage.
 fn range(memory: &Memory) -> Range<usize> {
     let (start, end) = memory.layout().contiguous_offsets().unwrap_or_default();
     start..end
@@ -85,7 +85,7 @@ pub(crate) fn grad(memory: &Memory) -> Grad<'_> {
     }
 }
 
-/// What the moments of a parameter are kept in: `wanted`, or F64 for parameters in F64 and F32 for others.
+/// The storage of a parameter's moments: `wanted`, or by default F64 for parameters in F64 and F32 for others.
 pub(crate) fn moments_for(
     dtype: DType,
     wanted: Option<Storage>,
@@ -98,5 +98,26 @@ pub(crate) fn moments_for(
             Err(Error::Moments { parameter: parameter(), dtype, storage })
         }
         (_, Some(storage)) => Ok(storage),
+    }
+}
+
+/// These tests have no backend beside burn-flex. But a tensor with autodiff is one of another backend, too, until
+/// `inner` has taken that off.
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_of_another_backend_is_refused_by_name_with_what_burn_says() {
+        let tensor = Tensor::<1>::ones([3], &Device::default().autodiff());
+        let name = || "the gradient of layers.0.weight".into();
+        let error = memory(tensor.clone(), name).expect_err("another backend");
+        let message = error.to_string();
+        let start = "the gradient of layers.0.weight is not in the memory of burn-flex: ";
+        let reason = message.strip_prefix(start).expect("the name and what is wrong");
+        assert!(reason.contains("autodiff"), "{reason}");
+        assert!(memory(tensor.inner(), name).is_ok());
     }
 }

@@ -38,11 +38,10 @@ use crate::{
 /// # Ok::<(), adamant_burn::Error>(())
 /// ```
 ///
-/// A parameter whose memory another tensor shares (a clone of the module, say) is copied before it is
-/// written, as always in burn.
+/// If another tensor shares the memory of a parameter, for example that of a clone of the module, the parameter
+/// is copied before it is written, as always in burn.
 pub struct OneCallOptimizer {
-    /// What a step does besides the step: clipping by the norm of all gradients, a factor for them,
-    /// threads, the seed.
+    /// The options of a step: clipping by the norm of all gradients, a factor of them, threads, the seed.
     pub options: StepOptions<'static>,
     /// Whether parameters in BF16 are rounded at random, so that no update is lost on average; to nearest
     /// if not. Default false.
@@ -50,11 +49,11 @@ pub struct OneCallOptimizer {
     pub(crate) groups: Vec<(ParamGroup, AnyOptimizer)>,
     pub(crate) entries: HashMap<ParamId, Entry>,
     moments: Option<Storage>,
-    /// The number of elements of all parameters so far: random bits go by it.
+    /// The number of elements of all parameters so far. Random bits depend on it.
     elements: u64,
 }
 
-/// What is kept for a parameter.
+/// The state of a parameter.
 pub(crate) struct Entry {
     pub state: ParamState,
     pub path: String,
@@ -62,7 +61,7 @@ pub(crate) struct Entry {
 }
 
 impl OneCallOptimizer {
-    /// An optimizer for all parameters; its learning rate is replaced by that of each step.
+    /// Makes an optimizer for all parameters. Each step replaces its learning rate.
     ///
     /// # Errors
     ///
@@ -80,15 +79,15 @@ impl OneCallOptimizer {
         })
     }
 
-    /// Keeps moments in a type of their own: `F32`, `Bf16`, `F16`, or `Q8`, 8 bits an element. Without it,
+    /// Sets the storage of moments: `F32`, `Bf16`, `F16`, or `Q8`, which is 8 bits an element. Without it,
     /// moments are in F32, and in F64 for parameters in F64. Call it before the first step.
     pub fn with_moments(mut self, storage: Storage) -> Self {
         self.moments = Some(storage);
         self
     }
 
-    /// Steps the parameters of a group with another optimizer. Where groups overlap, the last one counts,
-    /// as in burn's `ModuleOptimizer`. Call it before the first step.
+    /// Adds a group of parameters with another optimizer. If groups overlap, the one that was added last
+    /// applies, as in burn's `ModuleOptimizer`. Call it before the first step.
     ///
     /// # Errors
     ///
@@ -104,8 +103,8 @@ impl OneCallOptimizer {
         Ok(self)
     }
 
-    /// Takes a step of all parameters of a module that have a gradient. `lr` is a number, or what burn's
-    /// schedulers return: rates for groups of parameters.
+    /// Takes a step of all parameters of a module that have a gradient. `lr` is a number, or the result of one
+    /// of burn's schedulers, which can have rates for groups of parameters.
     ///
     /// # Errors
     ///
@@ -133,7 +132,8 @@ impl OneCallOptimizer {
             entry.state.ready(optimizer, storage, job.len, name)?;
         }
 
-        // Cloning a module shares its parameters; replacing it leaves the taken ones alone in their memory.
+        // A clone of a module shares the memory of its parameters. When the module is replaced, the parameters
+        // that were taken out are the only owners of their memory.
         let mut take = Take::new(&jobs);
         *module = module.clone().map(&mut take);
         let mut put: Put = take.into();
@@ -160,13 +160,13 @@ impl OneCallOptimizer {
         put: &mut Put,
         optimizers: &[(AnyOptimizer, usize)],
     ) -> Result<Report, Error> {
-        // Each state is borrowed for itself.
+        // Each state is borrowed on its own.
         let mut states: HashMap<ParamId, &mut State> = (self.entries.iter_mut())
             .filter_map(|(id, entry)| Some((*id, entry.state.state_mut()?)))
             .collect();
         let mut tensors = Vec::with_capacity(jobs.len());
         for (job, param) in jobs.iter().zip(put.params()) {
-            // Both are there: the state was made, and the plan found the parameter.
+            // Both are there: `step` made the state, and the plan found the parameter.
             if let (Some(state), Some(param)) = (states.remove(&job.id), param) {
                 let grad = memory::grad(&job.grad);
                 tensors.push(state.tensor(memory::param(param, self.stochastic), grad));

@@ -18,13 +18,11 @@ use burn::{
 
 use crate::{Error, ParamState, memory};
 
-/// Any optimizer of adamant as one of burn's: `ModuleOptimizer`, `Learner` and all that goes with them take
-/// it.
+/// Any optimizer of adamant as one of burn's, for `ModuleOptimizer` and `Learner`.
 ///
-/// burn calls it for one parameter at a time, and gives it the learning rate. The steps are in place where
-/// the module is the only one that has its parameters, as in a plain training loop; a `Learner` keeps the
-/// module of before while it takes a step, and so each parameter is copied first.
-/// [`OneCallOptimizer`](crate::OneCallOptimizer) takes all parameters at once.
+/// burn calls it for one parameter at a time, with the learning rate. A step is in place if nothing else owns
+/// the parameter, as in a plain training loop. A `Learner` keeps the old module during a step, so each parameter
+/// is copied first. [`OneCallOptimizer`](crate::OneCallOptimizer) steps all parameters in one call.
 ///
 /// # Examples
 ///
@@ -47,25 +45,24 @@ use crate::{Error, ParamState, memory};
 ///
 /// # Panics
 ///
-/// burn's interface has no place for an error, so a step panics with the sentence of the [`Error`] where the
-/// parameter is on another backend than burn-flex, of a type without kernels, or was loaded with
-/// moments of another optimizer; or where a learning rate is negative or not finite.
+/// burn's interface cannot return an error. So a step panics with the message of the [`Error`] if the parameter
+/// is on another backend than burn-flex, has a type without kernels, or was loaded with the moments of another
+/// optimizer, and if the learning rate is negative or not finite.
 #[derive(Clone)]
 pub struct ParamOptimizer {
-    /// What a step does besides the step. Clipping and norms are those of one parameter, as with burn's own
-    /// clipping.
+    /// The options of a step. The norm for clipping is that of one parameter, as with burn's own clipping.
     pub options: StepOptions<'static>,
     /// Whether parameters in BF16 are rounded at random, so that no update is lost on average; to nearest
     /// if not. Default false.
     pub stochastic: bool,
     optimizer: AnyOptimizer,
     moments: Option<Storage>,
-    /// The number of elements of all parameters so far: random bits go by it.
+    /// The number of elements of all parameters so far. Random bits depend on it.
     elements: Arc<AtomicU64>,
 }
 
 impl ParamOptimizer {
-    /// An optimizer; its learning rate is replaced by burn's in each step.
+    /// Makes an optimizer. Each step replaces its learning rate by burn's.
     ///
     /// # Errors
     ///
@@ -82,7 +79,7 @@ impl ParamOptimizer {
         })
     }
 
-    /// Keeps moments in a type of their own: `F32`, `Bf16`, `F16`, or `Q8`, 8 bits an element. Without it,
+    /// Sets the storage of moments: `F32`, `Bf16`, `F16`, or `Q8`, which is 8 bits an element. Without it,
     /// moments are in F32, and in F64 for parameters in F64.
     pub fn with_moments(mut self, storage: Storage) -> Self {
         self.moments = Some(storage);
@@ -117,7 +114,7 @@ impl ParamOptimizer {
         if let Some(ready) = state.state_mut() {
             let tensor =
                 ready.tensor(memory::param(&mut param, self.stochastic), memory::grad(&grad));
-            // burn has no place for a step that was left out.
+            // burn's interface cannot say that a step was left out.
             let _ = optimizer
                 .step_tensors(&mut [tensor], &self.options)
                 .map_err(|error| Error::of_step(error, std::iter::once(&*name())))?;

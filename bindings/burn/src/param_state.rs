@@ -1,4 +1,4 @@
-//! What is kept for a parameter, and its place in burn's records.
+//! The state of a parameter, and its form in burn's records.
 
 use adamant::{AnyOptimizer, DynOptimizer as _, MomentRef, Optimizer as _, Q8, State, Storage};
 use burn::{
@@ -20,7 +20,7 @@ pub struct ParamState(Kept);
 #[derive(Clone, Debug)]
 enum Kept {
     Ready(Box<State>),
-    /// From a record: which optimizer it is for will be seen at the next step.
+    /// Loaded from a record. The next step checks that it fits the optimizer.
     Saved(Saved),
 }
 
@@ -67,7 +67,7 @@ impl ParamState {
         }
     }
 
-    /// Makes the state ready for a step; moments that were loaded must be those of the optimizer.
+    /// Makes the state ready for a step. Fails if moments that were loaded do not fit the optimizer.
     pub(crate) fn ready(
         &mut self,
         optimizer: &AnyOptimizer,

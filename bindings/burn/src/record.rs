@@ -12,17 +12,16 @@ use burn_pack::{Reader, Scalar, Tensor, Writer};
 
 use crate::{Error, OneCallOptimizer, ParamState, one_call::Entry};
 
-/// What burn's records have for each parameter beside its state.
+/// The name of the entry with a parameter's rank, which burn's records have beside its state.
 const RANK: &str = "__rank";
 
 /// # Records
 ///
-/// A record has the moments and the step count of each parameter, in the format of burn's optimizers: one
-/// that a `ModuleOptimizer` of [`ParamOptimizer`](crate::ParamOptimizer)s has saved can be loaded here, and
-/// the other way round. Settings are not in it. Records of other optimizers are refused.
+/// A record has the moments and the step count of each parameter, in the format of burn's optimizers. Records of
+/// a `ModuleOptimizer` with a [`ParamOptimizer`](crate::ParamOptimizer) can be loaded here, and the other way
+/// round. Settings are not part of it. Records of burn's own optimizers are refused.
 ///
-/// Parameters are known by their ids, so the module has to be saved and loaded with its own record, which
-/// keeps them.
+/// Parameters are identified by their ids. So save and load the module, too: its record keeps the ids.
 impl OneCallOptimizer {
     /// The moments and step counts, to be saved by burn.
     ///
@@ -86,7 +85,8 @@ impl OneCallOptimizer {
         Ok(())
     }
 
-    /// Saves the moments and step counts to a file in burn's format.
+    /// Saves the moments and step counts to a file in burn's format. A crash, or an error, leaves the file that
+    /// was there before.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The ways through a module: to see what a step has to do, to take parameters out and to put them back.
+//! Visitors of a module, which plan a step, take the parameters out, and put them back.
 
 use std::collections::HashMap;
 
@@ -31,7 +31,8 @@ pub(crate) struct Job {
     pub grad: Memory,
 }
 
-/// What a step of a module has to do, in the order of groups and learning rates. Nothing is changed.
+/// The parameters that a step of a module updates, in the order of groups and learning rates. The module is
+/// not changed.
 pub(crate) fn plan<M: Module>(
     module: &M,
     grads: GradientsParams,
@@ -72,7 +73,7 @@ impl Plan<'_> {
             return Err(Error::Shared { first: first.clone(), second: path });
         }
         let Some(grad) = self.grads.remove::<D>(param.id) else { return Ok(()) };
-        // The stored value, that a mapper is given, too.
+        // The stored value, which mappers get, too.
         let value = param.base();
         if grad.dims() != value.dims() {
             let (grad, shape) = (grad.dims().to_vec(), value.dims().to_vec());
@@ -113,7 +114,7 @@ impl ModuleVisitor for Plan<'_> {
     }
 }
 
-/// How a parameter takes part in autodiff.
+/// The autodiff settings of a parameter.
 struct Autodiff {
     enabled: bool,
     require_grad: bool,
@@ -170,7 +171,7 @@ impl ModuleMapper for Take {
         let Some(&position) = self.positions.get(&param.id) else { return param };
         let value = param.base();
         let (device, autodiff) = (value.device(), Autodiff::of(&value));
-        // The plan has found it to be there.
+        // Cannot fail: the plan has found it on this backend.
         let Ok(memory) = value.inner().try_into_primitive::<Flex>() else { return param };
         self.taken[position] = Some((memory, autodiff));
         param.map(|_| Tensor::empty([0; D], &device))

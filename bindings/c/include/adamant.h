@@ -26,37 +26,36 @@
  *
  * WHAT HOLDS FOR ALL FUNCTIONS
  *
- * Memory is the caller's. A call reads and writes what it is given, and keeps no pointer to it. A step
- * allocates nothing, but that a call with more tensors than any before it on its thread makes room for
- * them, which the thread keeps. Handles hold what is adamant's own, and are freed by the function whose
- * name ends in _free.
+ * Memory is the caller's. A call reads and writes the arrays that it is given, and keeps no pointer to them.
+ * A step allocates nothing, with one exception: if a call has more tensors than any call before on its
+ * thread, it allocates a list of them, which the thread keeps. A handle is memory of the library's. Free it
+ * with the function whose name ends in _free.
  *
- * Mistakes. Every one that can be told is answered by a status, and adamant_last_error has the
- * message. Nothing was written then. Besides those that a function lists, any function may return:
+ * Mistakes. If a call finds a mistake, it writes nothing and returns a status, and adamant_last_error has the
+ * message. Besides the statuses that a function lists, any function may return:
  *     ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED   for any pointer
  *     ADAMANT_TOO_LARGE, ADAMANT_OVERLAP         for any array
  *     ADAMANT_STRUCT_SIZE                        for any struct
  *     ADAMANT_UNKNOWN_VALUE                      for any number that stands for an enum, or flag
  *     ADAMANT_PANICKED                           for a defect of the library
  *
- * Results have the same bits on every CPU, instruction set and number of threads; but which NaN comes out
- * of an invalid operation is the CPU's choice.
+ * Results have the same bits on every CPU, instruction set and number of threads. The exception is the
+ * pattern of a NaN from an invalid operation, which the CPU chooses.
  *
- * What cannot be told is a promise of the caller's: that a pointer which is neither null nor
- * misaligned leads to as much memory as its struct or length says; that what is read was written
- * before; that a handle is from this library and not freed yet; that nobody else writes to any of it,
- * or reads what is written, while the call runs.
+ * The library cannot check some mistakes, so the caller promises this: A pointer that is neither null nor
+ * misaligned points to as much memory as its struct or length says. Memory that is read was written before.
+ * A handle is from this library, and is not freed yet. While a call runs, no other thread writes to its
+ * memory, or reads memory that the call writes.
  *
  * Threads. All functions may be called from any number of threads at once, on different data.
  * Nothing global is changed: no signal handlers, locale, floating-point environment or environment
  * variables. Handles may be shared by threads, one call at a time (adamant_pool: any number;
  * adamant_optimizer: any number that do not change it).
  *
- * Versions. Structs begin with their size, enums have fixed values, and both only grow. A program
- * that was built with an older header passes smaller structs, and gets the defaults of the fields
- * that it does not know. One that was built with a newer header than the library passes larger ones,
- * which are taken if what the library does not know is all zeros, and else answered by
- * ADAMANT_STRUCT_SIZE.
+ * Versions. Structs begin with their size, enums have fixed values, and later versions only add to both. A
+ * program that was built with an older header passes smaller structs, and gets the defaults of the missing
+ * fields. A program that was built with a newer header passes larger structs: the library takes them if the
+ * fields that it does not know are all zeros, and returns ADAMANT_STRUCT_SIZE otherwise.
  */
 
 #ifndef ADAMANT_H
@@ -77,8 +76,8 @@
 // See `ADAMANT_VERSION_MAJOR`.
 #define ADAMANT_VERSION_PATCH 0
 
-// What a call returns. Whatever is not `ADAMANT_OK` or `ADAMANT_LEFT_OUT` is a mistake: nothing was
-// written, and `adamant_last_error` tells what to mend.
+// The result of a call. Every value but `ADAMANT_OK` and `ADAMANT_LEFT_OUT` is a mistake: nothing was
+// written, and `adamant_last_error` has the message.
 //
 // Later versions may add some.
 enum adamant_status
@@ -99,9 +98,9 @@ enum adamant_status
     ADAMANT_TOO_LARGE = 4,
     // An array that is written overlaps another one of the call.
     ADAMANT_OVERLAP = 5,
-    // A number stands for no value of its enum, or is no flag.
+    // A number is not a value of its enum, or a flag is neither 0 nor 1.
     ADAMANT_UNKNOWN_VALUE = 6,
-    // A struct is of no size that a version of this library knows.
+    // The size of a struct is not that of any version of this library.
     ADAMANT_STRUCT_SIZE = 7,
     // Arrays are of types that do not go together.
     ADAMANT_TYPE_MISMATCH = 8,
@@ -115,16 +114,15 @@ enum adamant_status
     ADAMANT_OUT_OF_MEMORY = 12,
     // The threads of a pool could not be started.
     ADAMANT_NO_THREADS = 13,
-    // A defect of this library: please report the message. What the call was to write may be
-    // written in part.
+    // A defect of this library: please report the message. Some of the results may be written.
     ADAMANT_PANICKED = 14,
-    // A mistake that has no status of its own: the message tells which.
+    // A mistake that has no status of its own. The message describes it.
     ADAMANT_OTHER = 15,
     // An array is not as long as its tensor's parameters.
     ADAMANT_LENGTH_MISMATCH = 32,
-    // A moment was passed that the hyper-parameters do without.
+    // A moment was passed that the settings do not use.
     ADAMANT_UNUSED_MOMENT = 33,
-    // A moment of 8 bits has not one scale for each 256 elements.
+    // A moment of 8 bits does not have one scale for each 256 elements.
     ADAMANT_SCALES_MISMATCH = 34,
     // A table has rows of no parameters.
     ADAMANT_ZERO_WIDTH = 35,
@@ -140,7 +138,7 @@ enum adamant_status
     ADAMANT_WIDTH_MISMATCH = 40,
     // The rows of a gradient overlap.
     ADAMANT_STRIDE_TOO_SMALL = 41,
-    // The values of a gradient are not as many as its indices need.
+    // The number of values of a gradient is not that of its indices times the width.
     ADAMANT_VALUES_MISMATCH = 42,
     // A row index is negative or beyond the table.
     ADAMANT_ROW_OUT_OF_RANGE = 43,
@@ -187,7 +185,7 @@ typedef uint32_t adamant_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// What a setting may be.
+// The kind of a setting's values.
 enum adamant_setting_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -235,7 +233,7 @@ typedef uint32_t adamant_isa;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// Who does the work of a call. The results have the same bits.
+// The threads of a call. The results have the same bits with each choice.
 enum adamant_threads
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -297,7 +295,7 @@ typedef uint32_t adamant_type;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// Which norm of the gradients, taken as one vector: `norm_type` of PyTorch.
+// The order of the norm of all gradients, taken as one vector: `norm_type` of PyTorch.
 enum adamant_norm_order
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -370,11 +368,11 @@ typedef uint32_t adamant_q8;
 // grants them: for tables of which a step touches a few rows. Any other memory will do, too.
 typedef struct adamant_buffer adamant_buffer;
 
-// What Adam and AdamW need to know of a table's rows for steps that touch a few of them and have the
-// results of dense steps with gradients of zero for all others: those of TensorFlow's Adam, and of
+// The state of a table's rows for steps of Adam and AdamW that touch a few rows, but have the results of
+// dense steps, in which all other rows have gradients of zero: the results of TensorFlow's Adam, and of
 // PyTorch's with dense gradients. It counts the steps.
 //
-// A row moves on when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
+// A row takes the steps that it has missed when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
 // the rows that the forward pass will read; forward and backward pass;
 // `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is
 // read, for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then
@@ -390,7 +388,7 @@ typedef struct adamant_dense_equivalent adamant_dense_equivalent;
 // `adamant_optimizer_set`, `adamant_optimizer_set_name` and `adamant_optimizer_free` does.
 typedef struct adamant_optimizer adamant_optimizer;
 
-// Threads of one's own; see `adamant_pool_new`.
+// A pool of threads; see `adamant_pool_new`.
 typedef struct adamant_pool adamant_pool;
 
 // Memory in which the rows of a call are sorted, 16 bytes for each index of the largest call, and 8 more
@@ -514,29 +512,30 @@ typedef struct adamant_tensor {
     uint32_t reserved;
 } adamant_tensor;
 
-// What a step does besides the step; the same for all tensors of a call. All zeros but the size is the
-// default, as is a null pointer in its place.
+// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. All zeros
+// but the size is the default, as is a null pointer in its place.
 //
 // The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 typedef struct adamant_step_options {
     // `sizeof(adamant_step_options)`.
     size_t size;
-    // What gradients are multiplied by as they are read: to undo the scale of a loss, to average.
-    // A normal number over 0, in float unless all tensors are ADAMANT_F64; 0 for 1.
+    // A factor of all gradients, to undo the scale of a loss or to average micro-batches: a normal number
+    // over 0, in float unless all tensors are ADAMANT_F64. 0 stands for 1; anything else is
+    // ADAMANT_OPTION, NaN included.
     double grad_factor;
-    // The largest norm of all gradients, times grad_factor, that is taken as it is; longer ones are
-    // multiplied by `adamant_clip_factor`. The norm is computed in the call; the step is left out where
-    // it is not finite. Over 0; 0 for no clipping.
+    // The largest norm of all gradients, after grad_factor. If it is exceeded, all gradients are multiplied
+    // by `adamant_clip_factor`. The call computes the norm; if it is not finite, the step is left out. Over
+    // 0; 0 for no clipping.
     double max_norm;
-    // The norm of all gradients, without grad_factor, if the caller knows it: where a model is shared
-    // among processes, the norm of all shares. At least 0, infinite or NaN. The step is left out where
-    // it is not finite. Counts with use_grad_norm alone.
+    // The norm of all gradients, before grad_factor, if the caller knows it: if a model is shared among
+    // processes, the norm over all processes. At least 0, infinite or NaN. If it is not finite, the step is
+    // left out. It is used only if use_grad_norm is 1.
     double grad_norm;
-    // What random bits begin with.
+    // The seed of random rounding.
     uint64_t seed;
-    // Whether grad_norm counts (1), or is computed if it is needed (0).
+    // Whether grad_norm is used (1), or the norm is computed if it is needed (0).
     uint32_t use_grad_norm;
-    // Whether the step is left out where a gradient is not finite (1): what a loss scaler asks for.
+    // Whether the step is left out if a gradient is not finite (1), as a loss scaler needs it.
     uint32_t skip_nonfinite;
     // Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
     // (0): a NaN that stays in a buffer to which gradients are added would have every later step left
@@ -559,7 +558,7 @@ typedef struct adamant_group {
     size_t tensor_count;
 } adamant_group;
 
-// What `adamant_step` tells of its step.
+// The result of `adamant_step`.
 typedef struct adamant_report {
     // `sizeof(adamant_report)`: set before the call.
     size_t size;
@@ -838,9 +837,10 @@ adamant_status adamant_first_nonfinite(const struct adamant_exec *exec,
                                        size_t count,
                                        size_t *index);
 
-// What the gradients are to be multiplied by so that their norm is at most `max_norm`:
+// The factor by which gradients of norm `norm` must be multiplied so that their norm is at most `max_norm`:
 // `min(1, max_norm / (norm + 1e-6))`, as in PyTorch. It is 0 or NaN where the norm is not finite.
-double adamant_clip_factor(double norm, double max_norm);
+double adamant_clip_factor(double norm,
+                           double max_norm);
 
 // # Sums of gradients
 //
@@ -848,8 +848,8 @@ double adamant_clip_factor(double norm, double max_norm);
 // ADAMANT_F32, ADAMANT_BF16 or ADAMANT_F16, and becomes zeros if `zero_grad` is 1. `exec` may be null for
 // its default.
 //
-// Sums of many small gradients stand still in 16 bits. A step then takes the sums, with a
-// `grad_factor` of one over the number of micro-batches.
+// In 16 bits, sums of many small gradients stop growing. Step with the sums, and with a `grad_factor` of one
+// over the number of micro-batches.
 //
 // Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH for the arrays,
 // ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.

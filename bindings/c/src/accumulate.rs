@@ -17,8 +17,8 @@ use super::{
 /// ADAMANT_F32, ADAMANT_BF16 or ADAMANT_F16, and becomes zeros if `zero_grad` is 1. `exec` may be null for
 /// its default.
 ///
-/// Sums of many small gradients stand still in 16 bits. A step then takes the sums, with a
-/// `grad_factor` of one over the number of micro-batches.
+/// In 16 bits, sums of many small gradients stop growing. Step with the sums, and with a `grad_factor` of one
+/// over the number of micro-batches.
 ///
 /// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH for the arrays,
 /// ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE.

@@ -26,11 +26,11 @@ pub enum adamant_catch_up {
     ADAMANT_CATCH_UP_REPLAY = 1,
 }
 
-/// What Adam and AdamW need to know of a table's rows for steps that touch a few of them and have the
-/// results of dense steps with gradients of zero for all others: those of TensorFlow's Adam, and of
+/// The state of a table's rows for steps of Adam and AdamW that touch a few rows, but have the results of
+/// dense steps, in which all other rows have gradients of zero: the results of TensorFlow's Adam, and of
 /// PyTorch's with dense gradients. It counts the steps.
 ///
-/// A row moves on when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
+/// A row takes the steps that it has missed when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
 /// the rows that the forward pass will read; forward and backward pass;
 /// `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is
 /// read, for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then

@@ -25,7 +25,7 @@ pub enum adamant_isa {
     ADAMANT_ISA_NEON = 4,
 }
 
-/// Who does the work of a call. The results have the same bits.
+/// The threads of a call. The results have the same bits with each choice.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_threads {
@@ -92,7 +92,7 @@ pub struct adamant_exec {
 
 versioned!(adamant_exec: pool, tasks);
 
-/// Threads of one's own; see `adamant_pool_new`.
+/// A pool of threads; see `adamant_pool_new`.
 pub struct adamant_pool(Pool);
 
 impl adamant_exec {

@@ -13,7 +13,7 @@ use super::{
     versioned::check_pointer,
 };
 
-/// Which norm of the gradients, taken as one vector: `norm_type` of PyTorch.
+/// The order of the norm of all gradients, taken as one vector: `norm_type` of PyTorch.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_norm_order {
@@ -180,7 +180,7 @@ impl Grads {
     }
 }
 
-/// What the gradients are to be multiplied by so that their norm is at most `max_norm`:
+/// The factor by which gradients of norm `norm` must be multiplied so that their norm is at most `max_norm`:
 /// `min(1, max_norm / (norm + 1e-6))`, as in PyTorch. It is 0 or NaN where the norm is not finite.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_clip_factor(norm: f64, max_norm: f64) -> f64 {

@@ -33,7 +33,7 @@ pub struct adamant_optimizer {
 /// The name of Adam for rows of tables with one second moment a row.
 const ROW_WISE_ADAM: &str = "rowwise_adam";
 
-/// What a setting may be.
+/// The kind of a setting's values.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_setting_kind {

@@ -10,8 +10,8 @@ use std::panic::catch_unwind;
 
 use adamant::{Error, Outcome};
 
-/// What a call returns. Whatever is not `ADAMANT_OK` or `ADAMANT_LEFT_OUT` is a mistake: nothing was
-/// written, and `adamant_last_error` tells what to mend.
+/// The result of a call. Every value but `ADAMANT_OK` and `ADAMANT_LEFT_OUT` is a mistake: nothing was
+/// written, and `adamant_last_error` has the message.
 ///
 /// Later versions may add some.
 #[repr(u32)]
@@ -31,9 +31,9 @@ pub enum adamant_status {
     ADAMANT_TOO_LARGE = 4,
     /// An array that is written overlaps another one of the call.
     ADAMANT_OVERLAP = 5,
-    /// A number stands for no value of its enum, or is no flag.
+    /// A number is not a value of its enum, or a flag is neither 0 nor 1.
     ADAMANT_UNKNOWN_VALUE = 6,
-    /// A struct is of no size that a version of this library knows.
+    /// The size of a struct is not that of any version of this library.
     ADAMANT_STRUCT_SIZE = 7,
     /// Arrays are of types that do not go together.
     ADAMANT_TYPE_MISMATCH = 8,
@@ -47,17 +47,16 @@ pub enum adamant_status {
     ADAMANT_OUT_OF_MEMORY = 12,
     /// The threads of a pool could not be started.
     ADAMANT_NO_THREADS = 13,
-    /// A defect of this library: please report the message. What the call was to write may be
-    /// written in part.
+    /// A defect of this library: please report the message. Some of the results may be written.
     ADAMANT_PANICKED = 14,
-    /// A mistake that has no status of its own: the message tells which.
+    /// A mistake that has no status of its own. The message describes it.
     ADAMANT_OTHER = 15,
 
     /// An array is not as long as its tensor's parameters.
     ADAMANT_LENGTH_MISMATCH = 32,
-    /// A moment was passed that the hyper-parameters do without.
+    /// A moment was passed that the settings do not use.
     ADAMANT_UNUSED_MOMENT = 33,
-    /// A moment of 8 bits has not one scale for each 256 elements.
+    /// A moment of 8 bits does not have one scale for each 256 elements.
     ADAMANT_SCALES_MISMATCH = 34,
     /// A table has rows of no parameters.
     ADAMANT_ZERO_WIDTH = 35,
@@ -73,7 +72,7 @@ pub enum adamant_status {
     ADAMANT_WIDTH_MISMATCH = 40,
     /// The rows of a gradient overlap.
     ADAMANT_STRIDE_TOO_SMALL = 41,
-    /// The values of a gradient are not as many as its indices need.
+    /// The number of values of a gradient is not that of its indices times the width.
     ADAMANT_VALUES_MISMATCH = 42,
     /// A row index is negative or beyond the table.
     ADAMANT_ROW_OUT_OF_RANGE = 43,

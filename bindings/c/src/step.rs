@@ -87,8 +87,8 @@ pub struct adamant_group {
 
 versioned!(adamant_group:);
 
-/// What a step does besides the step; the same for all tensors of a call. All zeros but the size is the
-/// default, as is a null pointer in its place.
+/// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. All zeros
+/// but the size is the default, as is a null pointer in its place.
 ///
 /// The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 #[repr(C)]
@@ -96,22 +96,23 @@ versioned!(adamant_group:);
 pub struct adamant_step_options {
     /// `sizeof(adamant_step_options)`.
     pub size: usize,
-    /// What gradients are multiplied by as they are read: to undo the scale of a loss, to average.
-    /// A normal number over 0, in float unless all tensors are ADAMANT_F64; 0 for 1.
+    /// A factor of all gradients, to undo the scale of a loss or to average micro-batches: a normal number
+    /// over 0, in float unless all tensors are ADAMANT_F64. 0 stands for 1; anything else is
+    /// ADAMANT_OPTION, NaN included.
     pub grad_factor: f64,
-    /// The largest norm of all gradients, times grad_factor, that is taken as it is; longer ones are
-    /// multiplied by `adamant_clip_factor`. The norm is computed in the call; the step is left out where
-    /// it is not finite. Over 0; 0 for no clipping.
+    /// The largest norm of all gradients, after grad_factor. If it is exceeded, all gradients are multiplied
+    /// by `adamant_clip_factor`. The call computes the norm; if it is not finite, the step is left out. Over
+    /// 0; 0 for no clipping.
     pub max_norm: f64,
-    /// The norm of all gradients, without grad_factor, if the caller knows it: where a model is shared
-    /// among processes, the norm of all shares. At least 0, infinite or NaN. The step is left out where
-    /// it is not finite. Counts with use_grad_norm alone.
+    /// The norm of all gradients, before grad_factor, if the caller knows it: if a model is shared among
+    /// processes, the norm over all processes. At least 0, infinite or NaN. If it is not finite, the step is
+    /// left out. It is used only if use_grad_norm is 1.
     pub grad_norm: f64,
-    /// What random bits begin with.
+    /// The seed of random rounding.
     pub seed: u64,
-    /// Whether grad_norm counts (1), or is computed if it is needed (0).
+    /// Whether grad_norm is used (1), or the norm is computed if it is needed (0).
     pub use_grad_norm: u32,
-    /// Whether the step is left out where a gradient is not finite (1): what a loss scaler asks for.
+    /// Whether the step is left out if a gradient is not finite (1), as a loss scaler needs it.
     pub skip_nonfinite: u32,
     /// Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
     /// (0): a NaN that stays in a buffer to which gradients are added would have every later step left
@@ -123,7 +124,7 @@ pub struct adamant_step_options {
 
 versioned!(adamant_step_options: max_norm, grad_norm, seed, use_grad_norm, keep_grads);
 
-/// What `adamant_step` tells of its step.
+/// The result of `adamant_step`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_report {

@@ -1,14 +1,10 @@
-//! How long a step over the 148 tensors of GPT-2 takes: candle's AdamW, ours, and adamant's without candle
-//! around it.
+//! The time of a step over the 148 tensors of GPT-2, through candle and in adamant alone.
 //!
 //!     cargo run --release --example gpt2 [-- LAYERS]
 //!
-//! GPT-2 has 12 layers and 124 million parameters; this takes 6 GB of memory, and fewer layers take less.
+//! GPT-2 has 12 layers and 124 million parameters, for which this needs 6 GB of memory. Fewer layers need less.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::{error::Error, time::Instant};
 
 use adamant::{Exec, Isa, Optimizer as _, State, StepOptions, Threads};
 use adamant_candle::{Adam, VarOptimizer};
@@ -16,9 +12,9 @@ use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
 const WIDTH: usize = 768;
-/// The rounds of measuring; the fastest one counts, since other work can only slow a step down.
+/// In each round, every optimizer takes a step with 1 thread and one with all threads.
 const ROUNDS: usize = 15;
-/// candle's own takes seconds.
+/// A step of candle's own AdamW takes seconds.
 const ROUNDS_OF_CANDLE: usize = 2;
 
 /// The shapes of the tensors of GPT-2, small.
@@ -44,15 +40,21 @@ fn shapes(layers: usize) -> Vec<Vec<usize>> {
     shapes
 }
 
-/// The shortest of some times.
-fn fastest<E>(rounds: usize, mut step: impl FnMut() -> Result<(), E>) -> Result<Duration, E> {
-    let mut fastest = Duration::MAX;
-    for _ in 0..rounds {
-        let start = Instant::now();
-        step()?;
-        fastest = fastest.min(start.elapsed());
-    }
-    Ok(fastest)
+/// The seconds that a step takes.
+fn seconds<E>(step: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+    let start = Instant::now();
+    step()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn fastest(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -70,16 +72,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{} tensors, {parameters} parameters, f32, AdamW", shapes.len());
-    println!("{}, {threads} threads, the fastest of {ROUNDS} steps", Isa::selected()?);
-    println!("\n| ns a parameter | 1 thread | {threads} threads |\n|---|---|---|");
-    let per_parameter = |time: Duration| time.as_secs_f64() * 1e9 / parameters as f64;
+    println!("{}, {threads} threads, {ROUNDS} rounds", Isa::selected()?);
+    println!(
+        "\n| ns a parameter | 1 thread: median | fastest | {threads} threads: median | fastest |"
+    );
+    println!("|---|---|---|---|---|");
+    let per_parameter = |seconds: f64| seconds * 1e9 / parameters as f64;
 
     let mut candles = AdamW::new(vars.clone(), ParamsAdamW::default())?;
-    let time = per_parameter(fastest(ROUNDS_OF_CANDLE, || candles.step(&grads))?);
-    println!("| candle's AdamW (its operations have one thread) | {time:.2} | |");
+    let mut times = vec![];
+    for _ in 0..ROUNDS_OF_CANDLE {
+        times.push(per_parameter(seconds(|| candles.step(&grads))?));
+    }
+    println!(
+        "| candle's AdamW (its operations have one thread) | {:.2} | {:.2} | | |",
+        median(&times),
+        fastest(&times)
+    );
     drop(candles);
 
-    // Ours and the core take turns, so that other work slows both down.
+    // Both take turns, so that other work on the machine slows both down.
     let options = [Threads::Serial, Threads::Rayon]
         .map(|threads| StepOptions { exec: Exec { threads, isa: None }, ..StepOptions::default() });
     let mut ours = VarOptimizer::new(vars.clone(), Adam::adamw())?;
@@ -91,31 +103,39 @@ fn main() -> Result<(), Box<dyn Error>> {
         param_grads.push(grad.flatten_all()?.to_vec1()?);
     }
     let mut states: Vec<State> = lens.iter().map(|&len| Adam::adamw().state(len)).collect();
-    let mut times = [[Duration::MAX; 2]; 2];
+    let mut times: [[Vec<f64>; 2]; 2] = Default::default();
     for _ in 0..ROUNDS {
         for (threads, options) in options.iter().enumerate() {
-            let step = || ours.step_with(&grads, options).map(|_| ());
-            times[0][threads] = times[0][threads].min(fastest(1, step)?);
-            let step = || {
+            let time = seconds(|| ours.step_with(&grads, options).map(|_| ()))?;
+            times[0][threads].push(per_parameter(time));
+            let time = seconds(|| {
                 let mut tensors: Vec<_> = (states.iter_mut().zip(&mut params).zip(&param_grads))
                     .map(|((state, param), grad)| state.tensor(param, grad))
                     .collect();
                 Adam::adamw().step_tensors(&mut tensors, options).map(|_| ())
-            };
-            times[1][threads] = times[1][threads].min(fastest(1, step)?);
+            })?;
+            times[1][threads].push(per_parameter(time));
         }
     }
-    for (name, times) in ["adamant_candle::VarOptimizer", "adamant::step"].iter().zip(times) {
-        let [one, all] = times.map(per_parameter);
-        println!("| {name} | {one:.2} | {all:.2} |");
+    for (name, [one, all]) in ["adamant_candle::VarOptimizer", "adamant alone"].iter().zip(&times) {
+        println!(
+            "| {name} | {:.2} | {:.2} | {:.2} | {:.2} |",
+            median(one),
+            fastest(one),
+            median(all),
+            fastest(all)
+        );
     }
-    let over = |threads: usize| {
-        100.0 * (times[0][threads].as_secs_f64() / times[1][threads].as_secs_f64() - 1.0)
-    };
-    println!(
-        "\nThrough candle a step takes {:+.1} % (1 thread), {:+.1} % (all).",
-        over(0),
-        over(1)
-    );
+
+    println!("\nTime through candle, divided by the time of adamant alone in the same round:");
+    for (threads, name) in ["1 thread".into(), format!("{threads} threads")].iter().enumerate() {
+        let [ours, core] = times.each_ref().map(|times| &times[threads]);
+        let ratios: Vec<_> = ours.iter().zip(core).map(|(ours, core)| ours / core).collect();
+        println!(
+            "{name}: median {:.3}; fastest step by fastest step {:.3}",
+            median(&ratios),
+            fastest(ours) / fastest(core)
+        );
+    }
     Ok(())
 }

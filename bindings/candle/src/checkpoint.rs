@@ -3,9 +3,8 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io,
-    path::{Path, PathBuf},
+    fs, io,
+    path::Path,
 };
 
 use adamant::{AnyOptimizer, Moment, MomentRef, State, Storage};
@@ -43,7 +42,16 @@ impl VarOptimizer {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let (arrays, metadata) = self.contents()?;
-        write(path, arrays, metadata).map_err(|error| Error::File { path: path.into(), error })
+        adamant::checkpoint::replace_file(path, |unfinished| {
+            safetensors::serialize_to_file(arrays, Some(metadata), unfinished)
+        })
+        .map_err(|error: SafeTensorError| {
+            let error = match error {
+                SafeTensorError::IoError(error) => error,
+                error => io::Error::other(error),
+            };
+            Error::File { path: path.into(), error }
+        })
     }
 
     /// Restores what [`save`](Self::save) has saved: variables, moments, step counts, settings and seed. A
@@ -150,35 +158,6 @@ impl VarOptimizer {
             false => Err(Error::Mismatch { name: GROUPS.into(), found, expected }),
         }
     }
-}
-
-/// Writes a file beside its place, and moves it there when it is whole.
-fn write(
-    path: &Path,
-    arrays: BTreeMap<String, Array<'_>>,
-    metadata: HashMap<String, String>,
-) -> io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}.unfinished", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
-    let written = safetensors::serialize_to_file(arrays, Some(metadata), &unfinished)
-        .map_err(|error| match error {
-            SafeTensorError::IoError(error) => error,
-            error => io::Error::other(error),
-        })
-        .and_then(|()| File::open(&unfinished)?.sync_all())
-        .and_then(|()| fs::rename(&unfinished, path));
-    if let Err(error) = written {
-        // Its remains are of no use. If they cannot be removed, that is not the first mistake.
-        let _ = fs::remove_file(&unfinished);
-        return Err(error);
-    }
-    if cfg!(unix) {
-        // Puts the new name on disk, too.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }
 
 /// A file that was read.

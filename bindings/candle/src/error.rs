@@ -54,7 +54,7 @@ pub enum Error {
         storage_len: usize,
     },
 
-    /// Two variables are one memory.
+    /// Two variables have the same memory.
     #[error("variables {first} and {second} share their memory; pass one of them")]
     Shared {
         /// The variable that comes first.
@@ -111,7 +111,7 @@ pub enum Error {
     MomentsOfF64 {
         /// The variable.
         name: String,
-        /// What they were to be kept in.
+        /// The storage that was asked for.
         storage: Storage,
     },
 
@@ -133,10 +133,10 @@ pub enum Error {
         steps: u64,
     },
 
-    /// The step itself was refused.
+    /// adamant refused the step.
     #[error("{}{error}", name.as_ref().map(|name| format!("variable {name}: ")).unwrap_or_default())]
     Step {
-        /// The variable, if the mistake is one of a variable.
+        /// The variable, if the mistake concerns one.
         name: Option<String>,
         /// The mistake.
         #[source]
@@ -154,7 +154,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         error: io::Error,
     },
@@ -164,7 +164,7 @@ pub enum Error {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake.
         reason: String,
     },
 
@@ -180,9 +180,9 @@ pub enum Error {
     Mismatch {
         /// The array or the entry.
         name: String,
-        /// What the file has.
+        /// The value in the file.
         found: String,
-        /// What the optimizer has.
+        /// The value of the optimizer.
         expected: String,
     },
 

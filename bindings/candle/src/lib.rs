@@ -21,15 +21,15 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! Every optimizer of adamant will do, by type or, with [`AnyOptimizer`], by name and with settings by name.
-//! Defaults are PyTorch's, which for AdamW are candle's, too.
+//! Every optimizer of adamant can be used: by its type or, as an [`AnyOptimizer`], by its name. Defaults are
+//! PyTorch's; candle's AdamW has the same.
 //!
 //! | | |
 //! |---|---|
 //! | groups | [`VarOptimizer::add_group`]: an optimizer of their own for variables that a predicate chooses |
 //! | clipping | `optimizer.options.max_norm = Some(1.0)`; [`last_report`](VarOptimizer::last_report) has the norm |
 //! | small moments | [`VarOptimizer::with_moments`]: bf16, f16 or 8 bits instead of `f32` |
-//! | bf16 variables | `optimizer.stochastic = true`: rounded at random, so that no small update is lost |
+//! | bf16 variables | `optimizer.stochastic = true`: rounded at random, so that small updates are not lost on average |
 //! | schedules | [`set_learning_rate`](candle_nn::Optimizer::set_learning_rate); a group's settings: [`VarOptimizer::groups_mut`] |
 //! | checkpoints | [`VarOptimizer::save`] and [`load`](VarOptimizer::load): variables and optimizer in one file, resumed to the bit |
 //! | threads | those of the rayon pool that a step is called in, as candle's own; `options.exec.threads` chooses others |
@@ -42,7 +42,7 @@ mod memory;
 mod optimizer;
 
 pub use adamant;
-/// The optimizers, and what a step is told and tells.
+/// The optimizers, and the options and results of a step.
 #[doc(no_inline)]
 pub use adamant::{
     AdEmaMix, AdaBelief, AdaGrad, AdaMax, Adadelta, Adam, Adan, Adopt, AmsGrad, AnyOptimizer, Asgd,

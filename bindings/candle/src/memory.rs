@@ -1,11 +1,9 @@
-//! The memory of candle's tensors: what of it a step can take, and its locks.
+//! The memory of candle's tensors: checks, slices of it, and locks.
 
 use std::ops::Range;
 
 use adamant::{Grad, Param};
-use candle_core::{
-    CpuStorage, DType, Device, DeviceLocation, Storage, StorageMutRef, StorageRef, Tensor,
-};
+use candle_core::{CpuStorage, DType, DeviceLocation, Storage, StorageMutRef, StorageRef, Tensor};
 
 use crate::Error;
 
@@ -18,7 +16,7 @@ pub(crate) fn address(tensor: &Tensor) -> usize {
 /// Fails unless the elements of a variable are all of its storage, one after the other, on the CPU, and of
 /// a type that has kernels.
 pub(crate) fn check_variable(name: &str, variable: &Tensor) -> Result<(), Error> {
-    check_kind(format!("variable {name}"), variable.device(), variable.dtype())?;
+    check_kind(format!("variable {name}"), variable.device().location(), variable.dtype())?;
     let (storage, layout) = variable.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else {
         return Err(Error::NotContiguous {
@@ -36,7 +34,7 @@ pub(crate) fn check_variable(name: &str, variable: &Tensor) -> Result<(), Error>
 
 /// A gradient whose elements are one after the other: the tensor itself, or a copy.
 pub(crate) fn check_grad(name: &str, variable: &Tensor, grad: &Tensor) -> Result<Tensor, Error> {
-    check_kind(format!("the gradient of {name}"), grad.device(), grad.dtype())?;
+    check_kind(format!("the gradient of {name}"), grad.device().location(), grad.dtype())?;
     if grad.shape() != variable.shape() {
         let (grad, variable) = (grad.shape().clone(), variable.shape().clone());
         return Err(Error::GradShape { name: name.into(), grad, variable });
@@ -44,10 +42,9 @@ pub(crate) fn check_grad(name: &str, variable: &Tensor, grad: &Tensor) -> Result
     Ok(grad.contiguous()?)
 }
 
-fn check_kind(tensor: String, device: &Device, dtype: DType) -> Result<(), Error> {
-    match device.location() {
-        DeviceLocation::Cpu => {}
-        location => return Err(Error::Device { tensor, location }),
+fn check_kind(tensor: String, location: DeviceLocation, dtype: DType) -> Result<(), Error> {
+    if location != DeviceLocation::Cpu {
+        return Err(Error::Device { tensor, location });
     }
     match dtype {
         DType::F32 | DType::F64 | DType::BF16 | DType::F16 => Ok(()),
@@ -77,7 +74,7 @@ pub(crate) fn param(storage: &mut Storage, stochastic: bool) -> Param<'_> {
             false => values.into(),
         },
         Storage::Cpu(CpuStorage::F16(values)) => values.into(),
-        // Its device and type were checked. The step refuses a length that is not that of the gradient.
+        // Never, since device and type were checked. The step would refuse the length.
         _ => (&mut [0.0_f32; 0]).into(),
     }
 }
@@ -89,7 +86,7 @@ pub(crate) fn grad(storage: &Storage, range: Range<usize>) -> Grad<'_> {
         Storage::Cpu(CpuStorage::F64(values)) => part(values, range).into(),
         Storage::Cpu(CpuStorage::BF16(values)) => part(values, range).into(),
         Storage::Cpu(CpuStorage::F16(values)) => part(values, range).into(),
-        // As above.
+        // Never, as above.
         _ => (&[0.0_f32; 0]).into(),
     }
 }
@@ -101,13 +98,13 @@ fn part<T>(values: &[T], range: Range<usize>) -> &[T] {
 
 /// Locks the storages of all tensors: the first ones to be written, the others to be read.
 ///
-/// A thread that holds some of the locks may wait for the others (an operation on two variables does), so
-/// this waits for a lock only while it holds none.
+/// Another thread may hold some of these locks and wait for others, as an operation on two variables does. So
+/// this function waits for a lock only while it holds none.
 pub(crate) fn lock<'a>(
     written: &[&'a Tensor],
     read: &'a [Tensor],
 ) -> (Vec<StorageMutRef<'a>>, Vec<StorageRef<'a>>) {
-    // candle gives its locks to nobody, but a guard knows its lock.
+    // candle's locks are private, but a guard leads to its lock.
     let lock_of = |tensor: &'a Tensor| StorageRef::rwlock(&tensor.storage_and_layout().0);
     let written: Vec<_> = written.iter().map(|tensor| lock_of(tensor)).collect();
     let read: Vec<_> = read.iter().map(lock_of).collect();
@@ -125,5 +122,44 @@ pub(crate) fn lock<'a>(
             continue;
         }
         return (for_writing, for_reading);
+    }
+}
+
+/// Mistakes that a test cannot make through the public interface: on a machine without a GPU, candle makes no
+/// tensors on other devices, and it copies a tensor that is not contiguous when it makes a `Var` of it.
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Result};
+
+    use super::*;
+
+    #[test]
+    fn tensors_on_other_devices_are_refused_by_name_and_place() {
+        for (location, message) in [
+            (DeviceLocation::Cuda { gpu_id: 1 }, "Cuda { gpu_id: 1 }"),
+            (DeviceLocation::Metal { gpu_id: 0 }, "Metal { gpu_id: 0 }"),
+        ] {
+            let error = check_kind("variable w".into(), location, DType::F32).expect_err("refused");
+            let message = format!("variable w is on {message}, not on the CPU");
+            assert_eq!(error.to_string(), message);
+        }
+        assert!(check_kind("variable w".into(), DeviceLocation::Cpu, DType::F32).is_ok());
+    }
+
+    #[test]
+    fn variables_that_are_transposed_or_broadcast_are_refused_by_name_and_strides() -> Result<()> {
+        let matrix = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
+        let error = check_variable("w", &matrix.t()?).expect_err("refused");
+        let message = "variable w is not contiguous: shape [3, 2], strides [1, 3]";
+        assert_eq!(error.to_string(), message);
+        let row = Tensor::zeros((1, 3), DType::F32, &Device::Cpu)?;
+        let error = check_variable("w", &row.broadcast_as((2, 3))?).expect_err("refused");
+        let message = "variable w is not contiguous: shape [2, 3], strides [0, 1]";
+        assert_eq!(error.to_string(), message);
+        let error = check_variable("w", &matrix.narrow(0, 1, 1)?).expect_err("refused");
+        let message = "variable w is a view: elements 3 to 6 of a storage that has 6";
+        assert_eq!(error.to_string(), message);
+        assert!(check_variable("w", &matrix).is_ok());
+        Ok(())
     }
 }

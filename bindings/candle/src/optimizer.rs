@@ -10,7 +10,7 @@ use candle_nn::VarMap;
 
 use crate::{Error, memory};
 
-/// Any optimizer of adamant, for the variables of a model: what `candle_nn::AdamW` is for AdamW.
+/// Any optimizer of adamant, for the variables of a model. It is used as `candle_nn::AdamW` is.
 ///
 /// A step takes all variables that have a gradient, in one call and one parallel region, in place. Each
 /// variable has moments and a step count of its own, made when it first has a gradient.
@@ -41,7 +41,7 @@ use crate::{Error, memory};
 /// several variables at once. A thread that keeps a guard of a variable (`storage_and_layout`) and takes a
 /// step waits for ever, as with `Var::set`.
 pub struct VarOptimizer {
-    /// What a step does besides the step: clipping, a factor for gradients, threads, the seed.
+    /// The options of a step: clipping, a factor of all gradients, threads, the seed.
     pub options: StepOptions<'static>,
     /// Whether variables in BF16 are rounded at random, so that no update is lost on average; to nearest if
     /// not. Default false.
@@ -51,19 +51,19 @@ pub struct VarOptimizer {
     pub(crate) params: Vec<Parameter>,
     /// Whether the names are the caller's.
     pub(crate) named: bool,
-    /// What moments are kept in; `None` is F64 for variables in F64 and F32 for all others.
+    /// The storage of moments; `None` is F64 for variables in F64 and F32 for all others.
     moments: Option<Storage>,
     report: Option<Report>,
 }
 
-/// A variable and what is kept for it.
+/// A variable and its state.
 pub(crate) struct Parameter {
     pub name: String,
     pub var: Var,
     pub group: usize,
     /// `None` before the first gradient.
     pub state: Option<State>,
-    /// The number of its first element among all elements of the model: random bits go by it.
+    /// The number of its first element among all elements of the model. Random bits depend on it.
     pub first: u64,
     /// Where its storage is.
     address: usize,
@@ -72,8 +72,8 @@ pub(crate) struct Parameter {
 impl VarOptimizer {
     /// An optimizer of variables that are known by their positions, `"0"`, `"1"`, and so on.
     ///
-    /// The order of [`VarMap::all_vars`] differs from run to run. So to save and load, to group by names,
-    /// or to have the same random bits again, use [`from_var_map`](Self::from_var_map).
+    /// The order of [`VarMap::all_vars`] differs from run to run. So use [`from_var_map`](Self::from_var_map) to
+    /// save and load, to make groups by name, or to get the same random bits in every run.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl VarOptimizer {
 
     /// An optimizer of all variables of a map, in the order of their names.
     ///
-    /// Variables that are added to the map later have to be [pushed](Self::push).
+    /// Add variables that the map gets later with [`push`](Self::push).
     ///
     /// # Errors
     ///
@@ -165,8 +165,8 @@ impl VarOptimizer {
         Ok(())
     }
 
-    /// Keeps moments in a type of their own: `F32`, `Bf16`, `F16`, or `Q8`, 8 bits an element. Call it
-    /// before the first step.
+    /// Sets the storage of moments: `F32`, `Bf16`, `F16`, or `Q8`, which is 8 bits an element. Call it before
+    /// the first step.
     ///
     /// Without it, moments are in F32, and in F64 for variables in F64.
     ///
@@ -188,8 +188,8 @@ impl VarOptimizer {
     /// Moves the variables for which `matches` is true to a new group with an optimizer of its own, and
     /// returns the group's number: PyTorch's `param_groups`. Group 0 is that of the others.
     ///
-    /// Moments and step counts stay with their variables. A group of another kind of optimizer should
-    /// therefore be added before the first step; later, the next step is refused.
+    /// Moments and step counts stay with their variables. So add a group of another kind of optimizer before
+    /// the first step; otherwise, the next step is refused.
     ///
     /// # Examples
     ///
@@ -260,7 +260,7 @@ impl VarOptimizer {
         self.params.iter().find(|param| param.name == name).and_then(|param| param.state.as_ref())
     }
 
-    /// What the last step told: whether it was taken, and the norm of the gradients if it was computed.
+    /// The result of the last step: whether it was taken, and the norm of the gradients if it was computed.
     pub fn last_report(&self) -> Option<Report> {
         self.report
     }
@@ -270,8 +270,8 @@ impl VarOptimizer {
         new_state(&self.groups[param.group], self.moments, &param.var, param.first)
     }
 
-    /// Takes a step with options of its own instead of [`options`](Self::options): with a pool of threads
-    /// that is borrowed, or a norm that is known.
+    /// Takes a step with these options instead of [`options`](Self::options). They can borrow a pool of
+    /// threads, or have a norm that is already known.
     ///
     /// # Errors
     ///
@@ -329,9 +329,9 @@ impl VarOptimizer {
     }
 }
 
-/// Candle's interface. The learning rate is that of group 0, and setting it sets that of every group; for
-/// groups with rates of their own there is [`groups_mut`](VarOptimizer::groups_mut). A rate out of its range
-/// is refused by the next step.
+/// Candle's interface. `learning_rate` is that of group 0, and `set_learning_rate` sets that of every group. To
+/// set the rate of one group, use [`groups_mut`](VarOptimizer::groups_mut). A rate that is out of its range is
+/// refused by the next step.
 impl candle_nn::Optimizer for VarOptimizer {
     type Config = AnyOptimizer;
 
@@ -391,7 +391,7 @@ fn checked(optimizer: AnyOptimizer) -> Result<AnyOptimizer, Error> {
     }
 }
 
-/// Fails if moments in `storage` do not go with a variable.
+/// Fails if a variable cannot have moments in `storage`.
 fn check_moments(storage: Option<Storage>, name: &str, var: &Var) -> Result<(), Error> {
     match (storage, var.dtype()) {
         (None, _) | (Some(Storage::F64), DType::F64) => Ok(()),

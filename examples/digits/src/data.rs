@@ -29,7 +29,7 @@ pub struct Samples {
     pub labels: Vec<u8>,
 }
 
-/// What a contest trains on, chooses with and is judged by.
+/// The samples for training, for choosing a learning rate, and for the test.
 pub struct DataSet {
     pub name: &'static str,
     pub train: Samples,

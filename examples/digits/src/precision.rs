@@ -7,8 +7,8 @@ use half::{bf16, slice::HalfFloatSliceExt};
 
 use crate::model::{Kind, TensorInfo};
 
-/// Which types the arrays of a model are of. Gradients and steps are computed in f32 in any case, and
-/// then rounded to what is kept.
+/// The types of a model's arrays. Gradients and steps are always computed in f32, and then rounded to the types
+/// of the arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
     /// Everything in f32
@@ -29,7 +29,7 @@ pub struct Trained {
     pub name: String,
     pub kind: Kind,
     pub params: Params,
-    /// What gradients are rounded to, unless they are taken as they come, in f32.
+    /// The memory for rounded gradients; `None` if they stay in f32.
     grads: Option<Vec<bf16>>,
     pub state: State,
 }
@@ -56,7 +56,7 @@ impl Precision {
         }
     }
 
-    /// What moments are kept in.
+    /// The storage of moments.
     fn storage(self) -> Storage {
         match self {
             Self::F32 | Self::Bf16Master | Self::Split => Storage::F32,
@@ -144,7 +144,7 @@ mod tests {
         (0..1000).map(|i| (i as f32 * 0.37).sin()).collect()
     }
 
-    /// What a model reads after some steps.
+    /// The parameters after some steps.
     fn stepped(precision: Precision) -> Vec<f32> {
         let mut params = initial();
         let info = TensorInfo { name: "weight".into(), len: params.len(), kind: Kind::Weights };

@@ -15,7 +15,7 @@ use crate::model::{Network, Score};
 use crate::precision::Precision;
 use crate::trainer::{Method, Trainer};
 
-/// What all runs have in common.
+/// The settings that all runs share.
 pub struct Plan {
     pub epochs: usize,
     /// Samples per step; the last batch of an epoch may be smaller.

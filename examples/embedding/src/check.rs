@@ -17,7 +17,7 @@ pub struct Differences {
     pub replay: f32,
     /// Between the series and replay, when both are given the same gradients.
     pub series_alone: f32,
-    /// What [`series_alone`](Self::series_alone) can come to by rounding.
+    /// The largest value of [`series_alone`](Self::series_alone) that rounding explains.
     pub rounding: f32,
 }
 

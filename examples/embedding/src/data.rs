@@ -12,7 +12,7 @@ const TASTES: usize = 4;
 /// Standard deviation of how generous a user is, and of how good an item.
 const OFFSET: f64 = 0.5;
 
-/// Who rates what, and how.
+/// The users and the items, from which ratings are drawn.
 pub struct World {
     users: Side,
     items: Side,

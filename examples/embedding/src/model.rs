@@ -19,7 +19,7 @@ pub struct Model {
 
 /// The gradient of a batch: for each rating a row for its user and a row for its item.
 ///
-/// What belongs to the same row is not added up: the step does that.
+/// Gradients of the same row are not added up here: the step does that.
 pub struct Gradient {
     users: Vec<f32>,
     items: Vec<f32>,

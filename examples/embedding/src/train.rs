@@ -11,7 +11,7 @@ use crate::data::{Batch, Ratings};
 use crate::model::{Gradient, Model};
 use crate::way::{Stepper, Way};
 
-/// What all runs have in common.
+/// The settings that all runs share.
 pub struct Plan {
     /// Of the table of users, and of that of items.
     pub rows: [usize; 2],

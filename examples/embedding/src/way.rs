@@ -80,7 +80,7 @@ struct Waiting {
     adam: Adam,
     width: usize,
     state: State,
-    /// Which steps each row has yet to take.
+    /// The steps that each row has still to take.
     waiting: DenseEquivalent<f32>,
 }
 

@@ -1,4 +1,4 @@
-//! What a picture shows of a path.
+//! The part of a path that is inside a picture.
 
 use crate::surface::Point;
 

@@ -13,7 +13,7 @@ pub const RATES: [f64; 11] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0
 /// [`RATES`] in words.
 pub const GRID: &str = "0.001, 0.003, ... 100";
 
-/// Who does not stay for so many steps has not arrived.
+/// A path has arrived if it stays at its goal for this many steps.
 pub const LASTING: usize = 10;
 
 /// Something to make smaller, and what counts as done.

@@ -1,4 +1,4 @@
-//! What the pictures show, drawn by plotters on anything it can draw on.
+//! The scenes of the pictures, drawn by plotters on any of its backends.
 
 use anyhow::Result;
 use plotters::coord::Shift;
@@ -33,13 +33,13 @@ pub struct Scene<'a> {
     /// Below the picture, line by line.
     pub caption: Vec<String>,
     pub axes: [&'static str; 2],
-    /// What it shows of the plane.
+    /// The part of the plane that is shown.
     pub view: View,
     pub contours: Vec<Vec<Point>>,
     pub marks: Vec<Mark>,
     /// How to write a number on the y axis.
     pub y_tick: fn(f64) -> String,
-    /// What the legend's last column counts.
+    /// The title of the legend's last column.
     pub arrival: String,
     pub entries: &'a [Entry],
 }

@@ -19,13 +19,13 @@ pub struct Surface {
     pub longest_step: f64,
     /// Steps of every run.
     pub steps: usize,
-    /// What the pictures show.
+    /// The part of the plane in the pictures.
     pub view: View,
     /// Where the contour lines run.
     pub levels: Vec<f64>,
 }
 
-/// What a path is for.
+/// The goal of a path.
 #[derive(Clone, Copy)]
 pub enum Goal {
     /// To come this near to the minimum.
