@@ -330,7 +330,7 @@ class Optimizer(torch.optim.Optimizer):
         return _states.Form(
             moments=moments,
             dtype=_states.dtype_of(param, group["state_dtype"], name),
-            counts_steps=self._native.counts_steps(group, param.dtype == torch.bfloat16),
+            counts_steps=self._native.counts_steps(group, param.dtype in (torch.bfloat16, torch.float16)),
             master=group["master"],
             scalars=lambda step: self._scalars(group, step),
         )

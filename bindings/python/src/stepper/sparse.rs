@@ -9,7 +9,7 @@ use pyo3::{
     types::{PyList, PyTuple},
 };
 
-use super::{Call, Inner, grads::Found, rule_of};
+use super::{Call, Inner, grads::Found, run::rule_of};
 use crate::{
     error::exception,
     memory::{Kind, Seen},
