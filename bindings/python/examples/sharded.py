@@ -95,7 +95,10 @@ def made_optimizer(model: nn.Module, arguments: argparse.Namespace) -> Any:
 
         # Each process steps other parameters, but the norm is that of all.
         settings["grad_norm_group"] = "world"
-        return ZeroRedundancyOptimizer(model.parameters(), optimizer_class=AdamW, **settings)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=AdamW, **settings)
+        # Random bits are those of one process.
+        optimizer.optim.place_among(optimizer.param_groups)
+        return optimizer
     optimizer = AdamW(model.named_parameters(), **settings)
     if arguments.in_backward:
         optimizer.step_in_backward(model)

@@ -3,7 +3,12 @@
 
 use core::ffi::{c_int, c_void};
 
-use pyo3::{ffi, prelude::*, types::PyCapsule};
+use pyo3::{
+    exceptions::PyTypeError,
+    ffi, intern,
+    prelude::*,
+    types::{PyCapsule, PyDict},
+};
 
 /// The device of memory that this process reads and writes.
 pub const CPU: i32 = 1;
@@ -119,15 +124,25 @@ pub struct Lent<'py> {
     pub is_read_only: bool,
 }
 
-impl<'py> Lent<'py> {
-    /// Of an object that has `__dlpack__`.
-    pub fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+/// Borrows memory of any object that has `__dlpack__`.
+pub struct Lender<'py> {
+    /// The arguments of `__dlpack__`: made once for all arrays of a call.
+    arguments: Bound<'py, PyDict>,
+}
+
+impl<'py> Lender<'py> {
+    pub fn new(py: Python<'py>) -> PyResult<Self> {
+        let arguments = PyDict::new(py);
+        arguments.set_item(intern!(py, "max_version"), (1, 0))?;
+        Ok(Self { arguments })
+    }
+
+    /// Borrows the memory of an object.
+    pub fn borrow(&self, object: &Bound<'py, PyAny>) -> PyResult<Lent<'py>> {
         let py = object.py();
-        let method = object.getattr("__dlpack__")?;
-        let arguments = pyo3::types::PyDict::new(py);
-        arguments.set_item("max_version", (1, 0))?;
-        let capsule = match method.call((), Some(&arguments)) {
-            Err(error) if error.is_instance_of::<pyo3::exceptions::PyTypeError>(py) => {
+        let method = object.getattr(intern!(py, "__dlpack__"))?;
+        let capsule = match method.call((), Some(&self.arguments)) {
+            Err(error) if error.is_instance_of::<PyTypeError>(py) => {
                 // Producers from before 2024 do not know the argument.
                 method.call0()?
             }
@@ -138,12 +153,12 @@ impl<'py> Lent<'py> {
             // SAFETY: the protocol: a capsule of this name holds such a struct, alive while the capsule is.
             let managed = unsafe { managed.cast::<ManagedVersioned>().as_ref() };
             let is_read_only = managed.flags & READ_ONLY != 0;
-            return Ok(Self { tensor: managed.tensor, is_read_only, _capsule: capsule });
+            return Ok(Lent { tensor: managed.tensor, is_read_only, _capsule: capsule });
         }
         let managed = capsule.pointer_checked(Some(c"dltensor"))?;
         // SAFETY: as above. Capsules without a version cannot be read-only.
         let managed = unsafe { managed.cast::<Managed>().as_ref() };
-        Ok(Self { tensor: managed.tensor, is_read_only: false, _capsule: capsule })
+        Ok(Lent { tensor: managed.tensor, is_read_only: false, _capsule: capsule })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Python decides, names and makes tensors; this crate finds their memory, checks it, and steps it in one
 //! call of the core.
 
+mod access;
 mod arrays;
 mod dlpack;
 mod error;

@@ -1,18 +1,18 @@
 //! Sparse gradients: steps on some rows of a parameter.
 
+mod step;
+mod waiting;
+
+pub use step::{RowStep, catch_up, problem};
+pub use waiting::{Waiting, check_dense_equivalent};
+
 use core::slice;
 
-use adamant::{
-    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Element, Error, Exec, Grad, Report,
-    RowGrads, RowOptimizer, RowScratch, SortedRows, StepOptions, Table, WithOptimizer,
-};
+use adamant::{Element, Error, Grad, RowGrads, RowScratch, SortedRows};
 use half::{bf16, f16};
 use pyo3::{PyResult, exceptions::PyRuntimeError};
 
-use crate::{
-    memory::Kind,
-    slot::{Form, Role, Slot, moments_of, param_of},
-};
+use crate::{memory::Kind, slot::Slot};
 
 /// The rows of a sparse gradient, as Python found them: contiguous arrays.
 pub struct Rows {
@@ -124,205 +124,4 @@ impl Memory {
         }
         Ok(width)
     }
-}
-
-/// Which rows have yet to catch up with dense steps.
-pub enum Waiting {
-    F32(DenseEquivalent<f32>),
-    F64(DenseEquivalent<f64>),
-}
-
-macro_rules! either {
-    ($waiting:expr, $inner:ident => $run:expr) => {
-        match $waiting {
-            Waiting::F32($inner) => $run,
-            Waiting::F64($inner) => $run,
-        }
-    };
-}
-
-impl Waiting {
-    pub fn new(kind: Kind, rows: usize, way: CatchUp, step: u64) -> Self {
-        let mut waiting = match kind.real() {
-            Kind::F64 => Self::F64(DenseEquivalent::new(rows, way)),
-            _ => Self::F32(DenseEquivalent::new(rows, way)),
-        };
-        waiting.set_step(step);
-        waiting
-    }
-
-    /// Whether it is for such a table.
-    pub fn is_for(&self, kind: Kind, rows: usize) -> bool {
-        self.is_double() == (kind.real() == Kind::F64) && self.rows() == rows
-    }
-
-    fn is_double(&self) -> bool {
-        matches!(self, Self::F64(_))
-    }
-
-    /// The numbers in a row of a parameter, if its first dimensions are these rows.
-    fn width_in(&self, slot: &Slot) -> Option<usize> {
-        let kind = slot.facts.kind?;
-        let (shape, mut rows) = (slot.facts.shape(), 1);
-        let last = shape.iter().position(|&size| {
-            rows *= size as usize;
-            self.is_for(kind, rows)
-        })?;
-        let width: usize = shape[last + 1..].iter().map(|&size| size as usize).product();
-        Some(width * kind.reals())
-    }
-
-    /// Whether any row is behind.
-    pub fn is_behind(&self) -> bool {
-        either!(self, waiting => {
-            (0..waiting.rows()).any(|row| waiting.skipped(row).is_some_and(|skipped| skipped > 0))
-        })
-    }
-
-    pub fn rows(&self) -> usize {
-        either!(self, waiting => waiting.rows())
-    }
-
-    pub fn step(&self) -> u64 {
-        either!(self, waiting => waiting.step())
-    }
-
-    /// Takes all rows to be at a step.
-    pub fn set_step(&mut self, step: u64) {
-        either!(self, waiting => waiting.set_step(step));
-    }
-
-    /// The first of some rows that is behind, and by how many steps.
-    pub fn first_behind(&self, rows: &[i64]) -> Option<(i64, u64)> {
-        rows.iter().find_map(|&row| {
-            let skipped = either!(self, waiting => waiting.skipped(usize::try_from(row).ok()?))?;
-            (skipped > 0).then_some((row, skipped))
-        })
-    }
-}
-
-/// Why a parameter's rows cannot be stepped.
-pub fn problem(slot: &Slot, form: Form) -> Option<&'static str> {
-    let has = |role| slot.state.as_ref().is_some_and(|state| state.entry(role).is_some());
-    if has(Role::Master) || has(Role::Low) {
-        return Some("sparse gradients need parameters without master copies");
-    }
-    if form.dense_equivalent.is_none() {
-        return None;
-    }
-    let kind = slot.facts.kind.unwrap_or(Kind::Other);
-    if !matches!(kind.real(), Kind::F32 | Kind::F64) {
-        return Some("sparse gradients with dense_equivalent need parameters in float32 or float64");
-    }
-    let entries = slot.state.iter().flat_map(|state| &state.entries);
-    for entry in entries {
-        let is_like = entry.facts.kind.map(Kind::real) == Some(kind.real());
-        match entry.role {
-            Role::Codes(_) => {
-                return Some("sparse gradients with dense_equivalent need state_dtype=None");
-            }
-            Role::Moment(_) if !is_like => {
-                return Some("sparse gradients with dense_equivalent need state_dtype=None");
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// A parameter and its moments, as a table.
-///
-/// # Safety
-///
-/// What is known of the slot holds, and nobody else uses the parameter and its state for `'a`.
-unsafe fn table<'a>(slot: &Slot, form: Form, width: usize) -> Table<'a> {
-    let all = 0..slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
-    // SAFETY: the caller's promise.
-    let (param, moments) = unsafe { (param_of(slot, form, all.clone()), moments_of(slot, all)) };
-    let passed = moments.iter().rposition(|moment| !moment.is_empty()).map_or(0, |last| last + 1);
-    Table::new(param, width).with_moments(moments.into_iter().take(passed)).with_first(slot.first)
-}
-
-/// A step on rows.
-pub struct RowStep<'a> {
-    pub options: StepOptions<'a>,
-    pub t: u64,
-    pub slot: &'a Slot,
-    pub form: Form,
-    pub rows: &'a Rows,
-    pub memory: &'a mut Memory,
-}
-
-impl RowStep<'_> {
-    /// Takes the step.
-    ///
-    /// # Safety
-    ///
-    /// What is known of the slot and the rows holds, [`problem`] found none, and nobody else uses the
-    /// parameter and its state.
-    pub unsafe fn run(self, optimizer: &AnyOptimizer) -> Result<Report, Error> {
-        optimizer.with(self)
-    }
-
-    /// Takes the step with the results of a dense one; as [`run`](Self::run).
-    ///
-    /// # Safety
-    ///
-    /// As [`run`](Self::run).
-    pub unsafe fn run_dense_equivalent(self, adam: &Adam) -> Result<(), Error> {
-        let Self { options, slot, form, rows, memory, .. } = self;
-        let Memory { scratch, waiting: Some(waiting) } = memory else { return Ok(()) };
-        let kind = slot.facts.kind.unwrap_or(Kind::F32);
-        // SAFETY: the caller's promise.
-        let (table, grads) =
-            unsafe { (table(slot, form, rows.width), rows.sort(kind, scratch)?) };
-        either!(waiting, waiting => {
-            adam.step_rows_dense_equivalent_on(table, grads, waiting, &options).map(|_| ())
-        })
-    }
-}
-
-impl WithOptimizer for RowStep<'_> {
-    type Output = Result<Report, Error>;
-
-    fn run<R: BuiltIn>(self, rule: R) -> Self::Output {
-        let Self { options, t, slot, form, rows, memory } = self;
-        let kind = slot.facts.kind.unwrap_or(Kind::F32);
-        // SAFETY: the promise of `run`.
-        let (table, grads) =
-            unsafe { (table(slot, form, rows.width), rows.sort(kind, &mut memory.scratch)?) };
-        rule.step_rows_lazy_on(t, table, grads, &options)
-    }
-}
-
-/// Brings rows to the present step: those that are listed, or all.
-///
-/// # Safety
-///
-/// As [`RowStep::run`].
-pub unsafe fn catch_up(
-    exec: Exec<'_>,
-    slot: &Slot,
-    form: Form,
-    width: usize,
-    waiting: &mut Waiting,
-    rows: Option<&[i64]>,
-) -> Result<(), Error> {
-    // SAFETY: the caller's promise.
-    let table = unsafe { table(slot, form, width) };
-    either!(waiting, waiting => match rows {
-        Some(rows) => waiting.catch_up_on(exec, table, rows),
-        None => waiting.catch_up_all_on(exec, table),
-    })
-}
-
-/// Finds out whether steps of Adam can have the results of dense ones, by a step of no rows.
-pub fn check_dense_equivalent(adam: &Adam, way: CatchUp) -> Result<(), Error> {
-    let mut waiting = DenseEquivalent::<f64>::new(0, way);
-    let mut param = [0.0_f64; 0];
-    let mut scratch = RowScratch::default();
-    let grads = RowGrads::<i64, f64>::new(&[], &[], 1).sort(0, &mut scratch)?;
-    let table = Table::new(&mut param, 1);
-    let options = StepOptions::default();
-    adam.step_rows_dense_equivalent_on(table, grads, &mut waiting, &options).map(|_| ())
 }

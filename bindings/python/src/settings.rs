@@ -1,6 +1,6 @@
 //! The settings of a parameter group: Python values by key, read anew only where they have changed.
 
-use adamant::{AnyOptimizer, SettingValue};
+use adamant::{AnyOptimizer, Q8, SettingValue};
 use pyo3::{
     exceptions::{PyKeyError, PyTypeError, PyValueError},
     prelude::*,
@@ -152,4 +152,13 @@ pub fn set(optimizer: &mut AnyOptimizer, name: &str, value: &Bound<'_, PyAny>) -
         optimizer.set(name, number)
     };
     result.map_err(exception)
+}
+
+/// The name of a format of 8 bits.
+pub fn format_name(format: Q8) -> &'static str {
+    match format {
+        Q8::Squares => "squares",
+        Q8::Unsigned => "unsigned",
+        _ => "signed",
+    }
 }

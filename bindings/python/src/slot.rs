@@ -1,9 +1,11 @@
 //! What is remembered of a parameter from step to step, and how it is seen that it no longer holds.
 
-use core::ops::Range;
+mod form;
+mod views;
 
-use adamant::{AnyOptimizer, CatchUp, DynOptimizer, MOMENTS, Moment, Param, Q8};
-use half::{bf16, f16};
+pub use form::{Form, Keys, Master, Role, roles};
+pub use views::{moments_of, param_of};
+
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     intern,
@@ -11,123 +13,8 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 
-use crate::memory::{Access, Facts, Kind, Seen};
-
-/// What an entry of a parameter's state is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The number of steps taken: `float32`, no dimensions.
-    Step,
-    Moment(usize),
-    /// The codes of a moment of 8 bits.
-    Codes(usize),
-    Scales(usize),
-    /// The parameter in `float32`.
-    Master,
-    /// The lower halves of a parameter whose upper ones are bfloat16.
-    Low,
-    /// ASGD's step size of the next step.
-    Eta,
-    /// ASGD's share of the next average.
-    Mu,
-    /// The product of NAdam's momenta.
-    MuProduct,
-}
-
-/// How 16-bit parameters keep what they cannot hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Master {
-    #[default]
-    None,
-    Copy,
-    Split,
-}
-
-/// The options of a group that decide what its states look like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Form {
-    /// What moments are kept in: 8 bits, or a type; `f32` without.
-    pub is_q8: bool,
-    pub moments: Option<Kind>,
-    pub master: Master,
-    pub stochastic: bool,
-    /// Whether sparse gradients have the results of dense ones, and how rows catch up.
-    pub dense_equivalent: Option<CatchUp>,
-}
-
-/// The keys of a group's states, by what they are for.
-pub struct Keys {
-    step: Py<PyString>,
-    moments: Vec<[Py<PyString>; 3]>,
-    master: Py<PyString>,
-    low: Py<PyString>,
-    eta: Py<PyString>,
-    mu: Py<PyString>,
-    mu_product: Py<PyString>,
-}
-
-impl Keys {
-    pub fn new(py: Python<'_>, optimizer: &AnyOptimizer) -> Self {
-        let key = |name: &str| PyString::intern(py, name).unbind();
-        let moments = (0..optimizer.moment_count()).map(|moment| {
-            let name = optimizer.moment_name(moment);
-            [key(name), key(&format!("{name}_codes")), key(&format!("{name}_scales"))]
-        });
-        Self {
-            step: key("step"),
-            moments: moments.collect(),
-            master: key("master_param"),
-            low: key("param_low"),
-            eta: key("eta"),
-            mu: key("mu"),
-            mu_product: key("mu_product"),
-        }
-    }
-
-    fn of(&self, role: Role) -> &Py<PyString> {
-        match role {
-            Role::Step => &self.step,
-            Role::Moment(moment) => &self.moments[moment][0],
-            Role::Codes(moment) => &self.moments[moment][1],
-            Role::Scales(moment) => &self.moments[moment][2],
-            Role::Master => &self.master,
-            Role::Low => &self.low,
-            Role::Eta => &self.eta,
-            Role::Mu => &self.mu,
-            Role::MuProduct => &self.mu_product,
-        }
-    }
-}
-
-/// What the state of a parameter must have, in the order in which it is kept.
-pub fn roles(optimizer: &AnyOptimizer, form: Form, kind: Kind) -> Vec<Role> {
-    let mut roles = Vec::new();
-    let used: Vec<usize> = (0..optimizer.moment_count())
-        .filter(|&moment| optimizer.moment_start(moment).is_some())
-        .collect();
-    let is_random = form.stochastic && kind == Kind::Bf16;
-    // SGD without momentum has no state in PyTorch either.
-    if !matches!(optimizer, AnyOptimizer::Sgd(_)) || !used.is_empty() || is_random {
-        roles.push(Role::Step);
-    }
-    for moment in used {
-        match form.is_q8 {
-            true => roles.extend([Role::Codes(moment), Role::Scales(moment)]),
-            false => roles.push(Role::Moment(moment)),
-        }
-    }
-    match optimizer {
-        AnyOptimizer::Asgd(_) => roles.extend([Role::Eta, Role::Mu]),
-        AnyOptimizer::NAdam(_) => roles.push(Role::MuProduct),
-        _ => {}
-    }
-    match (form.master, kind) {
-        (Master::Copy, Kind::Bf16 | Kind::F16) => roles.push(Role::Master),
-        (Master::Split, Kind::Bf16) => roles.push(Role::Low),
-        _ => {}
-    }
-    roles
-}
+use crate::{access::Access, memory::Facts};
+use form::fits;
 
 /// An entry of a parameter's state.
 pub struct Entry {
@@ -328,71 +215,6 @@ impl Slot {
     }
 }
 
-/// What is wrong with an array of a state.
-fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), String> {
-    let (Some(kind), len) = (param.kind, param.len) else { return Err("has no parameter".into()) };
-    let reals = len * kind.reals();
-    let has_type = |wanted: &[Kind]| match wanted.contains(&seen.kind) {
-        true => Ok(()),
-        false => Err(format!("is of {:?}, not {wanted:?}", seen.kind)),
-    };
-    if !seen.is_cpu {
-        return Err("is not on the CPU".into());
-    }
-    if !seen.is_dense() {
-        return Err("does not fill its memory without gaps or overlaps".into());
-    }
-    if seen.is_freed() {
-        return Err("has no memory".into());
-    }
-    let is_like_param = if kind.is_complex() && !seen.kind.is_complex() {
-        // The pairs are a last dimension.
-        let (shape, strides) = (param.shape().iter(), param.strides().iter());
-        let strides = strides.map(|stride| 2 * stride);
-        seen.shape.iter().copied().eq(shape.copied().chain([2]))
-            && (len == 0
-                || seen
-                    .strides
-                    .iter()
-                    .copied()
-                    .zip(strides.chain([1]))
-                    .zip(seen.shape)
-                    .all(|((own, wanted), &size)| size == 1 || own == wanted))
-    } else {
-        param.has_order_of(seen)
-    };
-    let scales = Q8::scales(reals);
-    match role {
-        Role::Step | Role::Eta | Role::Mu | Role::MuProduct => {
-            has_type(&[Kind::F32])?;
-            if seen.len() != 1 {
-                return Err(format!("has {} elements, not 1", seen.len()));
-            }
-            return Ok(());
-        }
-        Role::Scales(_) => {
-            has_type(&[Kind::F32])?;
-            if seen.shape != [scales as i64] {
-                return Err(format!("has shape {:?}, not [{scales}]", seen.shape));
-            }
-            return Ok(());
-        }
-        Role::Moment(_) => match (kind, form.moments.unwrap_or(Kind::F32)) {
-            (Kind::F64, _) => has_type(&[Kind::F64])?,
-            (Kind::C128, _) => has_type(&[Kind::C128])?,
-            (Kind::C64, Kind::F32) => has_type(&[Kind::C64])?,
-            (_, wanted) => has_type(&[wanted])?,
-        },
-        Role::Codes(_) => has_type(&[Kind::U8])?,
-        Role::Master => has_type(&[Kind::F32])?,
-        Role::Low => has_type(&[Kind::I16])?,
-    }
-    if !is_like_param {
-        return Err(format!("has shape {:?} and strides {:?}", seen.shape, seen.strides));
-    }
-    Ok(())
-}
-
 /// Whether a tensor stands for the conjugate or the negative of its memory.
 pub fn is_lazy(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = tensor.py();
@@ -417,96 +239,4 @@ fn refused(tensor: &Bound<'_, PyAny>, name: &str, error: PyErr) -> PyErr {
     let new = PyTypeError::new_err(text);
     new.set_cause(py, Some(error));
     new
-}
-
-/// A range of elements in memory.
-///
-/// # Safety
-///
-/// `data` points to so many elements of `T`, of which nobody else uses those of the range for `'a`, or the
-/// range is empty.
-#[inline]
-unsafe fn elements<'a, T>(data: usize, range: Range<usize>) -> &'a mut [T] {
-    if range.is_empty() {
-        return &mut [];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { core::slice::from_raw_parts_mut((data as *mut T).add(range.start), range.len()) }
-}
-
-/// The arrays of a range of the numbers of a parameter for a step.
-///
-/// # Safety
-///
-/// What is known of the slot holds, its tensors live for `'a`, and nobody else uses them. The range ends
-/// within the numbers of the parameter.
-#[inline]
-pub unsafe fn param_of<'a>(slot: &Slot, form: Form, range: Range<usize>) -> Param<'a> {
-    let Facts { data, kind, .. } = slot.facts;
-    let kind = kind.unwrap_or(Kind::Other);
-    let beside = |role| slot.state.as_ref().and_then(|state| state.entry(role));
-    // SAFETY: the caller's promise; `fits` found the types and lengths right.
-    unsafe {
-        match kind.real() {
-            Kind::F64 => elements::<f64>(data, range).into(),
-            Kind::Bf16 => {
-                let param = elements::<bf16>(data, range.clone());
-                if let Some(master) = beside(Role::Master) {
-                    Param::with_copy(elements(master.facts.data, range.clone()), param)
-                } else if let Some(low) = beside(Role::Low) {
-                    Param::from_halves(param, elements(low.facts.data, range.clone()))
-                } else if form.stochastic {
-                    Param::stochastic(param)
-                } else {
-                    param.into()
-                }
-            }
-            Kind::F16 => {
-                let param = elements::<f16>(data, range.clone());
-                match beside(Role::Master) {
-                    Some(master) => {
-                        Param::with_copy(elements(master.facts.data, range.clone()), param)
-                    }
-                    None => param.into(),
-                }
-            }
-            _ => elements::<f32>(data, range).into(),
-        }
-    }
-}
-
-/// The moments of a range of the numbers of a parameter for a step, in the order of the optimizer's. Those of
-/// 8 bits have blocks: their range is all of them.
-///
-/// # Safety
-///
-/// As [`param_of`].
-#[inline]
-pub unsafe fn moments_of<'a>(slot: &Slot, range: Range<usize>) -> [Moment<'a>; MOMENTS] {
-    let mut moments = [Moment::none(), Moment::none(), Moment::none(), Moment::none()];
-    let mut codes: &'a mut [u8] = &mut [];
-    for entry in slot.state.iter().flat_map(|state| &state.entries) {
-        let data = entry.facts.data;
-        // SAFETY: the caller's promise; `fits` found the types and lengths right.
-        unsafe {
-            match entry.role {
-                Role::Moment(moment) => {
-                    moments[moment] = match entry.facts.kind.unwrap_or(Kind::Other).real() {
-                        Kind::F64 => elements::<f64>(data, range.clone()).into(),
-                        Kind::Bf16 => elements::<bf16>(data, range.clone()).into(),
-                        Kind::F16 => elements::<f16>(data, range.clone()).into(),
-                        _ => elements::<f32>(data, range.clone()).into(),
-                    };
-                }
-                // The scales follow the codes.
-                Role::Codes(_) => codes = elements(data, range.clone()),
-                Role::Scales(moment) => {
-                    let scales = elements(data, 0..Q8::scales(range.len()));
-                    moments[moment] = Moment::q8(core::mem::take(&mut codes), scales);
-                }
-                _ => {}
-            }
-        }
-    }
-    moments
 }

@@ -11,8 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("hypothesis")
 
 import adamant_optim
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from support import OWN, SETTINGS
 
 NAMES = st.sampled_from([*SETTINGS, *OWN])

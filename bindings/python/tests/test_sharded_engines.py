@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -74,6 +75,71 @@ def test_zero_redundancy_trains_as_one_process_does(name: str, kwargs: dict[str,
         for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
             if key in saved and not is_random:
                 assert torch.equal(results[0][1]["state"][number][key], saved[key])
+
+
+RANDOM = {
+    "moments": (torch.float32, {"state_dtype": "bf16"}),
+    "params": (torch.bfloat16, {"stochastic_rounding": True, "state_dtype": "q8"}),
+}
+
+
+def zero_at_random(which: str, is_sharded: bool) -> list[torch.Tensor]:
+    dtype, kwargs = RANDOM[which]
+    model = Net().to(dtype)
+    # Two groups, the later parameters first: what counts is the order in which one process has them.
+    params = list(model.parameters())
+    groups: list[dict[str, Any]] = [{"params": params[2:]}, {"params": params[:2], "lr": 0.02}]
+    if is_sharded:
+        optimizer: Any = ZeroRedundancyOptimizer(groups, optimizer_class=adamant_optim.AdamW, lr=0.05, **kwargs)
+        optimizer.optim.place_among(optimizer.param_groups)
+    else:
+        optimizer = adamant_optim.AdamW(groups, lr=0.05, **kwargs)
+    for step in range(3):
+        model(batch(step).to(dtype)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return [param.detach().clone() for param in params]
+
+
+@pytest.mark.parametrize("which", RANDOM)
+def test_zero_redundancy_has_the_random_bits_of_one_process(which: str) -> None:
+    wanted = zero_at_random(which, False)
+    for found in ranks.run(zero_at_random, 2, which, True):
+        for own, other in zip(found, wanted):
+            assert torch.equal(own, other)
+
+
+def test_place_among_wants_all_parameters() -> None:
+    params = list(Net().parameters())
+    optimizer = adamant_optim.AdamW(params[1:], lr=0.05, state_dtype="bf16")
+    with pytest.raises(ValueError, match=r"param_groups\[0\]\['params'\]\[1\] is not among the parameters"):
+        optimizer.place_among([params[1], *params[3:]])
+    optimizer.place_among(params)
+    # A group that was added later stands nowhere yet.
+    late = torch.nn.Parameter(torch.ones(3))
+    late.grad = torch.ones(3)
+    optimizer.add_param_group({"params": [late]})
+    with pytest.raises(ValueError, match=r"param_groups\[1\]\['params'\]\[0\] is not among the parameters"):
+        optimizer.step()
+    optimizer.place_among([*params, late])
+    optimizer.step()
+
+
+def test_copies_know_their_place() -> None:
+    whole = [torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(3)]
+    part = [torch.nn.Parameter(param.detach().clone()) for param in whole[1:]]
+    one = adamant_optim.AdamW(whole, lr=0.05, state_dtype="bf16")
+    other = adamant_optim.AdamW(part, lr=0.05, state_dtype="bf16")
+    other.place_among([whole[0], *part])
+    other = copy.deepcopy(other)
+    for _ in range(3):
+        for param in [*whole, *other.param_groups[0]["params"]]:
+            param.grad = param.detach().cos()
+        one.step()
+        other.step()
+    for own, wanted in zip(other.param_groups[0]["params"], whole[1:]):
+        assert torch.equal(other.state[own]["exp_avg"], one.state[wanted]["exp_avg"])
+        assert torch.equal(own, wanted)
 
 
 def zero_norm_of_first_step() -> tuple[float, float]:

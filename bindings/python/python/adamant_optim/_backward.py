@@ -39,7 +39,7 @@ class Backward:
             for number, group in enumerate(optimizer.param_groups)
             for position, param in enumerate(group["params"])
         }
-        params = [param for param in module.parameters() if id(param) in places and param.requires_grad]
+        params: list[Any] = [param for param in module.parameters() if id(param) in places and param.requires_grad]
         if not params:
             raise ValueError("step_in_backward: the module has no parameter of this optimizer")
         self._places = {id(param): places[id(param)] for param in params}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
 from typing import Any, ClassVar
@@ -76,6 +76,8 @@ class Optimizer(torch.optim.Optimizer):
     _backward: _backward.Backward | None = None
     #: Where the parameters lie, since the native step asked.
     _where: _sharded.Places | None = None
+    #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
+    _firsts: dict[Tensor, int] | None = None
     #: Whether the other processes have this one's norm, or word that there is none.
     _has_told_norm: bool = False
 
@@ -241,13 +243,49 @@ class Optimizer(torch.optim.Optimizer):
     def grad_norm_group(self, value: Any) -> None:
         self._grad_norm_group = value
         if "_native" in self.__dict__:
-            # The native step remembers whether there are other processes, and which rows are behind.
-            self.catch_up()
-            self._native.forget()
+            self._forget_places()
+
+    def _forget_places(self) -> None:
+        # The native step remembers them, and which rows are behind.
+        self.catch_up()
+        self._native.forget()
+
+    def place_among(self, params: Iterable[Any]) -> None:
+        """Tells where the parameters of this optimizer stand in the model, if it has only some of them.
+
+        Random bits depend on an element's place in the whole model, which is taken to be the parameters of this
+        optimizer, one after the other. Engines that give each process some of the parameters, such as
+        ``ZeroRedundancyOptimizer`` and pipelines, do not tell it of the others. With this, its random bits are those
+        of one optimizer of ``params`` in one process::
+
+            zero = ZeroRedundancyOptimizer(model.parameters(), optimizer_class=AdamW, state_dtype="bf16")
+            zero.optim.place_among(zero.param_groups)
+
+        Args:
+            params: parameters, named parameters, or groups of them: all of the model, in its order.
+
+        Raises:
+            ValueError: a parameter of this optimizer is not among them.
+        """
+        firsts = _sharded.numbers_before(params)
+        self._check_places(firsts)
+        self._finish()
+        self._firsts = firsts
+        self._forget_places()
+
+    def _check_places(self, firsts: dict[Tensor, int]) -> None:
+        for number, group in enumerate(self.param_groups):
+            for position, param in enumerate(group["params"]):
+                if param not in firsts:
+                    name = self._name_of(number, position)
+                    raise ValueError(f"{name} is not among the parameters that place_among was called with")
 
     def _places(self) -> tuple[bool, list[list[tuple[int, int]]] | None]:
         """Whether other processes have parts of the parameters, and where in the model the parts here begin."""
-        self._where = _sharded.find_places(self.param_groups)
+        if self._firsts is not None:
+            # A group may have been added since.
+            self._check_places(self._firsts)
+        self._where = _sharded.find_places(self.param_groups, self._firsts)
         is_shared = bool(self._where.meshes) or self.grad_norm_group is not None
         return is_shared, self._where.runs
 
@@ -330,7 +368,7 @@ class Optimizer(torch.optim.Optimizer):
         return _states.Form(
             moments=moments,
             dtype=_states.dtype_of(param, group["state_dtype"], name),
-            counts_steps=self._native.counts_steps(group, param.dtype == torch.bfloat16),
+            counts_steps=self._native.counts_steps(group, param.dtype in (torch.bfloat16, torch.float16)),
             master=group["master"],
             scalars=lambda step: self._scalars(group, step),
         )
@@ -609,6 +647,10 @@ class Optimizer(torch.optim.Optimizer):
             # Groups of processes cannot be copied.
             state["grad_norm_group"] = None
         state["skipped"] = self.skipped
+        if self._firsts is not None:
+            # Of its own parameters: others are no part of a copy.
+            own = (param for group in self.param_groups for param in group["params"])
+            state["_firsts"] = {param: self._firsts[param] for param in own}
         return state
 
     @torch.no_grad()

@@ -30,8 +30,8 @@ class Options(TypedDict, total=False):
     ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those. A split has none of this to see to."""
 
     stochastic_rounding: bool
-    """Whether bfloat16 parameters without ``master`` are rounded up or down at random, so that no update is lost on
-    average. Parameters in float16 are refused; wider ones are rounded to nearest."""
+    """Whether bfloat16 and float16 parameters without ``master`` are rounded up or down at random, so that no update is
+    lost on average. Wider ones are rounded to nearest."""
 
     dense_equivalent: bool | Literal["series", "replay"]
     """For sparse gradients of Adam and AdamW: whether a step has the results of one with a dense gradient, at the cost

@@ -19,12 +19,13 @@ from ._torch import PLAIN_TYPES, memory_of
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 #: Entries of a state that have a number for each of the parameter's are those that are none of these.
 _NOT_LIKE_PARAM = ("step", "eta", "mu", "mu_product")
 
 
-def is_dtensor(tensor: Any) -> bool:
+def is_dtensor(tensor: Any) -> TypeIs[DTensor]:
     """Whether a tensor is a DTensor."""
     if type(tensor) in PLAIN_TYPES or not dist.is_available():
         return False
@@ -98,8 +99,20 @@ class Places(NamedTuple):
     runs: list[list[tuple[int, int]]] | None
 
 
-def find_places(groups: list[dict[str, Any]]) -> Places:
-    """Finds out where the parameters of an optimizer lie."""
+def numbers_before(groups: Iterable[Any]) -> dict[Tensor, int]:
+    """How many numbers the parameters before each one have, in a list of parameters or of groups of them."""
+    firsts, first = {}, 0
+    for group in groups:
+        for param in group["params"] if isinstance(group, dict) else [group]:
+            # Named parameters are pairs.
+            param = param[1] if isinstance(param, tuple) else param
+            firsts[param] = first
+            first += param.numel() * (2 if param.is_complex() else 1)
+    return firsts
+
+
+def find_places(groups: list[dict[str, Any]], firsts: dict[Tensor, int] | None = None) -> Places:
+    """Finds out where the parameters of an optimizer lie: one after the other, or where ``firsts`` says."""
     meshes: list[DeviceMesh] = []
     owners: dict[tuple[int, int], tuple[int | None, bool]] = {}
     all_runs = []
@@ -125,9 +138,11 @@ def find_places(groups: list[dict[str, Any]]) -> Places:
                         meshes.append(param.device_mesh)
                     mesh = meshes.index(param.device_mesh)
             owners[number, position] = mesh, counts
+            if firsts is not None:
+                first = firsts[param]
             all_runs.append([(first + start * reals, len_run * reals) for start, len_run in own])
             first += len_local * reals
-    return Places(meshes, owners, all_runs if has_dtensors else None)
+    return Places(meshes, owners, all_runs if has_dtensors or firsts is not None else None)
 
 
 # ---- What processes tell each other
@@ -172,10 +187,10 @@ def sum_of_squares(places: Places, group: Any, which: list[tuple[int, int]], nor
     if places.meshes and any(place != 0 for place in places.meshes[0].get_coordinate() or ()):
         squares[None] = []
     total = 0.0
-    for number, mesh in enumerate(places.meshes):
+    for number, shared in enumerate(places.meshes):
         own = squares[number] + (squares[None] if number == 0 else [])
         part = math.fsum(own)
-        for mesh_group in _groups_of(mesh):
+        for mesh_group in _groups_of(shared):
             part = _reduce([part], mesh_group, dist.ReduceOp.SUM)[0]
         total += part
     return total
@@ -232,9 +247,10 @@ def like(local: Tensor, param: DTensor) -> DTensor:
     scale = math.prod(extra)
     strides = tuple(stride * scale for stride in param.stride())
     strides += tuple(math.prod(extra[i + 1 :]) for i in range(len(extra)))
-    return _dtensor().from_local(
+    whole: DTensor = _dtensor().from_local(
         local, param.device_mesh, param.placements, run_check=False, shape=shape, stride=strides
     )
+    return whole
 
 
 def _is_like_param(key: str) -> bool:

@@ -190,9 +190,13 @@ def drop_foreign_codes(param: Tensor, state: dict[str, Any], moment: Moment) -> 
     codes, scales = (state.get(key) for key in keys)
     if value is None or codes is None:
         return
-    fits = isinstance(codes, Tensor) and codes.dtype == torch.uint8 and isinstance(scales, Tensor)
-    fits = fits and scales.dtype == torch.float32 and scales.shape == (-(-codes.numel() // BLOCK),)
-    if fits:
+    if (
+        isinstance(codes, Tensor)
+        and isinstance(scales, Tensor)
+        and codes.dtype == torch.uint8
+        and scales.dtype == torch.float32
+        and scales.shape == (-(-codes.numel() // BLOCK),)
+    ):
         try:
             decoded = decode(param, codes, scales, moment)
         except ValueError:
@@ -214,7 +218,8 @@ def _encode(moment: Moment, values: Tensor, codes: Tensor, scales: Tensor) -> No
         decoded = torch.empty_like(values, memory_format=torch.preserve_format)
         _core.q8_decode(moment.format, codes, scales, decoded)
         # In the order of memory, which is that of blocks.
-        order = sorted(range(values.dim()), key=lambda dim: (-values.stride(dim), dim))
+        strides = values.stride()
+        order = sorted(range(values.dim()), key=lambda dim: (-strides[dim], dim))
         differs = (decoded != values).permute(order).reshape(-1)
         differs = torch.nn.functional.pad(differs, (0, len(scales) * BLOCK - len(differs)))
         return differs.reshape(-1, BLOCK).any(dim=1)

@@ -162,12 +162,14 @@ def load(
     _agree(_find_difference(state, metadata, path), process_group, ValueError)
     dcp.load(state, checkpoint_id=path, process_group=process_group)
     set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"])
-    return state["extra"]
+    found: dict[str, Any] = state["extra"]
+    return found
 
 
 def _state_of(model: torch.nn.Module, optimizers: Any) -> dict[str, Any]:
     model_state, optim_state = get_state_dict(model, optimizers)
-    for state in optim_state["state"].values():
+    states: Any = optim_state["state"]
+    for state in states.values():
         # The codes of 8-bit moments are of this number of processes alone. The numbers beside them fit any.
         for key in [key for key in state if key.endswith(("_codes", "_scales"))]:
             if key.rsplit("_", 1)[0] in state:
@@ -252,10 +254,11 @@ def _find_difference(state: Any, metadata: Any, folder: Path) -> str | None:
     for key, value in flat.items():
         if key not in saved:
             return f"{key} is not in {folder}: the checkpoint is of another model, optimizer or options"
-        is_tensor = isinstance(value, torch.Tensor)
+        if not isinstance(value, torch.Tensor):
+            continue
         size = getattr(saved[key], "size", None)
-        if is_tensor and size is None:
+        if size is None:
             return f"{key} in {folder} is no tensor, but must be one of shape {list(value.shape)}"
-        if is_tensor and list(size) != list(value.shape):
+        if list(size) != list(value.shape):
             return f"{key} in {folder} has shape {list(size)}, but must have {list(value.shape)}"
     return None

@@ -76,25 +76,23 @@ class State:
     first: int = 0
 
 
-def _is_bf16(array: Any) -> bool:
-    return isinstance(array, np.ndarray) and array.dtype.name == "bfloat16"
+def _lend(array: Any) -> tuple[Any, bool]:
+    """The array as DLPack can describe it, and whether its ``int16`` are bfloat16."""
+    # The name of a type takes numpy a microsecond. The kind of bfloat16, which is not numpy's own, is that of bytes.
+    if isinstance(array, np.ndarray) and array.dtype.kind == "V" and array.dtype.name == "bfloat16":
+        return array.view(np.int16), True
+    return array, False
 
 
-def _lend(array: Any) -> Any:
-    """The array as DLPack can describe it."""
-    return array.view(np.int16) if _is_bf16(array) else array
-
-
-def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(tree: Any, path: str) -> list[tuple[str, Any]]:
     """The arrays of a tree of lists, tuples and dicts, by their paths, in order."""
+    if isinstance(tree, np.ndarray):
+        return [(path, tree)]
     if isinstance(tree, Mapping):
-        for key in tree:
-            yield from _leaves(tree[key], f"{path}[{key!r}]")
-    elif isinstance(tree, (list, tuple)):
-        for position, value in enumerate(tree):
-            yield from _leaves(value, f"{path}[{position}]")
-    else:
-        yield path, tree
+        return [leaf for key in tree for leaf in _leaves(tree[key], f"{path}[{key!r}]")]
+    if isinstance(tree, (list, tuple)):
+        return [leaf for position, value in enumerate(tree) for leaf in _leaves(value, f"{path}[{position}]")]
+    return [(path, tree)]
 
 
 def _rebuilt(tree: Any, values: Iterator[Any]) -> Any:
@@ -118,13 +116,16 @@ def _check_array(array: Any, name: str) -> None:
 
 
 def _order_like(grad: Any, param: Any, name: str) -> Any:
-    """A gradient in the order of its parameter, if numpy can see to it."""
-    _check_array(grad, name)
+    """The gradient of an array in that one's order, if numpy can see to it."""
     if not (isinstance(grad, np.ndarray) and isinstance(param, np.ndarray)):
+        _check_array(grad, f"the gradient of {name}")
         return grad
     if grad.shape != param.shape:
-        raise ValueError(f"{name} has shape {grad.shape}, but the parameter has {param.shape}")
-    if grad.strides == tuple(s // param.itemsize * grad.itemsize for s in param.strides) and grad.flags.writeable:
+        raise ValueError(f"the gradient of {name} has shape {grad.shape}, but the parameter has {param.shape}")
+    strides = param.strides
+    if grad.itemsize != param.itemsize:
+        strides = tuple(stride // param.itemsize * grad.itemsize for stride in strides)
+    if grad.strides == strides and grad.flags.writeable:
         return grad
     copy = np.empty_like(param, dtype=grad.dtype)
     copy[...] = grad
@@ -139,7 +140,7 @@ class Optimizer:
             name in :mod:`adamant_optim.torch`.
         state_dtype: what moments are kept in: ``"f32"``, ``"f16"``, or ``"q8"`` for 8 bits; with ml_dtypes installed,
             ``"bf16"``. Moments of ``float64`` parameters are ``float64``.
-        stochastic_rounding: whether bfloat16 parameters are rounded up or down at random.
+        stochastic_rounding: whether bfloat16 and float16 parameters are rounded up or down at random.
         max_grad_norm: the largest norm of all gradients that is taken as it is; longer ones are made as long.
         skip_nonfinite: whether a step is left out where a gradient is not finite.
         zero_grad_in_step: whether gradients are set to zero as they are read.
@@ -179,6 +180,7 @@ class Optimizer:
         self.seed = seed
         self._changed: dict[str, Any] = {}
         self.set(**settings)
+        self._default_threads = _core.default_threads()
 
     @property
     def settings(self) -> dict[str, float | bool | str]:
@@ -192,15 +194,18 @@ class Optimizer:
             ValueError: the optimizer has no such setting, or a value is out of its range. Nothing has changed then.
         """
         changed = self._changed | settings
-        _core.describe(self.name, changed)
+        #: The moments: name, what each number starts from or ``None``, format of 8 bits.
+        self._moments = _core.describe(self.name, changed)[1]
         self._changed = changed
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # It may be another machine, or another process of this one.
+        self._default_threads = _core.default_threads()
 
     def __repr__(self) -> str:
         settings = "".join(f", {key}={value!r}" for key, value in self.settings.items())
         return f"Optimizer({self.name!r}, state_dtype={self.state_dtype!r}{settings})"
-
-    def _moments(self) -> list[tuple[str, float | None, str]]:
-        return _core.describe(self.name, self._changed)[1]
 
     def init(self, params: Any) -> list[State]:
         """The states of the arrays of ``params``, in their order, before the first step."""
@@ -217,7 +222,7 @@ class Optimizer:
         is_complex, is_double = _is_complex(param), _is_double(param)
         shape = tuple(param.shape)
         moments: dict[str, np.ndarray | Moment] = {}
-        for moment, start, format in self._moments():
+        for moment, start, format in self._moments:
             if start is None:
                 continue
             if self.state_dtype == "q8" and not is_double:
@@ -247,23 +252,36 @@ class Optimizer:
             ValueError: shapes, orders or settings do not fit, or arrays share memory. Nothing has changed then.
         """
         described, stepped = [], []
-        names = self._moments()
-        pairs = list(self._paired(params, grads, states))
-        for name, param, grad, state in pairs:
+        params, grads = _leaves(params, "params"), _leaves(grads, "params")
+        if isinstance(states, State):
+            states = [states]
+        if len(params) != len(states):
+            raise ValueError(f"params has {len(params)} arrays, but there are {len(states)} states")
+        if len(params) != len(grads):
+            raise ValueError(f"params has {len(params)} arrays, and grads has {len(grads)}")
+        for (name, param), (place, grad), state in zip(params, grads, states):
+            if name != place:
+                raise ValueError(f"{name} has no gradient in grads, which has one for {place}")
+            is_numpy = isinstance(param, np.ndarray)
+            if not is_numpy:
+                _check_array(param, name)
             if grad is None:
                 continue
-            if _is_jax(param):
+            if not is_numpy and _is_jax(param):
                 raise TypeError(f"{name} is a JAX array, which must not be written: use apply")
-            grad = _order_like(grad, param, f"the gradient of {name}") if not self.zero_grad_in_step else grad
-            moments, is_bf16 = [], [_is_bf16(param), _is_bf16(grad)]
-            for moment, start, _ in names:
-                array = state.moments.get(moment)
+            if not self.zero_grad_in_step:
+                grad = _order_like(grad, param, name)
+            (param, is_bf16), (grad, is_bf16_grad) = _lend(param), _lend(grad)
+            moments, are_bf16 = [], [is_bf16, is_bf16_grad]
+            for moment, start, _ in self._moments:
+                array: Any = state.moments.get(moment)
                 if (array is None) != (start is None):
                     what = "is missing" if array is None else "is there, but the settings do without"
                     raise ValueError(f"{moment} of {name} {what}: make new states with init")
-                is_bf16.append(_is_bf16(array))
-                moments.append((moment, tuple(array) if isinstance(array, Moment) else _lend(array)))
-            described.append((name, _lend(param), _lend(grad), moments, state.step, state.first, is_bf16))
+                array, is_bf16 = (tuple(array), False) if isinstance(array, Moment) else _lend(array)
+                are_bf16.append(is_bf16)
+                moments.append((moment, array))
+            described.append((name, param, grad, moments, state.step, state.first, are_bf16, is_numpy))
             stepped.append(state)
         taken, norm = _core.step_arrays(
             self.name,
@@ -274,7 +292,7 @@ class Optimizer:
             self.max_grad_norm,
             self.skip_nonfinite,
             self.zero_grad_in_step,
-            self.threads,
+            self._default_threads if self.threads is None else self.threads,
             self.isa,
             self.seed,
         )
@@ -282,18 +300,6 @@ class Optimizer:
             for state in stepped:
                 state.step += 1
         return Report(taken, norm)
-
-    def _paired(self, params: Any, grads: Any, states: list[State]) -> Iterator[tuple[str, Any, Any, State]]:
-        params, grads = list(_leaves(params, "params")), list(_leaves(grads, "params"))
-        if isinstance(states, State):
-            states = [states]
-        if [path for path, _ in params] != [path for path, _ in grads]:
-            raise ValueError(f"params has {len(params)} arrays, and grads has {len(grads)}, or others")
-        if len(params) != len(states):
-            raise ValueError(f"params has {len(params)} arrays, but there are {len(states)} states")
-        for (name, param), (_, grad), state in zip(params, grads, states):
-            _check_array(param, name)
-            yield name, param, grad, state
 
     def apply(
         self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0
@@ -396,7 +402,7 @@ def grad_norm(
         _check_array(grad, name)
         if isinstance(grad, np.ndarray) and not grad.flags.writeable:
             grad = grad.copy("K")
-        arrays.append((name, _lend(grad), _is_bf16(grad)))
+        arrays.append((name, *_lend(grad)))
     return _core.grad_norm(arrays, float(ord), threads, isa)
 
 

@@ -1,10 +1,10 @@
-//! Gradients: where a step reads them.
+//! Where a step reads and writes: the gradients, and whether parameters and states are where they were.
 
 use pyo3::{
-    exceptions::{PyRuntimeError, PyValueError},
+    exceptions::{PyIndexError, PyRuntimeError, PyValueError},
     intern,
     prelude::*,
-    types::PyTuple,
+    types::{PyList, PyTuple},
 };
 
 use super::{Call, GradSeen, Inner, Options};
@@ -24,9 +24,79 @@ pub(super) struct Found {
 }
 
 impl<'py> Call<'_, 'py> {
+    /// Finds the gradients, and sees to it that what is known of the parameters that have one, and of
+    /// their states, holds.
+    pub(super) fn look_at_tensors(
+        &self,
+        inner: &mut Inner,
+        options: &Options<'_>,
+        listed: Option<&Bound<'py, PyList>>,
+    ) -> PyResult<()> {
+        let py = self.py();
+        let access = &self.stepper.access;
+        self.look_at_states(inner);
+        // Until all of this call has been found to fit, nothing is known.
+        let placed = core::mem::take(&mut inner.placed);
+        let mut unknown: Vec<(usize, usize)> = Vec::new();
+        let mut has_moved = false;
+        inner.grads.clear();
+        let Inner { groups, slots, grads, .. } = &mut *inner;
+        let mut look = |number: usize, index: usize, slot: &mut Slot, grad: Bound<'py, PyAny>| {
+            let position = index - groups[number].slots.start;
+            has_moved |= !slot.look(access, self.owner, || self.name_at(number, position))?;
+            if !slot.state_holds(access, self.owner)? {
+                unknown.push((number, index));
+            }
+            let grad = self.look_at_grad(slot, number, position, grad, options)?;
+            let Found { tensor, data, kind, original, rows } = grad;
+            let (slot, group) = (index, number);
+            grads.push(GradSeen { slot, group, tensor, data, kind, original, rows });
+            Ok::<_, PyErr>(())
+        };
+        if let Some(listed) = listed {
+            for entry in listed.iter() {
+                let (number, position, grad): (usize, usize, Bound<'py, PyAny>) =
+                    entry.extract()?;
+                let index = groups.get(number).map(|group| group.slots.start + position);
+                let slot = index.and_then(|index| Some((index, slots.get_mut(index)?)));
+                let Some((index, slot)) = slot else {
+                    return Err(PyIndexError::new_err(format!(
+                        "there is no parameter {position} in group {number}"
+                    )));
+                };
+                look(number, index, slot, grad)?;
+            }
+        } else {
+            for (number, group) in groups.iter().enumerate() {
+                let range = group.slots.clone();
+                for (index, slot) in range.clone().zip(&mut slots[range]) {
+                    let grad = access.grad(slot.outer.bind(py))?;
+                    if !grad.is_none() {
+                        look(number, index, slot, grad)?;
+                    }
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            self.resolve(inner, unknown)?;
+            has_moved = true;
+        }
+        let is_same = placed.len() == inner.grads.len()
+            && placed.iter().zip(&inner.grads).all(|(&slot, grad)| slot == grad.slot);
+        if has_moved || !is_same {
+            self.learn_places(inner)?;
+        }
+        self.check_grads(inner, options)?;
+        inner.placed = match is_same {
+            true => placed,
+            false => inner.grads.iter().map(|grad| grad.slot).collect(),
+        };
+        Ok(())
+    }
+
     /// Looks at a gradient: the memory that the step reads, and the gradient itself where that is a copy.
     #[inline]
-    pub(super) fn look_at_grad(
+    fn look_at_grad(
         &self,
         slot: &Slot,
         number: usize,
@@ -104,7 +174,7 @@ impl<'py> Call<'_, 'py> {
     }
 
     /// Refuses gradients that share memory with what the step writes.
-    pub(super) fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
+    fn check_grads(&self, inner: &Inner, options: &Options<'_>) -> PyResult<()> {
         let range = |grad: &GradSeen| {
             let len = match &grad.rows {
                 Some(rows) => rows.count * rows.width,

@@ -9,7 +9,7 @@ use pyo3::{
     types::{PyList, PyTuple},
 };
 
-use super::{Call, Inner, grads::Found, rule_of};
+use super::{Call, Inner, grads::Found, run::rule_of};
 use crate::{
     error::exception,
     memory::{Kind, Seen},
@@ -70,8 +70,10 @@ impl<'py> Call<'_, 'py> {
                         return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
                     }
                     // SAFETY: as in `run`; the rows and their type are those of the parameter.
-                    py.detach(|| unsafe { rows::catch_up(exec, slot, group.form, width, waiting, None) })
-                        .map_err(exception)?;
+                    py.detach(|| unsafe {
+                        rows::catch_up(exec, slot, group.form, width, waiting, None)
+                    })
+                    .map_err(exception)?;
                 }
                 continue;
             };

@@ -1,0 +1,41 @@
+"""The optimizers for PyTorch: those of ``torch.optim`` that take each parameter for itself, with its signatures,
+defaults and checkpoints, and others.
+
+Every optimizer has the keyword options of :class:`Options`, too. They are told there.
+
+In the formulas, ``p`` is a parameter, ``g`` its gradient, ``t`` the number of the step, counted from 1. Products,
+roots and quotients are of each element for itself. Each line that adds a product rounds once.
+"""
+
+from __future__ import annotations
+
+from .._optimizer import Optimizer
+from .._options import Options
+from .adagrad import FTRL, Adadelta, Adagrad, RMSprop
+from .adam import Adam, Adamax, AdamW, NAdam, RAdam, SparseAdam
+from .descent import ASGD, SGD, Rprop
+from .newer import ADOPT, AdaBelief, Adan, AdEMAMix, Lion, Yogi
+
+__all__ = [
+    "ADOPT",
+    "ASGD",
+    "FTRL",
+    "SGD",
+    "AdEMAMix",
+    "AdaBelief",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Adan",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "Options",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SparseAdam",
+    "Yogi",
+]

@@ -1,0 +1,144 @@
+//! How PyTorch is asked where the elements of a tensor lie: anew in each step, since it can move them without
+//! telling anybody (`param.data = ...`).
+
+use core::ffi::c_void;
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::{
+    exceptions::PyTypeError,
+    ffi, intern,
+    prelude::*,
+    types::{PyTuple, PyType},
+};
+
+use crate::{
+    dlpack::{self, DlTensor, ToTensor},
+    memory::{Kind, Seen},
+};
+
+/// How tensors of one framework are looked at.
+pub struct Access {
+    to_tensor: Option<ToTensor>,
+    /// Types whose tensors are nothing but memory: `torch.Tensor`, `torch.nn.Parameter`.
+    plain: Vec<Py<PyType>>,
+    /// The descriptor of `grad`, which is faster than looking it up.
+    grad: Option<(ffi::descrgetfunc, Py<PyAny>)>,
+    dtypes: Vec<(Py<PyAny>, Kind)>,
+    /// Shapes and strides of tensors that were looked at in the slow way.
+    kept: Mutex<Vec<i64>>,
+}
+
+impl Access {
+    /// For PyTorch. `types` are nothing but memory; the first one is `torch.Tensor`.
+    pub fn new(torch: &Bound<'_, PyAny>, types: Vec<Py<PyType>>) -> PyResult<Self> {
+        let tensor = torch.getattr("Tensor")?;
+        let grad = torch.getattr("_C")?.getattr("TensorBase").ok();
+        let grad = grad.and_then(|base| base.getattr("grad").ok());
+        let grad = grad.and_then(|descriptor| {
+            // SAFETY: a live type and a slot that has this type of function or is null.
+            let get = unsafe {
+                ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get)
+            };
+            // SAFETY: the type of the slot, by its documentation.
+            let get: Option<ffi::descrgetfunc> = unsafe { core::mem::transmute(get) };
+            get.map(|get| (get, descriptor.unbind()))
+        });
+        let mut dtypes = Vec::new();
+        for (name, kind) in [
+            ("float32", Kind::F32),
+            ("float64", Kind::F64),
+            ("bfloat16", Kind::Bf16),
+            ("float16", Kind::F16),
+            ("complex64", Kind::C64),
+            ("complex128", Kind::C128),
+            ("uint8", Kind::U8),
+            ("int16", Kind::I16),
+            ("int64", Kind::I64),
+        ] {
+            dtypes.push((torch.getattr(name)?.unbind(), kind));
+        }
+        let to_tensor = dlpack::to_tensor_of(&tensor);
+        Ok(Self { to_tensor, plain: types, grad, dtypes, kept: Mutex::default() })
+    }
+
+    /// Does without the fast way to look at tensors, for tests of the slow one.
+    pub fn without_exchange_api(mut self) -> Self {
+        self.to_tensor = None;
+        self
+    }
+
+    /// Whether an object is nothing but memory: a tensor of one of the plain types.
+    #[inline]
+    pub fn is_plain(&self, object: &Bound<'_, PyAny>) -> bool {
+        let object_type = object.get_type_ptr();
+        self.plain.iter().any(|plain| plain.as_ptr().cast() == object_type)
+    }
+
+    /// The kind of a `torch.dtype`.
+    pub fn kind_of(&self, dtype: &Bound<'_, PyAny>) -> Option<Kind> {
+        self.dtypes.iter().find(|(known, _)| known.is(dtype)).map(|&(_, kind)| kind)
+    }
+
+    /// `object.grad`.
+    #[inline]
+    pub fn grad<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = object.py();
+        match &self.grad {
+            Some((get, descriptor)) if self.is_plain(object) => {
+                // SAFETY: the descriptor's own function, called with an object of its type and that
+                // object's type, as `object.grad` would.
+                unsafe {
+                    let object_type = object.get_type_ptr().cast();
+                    let found = get(descriptor.as_ptr(), object.as_ptr(), object_type);
+                    Bound::from_owned_ptr_or_err(py, found)
+                }
+            }
+            _ => object.getattr(intern!(py, "grad")),
+        }
+    }
+
+    /// Looks at a plain tensor, and runs with where it lies.
+    #[inline]
+    pub fn look<T>(
+        &self,
+        tensor: &Bound<'_, PyAny>,
+        run: impl FnOnce(Seen<'_>) -> PyResult<T>,
+    ) -> PyResult<T> {
+        if !self.is_plain(tensor) {
+            let name = tensor.get_type().qualname()?;
+            return Err(PyTypeError::new_err(format!("{name} is no plain tensor")));
+        }
+        let Some(to_tensor) = self.to_tensor else { return self.look_slowly(tensor, run) };
+        let mut found = DlTensor::NONE;
+        // SAFETY: a plain tensor is of the type that the function was found at, or of a subtype.
+        unsafe { dlpack::describe(to_tensor, tensor.py(), tensor.as_ptr(), &mut found)? };
+        // SAFETY: just described; nothing runs meanwhile that could change it but `run`.
+        run(unsafe { Seen::new(&found) })
+    }
+
+    /// For versions of PyTorch before 2.10.
+    fn look_slowly<T>(
+        &self,
+        tensor: &Bound<'_, PyAny>,
+        run: impl FnOnce(Seen<'_>) -> PyResult<T>,
+    ) -> PyResult<T> {
+        let py = tensor.py();
+        let data: usize = tensor.call_method0(intern!(py, "data_ptr"))?.extract()?;
+        let dtype = tensor.getattr(intern!(py, "dtype"))?;
+        let kind = self.kind_of(&dtype).unwrap_or(Kind::Other);
+        let is_cpu = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
+        let mut kept =
+            core::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.clear();
+        let shape = tensor.getattr(intern!(py, "shape"))?.cast_into::<PyTuple>()?;
+        let strides = tensor.call_method0(intern!(py, "stride"))?.cast_into::<PyTuple>()?;
+        for size in shape.iter().chain(strides.iter()) {
+            kept.push(size.extract()?);
+        }
+        let (shape, strides) = kept.split_at(shape.len());
+        let data = data as *mut c_void;
+        let result = run(Seen { data, kind, is_cpu, shape, strides });
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        result
+    }
+}
