@@ -454,10 +454,10 @@ fn the_norm_has_the_same_bits_with_subnormals_read_as_zero_and_other_rounding() 
 
 /// Rows in any order and with duplicates, in memory with gaps: the norm is that of their sums in
 /// ascending order, with the same bits everywhere.
-fn norms_of_rows<E: Element, F: Element>(value: impl Fn(usize) -> E, add: impl Fn(F, E) -> F)
-where
-    F: Default,
-{
+fn norms_of_rows<E: Element, F: Element + Default>(
+    value: impl Fn(usize) -> E,
+    add: impl Fn(F, E) -> F,
+) {
     const ORDERS: [NormOrder; 3] = [NormOrder::One, NormOrder::Two, NormOrder::Infinity];
     for (rows, count, width) in
         [(1, 0, 3), (1, 1, 1), (9, 7, 5), (40, 100, 300), (5000, 4000, 64), (3, 5, 5000)]
