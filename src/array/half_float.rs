@@ -218,7 +218,7 @@ mod neon {
 
     use pulp::{Simd, aarch64::Neon, cast};
 
-    use crate::lanes::Vector;
+    use crate::simd::Vector;
 
     const LANES: usize = 4;
 

@@ -219,8 +219,12 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
-        ({"state_dtype": "q8"}, TypeError, "sparse gradients need state_dtype=None"),
-        ({"state_dtype": torch.bfloat16}, TypeError, "sparse gradients need state_dtype=None"),
+        ({"state_dtype": "q8"}, TypeError, "8-bit moments need rows of a multiple of 256 numbers"),
+        (
+            {"state_dtype": torch.bfloat16, "dense_equivalent": True},
+            TypeError,
+            "dense_equivalent need state_dtype=None",
+        ),
         ({"dense_equivalent": True, "amsgrad": True}, ValueError, "without amsgrad"),
         (
             {"dense_equivalent": True, "decoupled_weight_decay": False, "weight_decay": 0.1},
@@ -250,12 +254,39 @@ def test_stray_indices_and_shapes_are_named() -> None:
     module.weight.grad = grad
     with pytest.raises(IndexError, match=r"index 1 of the gradient of .* is 77, but the parameter has 60 rows"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("state_dtype", [torch.float32, torch.bfloat16, "q8"])
+def test_all_rows_have_the_bits_of_a_dense_step_in_every_type(dtype: torch.dtype, state_dtype: Any) -> None:
+    torch.manual_seed(3)
+    start, rows = torch.randn(7, 256).to(dtype), torch.randperm(7)
+    sparse, dense = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    options = {"state_dtype": state_dtype, "stochastic_rounding": dtype != torch.float32, "seed": 5}
+    optimizers = [adamant_optim.AdamW([parameter], **options) for parameter in (sparse, dense)]
+    for _ in range(3):
+        grad = torch.randn(7, 256).to(dtype)
+        sparse.grad = torch.sparse_coo_tensor(rows[None], grad[rows], (7, 256), check_invariants=True)
+        dense.grad = grad
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(sparse, dense) and not torch.equal(sparse.detach(), start)
+    listed = torch.tensor([2, 5])
+    grad = torch.randn(2, 256).to(dtype)
+    sparse.grad = torch.sparse_coo_tensor(listed[None], grad, (7, 256), check_invariants=True)
+    before = sparse.detach().clone()
+    optimizers[0].step()
+    moved = (sparse.detach() != before).any(1)
+    assert moved.tolist() == [row in (2, 5) for row in range(7)]
+
+
+def test_dense_equivalent_needs_parameters_that_are_computed_in() -> None:
     half = torch.nn.Parameter(torch.ones(4, 2, dtype=torch.bfloat16))
     half.grad = torch.sparse_coo_tensor(
         torch.tensor([[1]]), torch.ones(1, 2, dtype=torch.bfloat16), (4, 2), check_invariants=True
     )
     with pytest.raises(TypeError, match="float32 or float64"):
-        adamant_optim.Adam([half]).step()
+        adamant_optim.Adam([half], dense_equivalent=True).step()
 
 
 @pytest.mark.parametrize("is_sparse", [True, False])

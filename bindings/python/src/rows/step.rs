@@ -11,14 +11,19 @@ use crate::{
     slot::{Form, Role, Slot, moments_of, param_of},
 };
 
-/// Why a parameter's rows cannot be stepped.
-pub fn problem(slot: &Slot, form: Form) -> Option<&'static str> {
+/// Why a parameter's rows of so many numbers cannot be stepped.
+pub fn problem(slot: &Slot, form: Form, width: usize) -> Option<&'static str> {
     let has = |role| slot.state.as_ref().is_some_and(|state| state.entry(role).is_some());
     if has(Role::Master) || has(Role::Low) {
         return Some("sparse gradients need parameters without master copies");
     }
+    let mut entries = slot.state.iter().flat_map(|state| &state.entries);
     if form.dense_equivalent.is_none() {
-        return None;
+        let is_blocked = entries.any(|entry| matches!(entry.role, Role::Codes(_)));
+        return (is_blocked && !width.is_multiple_of(256)).then_some(
+            "sparse gradients with 8-bit moments need rows of a multiple of 256 numbers, since 256 share a \
+             scale; others go with state_dtype=torch.bfloat16",
+        );
     }
     let kind = slot.facts.kind.unwrap_or(Kind::Other);
     if !matches!(kind.real(), Kind::F32 | Kind::F64) {
@@ -26,7 +31,6 @@ pub fn problem(slot: &Slot, form: Form) -> Option<&'static str> {
             "sparse gradients with dense_equivalent need parameters in float32 or float64",
         );
     }
-    let entries = slot.state.iter().flat_map(|state| &state.entries);
     for entry in entries {
         let is_like = entry.facts.kind.map(Kind::real) == Some(kind.real());
         match entry.role {

@@ -66,7 +66,7 @@ impl<'py> Call<'_, 'py> {
                     && let Some(waiting) = &mut memory.waiting
                     && waiting.is_behind()
                 {
-                    if let Some(problem) = rows::problem(slot, group.form) {
+                    if let Some(problem) = rows::problem(slot, group.form, width) {
                         return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
                     }
                     // SAFETY: as in `run`; the rows and their type are those of the parameter.
@@ -77,7 +77,7 @@ impl<'py> Call<'_, 'py> {
                 }
                 continue;
             };
-            if let Some(problem) = rows::problem(slot, group.form) {
+            if let Some(problem) = rows::problem(slot, group.form, sparse.width) {
                 return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
             }
             // SAFETY: seen in this call, and kept alive by `inner`, here and below.
@@ -212,7 +212,7 @@ impl<'py> Call<'_, 'py> {
             }
         }
         let slot = &inner.slots[index];
-        if let Some(problem) = rows::problem(slot, form) {
+        if let Some(problem) = rows::problem(slot, form, width) {
             return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
         }
         let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
