@@ -974,9 +974,9 @@ static void step_table(const adamant_exec *exec, float *found) {
             grads.rows = array_of(ids, count, ADAMANT_U32);
             grads.values = array_of(values, count * WIDTH, ADAMANT_F32);
             if (run == 0)
-                OK(adamant_step_rows_lazy(adam, exec, number, &table, &grads, NULL));
+                OK(adamant_step_rows_lazy(adam, number, &table, &grads, NULL, NULL, exec, NULL));
             else
-                OK(adamant_step_rows_dense_equivalent(adam, exec, &table, &grads, waiting));
+                OK(adamant_step_rows_dense_equivalent(adam, &table, &grads, waiting, NULL, exec, NULL));
         }
     }
     OK(adamant_dense_equivalent_catch_up_all(waiting, exec, &table));
