@@ -4,6 +4,7 @@ mod bits;
 mod errors;
 mod frameworks_own;
 mod groups;
+mod learner;
 mod models;
 mod records;
 mod training;
