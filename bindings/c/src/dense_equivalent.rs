@@ -401,7 +401,7 @@ pub unsafe extern "C" fn adamant_step_rows_dense_equivalent(
         let done = unsafe {
             with_held(dense_equivalent, |Held { waiting, scratch }| {
                 waiting.check_element(table.element)?;
-                let grads = grads.sort(table.element, table.rows(), scratch)?;
+                let grads = grads.sort(table.element, table.rows()?, scratch)?;
                 // SAFETY: claimed, apart, and made a table once.
                 let table = table.table();
                 either!(waiting, waiting => {

@@ -146,9 +146,14 @@ pub(super) struct ClaimedTable {
 }
 
 impl ClaimedTable {
-    /// The number of rows; 0 if the width is 0.
-    pub(super) fn rows(&self) -> usize {
-        self.tensor.param.len.checked_div(self.width).unwrap_or(0)
+    /// The number of rows. An error about the shape comes before errors about indices.
+    pub(super) fn rows(&self) -> Result<usize, adamant::Error> {
+        let (len, width) = (self.tensor.param.len, self.width);
+        match len.checked_rem(width) {
+            None => Err(adamant::Error::ZeroWidth),
+            Some(0) => Ok(len / width),
+            Some(_) => Err(adamant::Error::TableShape { len, width }),
+        }
     }
 
     /// As one of Rust's.
@@ -398,7 +403,7 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
         // SAFETY: the caller's promise; claimed, apart, and made a table and slices once.
         let done = unsafe {
             with_scratch(scratch, |scratch| {
-                let grads = grads.sort(table.element, table.rows(), scratch)?;
+                let grads = grads.sort(table.element, table.rows()?, scratch)?;
                 optimizer.with_row_rule(Lazy { t, table: table.table(), grads, options })
             })?
         };

@@ -726,6 +726,7 @@ static void tables_of_16_bits_are_stepped(void) {
     rows_init(&it);
     for (i = 0; i < 40; ++i) half[i] = 0x3f80; /* 1 */
     memset(exp_avg, 0, sizeof exp_avg);
+    memset(it.memory[2], 0, sizeof it.memory[2]);
     it.table.param = array_of(half, 40, ADAMANT_BF16);
     it.table.moments[0] = array_of(exp_avg, 40, ADAMANT_F16);
     it.table.stochastic_param = 1;
