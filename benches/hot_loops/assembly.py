@@ -171,7 +171,7 @@ def hot_loops(functions):
     so that its loops are inlined into functions for all kinds: there, `f32` is `mixed` too.
     """
     for name, function in demangled(functions):
-        if entry := re.search(r"(?:kernel|mixed::sweep)::Sweep<(\w+),(?: (f32|f64),)?", name):
+        if entry := re.search(r"(?:kernel|mixed::sweep)::Sweep<(\w+)(?:, (f32|f64))?[,>]", name):
             rule, kind = entry.groups()
             isa = "avx2" if "with_f16c" in name else "avx512" if "V4>::vectorize" in name else None
         elif entry := re.search(r"\b(?:kernel|mixed)::run::<(\w+)[,>]|^<(\w+) as Rule>::run_elements", name):

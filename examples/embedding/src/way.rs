@@ -1,6 +1,8 @@
 //! The three ways to step a table of which a batch lists some rows.
 
-use adamant::{Adam, Buffer, CatchUp, DenseEquivalent, Optimizer, RowGrads, RowOptimizer, State};
+use adamant::{
+    Adam, Buffer, CatchUp, DenseEquivalent, Optimizer, RowGrads, RowOptimizer, State, reference,
+};
 use anyhow::Result;
 
 /// How a table is stepped.
@@ -111,10 +113,10 @@ impl Stepper for Dense {
     fn step(&mut self, param: &mut [f32], grads: RowGrads<u32, f32>) -> Result<()> {
         let width = grads.width;
         let place = |row: u32| row as usize * width..(row as usize + 1) * width;
-        for (&row, values) in grads.rows.iter().zip(grads.values.chunks(width)) {
-            for (sum, value) in self.grad[place(row)].iter_mut().zip(values) {
-                *sum += value;
-            }
+        // In the order in which steps of rows add up gradients of one row.
+        let rows: Vec<usize> = grads.rows.iter().map(|&row| row as usize).collect();
+        for (row, sum) in reference::sum_rows(&rows, grads.values, width, width) {
+            self.grad[place(row as u32)].copy_from_slice(&sum);
         }
         self.adam.step(param, &self.grad, &mut self.state)?;
         // Cheaper than to clear the whole of it.
