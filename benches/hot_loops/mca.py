@@ -33,8 +33,8 @@ CPUS = {
 # The loops: the rule, the arrays that are written, and the place in the order of arithmetic.
 LOOPS = {
     "Adam": ("Adam", 3, 0),
-    "Adam, weight decay": ("Adam", 3, 1),
-    "SGD, momentum": ("Sgd", 2, 0),
+    "Adam, decay": ("Adam", 3, 1),
+    "SGD momentum": ("Sgd", 2, 0),
     "Lion": ("Lion", 2, 0),
     "AdaGrad": ("AdaGrad", 2, 0),
     "RMSProp": ("RmsProp", 2, 0),

@@ -110,7 +110,7 @@ impl Draw {
 }
 
 impl Draw {
-    /// The same, known to be without an end of the lower half; `None` if it is not.
+    /// The same, if one source is enough for all elements. Then the compiler knows that there is no other.
     #[inline(always)]
     pub(crate) fn of_one_source(&self) -> Option<Self> {
         match self.after {

@@ -94,8 +94,9 @@ pub(super) fn sweep<S: Simd, R: Rule>(
     arrays: Arrays<'_>,
 ) {
     let Arrays { param, grad, moments, blocks, draw, place } = arrays;
-    // `Strips` passes no other.
-    let Some(draw) = draw.of_one_source() else { return };
+    let Some(draw) = draw.of_one_source() else {
+        return debug_assert!(false, "`Strips` passes random bits of one source");
+    };
     let sweep = Sweep::<S, R> { simd, rule, k, step, draw, place };
     use {GradArray as G, Pairing::*, ParamArray as P};
     match (kind, param, grad) {
@@ -135,8 +136,7 @@ pub(super) fn sweep<S: Simd, R: Rule>(
         (Loop::Q8(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
             sweep.run(Stochastic(param), grad, blocks_of(moments, blocks));
         }
-        // `Loop::of` found what they are.
-        _ => {}
+        _ => debug_assert!(false, "`Loop::of` found these types"),
     }
 }
 

@@ -361,14 +361,10 @@ impl MixedColumns {
     }
 }
 
-/// Parameters and gradients of some types, as a call takes them.
-fn param_and_grad<'a>(
-    types: Types,
-    param: &'a mut Store,
-    grad: &'a mut Store,
-) -> (Param<'a>, Grad<'a>) {
+/// The parameters of a store, as a call passes them.
+fn param_of(types: Types, param: &mut Store) -> Param<'_> {
     let stochastic = types.param.is_stochastic();
-    let param = match param {
+    match param {
         Store::F32(param) => Param::from(param.get_mut()),
         Store::F32AndBf16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
         Store::F32AndF16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
@@ -382,7 +378,16 @@ fn param_and_grad<'a>(
             false => Param::from(param.get_mut()),
         },
         Store::Q8(..) => unreachable!("no parameters"),
-    };
+    }
+}
+
+/// Parameters and gradients of some types, as a call takes them.
+fn param_and_grad<'a>(
+    types: Types,
+    param: &'a mut Store,
+    grad: &'a mut Store,
+) -> (Param<'a>, Grad<'a>) {
+    let param = param_of(types, param);
     let grad = match (grad, types.to_zero) {
         (Store::F32(grad), false) => Grad::from(grad.get()),
         (Store::F32(grad), true) => Grad::zeroed(grad.get_mut()),

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use adamant::{Moment, Param, StepOptions, Table, reference::Reference};
+use adamant::{Moment, StepOptions, Table, reference::Reference};
 use half::{bf16, f16};
 
-use super::{super::guarded::Guarded, GradType, MixedColumns, Types, store::Store};
+use super::{super::guarded::Guarded, GradType, MixedColumns, Types, param_of, store::Store};
 
 /// Gradients of rows, as a call passes them.
 pub enum RowValues {
@@ -37,22 +37,7 @@ impl RowValues {
 impl MixedColumns {
     /// The arrays as a table.
     pub fn table(&mut self, width: usize) -> Table<'_> {
-        let stochastic = self.types.param.is_stochastic();
-        let param = match &mut self.param {
-            Store::F32(param) => Param::from(param.get_mut()),
-            Store::F32AndBf16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
-            Store::F32AndF16(param, copy) => Param::with_copy(param.get_mut(), copy.get_mut()),
-            Store::Split(high, low) => Param::from_halves(high.get_mut(), low.get_mut()),
-            Store::Bf16(param) => match stochastic {
-                true => Param::stochastic(param.get_mut()),
-                false => Param::from(param.get_mut()),
-            },
-            Store::F16(param) => match stochastic {
-                true => Param::stochastic(param.get_mut()),
-                false => Param::from(param.get_mut()),
-            },
-            Store::Q8(..) => unreachable!("no parameters"),
-        };
+        let param = param_of(self.types, &mut self.param);
         let moments = self.moments.iter_mut().map(|moment| match moment {
             Store::F32(moment) => Moment::from(moment.get_mut()),
             Store::Bf16(moment) => Moment::from(moment.get_mut()),
