@@ -72,7 +72,7 @@ pub(crate) fn run<R: Rule>(
         let precision = pass.precision(tensor);
         let constants = match known {
             (known, constants) if known == t => of_rule::<R>(constants),
-            _ => rule.constants(t),
+            _ => constants(&rule, t),
         };
         let alike =
             |tensor: &Tensor<'_>| tensor.steps() + 1 == t && pass.precision(tensor) == precision;
@@ -100,6 +100,12 @@ pub(crate) fn run<R: Rule>(
             }
         }
     }
+}
+
+/// The constants of a step. Not inlined: the compiler would begin with them where they are known.
+#[inline(never)]
+fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
+    rule.constants(t)
 }
 
 /// The elements of tensors that take the same step.
@@ -355,12 +361,6 @@ struct Pairs<'a, S: Simd, R: Rule, F: Float> {
 }
 
 impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
-    #[inline(always)]
-    fn vectors(&self, registers: [F::Of<S>; TOGETHER]) -> Wide<Vector<S, F>, TOGETHER> {
-        let [first, second] = registers;
-        Wide([Vector::new(self.simd, first), Vector::new(self.simd, second)])
-    }
-
     /// Asks for the memory of a pair ahead.
     #[inline(always)]
     fn prefetch(&self, pair: usize) {
@@ -379,7 +379,7 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
     /// A pair of each array; `None` behind the last one.
     #[inline(always)]
     fn load(&self, pair: usize) -> Option<Values<R, Wide<Vector<S, F>, TOGETHER>>> {
-        let mut grad = self.vectors(*self.grad.get(pair)?);
+        let mut grad = wide(self.simd, *self.grad.get(pair)?);
         if let Some(factor) = self.factor {
             grad = grad * factor;
         }
@@ -392,11 +392,11 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
             #[inline(always)]
             |moment| {
                 if self.rule.start(moment).is_some() {
-                    moments.as_mut()[moment] = self.vectors(self.moments[moment][pair]);
+                    moments.as_mut()[moment] = wide(self.simd, self.moments[moment][pair]);
                 }
             },
         );
-        Some((self.vectors(self.param[pair]), grad, moments))
+        Some((wide(self.simd, self.param[pair]), grad, moments))
     }
 
     #[inline(always)]
@@ -418,8 +418,20 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
     }
 }
 
+/// A pair of registers as one.
 #[inline(always)]
-fn registers<S: Simd, F: Float>(vectors: Wide<Vector<S, F>, TOGETHER>) -> [F::Of<S>; TOGETHER] {
+pub(crate) fn wide<S: Simd, F: Float>(
+    simd: S,
+    [first, second]: [F::Of<S>; TOGETHER],
+) -> Wide<Vector<S, F>, TOGETHER> {
+    Wide([Vector::new(simd, first), Vector::new(simd, second)])
+}
+
+/// The inverse of [`wide`].
+#[inline(always)]
+pub(crate) fn registers<S: Simd, F: Float>(
+    vectors: Wide<Vector<S, F>, TOGETHER>,
+) -> [F::Of<S>; TOGETHER] {
     let Wide([first, second]) = vectors;
     [first.register(), second.register()]
 }

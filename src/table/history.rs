@@ -10,9 +10,9 @@ use super::{
 use crate::{
     Adam, Count, Error, Float, Lanes, Rule,
     isa::Cpu,
-    kernel::sweep,
+    kernel::{TOGETHER, pairs_mut, registers, specialise, sweep, wide},
     rule::AdamConstants,
-    simd::{Simd, TILE, Vector, WithSimd},
+    simd::{Simd, TILE, Vector, Wide, WithSimd},
     tensor::Slices,
 };
 
@@ -124,22 +124,25 @@ impl<F: Float> History<F> {
         lag: usize,
         count: usize,
         param: &mut [F],
-        [exp_avg, exp_avg_sq]: [&mut [F]; 2],
+        moments: [&mut [F]; 2],
     ) {
         let Some(rule) = self.rule else { return };
-        let columns = param.chunks_mut(TILE).zip(exp_avg.chunks_mut(TILE));
-        for ((param, exp_avg), exp_avg_sq) in columns.zip(exp_avg_sq.chunks_mut(TILE)) {
-            let start = self.steps.len() - lag;
-            for k in self.steps.range(start..start + count) {
-                let k = k.map(
-                    #[inline(always)]
-                    |k| Vector::splat(simd, k),
-                );
-                let grad = &F::ZEROS[..param.len()];
-                let moments = [&mut *exp_avg, &mut *exp_avg_sq];
-                sweep(simd, rule, &k, Slices { param, grad, moments });
-            }
-        }
+        let start = self.steps.len() - lag;
+        let (front, back) = self.steps.as_slices();
+        let within = |slice: &[_], place: usize| place.min(slice.len());
+        let (cut, end) = (front.len(), start + count);
+        let front = &front[within(front, start)..within(front, end)];
+        let back = &back[start.saturating_sub(cut)..end.saturating_sub(cut)];
+        let mut columns = Some((param, moments));
+        specialise::<S, Adam>(
+            rule,
+            #[inline(always)]
+            |rule| {
+                if let Some((param, moments)) = columns.take() {
+                    Replay { simd, rule, steps: [front, back] }.run(param, moments);
+                }
+            },
+        );
     }
 
     /// All of the last `lag` steps at once; one by one for the parameters for which the series does
@@ -203,6 +206,74 @@ impl<F: Float> History<F> {
                 *param = if left_out { replayed } else { *param };
             }
         }
+    }
+}
+
+/// Steps with a gradient of zero, taken one by one.
+struct Replay<'a, S, F> {
+    simd: S,
+    rule: Adam,
+    /// The constants of the steps; those of the second part come after those of the first.
+    steps: [&'a [[F; AdamConstants::COUNT]]; 2],
+}
+
+impl<S: Simd, F: Float> Replay<'_, S, F> {
+    /// Takes all steps of a few parameters before the next ones, so that memory is read and written once.
+    #[inline(always)]
+    fn run(&self, param: &mut [F], [exp_avg, exp_avg_sq]: [&mut [F]; 2]) {
+        let simd = self.simd;
+        let lanes = F::lanes::<S>();
+        let whole = param.len() / (lanes * TOGETHER) * (lanes * TOGETHER);
+        let (param, param_rest) = param.split_at_mut(whole);
+        let (exp_avg, exp_avg_rest) = exp_avg.split_at_mut(whole);
+        let (exp_avg_sq, exp_avg_sq_rest) = exp_avg_sq.split_at_mut(whole);
+
+        let param = pairs_mut::<S, F>(param);
+        let count = param.len();
+        let exp_avg = &mut pairs_mut::<S, F>(exp_avg)[..count];
+        let exp_avg_sq = &mut pairs_mut::<S, F>(exp_avg_sq)[..count];
+        for i in 0..count {
+            let [p, m, v] = [param[i], exp_avg[i], exp_avg_sq[i]];
+            let start = [wide::<S, F>(simd, p), wide(simd, m), wide(simd, v)];
+            let [p, m, v] = self.steps_of(
+                start,
+                #[inline(always)]
+                |k| Wide([Vector::splat(simd, k); TOGETHER]),
+            );
+            (param[i], exp_avg[i], exp_avg_sq[i]) = (registers(p), registers(m), registers(v));
+        }
+
+        let rest = param_rest.chunks_mut(lanes).zip(exp_avg_rest.chunks_mut(lanes));
+        for ((param, exp_avg), exp_avg_sq) in rest.zip(exp_avg_sq_rest.chunks_mut(lanes)) {
+            let (m, v) = (Vector::read(simd, exp_avg), Vector::read(simd, exp_avg_sq));
+            let start = [Vector::<S, F>::read(simd, param), m, v];
+            let [p, m, v] = self.steps_of(
+                start,
+                #[inline(always)]
+                |k| Vector::splat(simd, k),
+            );
+            p.write(param);
+            m.write(exp_avg);
+            v.write(exp_avg_sq);
+        }
+    }
+
+    /// A parameter and its moments after all steps.
+    #[inline(always)]
+    fn steps_of<L: Lanes>(&self, start: [L; 3], splat: impl Fn(F) -> L) -> [L; 3] {
+        let [mut param, mut exp_avg, mut exp_avg_sq] = start;
+        let zero = splat(F::default());
+        for steps in self.steps {
+            for k in steps {
+                let mut constants = [zero; AdamConstants::COUNT];
+                for (constant, &k) in constants.iter_mut().zip(k) {
+                    *constant = splat(k);
+                }
+                let moments = [exp_avg, exp_avg_sq];
+                (param, [exp_avg, exp_avg_sq]) = self.rule.update(&constants, param, zero, moments);
+            }
+        }
+        [param, exp_avg, exp_avg_sq]
     }
 }
 
