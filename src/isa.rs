@@ -143,9 +143,16 @@ impl Cpu {
             #[allow(unsafe_code, reason = "pulp's set of this name is without F16C")]
             // SAFETY: `Isa::arch` found F16C, and `V3` is the proof of the rest.
             Arch::V3(simd) => unsafe { with_f16c(simd, op) },
+            Arch::Scalar => on_scalar(op),
             arch => arch.dispatch(op),
         }
     }
+}
+
+/// Not inlined: the compiler would move work of this code ahead of the choice, where all sets pay for it.
+#[inline(never)]
+fn on_scalar<Op: WithSimd>(op: Op) -> Op::Output {
+    op.with_simd(pulp::Scalar)
 }
 
 /// Code for all that pulp's `V3` stands for, and F16C: AVX2 and FMA do not say that a CPU has it.

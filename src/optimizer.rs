@@ -28,6 +28,10 @@ pub trait DynOptimizer: Send + Sync {
     /// The format of a moment that is kept in 8 bits.
     fn moment_format(&self, moment: usize) -> Q8;
 
+    /// All of the above that the check of a tensor asks for, in one call.
+    #[doc(hidden)]
+    fn moment_layout(&self) -> MomentLayout;
+
     /// Checks the settings.
     fn check_settings(&self) -> Result<(), Error>;
 
@@ -42,6 +46,16 @@ pub trait DynOptimizer: Send + Sync {
 
     #[doc(hidden)]
     fn as_dyn(&self) -> &dyn DynOptimizer;
+}
+
+/// The moments of an optimizer, as the check of a tensor needs them.
+#[derive(Clone, Copy)]
+pub struct MomentLayout {
+    pub(crate) count: usize,
+    /// Empty behind the last moment.
+    pub(crate) names: [&'static str; MOMENTS],
+    /// Whether the settings use the moment.
+    pub(crate) used: [bool; MOMENTS],
 }
 
 impl<R: Rule> DynOptimizer for R {
@@ -62,6 +76,17 @@ impl<R: Rule> DynOptimizer for R {
 
     fn moment_format(&self, moment: usize) -> Q8 {
         Q8::of(self, moment)
+    }
+
+    #[inline]
+    fn moment_layout(&self) -> MomentLayout {
+        let all = R::MOMENT_NAMES;
+        let (mut names, mut used) = ([""; MOMENTS], [false; MOMENTS]);
+        for (moment, &name) in all.as_ref().iter().enumerate() {
+            names[moment] = name;
+            used[moment] = self.start(moment).is_some();
+        }
+        MomentLayout { count: all.as_ref().len(), names, used }
     }
 
     #[inline]

@@ -20,7 +20,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
-use core::ops::Range;
+use core::{iter, ops::Range};
 
 use caller::LEAST_SHARED;
 pub(crate) use float_modes::with_default_float_modes;
@@ -54,6 +54,10 @@ pub(crate) fn run(
     elements: usize,
     body: &(dyn Fn(&mut dyn Iterator<Item = Range<usize>>) + Sync),
 ) {
+    // A small call needs no plan.
+    if !may_share(threads, elements) {
+        return with_default_float_modes(|| body(&mut iter::once(0..elements)));
+    }
     let plan = Plan::new(threads, elements);
     if plan.helpers() == 0 {
         return plan.run(1, &|numbers| body(&mut numbers.map(|_| 0..elements)));

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::{
-    Error, Exec, Tensor, clip_factor,
+    Error, Exec, MOMENTS, Tensor, clip_factor,
     kernel::Pass,
     norm,
     optimizer::CONSTANTS,
@@ -149,8 +149,9 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     let (mut index, mut sizes) = (0, Sizes::default());
     for (number, group) in groups.iter_mut().enumerate() {
         group.optimizer.check_settings()?;
+        let layout = group.optimizer.moment_layout();
         for tensor in &mut *group.tensors {
-            tensor.check(group.optimizer, index)?;
+            tensor.check(&layout, index)?;
             let precision = tensor.precision();
             let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
             let float = (number, t, precision == Precision::F64);
@@ -160,7 +161,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
                 known = Some(float);
             }
             tensor.first_in_call = tensor.first.unwrap_or(sizes.len as u64);
-            sizes.add(tensor, precision)?;
+            sizes.add(tensor, precision);
             index += 1;
         }
     }
@@ -182,7 +183,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         grad_factor: factor,
         flush_subnormals: options.flush_subnormals,
         seed: options.seed,
-        prefetch: sizes.bytes > SECOND_CACHE,
+        prefetch: exceeds_cache(sizes.len, groups),
     };
     let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
     let all = &*groups;
@@ -203,27 +204,34 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     Ok(Report { outcome: Outcome::Taken, grad_norm })
 }
 
-/// The size of a core's own cache on most CPUs, in bytes. For larger calls, the kernel prefetches.
-const SECOND_CACHE: usize = 1 << 20;
+/// Whether the arrays of all tensors, of `len` elements, take more memory than a core's own cache has on most
+/// CPUs. For such calls, the kernel prefetches.
+#[inline]
+fn exceeds_cache(len: usize, groups: &[Group<'_, '_>]) -> bool {
+    const SECOND_CACHE: usize = 1 << 20;
+    /// Of parameters with a copy, gradients and four moments.
+    const MOST_BYTES: usize = 8 * (2 + MOMENTS);
+    // A small call does not ask each array for its size.
+    len > SECOND_CACHE / MOST_BYTES
+        && groups.iter().flat_map(|group| &*group.tensors).map(Tensor::bytes).sum::<usize>()
+            > SECOND_CACHE
+}
 
 /// The sums over all tensors of a call.
 #[derive(Default)]
 struct Sizes {
     len: usize,
-    bytes: usize,
     any_f32: bool,
     any_f64: bool,
 }
 
 impl Sizes {
     #[inline]
-    fn add(&mut self, tensor: &Tensor<'_>, precision: Precision) -> Result<(), Error> {
+    fn add(&mut self, tensor: &Tensor<'_>, precision: Precision) {
         // Cannot overflow: each element takes memory, and borrowing rules out arrays that share it.
         self.len += tensor.len();
-        self.bytes = self.bytes.saturating_add(tensor.bytes());
         self.any_f64 |= precision == Precision::F64;
         self.any_f32 |= precision != Precision::F64;
-        Ok(())
     }
 }
 
@@ -292,17 +300,29 @@ impl StepOptions<'_> {
 
 #[inline]
 fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
-    for &value in constants {
+    match precision {
+        Precision::F64 => check_finite(constants, "f64", f64::is_finite),
         // Rounded first: a number just above the largest f32 is rounded to it, and fits.
-        let (fits, float) = match precision {
-            Precision::F64 => (value.is_finite(), "f64"),
-            Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
-        };
-        if !fits {
-            return Err(Error::ConstantOverflow { value, float });
+        Precision::F32 | Precision::Mixed => {
+            check_finite(constants, "f32", |value| (value as f32).is_finite())
         }
     }
-    Ok(())
+}
+
+#[inline]
+fn check_finite(
+    constants: &[f64],
+    float: &'static str,
+    fits: impl Fn(f64) -> bool,
+) -> Result<(), Error> {
+    // All of them first, without a jump for each.
+    if constants.iter().fold(true, |all, &value| all & fits(value)) {
+        return Ok(());
+    }
+    match constants.iter().find(|&&value| !fits(value)) {
+        Some(&value) => Err(Error::ConstantOverflow { value, float }),
+        None => Ok(()),
+    }
 }
 
 /// A position in the tensors of all groups, which only moves forward.

@@ -5,6 +5,7 @@ use core::{fmt, ops::Range};
 use crate::{
     Arity, DynOptimizer, Error, Float, Grad, Many, Moment, Param, Rule, Storage,
     array::{BLOCK, GradArray, MomentArray, ParamArray, Q8, elements_mut},
+    optimizer::MomentLayout,
 };
 
 /// The largest number of moments that an optimizer has.
@@ -148,7 +149,7 @@ impl<'a> Tensor<'a> {
 
     /// Checks the lengths, types and names of all arrays.
     #[inline]
-    pub(crate) fn check(&self, optimizer: &dyn DynOptimizer, tensor: usize) -> Result<(), Error> {
+    pub(crate) fn check(&self, optimizer: &MomentLayout, tensor: usize) -> Result<(), Error> {
         let expected = self.len();
         let same = |argument, len| match len == expected {
             true => Ok(()),
@@ -170,10 +171,10 @@ impl<'a> Tensor<'a> {
         };
         same("grad", self.grad.len())?;
         goes_with("grad", self.grad.storage())?;
-        let count = optimizer.moment_count();
+        let count = optimizer.count;
         if let Some(names) = &self.names {
-            for (position, &found) in names.iter().enumerate().take(count.max(self.passed)) {
-                let expected = if position < count { optimizer.moment_name(position) } else { "" };
+            let both = names.iter().zip(&optimizer.names);
+            for (&found, &expected) in both.take(count.max(self.passed)) {
                 if !core::ptr::eq(found, expected) && found != expected {
                     return Err(Error::StateMismatch { tensor, found, expected });
                 }
@@ -183,11 +184,11 @@ impl<'a> Tensor<'a> {
             return Err(Error::TooManyMoments { tensor, passed: self.passed, optimizer: count });
         }
         for (position, moment) in self.moments.iter().enumerate().take(count) {
-            let name = optimizer.moment_name(position);
-            match (optimizer.moment_start(position), moment.len()) {
-                (Some(_), len) => same(name, len)?,
-                (None, 0) => continue,
-                (None, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
+            let name = optimizer.names[position];
+            match (optimizer.used[position], moment.len()) {
+                (true, len) => same(name, len)?,
+                (false, 0) => continue,
+                (false, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
             }
             if expected > 0 {
                 goes_with(name, moment.storage())?;

@@ -4,7 +4,11 @@ use core::str::FromStr;
 
 use super::settings::{Setting, SettingValue};
 use crate::{
-    BuiltIn, DynOptimizer, Error, array::Q8, isa::Cpu, kernel::Pass, optimizer::Constants,
+    BuiltIn, DynOptimizer, Error,
+    array::Q8,
+    isa::Cpu,
+    kernel::Pass,
+    optimizer::{Constants, MomentLayout},
     tensor::Run,
 };
 
@@ -221,6 +225,10 @@ impl DynOptimizer for AnyOptimizer {
 
     fn moment_format(&self, moment: usize) -> Q8 {
         self.inner().moment_format(moment)
+    }
+
+    fn moment_layout(&self) -> MomentLayout {
+        self.inner().moment_layout()
     }
 
     fn check_settings(&self) -> Result<(), Error> {

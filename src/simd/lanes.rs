@@ -123,7 +123,7 @@ pub trait Register: Copy + 'static {
 }
 
 macro_rules! float {
-    ($float:ty, $register:ident, $mask:ident, $lanes:ident, $split:ident, $split_mut:ident,
+    ($float:ty, $bits:ty, $register:ident, $mask:ident, $lanes:ident, $split:ident, $split_mut:ident,
      $load:ident, $store:ident, $splat:ident, $select:ident, $less_than:ident, $mul_add:ident,
      $($unary:ident = $unary_op:ident),+; $($binary:ident = $binary_op:ident),+) => {
         impl Float for $float {
@@ -137,11 +137,9 @@ macro_rules! float {
             #[inline(always)]
             fn constant(value: f64) -> Self {
                 let rounded = value as Self;
-                if rounded == 0.0 && value != 0.0 {
-                    <$float>::from_bits(1).copysign(rounded)
-                } else {
-                    rounded
-                }
+                // 0 becomes the smallest number of its sign, without a jump.
+                let is_lost = (rounded == 0.0) & (value != 0.0);
+                Self::from_bits(rounded.to_bits() | <$bits>::from(is_lost))
             }
 
             #[inline(always)]
@@ -281,11 +279,11 @@ macro_rules! float {
     };
 }
 
-float!(f32, f32s, m32s, F32_LANES, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s,
+float!(f32, u32, f32s, m32s, F32_LANES, as_simd_f32s, as_mut_simd_f32s, partial_load_f32s,
     partial_store_f32s, splat_f32s, select_f32s, less_than_f32s, mul_add_f32s,
     sqrt = sqrt_f32s, abs = abs_f32s, neg = neg_f32s;
     max = max_f32s, min = min_f32s, add = add_f32s, sub = sub_f32s, mul = mul_f32s, div = div_f32s);
-float!(f64, f64s, m64s, F64_LANES, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s,
+float!(f64, u64, f64s, m64s, F64_LANES, as_simd_f64s, as_mut_simd_f64s, partial_load_f64s,
     partial_store_f64s, splat_f64s, select_f64s, less_than_f64s, mul_add_f64s,
     sqrt = sqrt_f64s, abs = abs_f64s, neg = neg_f64s;
     max = max_f64s, min = min_f64s, add = add_f64s, sub = sub_f64s, mul = mul_f64s, div = div_f64s);
