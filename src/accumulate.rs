@@ -1,5 +1,7 @@
 //! Gradients of micro-batches, added up in `f32`.
 
+use core::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::{
@@ -48,14 +50,15 @@ pub fn accumulate(sums: &mut [f32], grad: Grad<'_>, exec: Exec<'_>) -> Result<()
         return Err(Error::TypeMismatch { tensor: 0, argument: "grad", found, expected });
     }
     let (sums, grad) = (&sums, &grad.0);
-    pieces::run(exec.threads, len, &|ranges| {
+    let add = |ranges: &mut dyn Iterator<Item = Range<usize>>| {
         for range in ranges {
             // SAFETY: threads have ranges of their own, `pieces::run` promises.
             #[allow(unsafe_code, reason = "threads share arrays, each for elements of its own")]
             let (sums, grad) = unsafe { (elements_mut(sums, range.clone()), grad.part(range)) };
             cpu.run(Add { sums, grad });
         }
-    });
+    };
+    pieces::with_default_float_modes(|| pieces::run(exec.threads, len, &add));
     Ok(())
 }
 

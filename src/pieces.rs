@@ -44,7 +44,8 @@ const MOST_PIECE: usize = 256 << 10;
 ///
 /// Each thread that takes part calls `body` with the ranges that it takes, in ascending order. The ranges of
 /// all threads are disjoint and cover `0..elements`. A serial call has this one range. `body` must take all
-/// ranges of the iterator. It runs with the default floating-point modes.
+/// ranges of the iterator. It runs with the default floating-point modes: the calling thread must have them
+/// ([`with_default_float_modes`]), and helpers set them.
 ///
 /// # Panics
 ///
@@ -54,9 +55,12 @@ pub(crate) fn run(
     elements: usize,
     body: &(dyn Fn(&mut dyn Iterator<Item = Range<usize>>) + Sync),
 ) {
+    debug_assert!(float_modes::are_default(), "the caller's task");
     // A small call needs no plan.
     if !may_share(threads, elements) {
-        return with_default_float_modes(|| body(&mut iter::once(0..elements)));
+        // Not a range that is taken out of an option: it would be written as two numbers and read as one.
+        let mut rest = Some(elements);
+        return body(&mut iter::from_fn(move || rest.take().map(|end| 0..end)));
     }
     let plan = Plan::new(threads, elements);
     if plan.helpers() == 0 {

@@ -315,10 +315,6 @@ fn check_finite(
     float: &'static str,
     fits: impl Fn(f64) -> bool,
 ) -> Result<(), Error> {
-    // All of them first, without a jump for each.
-    if constants.iter().fold(true, |all, &value| all & fits(value)) {
-        return Ok(());
-    }
     match constants.iter().find(|&&value| !fits(value)) {
         Some(&value) => Err(Error::ConstantOverflow { value, float }),
         None => Ok(()),

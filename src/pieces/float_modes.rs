@@ -14,6 +14,11 @@ pub(crate) fn with_default_float_modes<T>(f: impl FnOnce() -> T) -> T {
     not_inlined(f)
 }
 
+/// Whether the thread has these modes.
+pub(super) fn are_default() -> bool {
+    register::is_default(register::read())
+}
+
 /// The compiler may move arithmetic across the assembly that changes the modes, but not across the call of a
 /// function that is not inlined.
 #[inline(never)]

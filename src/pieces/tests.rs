@@ -252,20 +252,41 @@ fn a_call_takes_little_of_the_callers_stack() {
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[test]
 fn bodies_run_with_the_default_modes_on_every_thread_and_the_caller_keeps_its_own() {
-    use super::float_modes::tests::{DEFAULT, ODD, modes, with_modes};
-    each_way(&|threads| {
+    use super::{
+        float_modes::tests::{DEFAULT, ODD, modes, with_modes},
+        with_default_float_modes,
+    };
+
+    /// Threads that have other modes.
+    struct OddThreads;
+
+    impl RunTasks for OddThreads {
+        fn threads(&self) -> usize {
+            3
+        }
+
+        fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+            NewThreads(3).run(tasks, &|number| with_modes(ODD, || task(number)));
+        }
+    }
+
+    let check = |threads: Threads<'_>| {
         let before = modes();
         for len in LENS {
             with_modes(ODD, || {
-                run(threads, len, &|ranges| {
-                    assert_eq!(modes(), DEFAULT);
-                    ranges.for_each(drop);
+                with_default_float_modes(|| {
+                    run(threads, len, &|ranges| {
+                        assert_eq!(modes(), DEFAULT);
+                        ranges.for_each(drop);
+                    });
                 });
                 assert_eq!(modes(), ODD);
             });
         }
         assert_eq!(modes(), before);
-    });
+    };
+    each_way(&check);
+    check(Threads::Tasks(&OddThreads));
 }
 
 #[test]

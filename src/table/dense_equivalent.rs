@@ -212,7 +212,7 @@ impl<F: Float> DenseEquivalent<F> {
         let (listed, _) = self.scratch.sort(rows, self.at.len())?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
         let span = RowSpan { cpu, rule, update: None, table, first: 0, before, listed };
-        F::run_listed_behind(span, exec.threads);
+        with_default_float_modes(|| F::run_listed_behind(span, exec.threads));
         Ok(())
     }
 
@@ -234,7 +234,8 @@ impl<F: Float> DenseEquivalent<F> {
         let cpu = exec.cpu()?;
         let table = self.typed(table)?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
-        F::run_every_row(EveryRow { table, before }, exec.threads);
+        let all = EveryRow { table, before };
+        with_default_float_modes(|| F::run_every_row(all, exec.threads));
         // What comes is the same as after a restart from here.
         self.history.clear();
         Ok(())
