@@ -329,17 +329,29 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         moments: [of_rule(0, a), of_rule(1, b), of_rule(2, c), of_rule(3, d)],
         factor,
     };
-    let mut pair = 0;
-    loop {
+    // Every load stands before the first store: mixed, they stall each other where the arrays share page offsets.
+    // With 512 bits they also do where an array begins some lines after another, as an allocator places them. So
+    // the loads of the next pair stand there, too, if there are registers for them.
+    let loads_next = S::U32_LANES == 16 && R::MOMENT_NAMES.as_ref().len() <= 2;
+    if loads_next {
+        let Some(last) = count.checked_sub(1) else { return };
+        let mut loaded = pairs.load(0);
+        for pair in 0..count {
+            let (param, grad, moments) = loaded;
+            let (param, moments) = rule.update(k, param, grad, moments);
+            // Behind the last pair, that one again: a jump less.
+            loaded = pairs.load((pair + 1).min(last));
+            pairs.store(pair, param, moments);
+        }
+        return;
+    }
+    for pair in 0..count {
         if PREFETCH {
             pairs.prefetch(pair);
         }
-        // Every load stands before the first store: mixed, they stall each other where the arrays
-        // share page offsets.
-        let Some((param, grad, moments)) = pairs.load(pair) else { break };
+        let (param, grad, moments) = pairs.load(pair);
         let (param, moments) = rule.update(k, param, grad, moments);
         pairs.store(pair, param, moments);
-        pair += 1;
     }
 }
 
@@ -376,10 +388,10 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
         );
     }
 
-    /// A pair of each array; `None` behind the last one.
+    /// A pair of each array.
     #[inline(always)]
-    fn load(&self, pair: usize) -> Option<Values<R, Wide<Vector<S, F>, TOGETHER>>> {
-        let mut grad = wide(self.simd, *self.grad.get(pair)?);
+    fn load(&self, pair: usize) -> Values<R, Wide<Vector<S, F>, TOGETHER>> {
+        let mut grad = wide(self.simd, self.grad[pair]);
         if let Some(factor) = self.factor {
             grad = grad * factor;
         }
@@ -396,7 +408,7 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
                 }
             },
         );
-        Some((wide(self.simd, self.param[pair]), grad, moments))
+        (wide(self.simd, self.param[pair]), grad, moments)
     }
 
     #[inline(always)]

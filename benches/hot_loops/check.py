@@ -57,8 +57,10 @@ def faults(rule, isa, kind, loops):
     found = []
     if worst["jumps"] > accepted:
         found.append(f"{worst['jumps']} conditional jumps, {accepted} accepted")
-    if worst["comparisons"] > accepted:
-        found.append(f"{worst['comparisons']} scalar comparisons, {accepted} accepted")
+    # With 512 bits one more keeps the loads of the next pair within the arrays: a minimum, no jump.
+    comparisons = max(accepted, 2) if isa == "avx512" else accepted
+    if worst["comparisons"] > comparisons:
+        found.append(f"{worst['comparisons']} scalar comparisons, {comparisons} accepted")
     if worst["calls"]:
         found.append(f"{worst['calls']} calls")
     if worst["masked"]:
