@@ -271,7 +271,7 @@ const ISAS: [(Isa, adamant_isa, &CStr); 4] = [
     (Isa::Neon, adamant_isa::ADAMANT_ISA_NEON, c"neon"),
 ];
 
-/// The number of an instruction set. All have one, as `tests/bits.rs` holds.
+/// The number of an instruction set. All have one, as `tests/bits` holds.
 fn number(isa: Isa) -> u32 {
     let found = ISAS.iter().find(|(known, ..)| *known == isa);
     found.map_or(0, |&(_, number, _)| number as u32)

@@ -54,7 +54,7 @@ pub use step::*;
 #[path = "../tests/allocations.rs"]
 mod allocations;
 #[cfg(test)]
-#[path = "../tests/bits.rs"]
+#[path = "../tests/bits/mod.rs"]
 mod bits;
 // What the tests have in common with those of the core.
 #[cfg(test)]
