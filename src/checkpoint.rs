@@ -1,9 +1,14 @@
 //! Whole models to and from a file in the format safetensors.
 //!
-//! A file holds, for each tensor of a model, its parameters under the tensor's name, each moment under
-//! `NAME.MOMENT` (`layers.0.weight.exp_avg`), in the storage that it has, and for a moment of 8 bits its
-//! scales under `NAME.MOMENT.scales`. The step counts stand in the file's metadata under `NAME.steps`. Any
-//! library for safetensors reads it.
+//! For each tensor of a model, a file has:
+//!
+//! - its parameters under the name of the tensor;
+//! - each moment under `NAME.MOMENT` (`layers.0.weight.exp_avg`), in the storage that it has;
+//! - the scales of a moment of 8 bits under `NAME.MOMENT.scales`;
+//! - its step count under `NAME.steps`, in the metadata of the file.
+//!
+//! Any library for safetensors reads such a file. Settings are not in it: with the feature `serde`, save an
+//! [`AnyOptimizer`](crate::AnyOptimizer) beside it.
 //!
 //! # Examples
 //!
@@ -48,12 +53,12 @@ pub use replace::replace_file;
 
 /// Saves the tensors of a model: for each a name, its parameters and its state.
 ///
-/// The file is written under another name in the same folder, and takes its name once it is whole and on
-/// disk. So a crash leaves the file that was there before.
+/// The file is written under another name in the same folder, and renamed when it is complete and on disk. So
+/// a crash leaves the old file.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::DuplicateName`], or [`CheckpointError::File`] with what the system says.
+/// [`CheckpointError::DuplicateName`], or [`CheckpointError::File`] with the error of the system.
 pub fn save<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, MomentRef<'a>, &'a State)>,
@@ -75,7 +80,7 @@ pub fn save<'a>(
         metadata.insert(format!("{name}.steps"), state.steps().to_string());
     }
 
-    // With metadata that is there and empty, safetensors writes a header that it cannot read.
+    // If the metadata is present but empty, safetensors writes a header that it cannot read.
     let metadata = (!metadata.is_empty()).then_some(metadata);
     replace_file(path, |unfinished| safetensors::serialize_to_file(arrays, metadata, unfinished))
         .map_err(|error: SafeTensorError| {

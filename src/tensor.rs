@@ -29,7 +29,7 @@ pub const MOMENTS: usize = 4;
 ///
 /// # Examples
 ///
-/// Two tensors in memory of the caller's, the second one in half precision, in one call:
+/// Two tensors in memory of the caller, the second one in half precision, in one call:
 ///
 /// ```
 /// use adamant::{Adam, Grad, Moment, Optimizer, Param, StepOptions, Tensor};
@@ -63,18 +63,18 @@ pub struct Tensor<'a> {
     pub(crate) moments: [Moment<'a>; MOMENTS],
     /// The number of moments in the call of `with_moments`.
     pub(crate) passed: usize,
-    /// The names of the moments, where a state knows them.
+    /// The names of the moments, if they are those of a state.
     pub(crate) names: Option<[&'static str; MOMENTS]>,
     pub(crate) steps: &'a mut u64,
-    /// Where the caller numbers elements.
+    /// The number of the first element, if the caller set it.
     pub(crate) first: Option<u64>,
-    /// The number of the first element in this call, by which random bits go.
+    /// The number of the first element in this call, on which random bits depend.
     pub(crate) first_in_call: u64,
 }
 
 impl<'a> Tensor<'a> {
-    /// A tensor without moments. `steps` is the number of steps that it has taken so far. Each step adds 1
-    /// to it.
+    /// Makes a tensor without moments. `steps` is the number of steps that the tensor has taken so far. Each
+    /// step adds 1 to it.
     #[inline]
     pub fn new(param: impl Into<Param<'a>>, grad: impl Into<Grad<'a>>, steps: &'a mut u64) -> Self {
         Self {
@@ -104,12 +104,13 @@ impl<'a> Tensor<'a> {
         self
     }
 
-    /// With the number of the tensor's first element among all elements of the model. Random bits go by
-    /// it: a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    /// Sets the number of the tensor's first element among all elements of the model. The random bits of an
+    /// element depend on its number. So a part of a tensor gets the same bits as the whole tensor does, and
+    /// two tensors get different bits.
     ///
-    /// Without, it is the number of elements of the tensors before this one in the call, through all
-    /// groups: so the tensors of a call have bits of their own, whatever the threads. Number the tensors
-    /// where their order or their cuts change from call to call, and a run is to have the bits of another.
+    /// Without this method, the number is that of the elements before this tensor in the call, through all
+    /// groups. So the tensors of a call have bits of their own. Set it if the order of tensors, or the way
+    /// they are cut, changes from call to call, and the results must not depend on that.
     #[inline]
     pub fn with_first(mut self, first: u64) -> Self {
         self.first = Some(first);

@@ -13,7 +13,7 @@ pub enum CheckpointError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         error: io::Error,
     },
@@ -23,7 +23,7 @@ pub enum CheckpointError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         #[source]
         error: SafeTensorError,
     },
@@ -35,21 +35,21 @@ pub enum CheckpointError {
         name: String,
     },
 
-    /// The file lacks an array or a step count.
+    /// The file does not have an array or a step count.
     #[error("the file has no {name}")]
     Missing {
         /// The name.
         name: String,
     },
 
-    /// An array is not like the one to be restored.
+    /// An array in the file has another type or length than the array to be restored.
     #[error("{name} is {found} in the file, but {expected} here")]
     Mismatch {
         /// The name of the array.
         name: String,
         /// Type and length in the file.
         found: String,
-        /// Type and length of what is to be restored.
+        /// Type and length of the array to be restored.
         expected: String,
     },
 }

@@ -9,10 +9,11 @@ use std::{
 
 /// Writes a file so that a crash leaves either the old file or the whole new one.
 ///
-/// `write` gets the path of another file in the same folder, and creates and fills it. Then that file is put
-/// on disk and renamed to `path`. If `write` fails, its file is removed, and the file at `path` is as it was.
+/// `write` gets the path of another file in the same folder, which it creates and fills. Then that file is
+/// flushed to disk and renamed to `path`. If `write` fails, its file is removed, and the file at `path` is as
+/// it was.
 ///
-/// [`save`] writes its files in this way; it serves checkpoints of other formats, too.
+/// [`save`](super::save) uses this. Use it for checkpoints of other formats.
 ///
 /// # Examples
 ///
@@ -26,7 +27,7 @@ use std::{
 ///
 /// # Errors
 ///
-/// The error of `write`, or what the system says.
+/// The error of `write`, or that of the system.
 pub fn replace_file<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
@@ -38,7 +39,7 @@ pub fn replace_file<E: From<io::Error>>(
     unfinished.push(format!(".{}-{call}.unfinished", std::process::id()));
     let unfinished = PathBuf::from(unfinished);
     let written = write(&unfinished).and_then(|()| {
-        // Opened for writing, which Windows requires of a file that is put on disk.
+        // Windows flushes a file to disk only if it was opened for writing.
         File::options().write(true).open(&unfinished)?.sync_all()?;
         Ok(fs::rename(&unfinished, path)?)
     });
@@ -50,7 +51,7 @@ pub fn replace_file<E: From<io::Error>>(
     Ok(sync_folder(path)?)
 }
 
-/// Puts the new name of a file on disk, too.
+/// Flushes the new name of a file to disk, too.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -167,8 +167,8 @@ impl<R: Rule, F: Float> Slices<'_, R, F> {
     }
 }
 
-/// Parameters, gradients and moments of one length, each of its own type; a moment that the rule does
-/// without is empty.
+/// Parameters, gradients and moments of one length, each of its own type. A moment that the rule does not
+/// use is empty.
 pub struct TensorArrays<'a> {
     pub param: ParamArray<'a>,
     pub grad: GradArray<'a>,

@@ -1,4 +1,4 @@
-//! The caller's arrays: what they are checked for, and the one place that makes slices of them.
+//! The caller's arrays: their checks, and the only place that makes slices of them.
 
 use core::{
     cell::RefCell,
@@ -44,10 +44,10 @@ pub enum adamant_type {
     ADAMANT_I64 = 10,
 }
 
-/// An array of the caller's: any length, and any address that suits its type. Null is an address for
-/// no elements. All zeros is no array.
+/// An array of the caller: of any length, at any address that is aligned for its type. An array without
+/// elements may have a null pointer. All zeros means that there is no array.
 ///
-/// `data` is not const, but only what a function says it writes is written.
+/// `data` is not const, but a function writes only those arrays of which its comment says so.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_array {
@@ -62,7 +62,7 @@ pub struct adamant_array {
 impl adamant_array {
     pub(super) const NONE: Self = Self { data: core::ptr::null_mut(), len: 0, r#type: 0 };
 
-    /// What is wrong with it, for [`Claims::claim`].
+    /// The mistake in it, for [`Claims::claim`].
     #[cold]
     #[inline(never)]
     fn refusal(&self, place: Place) -> Failure {
@@ -83,7 +83,7 @@ impl adamant_array {
             if !start.is_multiple_of(size) {
                 refuse!(
                     ADAMANT_MISALIGNED,
-                    "{place} is at {start:#x}, which is no multiple of {size}"
+                    "{place} is at {start:#x}, which is not a multiple of {size}"
                 );
             }
             refuse!(
@@ -179,7 +179,7 @@ pub(super) fn type_of(number: u32, place: Place) -> Result<adamant_type, Failure
 }
 
 impl adamant_type {
-    /// The bytes of an element, which are its alignment, too.
+    /// The bytes of an element, which are also its alignment.
     #[inline]
     pub(super) fn bytes(self) -> usize {
         use adamant_type::*;
@@ -192,7 +192,7 @@ impl adamant_type {
     }
 }
 
-/// What an array may be a slice of: plain numbers, for which all bits are valid.
+/// The types of elements of slices: plain numbers, for which all bits are valid.
 pub(super) trait Element: Copy {}
 
 macro_rules! elements {
@@ -201,12 +201,12 @@ macro_rules! elements {
 
 elements!(f32, f64, bf16, f16, u8, u16, u32, u64, i32, i64);
 
-/// What a message calls an array. Two registers, since every array of a call has one.
+/// The name of an array in a message. It fits in two registers, since every array of a call has one.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     name: &'static &'static str,
-    /// Which of the arrays of this name, and in the upper half of which tensor;
-    /// [`ONLY`](Self::ONLY) where there is one.
+    /// The position among the arrays of this name, and in the upper half the number of the tensor;
+    /// [`ONLY`](Self::ONLY) if there is only one.
     which: u64,
 }
 
@@ -249,16 +249,16 @@ struct Span {
     place: Place,
 }
 
-/// So many spans are compared with each other, without more memory: those of one tensor, and the structs
-/// of a call.
+/// The number of spans that are compared with each other, without more memory: those of one tensor, and the
+/// structs of a call.
 const FEW: usize = 16;
 
 /// The memory of all arrays of a call.
 pub(super) struct Claims {
     few: [MaybeUninit<Span>; FEW],
-    /// How many of the few there are.
+    /// The number of spans in `few`.
     count: usize,
-    /// Those before, where they are more; the memory is kept for the thread's next call.
+    /// The spans before those, if there are more. The memory is kept for the thread's next call.
     many: Vec<Span>,
 }
 
@@ -272,9 +272,9 @@ impl Claims {
         Self { few: [const { MaybeUninit::uninit() }; FEW], count: 0, many: Vec::new() }
     }
 
-    /// Checks the memory of an array by itself, and notes it down; returns its type.
+    /// Checks the memory of an array by itself, and stores it; returns its type.
     ///
-    /// Inlined, as is all that it does for an array with nothing wrong: a call has up to ten.
+    /// Inlined, with everything that it calls for a correct array: a call has up to ten arrays.
     #[inline(always)]
     pub(super) fn claim(
         &mut self,
@@ -302,7 +302,7 @@ impl Claims {
         }
     }
 
-    /// Checks a pointer to `len` numbers that are written, and notes it down.
+    /// Checks a pointer to `len` numbers that are written, and stores it.
     #[inline(always)]
     pub(super) fn claim_out(
         &mut self,
@@ -315,7 +315,7 @@ impl Claims {
         self.claim(&array, true, place).map(|_| ())
     }
 
-    /// Notes down memory that is read, and known to be memory.
+    /// Stores memory that is read, and that was checked.
     #[inline(always)]
     pub(super) fn note(&mut self, start: usize, bytes: usize, place: Place) {
         self.push(Span { start, end: start + bytes, written: false, place });
@@ -326,12 +326,12 @@ impl Claims {
         if self.count == FEW {
             self.spill();
         }
-        // Straight to its place: nothing else takes the address of a span.
+        // Written directly to its place, so that no span needs an address elsewhere.
         self.few[self.count].write(span);
         self.count += 1;
     }
 
-    /// Puts the few to the many.
+    /// Moves the spans of `few` to `many`.
     #[cold]
     #[inline(never)]
     fn spill(&mut self) {
@@ -345,7 +345,7 @@ impl Claims {
         self.count = 0;
     }
 
-    /// Those that are not among the many.
+    /// The spans in `few`.
     #[inline(always)]
     fn few(&self) -> &[Span] {
         let few = &self.few[..self.count];
@@ -375,7 +375,7 @@ impl Claims {
     fn check_many(&mut self) -> Result<(), Failure> {
         self.spill();
         self.many.sort_unstable_by_key(|span| span.start);
-        // Of those that begin before, the one that ends last, and the one that is written and does.
+        // Of the spans that begin before this one: the one that ends last, and the written one that ends last.
         let (mut last, mut last_written) = (None::<&Span>, None::<&Span>);
         let mut found = Ok(());
         for span in &self.many {
@@ -418,7 +418,7 @@ fn overlap(one: &Span, other: &Span) -> Failure {
 /// it is written.
 type Wanted = (*const adamant_array, &'static &'static str, Option<adamant_type>, bool);
 
-/// Copies of the arrays of a call that has no others, checked and claimed; and their types.
+/// Copies of all arrays of a call, checked and claimed; and their types.
 ///
 /// # Safety
 ///
@@ -444,7 +444,7 @@ pub(super) unsafe fn claim_arrays<const N: usize>(
     Ok((found, types))
 }
 
-/// Fails unless there is memory for so many bytes: Rust's own allocations abort.
+/// Fails unless there is memory for so many bytes. Without this, an allocation of Rust would abort.
 pub(super) fn check_memory(bytes: Option<usize>, what: fmt::Arguments<'_>) -> Result<(), Failure> {
     let mut probe = Vec::<u8>::new();
     match bytes.map(|bytes| probe.try_reserve_exact(bytes)) {

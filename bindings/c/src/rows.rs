@@ -21,8 +21,8 @@ use adamant::{
 /// A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
 /// in ADAMANT_F64, or each of any other type that an `adamant_tensor` takes.
 ///
-/// Fill it with zeros and set `size`; then set what there is. The fields up to `moments` must be there; a
-/// smaller `size` means zeros for the others.
+/// Fill it with zeros and set `size`; then set the fields that you need. The struct must have the fields up to
+/// `moments`; a smaller `size` means zeros for the others.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_table {
@@ -33,8 +33,8 @@ pub struct adamant_table {
     /// The parameters, written: rows times width.
     pub param: adamant_array,
     /// The optimizer's moments, written, in the order of `adamant_describe_moment`, each as long as the
-    /// parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
-    /// what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
+    /// parameters; with "rowwise_adam" the second has one element a row. Before the first step,
+    /// `adamant_fill_moment` fills each one. A moment that the settings do not use is ADAMANT_NONE.
     pub moments: [adamant_array; 4],
     /// As in `adamant_tensor`.
     pub param_extra: adamant_array,
@@ -51,8 +51,8 @@ pub struct adamant_table {
 versioned!(adamant_table: param_extra, scales, first, stochastic_param);
 
 /// The gradient of some rows of a table: their indices, in any order, and for each index a row of
-/// values. The gradients of a row that is listed more than once are added up first: 16 of them in their
-/// order, and such sums in pairs.
+/// values. If a row is listed more than once, its gradients are added up first: each 16 of them in their
+/// order, then these sums in pairs.
 ///
 /// A `size` without the last field means that rows follow each other without gaps.
 #[repr(C)]
@@ -74,11 +74,11 @@ pub struct adamant_row_grads {
 
 versioned!(adamant_row_grads: stride);
 
-/// Memory in which the rows of a call are sorted, 16 bytes for each index of the largest call, and 8 more
-/// where norms are computed; it is kept for the next call. For one call at a time.
+/// Memory in which the rows of a call are sorted: 16 bytes for each index of the largest call, and 8 more if
+/// norms are computed. It is kept for the next call. One call at a time can use it.
 pub struct adamant_row_scratch(Mutex<RowScratch>);
 
-/// What a handle holds, for one call.
+/// The content of a handle, for one call.
 pub(super) fn hold<'a, T>(handle: &'a Mutex<T>, name: &str) -> Result<MutexGuard<'a, T>, Failure> {
     match handle.try_lock() {
         Ok(held) => Ok(held),
@@ -299,7 +299,7 @@ impl<'a> Sort<'a> {
     }
 }
 
-/// Runs with memory for sorting: the caller's, or new one if there is none.
+/// Runs with memory for sorting: that of the caller, or new memory.
 ///
 /// # Safety
 ///
@@ -359,14 +359,15 @@ pub unsafe extern "C" fn adamant_row_scratch_free(scratch: *mut adamant_row_scra
 
 /// Takes step `t`, counted from 1, on the listed rows of a table only. All others keep parameters and
 /// moments as they are: PyTorch's SparseAdam, for every optimizer. The cost is that of the listed rows.
-/// `scratch` may be null for memory that is freed again, `options` and `exec` for their defaults, `report`
-/// if nobody reads it.
+/// `scratch` may be null: then the call allocates memory and frees it. `options` and `exec` may be null for
+/// their defaults; `report` may be null.
 ///
-/// What the options say of the norm holds for the gradients of the listed rows, those of a row added up;
-/// use_grad_norm makes it the norm of a whole model, of which `adamant_row_grad_norm` is a part. Gradients
-/// are only read: keep_grads changes nothing.
+/// The norm of the options is that of the gradients of the listed rows, after the gradients of each row were
+/// added up. To clip by the norm of a whole model, pass that norm with use_grad_norm;
+/// `adamant_row_grad_norm` computes the part of this table. Gradients are only read, so keep_grads changes
+/// nothing.
 ///
-/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+/// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH, ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH,
 /// ADAMANT_LENGTH_MISMATCH, ADAMANT_SCALES_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
 /// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH, ADAMANT_ROW_OUT_OF_RANGE and
@@ -414,8 +415,8 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
 }
 
 /// Writes to `*norm` a norm of the gradients of some rows of a table of `rows` rows, those of a row that is
-/// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be null for
-/// memory that is freed again, and `exec` for its default.
+/// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be
+/// null: then the call allocates memory and frees it. `exec` may be null for its default.
 ///
 /// It has the bits of `adamant_grad_norms` of one array that holds the sums of the listed rows, in ascending
 /// order. The Euclidean norm of a model is the root of the sum of the squares of its parts' norms: pass it

@@ -17,12 +17,12 @@ use super::{
 pub(super) const MOMENTS: usize = 4;
 const _: () = assert!(MOMENTS == adamant::MOMENTS);
 
-/// One tensor of a call: arrays that are all of one length, and the number of steps that they have seen.
-/// All arrays in ADAMANT_F64, or each of any other type that is given here; steps are computed in double
-/// if all are, or else in float. Tensors of different types may be in one call.
+/// One tensor of a call: arrays of one length, and the number of steps that the tensor has taken. Either all
+/// arrays are ADAMANT_F64, and the step is computed in double; or each array has one of the other types that
+/// its field lists, and the step is computed in float. Tensors of different types may be in one call.
 ///
-/// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
-/// fields up to `steps` must be there; a smaller `size` means zeros for the others. All tensors of a
+/// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set the fields that you need. The
+/// struct must have the fields up to `steps`; a smaller `size` means zeros for the others. All tensors of a
 /// group have the same size.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +37,13 @@ pub struct adamant_tensor {
     pub grad: adamant_array,
     /// The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
     /// ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8, of which the last three are rounded at
-    /// random. Before the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
-    /// settings do without is ADAMANT_NONE.
+    /// random. Before the first step, `adamant_fill_moment` fills each one, mostly with zeros. A moment that
+    /// the settings do not use is ADAMANT_NONE.
     pub moments: [adamant_array; 4],
-    /// The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
-    /// first step. A call that takes a step adds one.
+    /// The number of steps that this tensor has taken: 0 before the first step. A call that takes a step
+    /// adds one.
     pub steps: *mut u64,
-    /// What goes with the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
+    /// A second array for the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
     /// parameters in ADAMANT_F32: a copy of them, rounded to nearest, that each step writes.
     /// ADAMANT_LOW16 with parameters in ADAMANT_BF16: the lower half of the parameters, which are
     /// floats in two halves. The upper one is the float rounded to nearest bf16, ties away from zero;
@@ -53,16 +53,16 @@ pub struct adamant_tensor {
     /// For each moment in ADAMANT_Q8 its scales, written, in ADAMANT_F32: `adamant_q8_scales(len)` of
     /// them. ADAMANT_NONE for the others.
     pub scales: [adamant_array; 4],
-    /// The number of the first element among all elements of the model: random bits go by it, so that
-    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
-    /// with use_first alone.
+    /// The number of the first element among all elements of the model. The random bits of an element
+    /// depend on its number. So a part of a tensor gets the same bits as the whole tensor does, and two
+    /// tensors get different bits. Used only if use_first is 1.
     pub first: u64,
     /// Whether the step leaves a gradient of zeros (1) or as it was (0).
     pub zero_grad: u32,
     /// Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     pub stochastic_param: u32,
-    /// Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
-    /// the call, through all groups, so that the tensors of a call have random bits of their own.
+    /// Whether `first` is used (1). If not (0), the number is that of the elements before this tensor in the
+    /// call, through all groups, so that the tensors of a call have random bits of their own.
     pub use_first: u32,
     /// 0.
     pub reserved: u32,
@@ -70,8 +70,8 @@ pub struct adamant_tensor {
 
 versioned!(adamant_tensor: param_extra, scales, first, zero_grad, use_first);
 
-/// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
-/// of a call have the same size.
+/// Tensors that one optimizer steps with the same settings: one of PyTorch's `param_groups`. All groups of a
+/// call have the same `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_group {
@@ -87,8 +87,8 @@ pub struct adamant_group {
 
 versioned!(adamant_group:);
 
-/// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. All zeros
-/// but the size is the default, as is a null pointer in its place.
+/// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. The
+/// default is zeros in all fields but `size`, or a null pointer instead of the struct.
 ///
 /// The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 #[repr(C)]
@@ -112,11 +112,10 @@ pub struct adamant_step_options {
     pub seed: u64,
     /// Whether grad_norm is used (1), or the norm is computed if it is needed (0).
     pub use_grad_norm: u32,
-    /// Whether the step is left out if a gradient is not finite (1), as a loss scaler needs it.
+    /// Whether the step is left out if a gradient is not finite (1). A loss scaler needs this.
     pub skip_nonfinite: u32,
-    /// Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
-    /// (0): a NaN that stays in a buffer to which gradients are added would have every later step left
-    /// out.
+    /// If a step is left out: whether tensors with zero_grad keep their gradients (1), or have them zeroed as
+    /// in any other step (0). A NaN that stays in a buffer of sums would make every later step be left out.
     pub keep_grads: u32,
     /// Whether moments that are subnormal (below 1.2e-38 in float) become 0 (1).
     pub flush_subnormals: u32,
@@ -124,15 +123,15 @@ pub struct adamant_step_options {
 
 versioned!(adamant_step_options: max_norm, grad_norm, seed, use_grad_norm, keep_grads);
 
-/// The result of `adamant_step`.
+/// The result of a step.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_report {
     /// `sizeof(adamant_report)`: set before the call.
     pub size: usize,
-    /// What the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
+    /// The status that the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
     pub outcome: u32,
-    /// Whether grad_norm is known: if the options needed it.
+    /// Whether grad_norm is known (1): it is if the options needed it.
     pub has_grad_norm: u32,
     /// The norm of all gradients, times grad_factor; 0 if it is not known.
     pub grad_norm: f64,
@@ -540,15 +539,15 @@ pub unsafe extern "C" fn adamant_step_options_init(
 }
 
 /// Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
-/// All share one parallel region: large tensors are cut, small ones put together. What the options say of
-/// gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
-/// if nobody reads it.
+/// All tensors share one parallel region: large ones are cut, small ones are put together. The norm, clipping
+/// and leaving out of the options are for the gradients of all tensors together. `options` and `exec` may be
+/// null for their defaults; `report` may be null.
 ///
-/// Infinities and NaN are data: they stay in their own element, but for a NaN in a moment in ADAMANT_Q8,
-/// which makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
+/// Infinities and NaN are not errors. They stay in their own element, except that a NaN in a moment in
+/// ADAMANT_Q8 makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
 /// less than 64 KiB of stack.
 ///
-/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+/// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and
 /// ADAMANT_SCALES_MISMATCH for arrays; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
 /// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_STEP_OVERFLOW; ADAMANT_UNSUPPORTED for "rowwise_adam";
