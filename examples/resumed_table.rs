@@ -4,9 +4,12 @@
 //! cargo run --release --example resumed_table
 //! ```
 
-use std::ops::Range;
+use std::{error::Error, ops::Range, path::Path};
 
-use adamant::{Adam, Error, MomentRef, RowGrads, RowOptimizer, State};
+use adamant::{
+    Adam, Moment, MomentRef, RowGrads, RowOptimizer, State,
+    checkpoint::{self, Checkpoint, CheckpointError},
+};
 
 const ROWS: usize = 1000;
 const WIDTH: usize = 16;
@@ -15,17 +18,10 @@ fn adam() -> Adam {
     Adam { lr: 0.01, ..Adam::default() }
 }
 
-/// A table, and what the optimizer remembers.
+/// A table, and the state that the optimizer keeps.
 struct Embedding {
     param: Vec<f32>,
     state: State,
-}
-
-/// All that has to be kept: names and arrays, and the number of steps.
-struct Checkpoint {
-    param: Vec<f32>,
-    steps: u64,
-    moments: Vec<(&'static str, Vec<f32>)>,
 }
 
 impl Embedding {
@@ -34,7 +30,7 @@ impl Embedding {
     }
 
     /// Steps the rows of some batches. A row may be listed more than once.
-    fn train(&mut self, batches: Range<usize>) -> Result<(), Error> {
+    fn train(&mut self, batches: Range<usize>) -> Result<(), adamant::Error> {
         for batch in batches {
             let ids: Vec<u32> =
                 (0..64).map(|i| (batch * 97 + i * i) as u32 % ROWS as u32).collect();
@@ -47,39 +43,34 @@ impl Embedding {
         Ok(())
     }
 
-    fn save(&self) -> Checkpoint {
-        let array = |(name, moment)| match moment {
-            MomentRef::F32(values) => Some((name, values.to_vec())),
-            // `row_state` keeps moments in f32.
-            _ => None,
-        };
-        let moments = self.state.moments().filter_map(array).collect();
-        Checkpoint { param: self.param.clone(), steps: self.state.steps(), moments }
+    fn save(&self, file: &Path) -> Result<(), CheckpointError> {
+        checkpoint::save(file, [("table", MomentRef::F32(&self.param), &self.state)])
     }
 
-    fn load(saved: &Checkpoint) -> Result<Self, Error> {
-        let mut embedding = Self { param: saved.param.clone(), ..Self::new() };
-        embedding.state.set_steps(saved.steps);
-        for (name, values) in &saved.moments {
-            embedding.state.set_moment_from_f32(name, values)?;
-        }
-        Ok(embedding)
+    fn load(file: &Path) -> Result<Self, CheckpointError> {
+        let Self { mut param, mut state } = Self::new();
+        Checkpoint::load(file)?.restore("table", Moment::from(&mut param), &mut state)?;
+        Ok(Self { param, state })
     }
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<(), Box<dyn Error>> {
     let mut whole = Embedding::new();
     whole.train(0..100)?;
 
+    let name = format!("adamant-table-{}.safetensors", std::process::id());
+    let file = std::env::temp_dir().join(name);
     let mut interrupted = Embedding::new();
     interrupted.train(0..37)?;
-    let saved = interrupted.save();
+    interrupted.save(&file)?;
     drop(interrupted);
-    let mut resumed = Embedding::load(&saved)?;
+    let mut resumed = Embedding::load(&file)?;
+    std::fs::remove_file(file)?;
+    let steps = resumed.state.steps();
     resumed.train(37..100)?;
 
     assert_eq!(resumed.param, whole.param);
     assert!(resumed.state.moments().eq(whole.state.moments()));
-    println!("resumed after {} of {} steps: the same bits", saved.steps, whole.state.steps());
+    println!("resumed after {steps} of {} steps: the same bits", whole.state.steps());
     Ok(())
 }

@@ -5,13 +5,16 @@
 //! cargo run --release --example training
 //! ```
 
-use std::{collections::BTreeMap, error::Error, f64::consts::PI, fs, ops::Range};
+use std::{error::Error, f64::consts::PI, ops::Range, path::Path};
 
-use adamant::{Adam, Group, Optimizer, State, StepOptions};
+use adamant::{
+    Adam, Group, Moment, MomentRef, Optimizer, State, StepOptions,
+    checkpoint::{self, Checkpoint},
+};
 
 const STEPS: u64 = 200;
 
-/// A tensor of the model: parameters, gradients, and what the optimizer remembers.
+/// A tensor of the model: parameters, gradients, and the state that the optimizer keeps.
 struct Tensor {
     name: &'static str,
     param: Vec<f32>,
@@ -19,26 +22,27 @@ struct Tensor {
     state: State,
 }
 
-/// Arrays by name, as a file keeps them.
-type Checkpoint = BTreeMap<String, Vec<f32>>;
-
 fn main() -> Result<(), Box<dyn Error>> {
     let mut model = new_model();
     train(&mut model, 0..STEPS)?;
     println!("weights {:.3?}, bias {:.3?}", model[0].param, model[1].param);
 
     // The same training, interrupted half-way.
-    let file = std::env::temp_dir().join(format!("adamant-training-{}.json", std::process::id()));
+    let name = format!("adamant-training-{}.safetensors", std::process::id());
+    let file = std::env::temp_dir().join(name);
     let mut interrupted = new_model();
     train(&mut interrupted, 0..STEPS / 2)?;
-    fs::write(&file, serde_json::to_string(&save(&interrupted))?)?;
+    save(&interrupted, &file)?;
 
     let mut resumed = new_model();
-    load(&mut resumed, &serde_json::from_str(&fs::read_to_string(&file)?)?)?;
-    fs::remove_file(file)?;
+    load(&mut resumed, &file)?;
+    std::fs::remove_file(file)?;
     let steps = resumed[0].state.steps();
     train(&mut resumed, steps..STEPS)?;
-    assert!(save(&resumed) == save(&model));
+    for (tensor, expected) in resumed.iter().zip(&model) {
+        assert_eq!(tensor.param, expected.param);
+        assert!(tensor.state.moments().eq(expected.state.moments()));
+    }
     println!("interrupted after {steps} steps and resumed: the same bits");
     Ok(())
 }
@@ -66,29 +70,16 @@ fn train([weight, bias]: &mut [Tensor; 2], steps: Range<u64>) -> Result<(), adam
     Ok(())
 }
 
-fn save(model: &[Tensor; 2]) -> Checkpoint {
-    let mut saved = Checkpoint::new();
-    for Tensor { name, param, state, .. } in model {
-        saved.insert(format!("{name}.param"), param.clone());
-        // Exact up to 2^24 steps.
-        saved.insert(format!("{name}.step"), vec![state.steps() as f32]);
-        for (moment, _) in state.moments() {
-            let values = state.moment_to_f32(moment).unwrap_or_default();
-            saved.insert(format!("{name}.{moment}"), values);
-        }
-    }
-    saved
+fn save(model: &[Tensor], file: &Path) -> Result<(), checkpoint::CheckpointError> {
+    let tensors =
+        model.iter().map(|tensor| (tensor.name, MomentRef::F32(&tensor.param), &tensor.state));
+    checkpoint::save(file, tensors)
 }
 
-fn load(model: &mut [Tensor; 2], saved: &Checkpoint) -> Result<(), Box<dyn Error>> {
+fn load(model: &mut [Tensor], file: &Path) -> Result<(), checkpoint::CheckpointError> {
+    let saved = Checkpoint::load(file)?;
     for Tensor { name, param, state, .. } in model {
-        let find = |array: &str| saved.get(&format!("{name}.{array}")).ok_or("an array is missing");
-        param.clone_from(find("param")?);
-        state.set_steps(find("step")?[0] as u64);
-        let moments: Vec<_> = state.moments().map(|(moment, _)| moment).collect();
-        for moment in moments {
-            state.set_moment_from_f32(moment, find(moment)?)?;
-        }
+        saved.restore(name, Moment::from(param), state)?;
     }
     Ok(())
 }

@@ -11,12 +11,13 @@ use half::{bf16, f16};
 const CACHE_LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
 
-/// An array of zeros that begins on a cache line, and lies on huge pages where it is large and Linux
-/// grants them; a slice in all else.
+/// An array that begins on a cache line. A large one lies on huge pages, if Linux grants them. It is used
+/// like a slice, and starts as zeros.
 ///
-/// Steps on a few rows of a large table wait for the CPU to find the page of each; on huge pages
-/// there are so few that it knows them. Moments of a [`State`](crate::State) lie on huge pages anyway. This is for the table itself, and for
-/// moments of one's own, of any type that a step takes: [`BufferElement`].
+/// In a large table, each row is on another page of memory, and the CPU takes long to find the page. Of huge
+/// pages there are so few that the CPU remembers where they are. The moments of a [`State`](crate::State)
+/// already lie on huge pages. Use a `Buffer` for the table itself, and for moments in memory of your own. It
+/// can have any type that a step takes: see [`BufferElement`].
 ///
 /// # Examples
 ///
@@ -30,13 +31,13 @@ const HUGE_PAGE: usize = 2 << 20;
 pub struct Buffer<E: BufferElement>(AVec<E, RuntimeAlign>);
 
 impl<E: BufferElement> Buffer<E> {
-    /// `len` zeros.
+    /// Makes an array of `len` zeros.
     ///
     /// # Panics
     ///
-    /// If they take more than `isize::MAX` bytes, as `Vec` does.
+    /// Panics if they take more than `isize::MAX` bytes, as `Vec` does.
     pub fn zeros(len: usize) -> Self {
-        // An allocator may take more bytes for less.
+        // `aligned_vec` does not check this.
         assert!(
             len <= isize::MAX as usize / size_of::<E>(),
             "{len} elements of {} bytes are more than isize::MAX bytes",
@@ -45,7 +46,7 @@ impl<E: BufferElement> Buffer<E> {
         let huge = len.saturating_mul(size_of::<E>()) >= HUGE_PAGE;
         let mut buffer = AVec::with_capacity(if huge { HUGE_PAGE } else { CACHE_LINE }, len);
         if huge {
-            // Before the first touch, which is what gives the memory its pages.
+            // The system gives the memory its pages when they are first written, so the advice comes before.
             advise_huge_pages(&buffer);
         }
         buffer.resize(len, E::default());
@@ -81,8 +82,8 @@ impl<E: BufferElement> fmt::Debug for Buffer<E> {
     }
 }
 
-/// What arrays are made of: `f32`, `f64`, `bf16`, `f16`, `u16` (the lower halves of
-/// [`Param::from_halves`](crate::Param::from_halves)) or `u8` (the codes of [`Q8`](crate::Q8)); sealed.
+/// The types of elements of a [`Buffer`]: `f32`, `f64`, `bf16`, `f16`, `u16` (for the lower halves of
+/// [`Param::from_halves`](crate::Param::from_halves)) and `u8` (for the codes of [`Q8`](crate::Q8)). Sealed.
 pub trait BufferElement:
     sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static
 {

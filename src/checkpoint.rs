@@ -1,9 +1,14 @@
 //! Whole models to and from a file in the format safetensors.
 //!
-//! A file holds, for each tensor of a model, its parameters under the tensor's name, each moment under
-//! `NAME.MOMENT` (`layers.0.weight.exp_avg`), in the storage that it has, and for a moment of 8 bits its
-//! scales under `NAME.MOMENT.scales`. The step counts stand in the file's metadata under `NAME.steps`. Any
-//! library for safetensors reads it.
+//! For each tensor of a model, a file has:
+//!
+//! - its parameters under the name of the tensor;
+//! - each moment under `NAME.MOMENT` (`layers.0.weight.exp_avg`), in the storage that it has;
+//! - the scales of a moment of 8 bits under `NAME.MOMENT.scales`;
+//! - its step count under `NAME.steps`, in the metadata of the file.
+//!
+//! Any library for safetensors reads such a file. Settings are not in it: with the feature `serde`, save an
+//! [`AnyOptimizer`](crate::AnyOptimizer) beside it.
 //!
 //! # Examples
 //!
@@ -27,79 +32,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod array;
+mod error;
+mod replace;
+
 use core::fmt;
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashMap},
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use safetensors::{SafeTensorError, SafeTensors};
 
-use crate::{Moment, MomentRef, State, Storage, array::MomentArray};
+use crate::{Moment, MomentRef, State};
+use array::{Array, check, copy};
 
-/// The errors of saving and restoring a checkpoint.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// The file cannot be read or written.
-    #[error("{}: {error}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        error: io::Error,
-    },
-
-    /// The file is damaged, or of another format.
-    #[error("{}: not a whole safetensors file: {error}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        error: SafeTensorError,
-    },
-
-    /// Two tensors have one name.
-    #[error("{name} is the name of two arrays")]
-    DuplicateName {
-        /// The name.
-        name: String,
-    },
-
-    /// The file lacks an array or a step count.
-    #[error("the file has no {name}")]
-    Missing {
-        /// The name.
-        name: String,
-    },
-
-    /// An array is not like the one to be restored.
-    #[error("{name} is {found} in the file, but {expected} here")]
-    Mismatch {
-        /// The name of the array.
-        name: String,
-        /// Type and length in the file.
-        found: String,
-        /// Type and length of what is to be restored.
-        expected: String,
-    },
-}
+pub use error::CheckpointError;
+pub use replace::replace_file;
 
 /// Saves the tensors of a model: for each a name, its parameters and its state.
 ///
-/// The file is written under another name in the same folder, and takes its name once it is whole and on
-/// disk. So a crash leaves the file that was there before.
+/// The file is written under another name in the same folder, and renamed when it is complete and on disk. So
+/// a crash leaves the old file.
 ///
 /// # Errors
 ///
-/// [`CheckpointError::DuplicateName`], or [`CheckpointError::File`] with what the system says.
+/// [`CheckpointError::DuplicateName`], or [`CheckpointError::File`] with the error of the system.
 pub fn save<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, MomentRef<'a>, &'a State)>,
@@ -121,7 +80,7 @@ pub fn save<'a>(
         metadata.insert(format!("{name}.steps"), state.steps().to_string());
     }
 
-    // With metadata that is there and empty, safetensors writes a header that it cannot read.
+    // If the metadata is present but empty, safetensors writes a header that it cannot read.
     let metadata = (!metadata.is_empty()).then_some(metadata);
     replace_file(path, |unfinished| safetensors::serialize_to_file(arrays, metadata, unfinished))
         .map_err(|error: SafeTensorError| {
@@ -131,58 +90,6 @@ pub fn save<'a>(
             };
             CheckpointError::File { path: path.to_path_buf(), error }
         })
-}
-
-/// Writes a file so that a crash leaves either the old file or the whole new one.
-///
-/// `write` gets the path of another file in the same folder, and creates and fills it. Then that file is put
-/// on disk and renamed to `path`. If `write` fails, its file is removed, and the file at `path` is as it was.
-///
-/// [`save`] writes its files in this way; it serves checkpoints of other formats, too.
-///
-/// # Examples
-///
-/// ```
-/// # let folder = tempfile::tempdir()?;
-/// # let path = folder.path().join("settings.json");
-/// adamant::checkpoint::replace_file(&path, |unfinished| std::fs::write(unfinished, "{}"))?;
-/// assert_eq!(std::fs::read_to_string(&path)?, "{}");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-///
-/// # Errors
-///
-/// The error of `write`, or what the system says.
-pub fn replace_file<E: From<io::Error>>(
-    path: &Path,
-    write: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
-    // Threads that save to one path at the same time write different files.
-    static CALLS: AtomicU64 = AtomicU64::new(0);
-    let call = CALLS.fetch_add(1, Ordering::Relaxed);
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}-{call}.unfinished", std::process::id()));
-    let unfinished = PathBuf::from(unfinished);
-    let written = write(&unfinished).and_then(|()| {
-        // Opened for writing, which Windows requires of a file that is put on disk.
-        File::options().write(true).open(&unfinished)?.sync_all()?;
-        Ok(fs::rename(&unfinished, path)?)
-    });
-    if written.is_err() {
-        // The first error is the one to report, also if the file cannot be removed.
-        let _ = fs::remove_file(&unfinished);
-        return written;
-    }
-    Ok(sync_folder(path)?)
-}
-
-/// Puts the new name of a file on disk, too.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }
 
 /// A checkpoint that was read from a file.
@@ -273,111 +180,10 @@ impl fmt::Debug for Checkpoint {
     }
 }
 
-/// An array on its way to a file.
-struct Array<'a> {
-    values: MomentRef<'a>,
-    shape: [usize; 1],
-}
-
-impl<'a> Array<'a> {
-    fn of(values: MomentRef<'a>) -> Self {
-        Self { values, shape: [values.len()] }
-    }
-}
-
-fn dtype(storage: Storage) -> Dtype {
-    match storage {
-        Storage::F32 => Dtype::F32,
-        Storage::F64 => Dtype::F64,
-        Storage::Bf16 => Dtype::BF16,
-        Storage::F16 => Dtype::F16,
-        Storage::Q8 => Dtype::U8,
-    }
-}
-
-impl View for Array<'_> {
-    fn dtype(&self) -> Dtype {
-        dtype(self.values.storage())
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        match self.values {
-            MomentRef::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::Bf16(values) => {
-                values.iter().flat_map(|value| value.to_le_bytes()).collect()
-            }
-            MomentRef::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::Q8(codes, _) => Cow::Borrowed(codes),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        self.values.len() * bytes_of(self.values.storage())
-    }
-}
-
-fn bytes_of(storage: Storage) -> usize {
-    match storage {
-        Storage::F64 => 8,
-        Storage::F32 => 4,
-        Storage::Bf16 | Storage::F16 => 2,
-        Storage::Q8 => 1,
-    }
-}
-
-/// Fails unless the file has the array, of the same type and length.
-fn check(
-    arrays: &SafeTensors<'_>,
-    name: &str,
-    values: MomentRef<'_>,
-) -> Result<(), CheckpointError> {
-    let Ok(array) = arrays.tensor(name) else {
-        return Err(CheckpointError::Missing { name: String::from(name) });
-    };
-    let (len, storage) = (values.len(), values.storage());
-    if array.dtype() == dtype(storage) && array.data().len() == len * bytes_of(storage) {
-        return Ok(());
-    }
-    Err(CheckpointError::Mismatch {
-        name: String::from(name),
-        found: format!("{:?} of shape {:?}", array.dtype(), array.shape()),
-        expected: format!("{:?} of shape [{len}]", dtype(storage)),
-    })
-}
-
-/// Copies an array that was checked.
-fn copy(arrays: &SafeTensors<'_>, name: &str, to: &mut Moment<'_>) {
-    let Ok(array) = arrays.tensor(name) else { return };
-    let bytes = array.data();
-    match &mut to.0 {
-        MomentArray::F32(to) => from_bytes(to, bytes, f32::from_le_bytes),
-        MomentArray::F64(to) => from_bytes(to, bytes, f64::from_le_bytes),
-        MomentArray::Bf16(to) => from_bytes(to, bytes, bf16::from_le_bytes),
-        MomentArray::F16(to) => from_bytes(to, bytes, f16::from_le_bytes),
-        MomentArray::Q8(codes, scales) => {
-            codes.copy_from_slice(bytes);
-            if let Ok(array) = arrays.tensor(&format!("{name}.scales")) {
-                from_bytes(scales, array.data(), f32::from_le_bytes);
-            }
-        }
-    }
-}
-
-fn from_bytes<T, const N: usize>(to: &mut [T], bytes: &[u8], number: fn([u8; N]) -> T) {
-    for (to, &bytes) in to.iter_mut().zip(bytes.as_chunks().0) {
-        *to = number(bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Adam, Optimizer, Sgd, StepOptions};
+    use crate::{Adam, Optimizer, Sgd, StepOptions, Storage};
 
     const STORAGES: [Storage; 4] = [Storage::F32, Storage::Bf16, Storage::F16, Storage::Q8];
 

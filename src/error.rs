@@ -1,13 +1,13 @@
 use crate::{Isa, Storage};
 
-/// The errors that a call can return; whenever one is returned, every buffer is as it was.
+/// The errors that a call can return. If a call returns one, it has changed no buffer.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An array of a tensor is not as long as the tensor's parameters.
     #[error("{argument} of tensor {tensor} has {len} elements, but its param has {expected}")]
     LengthMismatch {
-        /// The position of the tensor in the call; 0 where there is one only.
+        /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
         /// `"grad"`, or the name of a moment such as `"exp_avg"`.
         argument: &'static str,
@@ -17,23 +17,23 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A moment was passed that the hyper-parameters do without.
+    /// A moment was passed that the settings do not use.
     #[error(
-        "{moment} of tensor {tensor} has {len} elements, but these hyper-parameters do without"
+        "{moment} of tensor {tensor} has {len} elements, but these hyper-parameters do not use it"
     )]
     UnusedMoment {
-        /// The position of the tensor in the call; 0 where there is one only.
+        /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
         /// The name of the moment.
         moment: &'static str,
-        /// The length that was passed, where 0 is expected.
+        /// The length that was passed; it must be 0.
         len: usize,
     },
 
     /// A tensor has more moments than its optimizer.
     #[error("tensor {tensor} has {passed} moments, but the optimizer has {optimizer}")]
     TooManyMoments {
-        /// The position of the tensor in the call; 0 where there is one only.
+        /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
         /// The number of moments that were passed.
         passed: usize,
@@ -41,23 +41,23 @@ pub enum Error {
         optimizer: usize,
     },
 
-    /// An array is of a type that does not go with that of the parameters.
+    /// The type of an array does not fit the type of the parameters.
     #[error("{argument} of tensor {tensor} is {found}, which does not go with {expected}")]
     TypeMismatch {
-        /// The position of the tensor in the call; 0 where there is one only.
+        /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
         /// `"grad"`, or the name of a moment such as `"exp_avg"`.
         argument: &'static str,
-        /// What the array is kept in.
+        /// The storage of the array.
         found: Storage,
-        /// What the parameters are kept in, or what was expected.
+        /// The storage of the parameters, or the storage that was expected.
         expected: Storage,
     },
 
     /// A state has the moments of another optimizer.
     #[error("the state of tensor {tensor} has {found:?} where the optimizer has {expected:?}")]
     StateMismatch {
-        /// The position of the tensor in the call; 0 where there is one only.
+        /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
         /// The name of the state's moment; empty if it has none in this place.
         found: &'static str,
@@ -74,7 +74,7 @@ pub enum Error {
         known: Vec<&'static str>,
     },
 
-    /// A moment of 8 bits has not one scale for each 256 elements.
+    /// A moment of 8 bits does not have one scale for each 256 elements.
     #[error("{moment} of tensor {tensor} has {len} scales, but its codes need {expected}")]
     ScalesMismatch {
         /// The position of the tensor in the call.
@@ -87,12 +87,12 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A table or its gradient has rows of no parameters.
+    /// The rows of a table or of its gradient have no elements.
     #[error("the width is 0, but a row has at least 1 parameter")]
     ZeroWidth,
 
-    /// The parameters of a table are no whole number of rows.
-    #[error("the table has {len} parameters, which is no multiple of its width, {width}")]
+    /// The number of parameters of a table is not a multiple of the width of its rows.
+    #[error("the table has {len} parameters, which is not a multiple of its width, {width}")]
     TableShape {
         /// The number of parameters.
         len: usize,
@@ -111,13 +111,15 @@ pub enum Error {
         rows: usize,
         /// The parameters in a row.
         width: usize,
-        /// The length that is needed; 0 if these hyper-parameters do without the moment.
+        /// The length that is needed; 0 if the settings do not use the moment.
         expected: usize,
     },
 
     /// A table has another number of rows than its gradient was [sorted](crate::RowGrads::sort) for, or
     /// its [`DenseEquivalent`](crate::DenseEquivalent) was made for.
-    #[error("the table has {rows} rows, but its gradient or catching up was set up for {expected}")]
+    #[error(
+        "the table has {rows} rows, but its gradient or its DenseEquivalent was made for {expected}"
+    )]
     RowCountMismatch {
         /// The rows of the table.
         rows: usize,
@@ -135,12 +137,12 @@ pub enum Error {
         rows: u64,
     },
 
-    /// A table has an array of a type that this way to step rows does not take.
+    /// This way to step rows does not support the type of an array of the table.
     #[error("{argument} of the table is {found}, but {method} needs {expected}")]
     TableStorage {
         /// `"param"`, `"grad"`, or the name of a moment such as `"exp_avg"`.
         argument: &'static str,
-        /// What the array is kept in.
+        /// The storage of the array.
         found: Storage,
         /// The way to step rows.
         method: &'static str,
@@ -148,7 +150,7 @@ pub enum Error {
         expected: Storage,
     },
 
-    /// A moment of a table is kept in 8 bits, and the rows are no whole blocks.
+    /// A moment of a table is kept in 8 bits, but the width of the rows is not a multiple of 256.
     #[error(
         "{moment} is in 8 bits, where 256 elements of a row share a scale, so its rows cannot be {width} \
          wide: use a multiple of 256, or keep it in bf16"
@@ -160,8 +162,8 @@ pub enum Error {
         width: usize,
     },
 
-    /// A gradient's rows are wider or narrower than those of the table.
-    #[error("the gradient's rows are {width} wide, but those of the table {expected}")]
+    /// The rows of a gradient and of its table differ in width.
+    #[error("the gradient's rows are {width} wide, but those of the table are {expected}")]
     WidthMismatch {
         /// The width of the gradient.
         width: usize,
@@ -178,7 +180,7 @@ pub enum Error {
         width: usize,
     },
 
-    /// The values of a gradient are not as many as its indices need.
+    /// The length of the values of a gradient does not fit the number of its indices.
     #[error(
         "values has {len} elements, which does not fit {indices} rows of {width}, {stride} apart"
     )]
@@ -193,10 +195,10 @@ pub enum Error {
         stride: usize,
     },
 
-    /// A row index is negative or beyond the table.
+    /// A row index is negative, or not less than the number of rows.
     #[error("rows[{position}] is {row}, but the table has {rows} rows, from 0 on")]
     RowOutOfRange {
-        /// Where in the call the index stands.
+        /// The position of the index in the call.
         position: usize,
         /// The index.
         row: i128,
@@ -204,7 +206,7 @@ pub enum Error {
         rows: usize,
     },
 
-    /// A call has more indices for a larger table than can be put in order.
+    /// A call has too many indices, or its table too many rows, to be sorted.
     #[error("{indices} indices into a table of {rows} rows are too many for one call")]
     TooManyRows {
         /// The number of row indices.
@@ -213,7 +215,7 @@ pub enum Error {
         rows: usize,
     },
 
-    /// A hyper-parameter is outside its range, infinite or NaN, or does not go with the others.
+    /// A setting is outside its range, infinite or NaN, or does not fit the other settings.
     #[error("{name} is {value}, but must be {allowed}")]
     HyperParameter {
         /// The name of the field.
@@ -235,7 +237,7 @@ pub enum Error {
         allowed: &'static str,
     },
 
-    /// An optimizer has no setting of a name.
+    /// An optimizer has no setting of this name.
     #[error("{optimizer} has no setting {name:?}; known: {}", known.join(", "))]
     UnknownSetting {
         /// The optimizer.
@@ -257,12 +259,12 @@ pub enum Error {
         allowed: String,
     },
 
-    /// A name is no optimizer's.
+    /// No optimizer has this name.
     #[error("{name:?} is no optimizer; known: {}", known.join(", "))]
     UnknownOptimizer {
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The names of all optimizers.
         known: Vec<&'static str>,
     },
 
@@ -281,34 +283,34 @@ pub enum Error {
     #[error("the step count is 0, but steps are counted from 1")]
     ZeroStep,
 
-    /// Every step for a while was left out, since gradients were not finite at any scale of the loss.
+    /// Many steps in a row were left out, since gradients were not finite at any scale of the loss.
     #[error("{steps} steps in a row were left out: gradients are not finite at any loss scale")]
     TrainingStalled {
         /// The number of steps.
         steps: u64,
     },
 
-    /// A state has taken `u64::MAX` steps, and can't count another.
+    /// A state has taken `u64::MAX` steps, and cannot count another.
     #[error("the state has taken {} steps and cannot count another", u64::MAX)]
     StepOverflow,
 
-    /// A name, such as the environment variable `ADAMANT_ISA` holds, is no instruction set's.
+    /// No instruction set has this name: the value of the environment variable `ADAMANT_ISA`, for example.
     #[error("{name:?} is no instruction set; known: scalar, avx2, avx512 or neon")]
     UnknownIsa {
-        /// What was found instead.
+        /// The name that was found.
         name: String,
     },
 
     /// This CPU lacks the instruction set that was asked for.
     #[error("the instruction set {isa} is not available here; available: {}", names(available))]
     IsaUnavailable {
-        /// What was asked for.
+        /// The instruction set that was asked for.
         isa: Isa,
-        /// What this CPU has.
+        /// The instruction sets of this CPU.
         available: Vec<Isa>,
     },
 
-    /// A pool was asked for with no threads, or with too many.
+    /// A pool was asked for with 0 threads, or with too many.
     #[error("a pool of {threads} threads was asked for, but it must have 1 to {most}")]
     ThreadCount {
         /// The number that was asked for.
@@ -322,11 +324,11 @@ pub enum Error {
     NoThreads {
         /// The number of threads that was asked for.
         threads: usize,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
 
-    /// The slice for the norms of tensors is not as long as there are tensors.
+    /// The length of the slice for norms differs from the number of tensors.
     #[error("there are {len} places for the norms of {tensors} tensors")]
     NormsMismatch {
         /// The length that was passed.

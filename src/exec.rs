@@ -8,12 +8,12 @@ use crate::{
     pieces::Pool,
 };
 
-/// How a call runs. The results have the same bits for every value.
+/// The instruction set and the threads of a call. The results have the same bits for every value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exec<'a> {
     /// The instruction set; `None` is [`Isa::selected`].
     pub isa: Option<Isa>,
-    /// Who does the work.
+    /// The threads that do the work.
     pub threads: Threads<'a>,
 }
 
@@ -28,7 +28,7 @@ impl Exec<'_> {
     }
 }
 
-/// Who does the work of a call.
+/// The threads that do the work of a call.
 ///
 /// The calling thread always takes part. Other threads help if the call is large enough. The work is cut into
 /// pieces, and each thread takes another piece when it has finished one. So a helper that comes late, or
@@ -59,7 +59,7 @@ pub enum Threads<'a> {
     /// run on the calling thread.
     #[default]
     Rayon,
-    /// The threads of a pool of adamant's own.
+    /// The threads of a [`Pool`] of adamant.
     Pool(&'a Pool),
     /// The threads of another library's pool.
     Tasks(&'a dyn RunTasks),
@@ -76,7 +76,7 @@ impl fmt::Debug for Threads<'_> {
     }
 }
 
-/// A thread pool that can run tasks at the same time, such as the one of a framework.
+/// A thread pool that can run tasks in parallel, such as that of a framework.
 ///
 /// # Examples
 ///
@@ -106,6 +106,6 @@ pub trait RunTasks: Sync {
     /// Calls `task` with each number from 0 to `tasks - 1`, on any threads, and returns when all calls have
     /// ended.
     ///
-    /// Tasks may be left out: the caller does their work after `run` has returned. A task does not panic.
+    /// It may leave tasks out: the caller then does their work after `run` has returned. A task does not panic.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 }

@@ -23,7 +23,7 @@ use crate::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {
-    /// One element at a time; on every CPU. Slow where the CPU has no fused multiply-add, which is
+    /// One element at a time; on every CPU. It is slow on a CPU without fused multiply-add, which is
     /// then computed in software.
     Scalar,
     /// 256-bit registers: x86-64 with AVX2, FMA and F16C (x86-64-v3).
@@ -54,15 +54,15 @@ impl Isa {
         best.unwrap_or(Self::Scalar)
     }
 
-    /// The instruction set that calls use when none is passed: the one that the environment
-    /// variable `ADAMANT_ISA` names, or [`Isa::detect`] where the variable is unset or empty.
+    /// The instruction set that calls use by default: that of the environment variable
+    /// `ADAMANT_ISA`, or [`Isa::detect`] if the variable is unset or empty.
     ///
     /// The variable is read once in the life of a process.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] if the variable names no instruction set
-    /// or one that this CPU lacks.
+    /// [`Error::UnknownIsa`] if the variable names no instruction set, [`Error::IsaUnavailable`] if this
+    /// CPU does not have it.
     pub fn selected() -> Result<Self, Error> {
         static SELECTED: OnceLock<Result<Isa, Error>> = OnceLock::new();
         let selected = SELECTED.get_or_init(|| Self::choose(std::env::var_os("ADAMANT_ISA")));

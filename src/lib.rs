@@ -1,5 +1,5 @@
-//! CPU optimizer kernels: Adam and its family in one pass over memory, at the speed of the memory,
-//! with the same bits on every CPU.
+//! Optimizers for training on CPUs: Adam and its relatives, in one pass over memory, at the speed of the
+//! memory, with the same bits on every CPU.
 //!
 //! # A step
 //!
@@ -18,18 +18,19 @@
 //! # A model
 //!
 //! [`step`](fn@step) takes any number of [groups](Group) of any number of [tensors](Tensor) in one parallel
-//! region: weights that decay and biases that do not, each with an optimizer of its own. [`StepOptions`] says
-//! what else happens on the way: gradients are multiplied by a factor, clipped by their common norm, or
-//! zeroed; a step with gradients that are not finite is left out; threads and instruction set are chosen.
+//! region. Each group has an optimizer of its own: one for weights, with weight decay, and one for biases,
+//! without. [`StepOptions`] has the options of a call: a factor of the gradients, clipping by their common norm,
+//! leaving out a step whose gradients are not finite, the threads, the instruction set.
 //!
-//! Moments are those of a [`State`], or the caller's memory: a framework passes its own arrays and step
+//! The moments are in a [`State`], or in memory of the caller: a framework passes its own arrays and step
 //! counts ([`Tensor::new`]).
 //!
 //! # Optimizers
 //!
-//! [`AnyOptimizer`] lists them, with their origins. It is any of them, chosen when the program runs, with
-//! settings by name; each is also a type of its own, whose documentation has the formula and what a step
-//! costs. Whoever has another formula implements [`Rule`] and gets everything else with it.
+//! [`AnyOptimizer`] lists all optimizers, with their papers. It holds any of them: the program chooses one by
+//! name when it runs, and sets its settings by name. Each optimizer is also a type of its own. Its
+//! documentation has the formula and the cost of a step. For another formula, implement [`Rule`]; everything
+//! else then works with it.
 //!
 //! # Types
 //!
@@ -39,9 +40,10 @@
 //! | [`Grad`] | `f32`, bf16, f16; `f64`; left as they are or set to zero | 4, 2; 8 |
 //! | [`Moment`] | `f32`; bf16, f16; [8 bits](Q8); `f64` | 4, 2, 1, 8 |
 //!
-//! Any mix goes together and is computed in `f32`, in one pass over memory; where parameters are `f64`, all
-//! arrays are. Moments of 16 and 8 bits, and parameters if asked for, are rounded at random, by bits that
-//! depend on a seed, the step and the element alone:
+//! Any mix is allowed, except that `f64` does not mix with others: if the parameters are `f64`, all arrays are.
+//! A mix is computed in `f32`, in one pass over memory. Moments of 16 and 8 bits are rounded at random, and so
+//! are parameters, if asked for ([`Param::stochastic`]). The random bits depend on the seed, the step and the
+//! element alone:
 //!
 //! ```
 //! use adamant::{Adam, Grad, Optimizer, Param, StepOptions, Storage};
@@ -56,13 +58,13 @@
 //! # Ok::<(), adamant::Error>(())
 //! ```
 //!
-//! What rounding costs: the loss after 4,000 noisy steps of AdamW exceeds that of `f32` by at most 5 % with
-//! moments in bf16 or 8 bits, or with parameters in two halves. With everything in bf16, whose parameters have no
-//! finer steps, it exceeds it by much more (`tests/mixed.rs` has the bounds).
+//! Rounding costs little: after 4,000 noisy steps of AdamW, the loss is at most 5 % above that of `f32`, with
+//! moments in bf16 or 8 bits, or with parameters in two halves. With everything in bf16 it is much higher, since
+//! such parameters cannot take small steps (`tests/mixed.rs` has the bounds).
 //!
 //! # Tables
 //!
-//! Embedding tables, of which a batch lists a few rows, cost what the batch touches:
+//! A batch uses a few rows of an embedding table. A step of these rows costs as much as these rows alone:
 //!
 //! ```
 //! use adamant::{Adam, RowGrads, RowOptimizer};
@@ -81,27 +83,45 @@
 //! | [`step_rows_lazy`](RowOptimizer#lazy) | stay as they are, until they are listed again: PyTorch's `SparseAdam` | every optimizer |
 //! | [`step_rows_dense_equivalent`](DenseEquivalent) | take the dense step with a gradient of zero when they are next needed: TensorFlow's Adam | [`Adam`], AdamW |
 //!
-//! The second way needs three calls more: [catch up](DenseEquivalent::catch_up) before each forward pass,
-//! [with all rows](DenseEquivalent::catch_up_all) before the table is saved or evaluated, and a
-//! [`DenseEquivalent`] that is kept beside the state. Only [`CatchUp::Replay`] has the bits of dense steps;
-//! with [`CatchUp::Series`] a run that was saved goes on with other roundings.
+//! The second way needs more: a [`DenseEquivalent`] beside the state, a call of
+//! [`catch_up`](DenseEquivalent::catch_up) before each forward pass, and a call of
+//! [`catch_up_all`](DenseEquivalent::catch_up_all) before the table is saved or evaluated. Only
+//! [`CatchUp::Replay`] has the bits of dense steps. With [`CatchUp::Series`], saving changes the roundings of
+//! the steps that follow.
 //!
-//! The first way takes any of the types above, the second `f32` or `f64`. Both take [`StepOptions`]; to clip a
+//! The first way takes any of the types above, the second `f32` or `f64`. Both take [`StepOptions`]. To clip a
 //! model with tables by one norm, [sort](RowGrads::sort) the gradients of the tables first.
 //!
 //! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`] lies on huge pages.
 //!
+//! # Where to look
+//!
+//! | to | use |
+//! |---|---|
+//! | step several groups of tensors in one call | [`step`](fn@step), [`Group`], [`Tensor`] |
+//! | clip gradients, multiply them by a factor, leave out steps | [`StepOptions`], [`Report`] |
+//! | scale a loss in f16 | [`LossScaler`] |
+//! | add up the gradients of micro-batches | [`accumulate`](fn@accumulate) |
+//! | know the norm of gradients, or which are not finite | [`grad_norms`], [`first_nonfinite`] |
+//! | train one model in several processes | [`StepOptions::grad_norm`], [`Tensor::with_first`] |
+//! | choose an optimizer and its settings by name | [`AnyOptimizer`] |
+//! | choose threads | [`Exec`], [`Threads`], [`Pool`] |
+//! | write a formula of your own | [`Rule`] |
+//!
 //! # Checkpoints
 //!
-//! A [`State`] gives its step count and its moments by name, in the storage that they have
-//! ([`moments`](State::moments)) or as `f32` ([`moment_to_f32`](State::moment_to_f32)), and takes them back.
-//! A run that is restored from the same storage goes on with the bits of one that was not interrupted.
-//! With 8 bits or bf16 that needs the seed of the run, too.
+//! With the feature `safetensors`, the module `checkpoint` saves the parameters, moments and step counts of a
+//! model to one file, and restores them. To write another format:
+//!
+//! A [`State`] has its step count ([`steps`](State::steps)) and its moments by name, in the storage that they
+//! have ([`moments`](State::moments)) or as `f32` ([`moment_to_f32`](State::moment_to_f32)). It takes them back
+//! by [`set_steps`](State::set_steps), [`moment_mut`](State::moment_mut) and
+//! [`set_moment_from_f32`](State::set_moment_from_f32). A run that is restored from the same storage has the
+//! bits of a run that was not interrupted. With moments of 16 or 8 bits this needs the same seed, too.
 //!
 //! # Schedules
 //!
-//! Hyper-parameters are plain fields, read anew in every step, and so a schedule is whatever sets
-//! them:
+//! The settings are plain fields, and each call reads them. So a schedule is code that sets them:
 //!
 //! ```
 //! use adamant::{Adam, Optimizer};
@@ -121,15 +141,15 @@
 //!
 //! Scalar, AVX2, AVX-512 and NEON; one thread or many; any alignment and any cut of a tensor: the
 //! results have the bits of [`reference`](mod@reference), which is plain Rust. Every multiply-add is fused, every
-//! square root and division correctly rounded, and nothing is approximated. (Which NaN comes out of
-//! an invalid operation, its sign too, is the CPU's choice.)
+//! square root and division is correctly rounded, and nothing is approximated. (The bits of a NaN, its sign
+//! among them, differ between CPUs.)
 //!
-//! A learning rate of 0 leaves every number as it is, but a parameter of -0 may become 0.
+//! A learning rate of 0 leaves every parameter as it is, but -0 may become 0.
 //!
 //! # The instruction set
 //!
-//! It is chosen when the program runs, and `ADAMANT_ISA=scalar|avx2|avx512|neon` overrides it; see
-//! [`Isa`] and [`Exec`].
+//! It is chosen when the program runs. The environment variable `ADAMANT_ISA=scalar|avx2|avx512|neon` and the
+//! option [`Exec::isa`] override the choice. [`Isa`] lists the instruction sets.
 //!
 //! # Features
 //!
@@ -138,7 +158,10 @@
 //! - `serde`: [`AnyOptimizer`] can be serialised.
 //! - `safetensors`: the module `checkpoint`, whole models to and from a file.
 //!
-//! C and whatever speaks its ABI have all of this through the crate `adamant-capi`, in `bindings/c`.
+//! # Other languages and frameworks
+//!
+//! C, Python with PyTorch, candle and burn have packages of their own, in the folder `bindings` of the
+//! repository.
 
 #![cfg_attr(not(feature = "rayon"), allow(dead_code, reason = "work is cut for threads only"))]
 

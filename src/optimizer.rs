@@ -98,7 +98,7 @@ impl<R: Rule> DynOptimizer for R {
     fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
         let found = self.constants(t);
         let found = found.as_ref();
-        // No copy of a slice, which would be a call.
+        // A loop, since the copy of a slice would be a call of a function.
         for (constant, &found) in constants.iter_mut().zip(found) {
             *constant = found;
         }

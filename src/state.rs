@@ -13,8 +13,8 @@ use crate::{
 const CACHE_LINE: usize = 64;
 const PAGE: usize = 4 << 10;
 
-/// The moments of one tensor or table, each in a [`Storage`] of its own, and the number of its steps. The
-/// memory is adamant's.
+/// The moments of one tensor or table, each in a [`Storage`] of its own, and the number of its steps, in memory
+/// that adamant allocates.
 ///
 /// Moments begin on cache lines. Large ones lie on huge pages if Linux has them. They begin at different
 /// offsets within a page, since a CPU delays a load after a store at the same offset of another page.
@@ -143,7 +143,7 @@ impl State {
         self.steps
     }
 
-    /// Sets the number of steps taken, as when a checkpoint is restored.
+    /// Sets the number of steps taken, to restore a checkpoint.
     pub fn set_steps(&mut self, steps: u64) {
         self.steps = steps;
     }
@@ -154,8 +154,8 @@ impl State {
         self.first
     }
 
-    /// Sets the number of the tensor's first element, by which random bits go wherever the tensor is in a
-    /// call: see [`Tensor::with_first`].
+    /// Sets the number of the tensor's first element, on which random bits depend: see
+    /// [`Tensor::with_first`]. Without it, they depend on the position of the tensor in a call.
     pub fn set_first(&mut self, first: impl Into<Option<u64>>) {
         self.first = first.into();
     }
@@ -205,7 +205,7 @@ impl State {
         (!self.moments[position].get().is_empty() || self.len == 0).then_some(position)
     }
 
-    /// A tensor with these moments, for one call. A step of it is counted in this state.
+    /// Makes a tensor with these moments, for one call. The call counts its step in this state.
     #[inline]
     pub fn tensor<'a>(
         &'a mut self,

@@ -48,7 +48,7 @@ impl<R: RowUpdate> RowRule for R {}
 ///
 /// Rows that a call does not list keep their parameters and moments exactly as they are, whatever
 /// the optimizer. Adam's authors describe this for sparse gradients; so do PyTorch's `SparseAdam` and
-/// TensorFlow's `LazyAdam`. The bias correction, and all else that depends on the step, counts the steps of
+/// TensorFlow's `LazyAdam`. The bias correction, and everything else that depends on the step, counts the steps of
 /// the table and not those of the row. Weight decay of either kind touches the listed rows only: a row that
 /// is rarely listed hardly decays.
 ///
@@ -60,8 +60,8 @@ impl<R: RowUpdate> RowRule for R {}
 /// Parameters, moments and gradients are of the types that a [`Tensor`](crate::Tensor) takes, in any mix:
 /// with [`step_rows_lazy_with`](Self::step_rows_lazy_with) and a [`Param`], also parameters in bf16 that are
 /// rounded at random, in two halves, or with a copy. A listed row is stepped as a tensor of its elements, with
-/// the row's sum as its gradient, and gets the random bits of its place in the table. Two kinds of table take
-/// less:
+/// the row's sum as its gradient, and gets the random bits of its place in the table. Two kinds of table
+/// take fewer types:
 ///
 /// - Moments of [8 bits](crate::Q8) need rows of a multiple of 256 parameters, since 256 elements share a
 ///   scale, and a row must not change the scale of another.
@@ -69,9 +69,9 @@ impl<R: RowUpdate> RowRule for R {}
 ///
 /// # Cost
 ///
-/// A step costs what it touches: the listed rows and their moments, once, and a sort of the indices.
-/// It does not depend on the size of the table. A factor for gradients costs one pass more over the
-/// gradient of a row, in cache; a norm one pass over all gradients. Threads share the work as in
+/// A step reads and writes the listed rows and their moments once, and sorts the indices. Its cost does not
+/// depend on the size of the table. A factor for gradients costs one more pass over the gradient of each row,
+/// in cache; a norm costs one pass over all gradients. Threads share the work as in
 /// [`Optimizer`](crate::Optimizer).
 ///
 /// # Errors
@@ -79,18 +79,19 @@ impl<R: RowUpdate> RowRule for R {}
 /// All methods find every error before the first write; on `Err`, no buffer has changed:
 ///
 /// - [`Error::HyperParameter`] or [`Error::ConstantOverflow`] for a hyper-parameter;
-/// - [`Error::ZeroWidth`] or [`Error::TableShape`] if the parameters are no rows of `width`,
+/// - [`Error::ZeroWidth`] or [`Error::TableShape`] if the parameters do not fill rows of `width`,
 ///   [`Error::MomentMismatch`] if a moment does not fit them, [`Error::TooManyMoments`] if there should
 ///   be fewer, [`Error::StateMismatch`] for a state of another optimizer;
 /// - [`Error::TypeMismatch`] if one of the arrays is `f64` and another one is not,
 ///   [`Error::TableStorage`] if [`RowWiseAdam`] does not take the type of an array,
-///   [`Error::RowsInBlocks`] if rows of moments in 8 bits are no whole blocks,
-///   [`Error::LengthMismatch`] or [`Error::ScalesMismatch`] for what goes with parameters or moments;
+///   [`Error::RowsInBlocks`] if a moment is in 8 bits and the width is not a multiple of 256,
+///   [`Error::LengthMismatch`] for the copy or the lower half of parameters,
+///   [`Error::ScalesMismatch`] for the scales of moments;
 /// - [`Error::WidthMismatch`], [`Error::StrideTooSmall`], [`Error::ValuesMismatch`] or
 ///   [`Error::RowCountMismatch`] for a gradient that does not fit table or indices;
-/// - [`Error::RowOutOfRange`] for an index beyond the table or negative,
+/// - [`Error::RowOutOfRange`] for an index that is negative, or not less than the number of rows,
 ///   [`Error::TooManyRows`] if indices and rows together take more than 64 bits to number;
-/// - [`Error::ZeroStep`] if `t` is 0, [`Error::StepOverflow`] if a state can't count the step;
+/// - [`Error::ZeroStep`] if `t` is 0, [`Error::StepOverflow`] if a state cannot count the step;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 pub trait RowOptimizer: RowRule {
     /// Moments for a table of `rows` by `width` parameters, as they are before the first step.
@@ -112,7 +113,7 @@ pub trait RowOptimizer: RowRule {
     }
 
     /// [`row_state`](Self::row_state) with a storage for each moment, in the order of
-    /// [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES); those beyond the list are in `f32`.
+    /// [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES). Moments beyond the end of `storages` are in `f32`.
     ///
     /// # Panics
     ///
@@ -168,9 +169,9 @@ pub trait RowOptimizer: RowRule {
     /// [`step_rows_lazy`](Self::step_rows_lazy) with options, and with gradients that were sorted
     /// before; counts the step unless it is left out.
     ///
-    /// What the options say of the norm holds for the gradients of the listed rows, those of a row added
-    /// up. [`StepOptions::grad_norm`] makes it the norm of a whole model: [`RowGrads::sort`] has an
-    /// example. Gradients are only read, so [`StepOptions::keep_grads`] changes nothing.
+    /// The norm of the options is that of the gradients of the listed rows, after the gradients of each row
+    /// were added up. To clip by the norm of a whole model, pass that norm in [`StepOptions::grad_norm`]:
+    /// [`RowGrads::sort`] has an example. Gradients are only read, so [`StepOptions::keep_grads`] changes nothing.
     ///
     /// # Examples
     ///

@@ -1,12 +1,19 @@
 //! The tensors of a call, and their groups.
 
-use core::{fmt, ops::Range};
+mod run;
+mod typed;
+
+use core::fmt;
 
 use crate::{
-    Arity, DynOptimizer, Error, Float, Grad, Many, Moment, Param, Rule, Storage,
-    array::{BLOCK, GradArray, MomentArray, ParamArray, Q8, elements_mut},
+    DynOptimizer, Error, Grad, Moment, Param, Storage,
+    array::{BLOCK, GradArray, MomentArray, ParamArray, Q8},
     optimizer::MomentLayout,
 };
+
+pub(crate) use run::Slices;
+pub use run::{Place, Run, TensorArrays};
+pub use typed::Typed;
 
 /// The largest number of moments that an optimizer has.
 pub const MOMENTS: usize = 4;
@@ -22,7 +29,7 @@ pub const MOMENTS: usize = 4;
 ///
 /// # Examples
 ///
-/// Two tensors in memory of the caller's, the second one in half precision, in one call:
+/// Two tensors in memory of the caller, the second one in half precision, in one call:
 ///
 /// ```
 /// use adamant::{Adam, Grad, Moment, Optimizer, Param, StepOptions, Tensor};
@@ -56,18 +63,18 @@ pub struct Tensor<'a> {
     pub(crate) moments: [Moment<'a>; MOMENTS],
     /// The number of moments in the call of `with_moments`.
     pub(crate) passed: usize,
-    /// The names of the moments, where a state knows them.
+    /// The names of the moments, if they are those of a state.
     pub(crate) names: Option<[&'static str; MOMENTS]>,
     pub(crate) steps: &'a mut u64,
-    /// Where the caller numbers elements.
+    /// The number of the first element, if the caller set it.
     pub(crate) first: Option<u64>,
-    /// The number of the first element in this call, by which random bits go.
+    /// The number of the first element in this call, on which random bits depend.
     pub(crate) first_in_call: u64,
 }
 
 impl<'a> Tensor<'a> {
-    /// A tensor without moments. `steps` is the number of steps that it has taken so far. Each step adds 1
-    /// to it.
+    /// Makes a tensor without moments. `steps` is the number of steps that the tensor has taken so far. Each
+    /// step adds 1 to it.
     #[inline]
     pub fn new(param: impl Into<Param<'a>>, grad: impl Into<Grad<'a>>, steps: &'a mut u64) -> Self {
         Self {
@@ -97,12 +104,13 @@ impl<'a> Tensor<'a> {
         self
     }
 
-    /// With the number of the tensor's first element among all elements of the model. Random bits go by
-    /// it: a tensor of which a part is passed gets the same ones, and two tensors get different ones.
+    /// Sets the number of the tensor's first element among all elements of the model. The random bits of an
+    /// element depend on its number. So a part of a tensor gets the same bits as the whole tensor does, and
+    /// two tensors get different bits.
     ///
-    /// Without, it is the number of elements of the tensors before this one in the call, through all
-    /// groups: so the tensors of a call have bits of their own, whatever the threads. Number the tensors
-    /// where their order or their cuts change from call to call, and a run is to have the bits of another.
+    /// Without this method, the number is that of the elements before this tensor in the call, through all
+    /// groups. So the tensors of a call have bits of their own. Set it if the order of tensors, or the way
+    /// they are cut, changes from call to call, and the results must not depend on that.
     #[inline]
     pub fn with_first(mut self, first: u64) -> Self {
         self.first = Some(first);
@@ -245,236 +253,6 @@ impl fmt::Debug for Group<'_, '_> {
         f.debug_struct("Group").field("tensors", &self.tensors).finish_non_exhaustive()
     }
 }
-
-/// A position in a list of tensors: the number of a tensor, and of an element in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub tensor: usize,
-    pub element: usize,
-}
-
-/// The elements between two positions in a list of tensors: the end of one tensor, any number of whole
-/// ones, and the beginning of another.
-#[derive(Clone)]
-pub struct Run<'a, 'x> {
-    tensors: &'a [Tensor<'x>],
-    start: Place,
-    end: Place,
-}
-
-impl<'a, 'x> Run<'a, 'x> {
-    /// The tensor of the next elements.
-    #[inline]
-    pub(crate) fn peek(&self) -> Option<&'a Tensor<'x>> {
-        let Place { tensor: mut index, mut element } = self.start;
-        loop {
-            let tensor = self.tensors.get(index).filter(|_| index <= self.end.tensor)?;
-            let end = if index == self.end.tensor { self.end.element } else { tensor.len() };
-            if element < end {
-                return Some(tensor);
-            }
-            (index, element) = (index + 1, 0);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Nobody else uses these elements until the run and all parts of it are dropped.
-    #[inline]
-    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-    pub(crate) unsafe fn new(tensors: &'a [Tensor<'x>], start: Place, end: Place) -> Self {
-        Self { tensors, start, end }
-    }
-
-    /// The next elements, all of one tensor. `None` if there are no more, or if `wanted` is false for their
-    /// tensor; then they stay the next ones.
-    #[inline(always)]
-    pub(crate) fn next_if(&mut self, wanted: impl Fn(&Tensor<'_>) -> bool) -> Option<Part<'a, 'x>> {
-        loop {
-            let Place { tensor: index, element } = self.start;
-            if index > self.end.tensor {
-                return None;
-            }
-            // `None` after the last tensor: the end can be the position after it.
-            let tensor = self.tensors.get(index)?;
-            let end = if index == self.end.tensor { self.end.element } else { tensor.len() };
-            if element < end && !wanted(tensor) {
-                return None;
-            }
-            self.start = Place { tensor: index + 1, element: 0 };
-            if element < end {
-                return Some(Part { tensor, range: element..end });
-            }
-        }
-    }
-}
-
-/// A range of elements of one tensor, for one thread.
-pub(crate) struct Part<'a, 'x> {
-    tensor: &'a Tensor<'x>,
-    range: Range<usize>,
-}
-
-impl<'a, 'x> Part<'a, 'x> {
-    /// The elements of all arrays of type `F`. An array of another type is empty.
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-    pub(crate) fn slices<R: Rule, F: Float>(&self) -> Slices<'a, R, F> {
-        let Self { tensor, range } = self;
-        let param = F::param_of(&tensor.param.0);
-        let grad = F::grad_of(&tensor.grad.0);
-        // SAFETY: by `Run::new` nobody else uses these elements; all arrays are as long as the
-        // parameters, or empty: `Tensor::check`.
-        unsafe {
-            Slices {
-                param: elements_of(param, range),
-                grad: grad.map_or(&[], |grad| &grad[range.clone()]),
-                moments: R::Moments::from_fn(
-                    #[inline(always)]
-                    |moment| elements_of(F::moment_of(&tensor.moments[moment].0), range),
-                ),
-            }
-        }
-    }
-
-    /// The elements, in whatever types the arrays have.
-    #[inline]
-    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-    pub(crate) fn arrays(&self) -> TensorArrays<'a> {
-        let Self { tensor, range } = self;
-        // SAFETY: by `Run::new` nobody else uses these elements, and runs begin with a block.
-        unsafe {
-            TensorArrays {
-                param: tensor.param.0.part(range.clone()),
-                grad: tensor.grad.0.part(range.clone()),
-                moments: tensor.moments.each_ref().map(|moment| match moment.is_empty() {
-                    true => MomentArray::F32(&mut []),
-                    false => moment.0.part(range.clone()),
-                }),
-                first: tensor.first_in_call.wrapping_add(range.start as u64),
-            }
-        }
-    }
-
-    /// Sets gradients in `f64` to zero if they are to be zeroed.
-    #[inline(always)]
-    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-    pub(crate) fn zero_grad(&self) {
-        if let GradArray::F64ToZero(grad) = &self.tensor.grad.0 {
-            // SAFETY: by `Run::new` nobody else uses these elements.
-            unsafe { elements_mut(grad, self.range.clone()) }.fill(0.0);
-        }
-    }
-}
-
-/// A range of elements of an array; empty if the array is, since the rule does not use it.
-///
-/// # Safety
-///
-/// As [`elements_mut`], if there are any.
-#[inline(always)]
-#[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-#[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
-unsafe fn elements_of<'s, F>(array: Option<&'s &mut [F]>, range: &Range<usize>) -> &'s mut [F] {
-    match array {
-        // SAFETY: the caller's promise.
-        Some(array) if !array.is_empty() => unsafe { elements_mut(array, range.clone()) },
-        _ => &mut [],
-    }
-}
-
-/// Parameters, gradients and moments of one type and one length. A moment that the rule does not use is empty.
-pub(crate) struct Slices<'a, R: Rule, F: Float> {
-    pub param: &'a mut [F],
-    pub grad: &'a [F],
-    pub moments: Many<R::Moments, &'a mut [F]>,
-}
-
-impl<R: Rule, F: Float> Slices<'_, R, F> {
-    #[inline(always)]
-    pub(crate) fn reborrow(&mut self) -> Slices<'_, R, F> {
-        let mut moments = self.moments.as_mut().iter_mut();
-        Slices {
-            param: self.param,
-            grad: self.grad,
-            moments: R::Moments::from_fn(
-                #[inline(always)]
-                |_| moments.next().map_or(&mut [][..], |moment| &mut **moment),
-            ),
-        }
-    }
-}
-
-/// Parameters, gradients and moments of one length, each of its own type; a moment that the rule does
-/// without is empty.
-pub struct TensorArrays<'a> {
-    pub param: ParamArray<'a>,
-    pub grad: GradArray<'a>,
-    pub moments: [MomentArray<'a>; MOMENTS],
-    /// The number of the first element, for random bits.
-    pub first: u64,
-}
-
-/// Conversions from an array of any type to one of this type.
-pub trait Typed: Sized {
-    #[doc(hidden)]
-    fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]>;
-    #[doc(hidden)]
-    fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]>;
-    #[doc(hidden)]
-    fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]>;
-    #[doc(hidden)]
-    fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]>;
-    #[doc(hidden)]
-    fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]>;
-}
-
-macro_rules! typed {
-    ($($float:ty: $variant:ident, $to_zero:ident);+) => {$(
-        impl Typed for $float {
-            #[inline(always)]
-            fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]> {
-                match array {
-                    ParamArray::$variant(param) => Some(param),
-                    _ => None,
-                }
-            }
-
-            fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]> {
-                match array {
-                    ParamArray::$variant(param) => Some(param),
-                    _ => None,
-                }
-            }
-
-            #[inline(always)]
-            fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]> {
-                match array {
-                    GradArray::$variant(grad) => Some(grad),
-                    GradArray::$to_zero(grad) => Some(grad),
-                    _ => None,
-                }
-            }
-
-            #[inline(always)]
-            fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]> {
-                match array {
-                    MomentArray::$variant(moment) => Some(moment),
-                    _ => None,
-                }
-            }
-
-            fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]> {
-                match array {
-                    MomentArray::$variant(moment) => Some(moment),
-                    _ => None,
-                }
-            }
-        }
-    )+};
-}
-
-typed!(f32: F32, F32ToZero; f64: F64, F64ToZero);
 
 /// Tensors are cut at multiples of this many elements, so that no block of an 8-bit moment is cut.
 pub(crate) const GRAIN: usize = BLOCK;

@@ -154,7 +154,7 @@ fn a_moment_that_the_hyper_parameters_do_without_must_be_empty() {
     assert_eq!(found, Error::UnusedMoment { tensor: 0, moment: "momentum_buffer", len: 4 });
     assert_eq!(
         found.to_string(),
-        "momentum_buffer of tensor 0 has 4 elements, but these hyper-parameters do without"
+        "momentum_buffer of tensor 0 has 4 elements, but these hyper-parameters do not use it"
     );
     assert_eq!(param, [1.0; 4]);
 

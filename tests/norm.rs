@@ -16,7 +16,7 @@ fn any<'a, E: Element>(grads: &[&'a [E]]) -> Vec<Grad<'a>> {
     grads.iter().map(|&grads| Grad::from(grads)).collect()
 }
 
-/// The norm of gradients of one type, run as told.
+/// The norm of gradients of one type, with the given instruction set and threads.
 fn grad_norm_on<E: Element>(exec: Exec<'_>, grads: &[&[E]]) -> Result<f64, Error> {
     grad_norms(NormOrder::Two, exec, &any(grads), &mut vec![0.0; grads.len()])
 }

@@ -138,7 +138,7 @@ fn a_table_that_is_no_whole_rows_is_refused() {
     Call { width: 0, grad_width: 0, ..ok() }.refused_by_all(Error::ZeroWidth, message);
 
     let error = Error::TableShape { len: 41, width: 4 };
-    let message = "the table has 41 parameters, which is no multiple of its width, 4";
+    let message = "the table has 41 parameters, which is not a multiple of its width, 4";
     Call { param: 41, ..ok() }.refused_by_all(error, message);
 }
 
@@ -188,7 +188,7 @@ fn a_moment_that_needs_no_element_for_each_parameter_is_refused_if_it_has_one() 
 #[test]
 fn a_gradient_of_another_width_is_refused() {
     let error = Error::WidthMismatch { width: 5, expected: 4 };
-    let message = "the gradient's rows are 5 wide, but those of the table 4";
+    let message = "the gradient's rows are 5 wide, but those of the table are 4";
     Call { grad_width: 5, values: 15, ..ok() }.refused(error, message);
 }
 
@@ -260,8 +260,9 @@ fn a_table_without_rows_has_no_index() {
 fn a_table_with_other_rows_than_catch_up_is_refused() {
     for rows in [9, 11] {
         let error = Error::RowCountMismatch { rows, expected: 10 };
-        let message =
-            format!("the table has {rows} rows, but its gradient or catching up was set up for 10");
+        let message = format!(
+            "the table has {rows} rows, but its gradient or its DenseEquivalent was made for 10"
+        );
         let call = Call { param: 4 * rows, moments: [4 * rows; 2], ..ok() };
         assert_eq!(call.lazy(&call.rows), Ok(()));
         for way in WAYS {

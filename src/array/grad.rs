@@ -10,8 +10,8 @@ use super::{
 };
 use crate::Buffer;
 
-/// The gradients of a [`Tensor`](crate::Tensor): a borrowed array of `f32`, `f64`, bf16 or f16, made
-/// from a slice by `into()`, or by [`zeroed`](Self::zeroed).
+/// The gradients of a [`Tensor`](crate::Tensor), borrowed. A slice of `f32`, `f64`, bf16 or f16 becomes one by
+/// `into()` or by [`zeroed`](Self::zeroed).
 pub struct Grad<'a>(pub(crate) GradArray<'a>);
 
 /// The arrays of [`Grad`].
@@ -28,11 +28,11 @@ pub enum GradArray<'a> {
 }
 
 impl<'a> Grad<'a> {
-    /// Gradients that the step sets to zero once it has read them, so that the next batch can be added
-    /// to them.
+    /// Gradients that the step sets to zero after it has read them, so that the gradients of the next batch
+    /// can be added.
     ///
     /// A step that is [left out](crate::Outcome::LeftOut) sets them to zero, too, unless
-    /// [`StepOptions::keep_grads`](crate::StepOptions::keep_grads) says otherwise.
+    /// [`StepOptions::keep_grads`](crate::StepOptions::keep_grads) is set.
     pub fn zeroed<F: Element>(grad: &'a mut [F]) -> Self {
         F::zeroed_grad(grad)
     }
@@ -48,7 +48,7 @@ impl<'a> Grad<'a> {
         self.len() == 0
     }
 
-    /// What the gradients are kept in.
+    /// The storage of the gradients.
     #[inline]
     pub fn storage(&self) -> Storage {
         match &self.0 {

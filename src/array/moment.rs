@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{Buffer, Error};
 
-/// A moment of a [`Tensor`](crate::Tensor): a borrowed array of `f32`, `f64`, bf16 or f16, made from a
-/// slice by `into()`; [`q8`](Self::q8); or [`none`](Self::none).
+/// A moment of a [`Tensor`](crate::Tensor), borrowed. A slice of `f32`, `f64`, bf16 or f16 becomes one by
+/// `into()`; see also [`q8`](Self::q8) and [`none`](Self::none).
 ///
-/// Before the first step each element holds what [`Rule::start`](crate::Rule::start) says: zero mostly.
+/// Before the first step, all elements have the value of [`Rule::start`](crate::Rule::start), which mostly is 0.
 pub struct Moment<'a>(pub(crate) MomentArray<'a>);
 
 /// The arrays of [`Moment`].
@@ -49,7 +49,7 @@ impl<'a> Moment<'a> {
         Self(MomentArray::Q8(codes, scales))
     }
 
-    /// A moment that the optimizer, or its settings, do without.
+    /// The moment in a place that the optimizer, or its settings, do not use.
     #[inline]
     pub fn none() -> Self {
         Self(MomentArray::F32(&mut []))
@@ -67,7 +67,7 @@ impl<'a> Moment<'a> {
         self.len() == 0
     }
 
-    /// What the elements are kept in.
+    /// The storage of the elements.
     #[inline]
     pub fn storage(&self) -> Storage {
         match &self.0 {
@@ -90,8 +90,8 @@ impl<'a> Moment<'a> {
         }
     }
 
-    /// Copies the elements of a moment in the same storage, as when a checkpoint is restored. One without
-    /// elements is in every storage.
+    /// Copies the elements of a moment in the same storage, to restore a checkpoint. A moment without elements
+    /// fits every storage.
     ///
     /// # Errors
     ///
@@ -193,7 +193,7 @@ impl MomentRef<'_> {
         self.len() == 0
     }
 
-    /// What the elements are kept in.
+    /// The storage of the elements.
     pub fn storage(&self) -> Storage {
         match self {
             Self::F32(_) => Storage::F32,

@@ -13,15 +13,14 @@ use crate::{
     simd::{Scalar, Vector},
 };
 
-/// The parameters of a [`Tensor`](crate::Tensor): a borrowed array of `f32`, `f64`, bf16 or f16, made
-/// from a slice by `into()`; or one of the forms below.
+/// The parameters of a [`Tensor`](crate::Tensor), borrowed. A slice of `f32`, `f64`, bf16 or f16 becomes one by
+/// `into()`; the methods below make the other forms.
 ///
 /// Steps are computed in `f64` for parameters in `f64`, and in `f32` for all others.
 ///
-/// Parameters in bf16 and f16 are rounded to nearest, ties to even, in each step, so that updates of
-/// less than half a rounding (2^-9 of a parameter in bf16, 2^-12 in f16) are lost. Three forms keep
-/// them: [`stochastic`](Self::stochastic), [`with_copy`](Self::with_copy) and
-/// [`from_halves`](Self::from_halves).
+/// Parameters in bf16 and f16 are rounded to nearest, ties to even, in each step. So an update is lost if it is
+/// less than 2^-9 of a parameter in bf16, or 2^-12 in f16. Three forms do not lose updates:
+/// [`stochastic`](Self::stochastic), [`with_copy`](Self::with_copy) and [`from_halves`](Self::from_halves).
 pub struct Param<'a>(pub(crate) ParamArray<'a>);
 
 /// The arrays of [`Param`].
@@ -67,26 +66,26 @@ impl HalfElement for f16 {
 }
 
 impl<'a> Param<'a> {
-    /// Parameters in `f32`, and a copy of 16 bits that each step writes, for the forward pass to use:
-    /// rounded to nearest, ties to even. 6 bytes an element.
+    /// Parameters in `f32`, and a copy in 16 bits for the forward pass. Each step writes the copy, rounded to
+    /// nearest, ties to even. 6 bytes an element.
     pub fn with_copy<H: HalfElement>(param: &'a mut [f32], copy: &'a mut [H]) -> Self {
         H::copied(param, copy)
     }
 
     /// Parameters in bf16 or f16, rounded up or down at random, so that no update is lost on average.
     ///
-    /// In f16, an update of a parameter below 2^-14 is first rounded to a multiple of 2^-37, and beyond 65,504,
-    /// the largest number, the neighbour is infinite.
+    /// In f16, the update of a parameter below 2^-14 is first rounded to a multiple of 2^-37. A parameter beyond
+    /// 65,504, the largest number, can become infinite.
     pub fn stochastic<H: HalfElement>(param: &'a mut [H]) -> Self {
         H::stochastic(param)
     }
 
-    /// Parameters in `f32`, kept in two halves, 4 bytes an element in all: the forward pass uses the
-    /// upper one, which is the number rounded to the nearest bf16, ties away from zero; the lower one is
-    /// the lower half of the number's bits. With the lower half as a signed number `l`, the bits of the
+    /// Parameters in `f32`, in two halves, 4 bytes an element in all. The forward pass uses the upper half,
+    /// which is the number rounded to the nearest bf16, ties away from zero. The lower half has the lower 16
+    /// bits of the number. With the lower half as a signed number `l`, the bits of the
     /// `f32` are those of the upper one times 2^16, plus `l`.
     ///
-    /// A step has the bits of a step on `f32`, but that it makes every NaN quiet. [`Param::split`] makes
+    /// A step has the bits of a step on `f32`, except that it makes every NaN quiet. [`Param::split`] makes
     /// the halves of an `f32`, and [`Param::join`] the `f32` of them.
     pub fn from_halves(high: &'a mut [bf16], low: &'a mut [u16]) -> Self {
         Self(ParamArray::Halves(high, low))
@@ -103,7 +102,7 @@ impl<'a> Param<'a> {
         self.len() == 0
     }
 
-    /// What the parameters are kept in; the copy and the lower halves count for nothing.
+    /// The storage of the parameters, without the copy or the lower halves.
     #[inline]
     pub fn storage(&self) -> Storage {
         match &self.0 {

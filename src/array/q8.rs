@@ -19,7 +19,7 @@ pub(crate) const BLOCK: usize = 256;
 /// unsigned  4 bits of e, 4 of f:            value = scale * (2^(e-15) * (1 + f/16) - 2^-15)
 /// ```
 ///
-/// A floating-point format, moved so that code 0 is 0. Neighbours are 1/16 to 1/8 apart (unsigned: 1/32
+/// It is a floating-point format, shifted so that code 0 is 0. Neighbours are 1/16 to 1/8 apart (unsigned: 1/32
 /// to 1/16), down to the least step: 2^-18, 2^-34 and 2^-19 of the scale. The scale makes the
 /// largest code the largest element, to a rounding or two.
 ///
@@ -28,23 +28,23 @@ pub(crate) const BLOCK: usize = 256;
 /// Squares and unsigned numbers are what a formula divides by. So an element that is not 0 never
 /// becomes 0: its code is at least 1 among squares, 2^-34 of the scale, and at least 2 among unsigned
 /// numbers, 2^-18. Beside a much larger element it is rounded up to that, and its steps get shorter.
-/// Without it, a first moment that was rounded up would be divided by nearly nothing.
+/// Otherwise a first moment that was rounded up could be divided by almost 0.
 ///
 /// A rule says which of its moments are of which kind: [`Rule::holds_squares`](crate::Rule::holds_squares)
 /// and [`Rule::holds_magnitudes`](crate::Rule::holds_magnitudes).
 ///
 /// # What does not fit
 ///
-/// - A block whose largest element is below 2^-122 (1.9e-37), but not 0, is kept as if an element of
-///   2^-122 stood in it.
+/// - A block whose largest element is below 2^-122 (1.9e-37), but not 0, is encoded as if it had an element of
+///   2^-122.
 /// - An element above 1.9921875 * 2^127 (3.39e38), infinity too, becomes that number.
 /// - A NaN, or a negative number among squares and unsigned ones, makes the scale of its block NaN, and
 ///   so the whole block.
 ///
 /// # Rounding
 ///
-/// In a step an element is rounded to one of its two neighbours at random, so that it is right on
-/// average; but for those of a denominator that are rounded up to the least code.
+/// In a step, an element is rounded to one of its two neighbours at random, so that it is right on average. The
+/// exception are elements of a denominator that are rounded up to the least code.
 ///
 /// # Examples
 ///

@@ -7,25 +7,25 @@ use half::{bf16, f16};
 use super::{Grad, GradArray, Param, ParamArray};
 use crate::{BufferElement, norm::Summed};
 
-/// What the elements of an array are kept in.
+/// The storage of the elements of an array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Storage {
     /// `f32`: 4 bytes an element.
     #[default]
     F32,
-    /// `f64`: 8 bytes. Goes with parameters in `f64` only, whose steps are computed in `f64`.
+    /// `f64`: 8 bytes. Only together with parameters in `f64`, whose steps are computed in `f64`.
     F64,
-    /// bf16: 2 bytes. Moments are rounded up or down at random: rounded to nearest, a moment that
-    /// moves by less than 2^-9 of itself a step stands still.
+    /// bf16: 2 bytes. Moments are rounded up or down at random. Rounded to nearest, a moment would not
+    /// change if a step changes it by less than 2^-9 of itself.
     Bf16,
     /// 8 bits and a scale for each 256 elements, rounded at random: 1 byte and a bit. For moments. See
     /// [`Q8`](crate::Q8).
     Q8,
-    /// f16: 2 bytes. Moments are rounded up or down at random, between 2^-24 (6e-8) and 65,504: a
-    /// denominator that is smaller becomes 2^-24, which shortens steps, and one that is larger becomes
-    /// infinite, which leaves the parameter alone. So gradients should be around 1, which
-    /// [`StepOptions::grad_factor`](crate::StepOptions::grad_factor) can make of them.
+    /// f16: 2 bytes. Moments are rounded up or down at random, and must be between 2^-24 (6e-8) and 65,504. A
+    /// smaller denominator becomes 2^-24, which shortens steps. A larger one becomes infinite, and its
+    /// parameter then stays as it is. So gradients should be around 1;
+    /// [`StepOptions::grad_factor`](crate::StepOptions::grad_factor) can scale them.
     F16,
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::Error;
 
-/// Threads of adamant's own, which do nothing but steps.
+/// Threads that adamant starts for its calls.
 ///
 /// A pool of `n` threads starts `n - 1` threads: the calling thread is the other one. Several threads may use a
 /// pool at the same time; they share its threads. After a call, the pool's threads look for a next call for

@@ -35,14 +35,14 @@ pub struct Table<'a> {
     pub(super) moments: [Moment<'a>; MOMENTS],
     /// The number of moments that were passed.
     passed: usize,
-    /// The names of the moments, where a state knows them.
+    /// The names of the moments, if they are those of a state.
     names: Option<[&'static str; MOMENTS]>,
     pub(super) width: usize,
     pub(super) first: u64,
 }
 
 impl<'a> Table<'a> {
-    /// A table without moments, of rows of `width` parameters: at least 1.
+    /// Makes a table without moments, of rows of `width` parameters, which is at least 1.
     pub fn new(param: impl Into<Param<'a>>, width: usize) -> Self {
         Self {
             param: param.into(),
@@ -54,10 +54,10 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// With moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES): each as long as
-    /// the parameters, or as many elements as there are rows where the moment is
-    /// [one a row](crate::RowWiseAdam). Before the first step each holds what
-    /// [`Rule::start`](crate::Rule::start) says: zeros mostly. One that the settings do without is
+    /// Adds the moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES). A moment is as long
+    /// as the parameters, or has one element for each row if it is the second moment of a
+    /// [`RowWiseAdam`](crate::RowWiseAdam). Before the first step, all elements have the value of
+    /// [`Rule::start`](crate::Rule::start), which mostly is 0. A moment that the settings do not use is
     /// [`Moment::none`].
     pub fn with_moments(mut self, moments: impl IntoIterator<Item = Moment<'a>>) -> Self {
         for moment in moments {
@@ -69,9 +69,9 @@ impl<'a> Table<'a> {
         self
     }
 
-    /// With the number of the table's first element among all elements of the model, by which random bits
-    /// go: see [`Tensor::with_first`](crate::Tensor::with_first). 0 without: number the tables of a model
-    /// that are rounded at random, so that each has bits of its own.
+    /// Sets the number of the table's first element among all elements of the model, on which random bits
+    /// depend: see [`Tensor::with_first`](crate::Tensor::with_first). Without this method it is 0. If a model
+    /// has several tables that are rounded at random, number them, so that each has bits of its own.
     pub fn with_first(mut self, first: u64) -> Self {
         self.first = first;
         self

@@ -13,9 +13,9 @@ use crate::{
 
 /// The gradient of some rows of a table: their indices, and for each index a row of values.
 ///
-/// Indices may come in any order, and a row any number of times: its gradients are added up first,
-/// and the row is stepped once with the sum. 16 gradients are added up in the order in which they are
-/// listed, and such sums in pairs, so that the error does not grow with their number.
+/// Indices may come in any order, and a row may be listed any number of times: its gradients are added up
+/// first, and the row is stepped once with the sum. Each 16 gradients are added up in the order in which they
+/// are listed, then these sums in pairs, so that the error does not grow with their number.
 ///
 /// Values are of `f32`, `f64`, bf16 or f16. Those of 16 bits are added up in `f32`.
 ///
@@ -35,7 +35,7 @@ use crate::{
 pub struct RowGrads<'a, I: RowIndex, E: Element> {
     /// The rows' indices, from 0.
     pub rows: &'a [I],
-    /// For each index a row of gradients, `stride` after the one before; `width` of them are used.
+    /// For each index a row of `width` gradients. Each row starts `stride` elements after the row before.
     pub values: &'a [E],
     /// The number of parameters in a row, as in the table.
     pub width: usize,
@@ -52,8 +52,8 @@ impl<'a, I: RowIndex, E: Element> RowGrads<'a, I, E> {
 
     /// Sorts the gradients by row, for a table of `rows` rows.
     ///
-    /// A step of rows sorts by itself. Sort first where the norm of the gradients is needed before the
-    /// step, as for clipping by the norm of a whole model: both then share one sort.
+    /// [`step_rows_lazy`](crate::RowOptimizer::step_rows_lazy) sorts by itself. Sort first if you need the norm
+    /// of the gradients before the step, for example to clip by the norm of a whole model.
     ///
     /// # Examples
     ///
@@ -142,7 +142,7 @@ impl SortedRows<'_> {
         self.width
     }
 
-    /// A norm of the gradients, those of a row that is listed more than once added up first.
+    /// A norm of the gradients. If a row is listed more than once, its gradients are added up first.
     ///
     /// It has the bits of [`grad_norms`](crate::grad_norms) of one tensor that holds the sums of the
     /// listed rows, in ascending order and without gaps: PyTorch's `grad.coalesce().values()`. The
@@ -183,7 +183,7 @@ impl SortedRows<'_> {
         }
     }
 
-    /// The values, where they are of `F`.
+    /// The values, if they are of `F`.
     pub(super) fn values_of<F: Float + Typed>(&self) -> Option<Values<'_, F>> {
         let Self { width, stride, .. } = *self;
         F::grad_of(&self.values).map(|values| Values { values, width, stride })

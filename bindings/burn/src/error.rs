@@ -3,7 +3,7 @@
 use adamant::Storage;
 use burn::{store::RecordError, tensor::DType};
 
-/// The errors that a call can return. Whenever one is returned, no parameter, moment or step count has
+/// The errors that a call can return. If a call returns one, no parameter, moment or step count has
 /// changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,8 +17,8 @@ pub enum Error {
         reason: String,
     },
 
-    /// A parameter or a gradient is of a type that has no kernels.
-    #[error("{tensor} is {dtype:?}, which is none of F32, F64, BF16 and F16")]
+    /// A parameter or a gradient is of a type that adamant does not support.
+    #[error("{tensor} is {dtype:?}, but must be F32, F64, BF16 or F16")]
     DType {
         /// `parameter PATH` or `the gradient of PATH`.
         tensor: String,

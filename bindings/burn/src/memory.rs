@@ -15,7 +15,7 @@ use crate::Error;
 /// A tensor's memory, its type, shape and strides.
 pub(crate) type Memory = FloatTensor<Flex>;
 
-/// The memory of a tensor without autodiff, of a type that has kernels. `name` is for the error.
+/// The memory of a tensor without autodiff, of a type that adamant supports. `name` is for the error.
 pub(crate) fn memory<const D: usize>(
     tensor: Tensor<D>,
     name: impl FnOnce() -> String,
@@ -33,7 +33,7 @@ pub(crate) fn memory<const D: usize>(
     }
 }
 
-/// The same elements one after the other: the same memory, or a copy.
+/// The same elements in contiguous memory: the same memory, or a copy.
 pub(crate) fn contiguous(memory: Memory) -> Memory {
     match memory.layout().contiguous_offsets() {
         Some(_) => memory,

@@ -49,8 +49,9 @@ pub struct OneCallOptimizer {
     pub(crate) groups: Vec<(ParamGroup, AnyOptimizer)>,
     pub(crate) entries: HashMap<ParamId, Entry>,
     moments: Option<Storage>,
-    /// The number of elements of all parameters so far. Random bits depend on it.
-    elements: u64,
+    /// The number of the next parameter's first element: one more than the largest so far. Random bits
+    /// depend on these numbers.
+    pub(crate) elements: u64,
 }
 
 /// The state of a parameter.
@@ -126,7 +127,7 @@ impl OneCallOptimizer {
             let storage = memory::moments_for(job.dtype, self.moments, name)?;
             let entry = self.entries.entry(job.id).or_insert_with(|| {
                 let state = ParamState::new(optimizer, storage, job.len, self.elements);
-                self.elements += job.len as u64;
+                self.elements = self.elements.saturating_add(job.len as u64);
                 Entry { state, path: name(), rank: job.rank }
             });
             entry.state.ready(optimizer, storage, job.len, name)?;

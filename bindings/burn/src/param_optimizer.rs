@@ -43,11 +43,18 @@ use crate::{Error, ParamState, memory};
 /// # Ok::<(), adamant_burn::Error>(())
 /// ```
 ///
+/// # Random bits
+///
+/// Numbers that are rounded at random need random bits of their own: each parameter gets numbers for its elements
+/// with its first gradient. Two `ParamOptimizer`s of one model give the same numbers, so give them different
+/// seeds (`options.seed`). After a record was loaded, a parameter whose first gradient comes in the first step
+/// can have the random bits of a parameter that burn visits later. `OneCallOptimizer` needs neither caution.
+///
 /// # Panics
 ///
 /// burn's interface cannot return an error. So a step panics with the message of the [`Error`] if the parameter
-/// is on another backend than burn-flex, has a type without kernels, or was loaded with the moments of another
-/// optimizer, and if the learning rate is negative or not finite.
+/// is on another backend than burn-flex, has a type that adamant does not support, or was loaded with the
+/// moments of another optimizer, and if the learning rate is negative or not finite.
 #[derive(Clone)]
 pub struct ParamOptimizer {
     /// The options of a step. The norm for clipping is that of one parameter, as with burn's own clipping.
@@ -57,7 +64,8 @@ pub struct ParamOptimizer {
     pub stochastic: bool,
     optimizer: AnyOptimizer,
     moments: Option<Storage>,
-    /// The number of elements of all parameters so far. Random bits depend on it.
+    /// The number of the next parameter's first element: one more than the largest so far. Random bits
+    /// depend on these numbers.
     elements: Arc<AtomicU64>,
 }
 
@@ -111,6 +119,8 @@ impl ParamOptimizer {
             ParamState::new(&optimizer, storage, len, first)
         });
         state.ready(&optimizer, storage, len, name)?;
+        // burn restores states without this optimizer.
+        self.elements.fetch_max(state.end(), Ordering::Relaxed);
         if let Some(ready) = state.state_mut() {
             let tensor =
                 ready.tensor(memory::param(&mut param, self.stochastic), memory::grad(&grad));

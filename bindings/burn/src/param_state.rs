@@ -13,7 +13,7 @@ use crate::Error;
 /// The moments and the step count of a parameter, as burn's records keep them.
 ///
 /// A record has each moment under its name (`exp_avg`), in the storage that it has, and for a moment of 8
-/// bits its scales under `exp_avg.scales`; and the numbers `steps` and `first`.
+/// bits its scales under `exp_avg.scales`; and the numbers `steps`, `first` and `len`.
 #[derive(Clone, Debug)]
 pub struct ParamState(Kept);
 
@@ -28,11 +28,13 @@ enum Kept {
 struct Saved {
     steps: u64,
     first: u64,
+    len: u64,
     arrays: Vec<(String, TensorData)>,
 }
 
 const STEPS: &str = "steps";
 const FIRST: &str = "first";
+const LEN: &str = "len";
 const SCALES: &str = "scales";
 
 impl ParamState {
@@ -49,6 +51,15 @@ impl ParamState {
             Kept::Ready(state) => state.steps(),
             Kept::Saved(saved) => saved.steps,
         }
+    }
+
+    /// One more than the number of the parameter's last element among all of the model.
+    pub(crate) fn end(&self) -> u64 {
+        let (first, len) = match &self.0 {
+            Kept::Ready(state) => (state.first().unwrap_or(0), state.len() as u64),
+            Kept::Saved(saved) => (saved.first, saved.len),
+        };
+        first.saturating_add(len)
     }
 
     /// The state, if it was stepped since it was made or loaded.
@@ -176,7 +187,7 @@ fn data(moment: MomentRef<'_>) -> TensorData {
 
 impl RecordState for ParamState {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
-        let (steps, first) = match &self.0 {
+        let (steps, first, len) = match &self.0 {
             Kept::Ready(state) => {
                 for (name, moment) in state.moments() {
                     out.push_tensor(prefix, name, data(moment));
@@ -185,22 +196,24 @@ impl RecordState for ParamState {
                         out.push_tensor(prefix, &format!("{name}.{SCALES}"), scales);
                     }
                 }
-                (state.steps(), state.first().unwrap_or(0))
+                (state.steps(), state.first().unwrap_or(0), state.len() as u64)
             }
             Kept::Saved(saved) => {
                 for (name, data) in &saved.arrays {
                     out.push_tensor(prefix, name, data.clone());
                 }
-                (saved.steps, saved.first)
+                (saved.steps, saved.first, saved.len)
             }
         };
         out.push_scalar(prefix, STEPS, Scalar::from(steps));
         out.push_scalar(prefix, FIRST, Scalar::from(first));
+        out.push_scalar(prefix, LEN, Scalar::from(len));
     }
 
     fn state_unflatten(prefix: &str, src: &mut StateSource, _device: &Device) -> Option<Self> {
         let steps = src.take_scalar(prefix, STEPS)?.try_into().ok()?;
         let first = src.take_scalar(prefix, FIRST)?.try_into().ok()?;
+        let len = src.take_scalar(prefix, LEN)?.try_into().ok()?;
         let mut arrays = vec![];
         for moment in moment_names() {
             for name in [moment.to_owned(), format!("{moment}.{SCALES}")] {
@@ -209,7 +222,7 @@ impl RecordState for ParamState {
                 }
             }
         }
-        Some(Self(Kept::Saved(Saved { steps, first, arrays })))
+        Some(Self(Kept::Saved(Saved { steps, first, len, arrays })))
     }
 }
 

@@ -23,11 +23,11 @@ const RANK: &str = "__rank";
 ///
 /// Parameters are identified by their ids. So save and load the module, too: its record keeps the ids.
 impl OneCallOptimizer {
-    /// The moments and step counts, to be saved by burn.
+    /// The moments and step counts as a record, which burn can save.
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] with what burn says.
+    /// [`Error::Record`] with the error of burn.
     pub fn to_record(&self) -> Result<OptimizerRecord, Error> {
         let (mut tensors, mut scalars, mut paths) = (vec![], vec![], vec![]);
         for (id, entry) in &self.entries {
@@ -53,8 +53,8 @@ impl OneCallOptimizer {
         Ok(OptimizerRecord::from_bytes(bytes)?)
     }
 
-    /// Replaces all moments and step counts by those of a record. Whether they are those of the optimizers
-    /// here is seen at the next step.
+    /// Replaces all moments and step counts by those of a record. The next step checks that they fit the
+    /// optimizers.
     ///
     /// # Errors
     ///
@@ -82,20 +82,22 @@ impl OneCallOptimizer {
             entries.push((ParamId::from(id), Entry { state, path, rank }));
         }
         self.entries = entries.into_iter().collect();
+        // A parameter that has its first gradient later gets numbers of its own.
+        let ends = self.entries.values().map(|entry| entry.state.end());
+        self.elements = ends.max().unwrap_or(0);
         Ok(())
     }
 
-    /// Saves the moments and step counts to a file in burn's format. A crash, or an error, leaves the file that
-    /// was there before.
+    /// Saves the moments and step counts to a file in burn's format. A crash, or an error, leaves the old file.
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] with what burn says.
+    /// [`Error::Record`] with the error of burn.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(self.to_record()?.save(path)?)
     }
 
-    /// Loads what [`save`](Self::save), or burn, has saved.
+    /// Loads a file that [`save`](Self::save) or burn has written.
     ///
     /// # Errors
     ///

@@ -76,8 +76,8 @@
 // See `ADAMANT_VERSION_MAJOR`.
 #define ADAMANT_VERSION_PATCH 0
 
-// The result of a call. Every value but `ADAMANT_OK` and `ADAMANT_LEFT_OUT` is a mistake: nothing was
-// written, and `adamant_last_error` has the message.
+// The result of a call. Every value but `ADAMANT_OK` and `ADAMANT_LEFT_OUT` is an error: the call has written
+// nothing, and `adamant_last_error` has the message.
 //
 // Later versions may add some.
 enum adamant_status
@@ -85,9 +85,9 @@ enum adamant_status
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // All was done.
+    // The call did everything.
     ADAMANT_OK = 0,
-    // No mistake: the step was left out, since the norm of the gradients is not finite. No tensor has
+    // Not an error: the step was left out, since the norm of the gradients is not finite. No tensor has
     // counted it.
     ADAMANT_LEFT_OUT = 1,
     // A pointer is null.
@@ -102,7 +102,7 @@ enum adamant_status
     ADAMANT_UNKNOWN_VALUE = 6,
     // The size of a struct is not that of any version of this library.
     ADAMANT_STRUCT_SIZE = 7,
-    // Arrays are of types that do not go together.
+    // The types of arrays do not fit each other.
     ADAMANT_TYPE_MISMATCH = 8,
     // The function is not for this optimizer.
     ADAMANT_UNSUPPORTED = 9,
@@ -124,27 +124,27 @@ enum adamant_status
     ADAMANT_UNUSED_MOMENT = 33,
     // A moment of 8 bits does not have one scale for each 256 elements.
     ADAMANT_SCALES_MISMATCH = 34,
-    // A table has rows of no parameters.
+    // The rows of a table have no parameters.
     ADAMANT_ZERO_WIDTH = 35,
-    // The parameters of a table are no whole number of rows.
+    // The number of parameters of a table is not a multiple of the width of its rows.
     ADAMANT_TABLE_SHAPE = 36,
     // A moment of a table is not as long as its rows need.
     ADAMANT_MOMENT_MISMATCH = 37,
-    // A table has not as many rows as its gradient or `adamant_dense_equivalent` is for.
+    // A table and its gradient, or its `adamant_dense_equivalent`, differ in the number of rows.
     ADAMANT_ROW_COUNT_MISMATCH = 38,
     // A state and its rows have not taken the same steps. (Reserved: no function keeps both.)
     ADAMANT_STEP_MISMATCH = 39,
-    // A gradient's rows are wider or narrower than those of the table.
+    // The rows of a gradient and of its table differ in width.
     ADAMANT_WIDTH_MISMATCH = 40,
     // The rows of a gradient overlap.
     ADAMANT_STRIDE_TOO_SMALL = 41,
     // The number of values of a gradient is not that of its indices times the width.
     ADAMANT_VALUES_MISMATCH = 42,
-    // A row index is negative or beyond the table.
+    // A row index is negative, or not less than the number of rows.
     ADAMANT_ROW_OUT_OF_RANGE = 43,
-    // A call has more indices for a larger table than can be put in order.
+    // A call has too many indices, or its table too many rows, to be sorted.
     ADAMANT_TOO_MANY_ROWS = 44,
-    // A setting of an optimizer is outside its range, infinite or NaN, or does not go with the others.
+    // A setting of an optimizer is outside its range, infinite or NaN, or does not fit the others.
     ADAMANT_HYPER_PARAMETER = 45,
     // A constant of the step is too large for the type of the step.
     ADAMANT_CONSTANT_OVERFLOW = 46,
@@ -156,9 +156,9 @@ enum adamant_status
     ADAMANT_UNKNOWN_ISA = 49,
     // This CPU lacks the instruction set that was asked for.
     ADAMANT_ISA_UNAVAILABLE = 50,
-    // A name is no optimizer's.
+    // No optimizer has this name.
     ADAMANT_UNKNOWN_OPTIMIZER = 51,
-    // An optimizer has no setting of a name.
+    // An optimizer has no setting of this name.
     ADAMANT_UNKNOWN_SETTING = 52,
     // A setting was given a value of another kind.
     ADAMANT_WRONG_SETTING = 53,
@@ -166,15 +166,15 @@ enum adamant_status
     ADAMANT_TOO_MANY_MOMENTS = 54,
     // A number of `adamant_step_options` is outside its range.
     ADAMANT_OPTION = 55,
-    // A pool was asked for with no threads, or with too many.
+    // A pool was asked for with 0 threads, or with too many.
     ADAMANT_THREAD_COUNT = 56,
     // There are not as many places for norms as tensors. (Reserved: a call has one count for both.)
     ADAMANT_NORMS_MISMATCH = 57,
     // A state has the moments of another optimizer. (Reserved: no function keeps a state.)
     ADAMANT_STATE_MISMATCH = 58,
-    // A state has no moment of a name. (Reserved: no function keeps a state.)
+    // A state has no moment of this name. (Reserved: no function keeps a state.)
     ADAMANT_UNKNOWN_MOMENT = 59,
-    // Every step for a while was left out. (Reserved: no function scales losses.)
+    // Many steps in a row were left out. (Reserved: no function scales losses.)
     ADAMANT_TRAINING_STALLED = 60,
 };
 #ifndef __cplusplus
@@ -214,7 +214,7 @@ enum adamant_isa
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // The one that the environment variable ADAMANT_ISA names, or the best that this CPU has.
+    // The instruction set in the environment variable ADAMANT_ISA, or the best one of this CPU.
     ADAMANT_ISA_SELECTED = 0,
     // One element at a time; on every CPU.
     ADAMANT_ISA_SCALAR = 1,
@@ -239,15 +239,15 @@ enum adamant_threads
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // The calling thread and, where a call is large enough for it, the library's default pool, which
-    // has as many threads as there are CPUs (or as the environment variable RAYON_NUM_THREADS says)
-    // and begins with the first call that is.
+    // The calling thread and, if a call is large enough, the library's default pool. It has one thread for
+    // each CPU, or the number in the environment variable RAYON_NUM_THREADS. The first call that is large
+    // enough starts it.
     ADAMANT_THREADS_DEFAULT = 0,
     // The calling thread alone.
     ADAMANT_THREADS_SERIAL = 1,
-    // The calling thread and, where a call is large enough for it, the threads of `pool`.
+    // The calling thread and, if a call is large enough, the threads of `pool`.
     ADAMANT_THREADS_POOL = 2,
-    // The calling thread and, where a call is large enough for it, somebody else's threads: `tasks`.
+    // The calling thread and, if a call is large enough, threads of the caller: `tasks`.
     ADAMANT_THREADS_TASKS = 3,
 };
 #ifndef __cplusplus
@@ -364,22 +364,22 @@ typedef uint32_t adamant_q8;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// An array of zeros that begins on a cache line, and lies on huge pages where it is large and Linux
-// grants them: for tables of which a step touches a few rows. Any other memory will do, too.
+// An array of zeros that begins on a cache line. A large one lies on huge pages, if Linux grants them. Steps
+// on a few rows of a large table are faster there. All functions also take any other memory.
 typedef struct adamant_buffer adamant_buffer;
 
 // The state of a table's rows for steps of Adam and AdamW that touch a few rows, but have the results of
 // dense steps, in which all other rows have gradients of zero: the results of TensorFlow's Adam, and of
 // PyTorch's with dense gradients. It counts the steps.
 //
-// A row takes the steps that it has missed when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
-// the rows that the forward pass will read; forward and backward pass;
-// `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is
-// read, for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then
-// is parameters, moments and `adamant_dense_equivalent_step`; a new handle is restored from it by
+// A row takes the steps that it has missed when it is next needed. So, for each batch:
+// `adamant_dense_equivalent_catch_up` with the rows that the forward pass will read; forward and backward
+// pass; `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is read,
+// for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then is parameters,
+// moments and `adamant_dense_equivalent_step`; a new handle is restored from it by
 // `adamant_dense_equivalent_set_step`.
 //
-// For one call at a time: ADAMANT_BUSY is the answer to another.
+// One call at a time can use it. Another one gets ADAMANT_BUSY.
 typedef struct adamant_dense_equivalent adamant_dense_equivalent;
 
 // An optimizer and its settings; see `adamant_optimizer_new`.
@@ -391,8 +391,8 @@ typedef struct adamant_optimizer adamant_optimizer;
 // A pool of threads; see `adamant_pool_new`.
 typedef struct adamant_pool adamant_pool;
 
-// Memory in which the rows of a call are sorted, 16 bytes for each index of the largest call, and 8 more
-// where norms are computed; it is kept for the next call. For one call at a time.
+// Memory in which the rows of a call are sorted: 16 bytes for each index of the largest call, and 8 more if
+// norms are computed. It is kept for the next call. One call at a time can use it.
 typedef struct adamant_row_scratch adamant_row_scratch;
 
 // A setting of an optimizer, as `adamant_optimizer_setting` finds it. The library keeps its texts for
@@ -417,8 +417,7 @@ typedef struct adamant_setting {
 // A task: a function of the library's that `adamant_tasks.run` calls. It does not unwind.
 typedef void (*adamant_task)(void *task_context, size_t number);
 
-// A thread pool of the caller's, such as the one of a framework: a function that runs tasks at the same
-// time.
+// A thread pool of the caller, such as that of a framework: a function that runs tasks in parallel.
 //
 // `run` calls `task(task_context, number)` with each number from 0 to `tasks`, on any threads, and
 // returns when all calls have returned. A task that is left out does no harm: the calling thread does its
@@ -430,11 +429,12 @@ typedef struct adamant_tasks {
     void (*run)(void *context, size_t tasks, adamant_task task, void *task_context);
     // The number of threads, the calling one among them: at least 1.
     size_t threads;
-    // What the function is passed as its context.
+    // The context that the function is called with.
     void *context;
 } adamant_tasks;
 
-// How a call runs. All zeros but the size is the default, as is a null pointer in its place.
+// The threads and the instruction set of a call. The default is zeros in all fields but `size`, or a null
+// pointer instead of the struct.
 //
 // The fields up to `threads` must be there; a smaller `size` means no pool and no tasks.
 typedef struct adamant_exec {
@@ -450,10 +450,10 @@ typedef struct adamant_exec {
     const struct adamant_tasks *tasks;
 } adamant_exec;
 
-// An array of the caller's: any length, and any address that suits its type. Null is an address for
-// no elements. All zeros is no array.
+// An array of the caller: of any length, at any address that is aligned for its type. An array without
+// elements may have a null pointer. All zeros means that there is no array.
 //
-// `data` is not const, but only what a function says it writes is written.
+// `data` is not const, but a function writes only those arrays of which its comment says so.
 typedef struct adamant_array {
     // The first element.
     void *data;
@@ -463,12 +463,12 @@ typedef struct adamant_array {
     uint32_t type;
 } adamant_array;
 
-// One tensor of a call: arrays that are all of one length, and the number of steps that they have seen.
-// All arrays in ADAMANT_F64, or each of any other type that is given here; steps are computed in double
-// if all are, or else in float. Tensors of different types may be in one call.
+// One tensor of a call: arrays of one length, and the number of steps that the tensor has taken. Either all
+// arrays are ADAMANT_F64, and the step is computed in double; or each array has one of the other types that
+// its field lists, and the step is computed in float. Tensors of different types may be in one call.
 //
-// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
-// fields up to `steps` must be there; a smaller `size` means zeros for the others. All tensors of a
+// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set the fields that you need. The
+// struct must have the fields up to `steps`; a smaller `size` means zeros for the others. All tensors of a
 // group have the same size.
 typedef struct adamant_tensor {
     // `sizeof(adamant_tensor)`.
@@ -481,13 +481,13 @@ typedef struct adamant_tensor {
     struct adamant_array grad;
     // The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
     // ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8, of which the last three are rounded at
-    // random. Before the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
-    // settings do without is ADAMANT_NONE.
+    // random. Before the first step, `adamant_fill_moment` fills each one, mostly with zeros. A moment that
+    // the settings do not use is ADAMANT_NONE.
     struct adamant_array moments[4];
-    // The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
-    // first step. A call that takes a step adds one.
+    // The number of steps that this tensor has taken: 0 before the first step. A call that takes a step
+    // adds one.
     uint64_t *steps;
-    // What goes with the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
+    // A second array for the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
     // parameters in ADAMANT_F32: a copy of them, rounded to nearest, that each step writes.
     // ADAMANT_LOW16 with parameters in ADAMANT_BF16: the lower half of the parameters, which are
     // floats in two halves. The upper one is the float rounded to nearest bf16, ties away from zero;
@@ -497,23 +497,23 @@ typedef struct adamant_tensor {
     // For each moment in ADAMANT_Q8 its scales, written, in ADAMANT_F32: `adamant_q8_scales(len)` of
     // them. ADAMANT_NONE for the others.
     struct adamant_array scales[4];
-    // The number of the first element among all elements of the model: random bits go by it, so that
-    // a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
-    // with use_first alone.
+    // The number of the first element among all elements of the model. The random bits of an element
+    // depend on its number. So a part of a tensor gets the same bits as the whole tensor does, and two
+    // tensors get different bits. Used only if use_first is 1.
     uint64_t first;
     // Whether the step leaves a gradient of zeros (1) or as it was (0).
     uint32_t zero_grad;
     // Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     uint32_t stochastic_param;
-    // Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
-    // the call, through all groups, so that the tensors of a call have random bits of their own.
+    // Whether `first` is used (1). If not (0), the number is that of the elements before this tensor in the
+    // call, through all groups, so that the tensors of a call have random bits of their own.
     uint32_t use_first;
     // 0.
     uint32_t reserved;
 } adamant_tensor;
 
-// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. All zeros
-// but the size is the default, as is a null pointer in its place.
+// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. The
+// default is zeros in all fields but `size`, or a null pointer instead of the struct.
 //
 // The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 typedef struct adamant_step_options {
@@ -535,18 +535,17 @@ typedef struct adamant_step_options {
     uint64_t seed;
     // Whether grad_norm is used (1), or the norm is computed if it is needed (0).
     uint32_t use_grad_norm;
-    // Whether the step is left out if a gradient is not finite (1), as a loss scaler needs it.
+    // Whether the step is left out if a gradient is not finite (1). A loss scaler needs this.
     uint32_t skip_nonfinite;
-    // Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
-    // (0): a NaN that stays in a buffer to which gradients are added would have every later step left
-    // out.
+    // If a step is left out: whether tensors with zero_grad keep their gradients (1), or have them zeroed as
+    // in any other step (0). A NaN that stays in a buffer of sums would make every later step be left out.
     uint32_t keep_grads;
     // Whether moments that are subnormal (below 1.2e-38 in float) become 0 (1).
     uint32_t flush_subnormals;
 } adamant_step_options;
 
-// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
-// of a call have the same size.
+// Tensors that one optimizer steps with the same settings: one of PyTorch's `param_groups`. All groups of a
+// call have the same `size`.
 typedef struct adamant_group {
     // `sizeof(adamant_group)`.
     size_t size;
@@ -558,13 +557,13 @@ typedef struct adamant_group {
     size_t tensor_count;
 } adamant_group;
 
-// The result of `adamant_step`.
+// The result of a step.
 typedef struct adamant_report {
     // `sizeof(adamant_report)`: set before the call.
     size_t size;
-    // What the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
+    // The status that the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
     uint32_t outcome;
-    // Whether grad_norm is known: if the options needed it.
+    // Whether grad_norm is known (1): it is if the options needed it.
     uint32_t has_grad_norm;
     // The norm of all gradients, times grad_factor; 0 if it is not known.
     double grad_norm;
@@ -574,27 +573,28 @@ typedef struct adamant_report {
 typedef struct adamant_moment {
     // `sizeof(adamant_moment)`.
     size_t size;
-    // The number of elements; 0 if the settings do without the moment.
+    // The number of elements; 0 if the settings do not use the moment.
     size_t len;
     // The bytes of its elements.
     size_t bytes;
     // The number of its scales, each a float, in ADAMANT_Q8; 0 in other types.
     size_t scales;
-    // What each element is before the first step.
+    // The value of each element before the first step.
     double start;
     // Its format in ADAMANT_Q8: one of `adamant_q8`.
     uint32_t q8_format;
     // 0.
     uint32_t reserved;
-    // Its name, as in PyTorch's checkpoints. The text is the library's, for the life of the process.
+    // Its name, as in PyTorch's checkpoints. The library keeps the text for the life of the
+    // process.
     const char *name;
 } adamant_moment;
 
 // A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
 // in ADAMANT_F64, or each of any other type that an `adamant_tensor` takes.
 //
-// Fill it with zeros and set `size`; then set what there is. The fields up to `moments` must be there; a
-// smaller `size` means zeros for the others.
+// Fill it with zeros and set `size`; then set the fields that you need. The struct must have the fields up to
+// `moments`; a smaller `size` means zeros for the others.
 typedef struct adamant_table {
     // `sizeof(adamant_table)`.
     size_t size;
@@ -603,8 +603,8 @@ typedef struct adamant_table {
     // The parameters, written: rows times width.
     struct adamant_array param;
     // The optimizer's moments, written, in the order of `adamant_describe_moment`, each as long as the
-    // parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
-    // what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
+    // parameters; with "rowwise_adam" the second has one element a row. Before the first step,
+    // `adamant_fill_moment` fills each one. A moment that the settings do not use is ADAMANT_NONE.
     struct adamant_array moments[4];
     // As in `adamant_tensor`.
     struct adamant_array param_extra;
@@ -619,8 +619,8 @@ typedef struct adamant_table {
 } adamant_table;
 
 // The gradient of some rows of a table: their indices, in any order, and for each index a row of
-// values. The gradients of a row that is listed more than once are added up first: 16 of them in their
-// order, and such sums in pairs.
+// values. If a row is listed more than once, its gradients are added up first: each 16 of them in their
+// order, then these sums in pairs.
 //
 // A `size` without the last field means that rows follow each other without gaps.
 typedef struct adamant_row_grads {
@@ -652,17 +652,17 @@ const char *adamant_version_string(void);
 
 // # The last error
 //
-// The message of the last call on this thread that was refused; empty if none was. It names the
+// The message of the last call on this thread that returned an error; empty if no call has. It names the
 // argument and the numbers, in at most 511 bytes of UTF-8.
 //
-// The memory is the library's: it holds the message until another call on this thread is refused, or
-// the thread ends. Calls that succeed leave it as it is.
+// The memory belongs to the library. It holds the message until another call on this thread returns an
+// error, or the thread ends. Calls that succeed do not change it.
 const char *adamant_last_error(void);
 
 // # Optimizers
 //
 // The name of an optimizer that `adamant_optimizer_new` takes, by its position from 0 on; null after the
-// last one. The text is the library's, for the life of the process.
+// last one. The library keeps the text for the life of the process.
 const char *adamant_optimizer_name(size_t index);
 
 // Makes an optimizer with the default settings of a name, such as "adamw", and writes its handle to
@@ -672,7 +672,7 @@ const char *adamant_optimizer_name(size_t index);
 // `adamant_step_rows_lazy` only.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_OPTIMIZER, whose
-// message lists the names that there are.
+// message lists all names.
 adamant_status adamant_optimizer_new(const char *name,
                                      struct adamant_optimizer **optimizer);
 
@@ -686,7 +686,7 @@ void adamant_optimizer_free(struct adamant_optimizer *optimizer);
 // `adamant_optimizer_check`.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_SETTING, whose message
-// lists the settings that there are; ADAMANT_WRONG_SETTING.
+// lists all settings; ADAMANT_WRONG_SETTING.
 adamant_status adamant_optimizer_set(struct adamant_optimizer *optimizer,
                                      const char *name,
                                      double value);
@@ -706,11 +706,11 @@ adamant_status adamant_optimizer_get(const struct adamant_optimizer *optimizer,
                                      const char *name,
                                      double *value);
 
-// Writes the value of a setting that is a choice to `*value`. The text is the library's, for the life of
-// the process.
+// Writes the value of a setting that is a choice to `*value`. The library keeps the text for the life
+// of the process.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for any pointer; ADAMANT_UNKNOWN_SETTING;
-// ADAMANT_WRONG_SETTING for a setting that is no choice.
+// ADAMANT_WRONG_SETTING for a setting that is not a choice.
 adamant_status adamant_optimizer_get_name(const struct adamant_optimizer *optimizer,
                                           const char *name,
                                           const char **value);
@@ -744,9 +744,9 @@ adamant_status adamant_optimizer_setting(const struct adamant_optimizer *optimiz
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for exec, ADAMANT_STRUCT_SIZE for size.
 adamant_status adamant_exec_init(struct adamant_exec *exec, size_t size);
 
-// The instruction set that calls use where none is asked for: what the environment variable
-// ADAMANT_ISA (scalar, avx2, avx512 or neon) says, or the best of this CPU where it is unset or empty.
-// The variable is read once in the life of a process.
+// The instruction set that calls use by default: the one in the environment variable ADAMANT_ISA (scalar,
+// avx2, avx512 or neon), or the best one of this CPU if the variable is unset or empty. The library reads
+// the variable once in the life of a process.
 //
 // ADAMANT_UNKNOWN_ISA or ADAMANT_ISA_UNAVAILABLE for the variable.
 adamant_status adamant_isa_selected(uint32_t *isa);
@@ -754,10 +754,10 @@ adamant_status adamant_isa_selected(uint32_t *isa);
 // The best instruction set of this CPU, one of `adamant_isa`.
 uint32_t adamant_isa_detect(void);
 
-// 1 if this CPU has the instruction set, 0 if it lacks it or there is none by that number.
+// 1 if this CPU has the instruction set; 0 if not, or if no instruction set has this number.
 uint32_t adamant_isa_is_available(uint32_t isa);
 
-// The name of an instruction set, as ADAMANT_ISA takes it; null if there is none by that number.
+// The name of an instruction set, as ADAMANT_ISA takes it; null if no instruction set has this number.
 const char *adamant_isa_name(uint32_t isa);
 
 // Starts a pool of `threads` threads, 1 to 1024, the calling one among them, and writes its handle to
@@ -765,7 +765,7 @@ const char *adamant_isa_name(uint32_t isa);
 // with a pool of its parent run on the calling thread.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_THREAD_COUNT for threads,
-// ADAMANT_NO_THREADS if the system has none to give.
+// ADAMANT_NO_THREADS if the system refuses to start them.
 adamant_status adamant_pool_new(size_t threads,
                                 struct adamant_pool **pool);
 
@@ -789,15 +789,15 @@ adamant_status adamant_tensor_init(struct adamant_tensor *tensor, size_t size);
 adamant_status adamant_step_options_init(struct adamant_step_options *options, size_t size);
 
 // Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
-// All share one parallel region: large tensors are cut, small ones put together. What the options say of
-// gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
-// if nobody reads it.
+// All tensors share one parallel region: large ones are cut, small ones are put together. The norm, clipping
+// and leaving out of the options are for the gradients of all tensors together. `options` and `exec` may be
+// null for their defaults; `report` may be null.
 //
-// Infinities and NaN are data: they stay in their own element, but for a NaN in a moment in ADAMANT_Q8,
-// which makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
+// Infinities and NaN are not errors. They stay in their own element, except that a NaN in a moment in
+// ADAMANT_Q8 makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
 // less than 64 KiB of stack.
 //
-// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 // ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and
 // ADAMANT_SCALES_MISMATCH for arrays; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
 // ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_STEP_OVERFLOW; ADAMANT_UNSUPPORTED for "rowwise_adam";
@@ -815,8 +815,8 @@ adamant_status adamant_step(const struct adamant_group *groups,
 // array `i`, if `norms` is not null: `count` arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
 // ADAMANT_F16. `order` is one of `adamant_norm_order`. `exec` may be null for its default.
 //
-// Sums are taken in double. A norm is infinite or NaN if any gradient is; the order of the sum depends on
-// the lengths of the arrays alone, so that its bits are the same everywhere. A step that clips computes
+// Sums are computed in double. A norm is infinite or NaN if any gradient is. The order of the sum depends on
+// the lengths of the arrays alone, so the result has the same bits everywhere. A step that clips computes
 // the norm itself: see `adamant_step_options`.
 //
 // Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
@@ -829,7 +829,7 @@ adamant_status adamant_grad_norms(uint32_t order,
                                   double *norm);
 
 // Writes to `*index` the position of the first of `count` arrays with a gradient that is infinite or NaN;
-// `count` if all are finite. For finding out why a step was left out. `exec` may be null for its default.
+// `count` if all are finite. This finds out why a step was left out. `exec` may be null for its default.
 //
 // Mistakes: as `adamant_grad_norms`.
 adamant_status adamant_first_nonfinite(const struct adamant_exec *exec,
@@ -860,18 +860,19 @@ adamant_status adamant_accumulate(const struct adamant_exec *exec,
 
 // # Moments
 //
-// Writes to `*count` the number of moments of an optimizer, those included that its settings do
-// without.
+// Writes the number of moments of an optimizer to `*count`, also of those that its settings do not use.
 //
 // ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer.
-adamant_status adamant_moment_count(const struct adamant_optimizer *optimizer, size_t *count);
+adamant_status adamant_moment_count(const struct adamant_optimizer *optimizer,
+                                    size_t *count);
 
 // Describes a moment, by its position, of a table of `rows` by `width` parameters, kept in `type`:
 // ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
 // `size` is `sizeof(adamant_moment)`.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for
-// size, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for size,
+// ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_UNKNOWN_VALUE or
+// ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
 adamant_status adamant_describe_moment(const struct adamant_optimizer *optimizer,
                                        size_t number,
                                        uint32_t type,
@@ -880,11 +881,12 @@ adamant_status adamant_describe_moment(const struct adamant_optimizer *optimizer
                                        struct adamant_moment *moment,
                                        size_t size);
 
-// Fills a moment, by its position, with what it is before the first step. `scales` is for a moment in
+// Fills a moment, by its position, with its value before the first step. `scales` is for a moment in
 // ADAMANT_Q8, and null for any other.
 //
-// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
-// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the settings do without.
+// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE
+// for number, ADAMANT_TYPE_MISMATCH and ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for a
+// moment that the settings do not use.
 adamant_status adamant_fill_moment(const struct adamant_optimizer *optimizer,
                                    size_t number,
                                    const struct adamant_array *moment,
@@ -923,8 +925,8 @@ adamant_status adamant_convert(const struct adamant_array *from,
                                const struct adamant_array *to);
 
 // Turns floats into two halves, as a tensor with ADAMANT_LOW16 has them (see `adamant_tensor`): `values`
-// is ADAMANT_F32, `high` ADAMANT_BF16, `low` ADAMANT_LOW16. Nothing is lost, but that a NaN may become
-// another one.
+// is ADAMANT_F32, `high` ADAMANT_BF16, `low` ADAMANT_LOW16. Nothing is lost, except that a NaN may
+// become another NaN.
 //
 // Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH.
 adamant_status adamant_split(const struct adamant_array *values,
@@ -950,14 +952,15 @@ void adamant_row_scratch_free(struct adamant_row_scratch *scratch);
 
 // Takes step `t`, counted from 1, on the listed rows of a table only. All others keep parameters and
 // moments as they are: PyTorch's SparseAdam, for every optimizer. The cost is that of the listed rows.
-// `scratch` may be null for memory that is freed again, `options` and `exec` for their defaults, `report`
-// if nobody reads it.
+// `scratch` may be null: then the call allocates memory and frees it. `options` and `exec` may be null for
+// their defaults; `report` may be null.
 //
-// What the options say of the norm holds for the gradients of the listed rows, those of a row added up;
-// use_grad_norm makes it the norm of a whole model, of which `adamant_row_grad_norm` is a part. Gradients
-// are only read: keep_grads changes nothing.
+// The norm of the options is that of the gradients of the listed rows, after the gradients of each row were
+// added up. To clip by the norm of a whole model, pass that norm with use_grad_norm;
+// `adamant_row_grad_norm` computes the part of this table. Gradients are only read, so keep_grads changes
+// nothing.
 //
-// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 // ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH, ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH,
 // ADAMANT_LENGTH_MISMATCH, ADAMANT_SCALES_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
 // ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH, ADAMANT_ROW_OUT_OF_RANGE and
@@ -974,8 +977,8 @@ adamant_status adamant_step_rows_lazy(const struct adamant_optimizer *optimizer,
                                       struct adamant_report *report);
 
 // Writes to `*norm` a norm of the gradients of some rows of a table of `rows` rows, those of a row that is
-// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be null for
-// memory that is freed again, and `exec` for its default.
+// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be
+// null: then the call allocates memory and frees it. `exec` may be null for its default.
 //
 // It has the bits of `adamant_grad_norms` of one array that holds the sums of the listed rows, in ascending
 // order. The Euclidean norm of a model is the root of the sum of the squares of its parts' norms: pass it
@@ -991,8 +994,8 @@ adamant_status adamant_row_grad_norm(uint32_t order,
 
 // # Steps on rows with the results of dense steps
 //
-// Makes one for a table of `rows` rows in `type`, ADAMANT_F32 or ADAMANT_F64, that has taken no step
-// yet, and writes its handle to `*dense_equivalent`. `way` is one of `adamant_catch_up`.
+// Makes an `adamant_dense_equivalent` for a table of `rows` rows in `type`, ADAMANT_F32 or ADAMANT_F64, that
+// has taken no step yet, and writes its handle to `*dense_equivalent`. `way` is one of `adamant_catch_up`.
 //
 // It takes 7 to 8 bytes a row, and at least 0.2 to 1.2 MB.
 //
@@ -1009,7 +1012,7 @@ adamant_status adamant_dense_equivalent_new(size_t rows,
 adamant_status adamant_dense_equivalent_clone(const struct adamant_dense_equivalent *dense_equivalent,
                                               struct adamant_dense_equivalent **copy);
 
-// Frees one. Null does nothing.
+// Frees an `adamant_dense_equivalent`. Null does nothing.
 void adamant_dense_equivalent_free(struct adamant_dense_equivalent *dense_equivalent);
 
 // Writes the number of rows of the table to `*rows`.
@@ -1024,8 +1027,8 @@ adamant_status adamant_dense_equivalent_rows(const struct adamant_dense_equivale
 adamant_status adamant_dense_equivalent_step(const struct adamant_dense_equivalent *dense_equivalent,
                                              uint64_t *step);
 
-// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
-// step. What rows had yet to catch up with is forgotten.
+// Sets the number of steps taken, to restore a checkpoint. All rows then count as being at that step: steps
+// that a row had yet to catch up with are forgotten.
 //
 // ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED, ADAMANT_BUSY.
 adamant_status adamant_dense_equivalent_set_step(struct adamant_dense_equivalent *dense_equivalent,
@@ -1059,9 +1062,9 @@ adamant_status adamant_dense_equivalent_catch_up_all(struct adamant_dense_equiva
                                                      const struct adamant_exec *exec,
                                                      const struct adamant_table *table);
 
-// Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
-// one of zero, at the cost of the listed ones. `options` and `exec` may be null for their defaults,
-// `report` if nobody reads it.
+// Takes the next step on all rows of a table, at the cost of the listed ones. The gradient of all other rows
+// is zero. `options` and `exec` may be null for their
+// defaults; `report` may be null.
 //
 // For "adam" and "adamw", with all arrays in ADAMANT_F32, or all in ADAMANT_F64. Learning rate and strength
 // of weight decay may change from step to step; a change of anything else is allowed, but then the step
@@ -1069,7 +1072,7 @@ adamant_status adamant_dense_equivalent_catch_up_all(struct adamant_dense_equiva
 // decay that is decoupled, and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER. Options are as
 // for `adamant_step_rows_lazy`; flush_subnormals must be 0.
 //
-// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes: those of `adamant_step_rows_lazy` and
+// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes: those of `adamant_step_rows_lazy` and
 // ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for other optimizers, ADAMANT_STEP_OVERFLOW.
 adamant_status adamant_step_rows_dense_equivalent(const struct adamant_optimizer *optimizer,
                                                   const struct adamant_table *table,
@@ -1087,8 +1090,8 @@ adamant_status adamant_step_rows_dense_equivalent(const struct adamant_optimizer
 // ADAMANT_TYPE_MISMATCH for type, ADAMANT_OUT_OF_MEMORY for len.
 adamant_status adamant_buffer_new(size_t len, uint32_t type, struct adamant_buffer **buffer);
 
-// The first element of a buffer, the same pointer each time; null if `buffer` is. It is for as many threads
-// at once as ask.
+// The first element of a buffer, the same pointer each time; null if `buffer` is null. Any number of threads
+// can call it at once.
 void *adamant_buffer_data(const struct adamant_buffer *buffer);
 
 // Frees a buffer. Null does nothing.

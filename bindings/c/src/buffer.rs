@@ -10,10 +10,10 @@ use super::{
 };
 use adamant::{Buffer, BufferElement};
 
-/// An array of zeros that begins on a cache line, and lies on huge pages where it is large and Linux
-/// grants them: for tables of which a step touches a few rows. Any other memory will do, too.
+/// An array of zeros that begins on a cache line. A large one lies on huge pages, if Linux grants them. Steps
+/// on a few rows of a large table are faster there. All functions also take any other memory.
 pub struct adamant_buffer {
-    /// Found once: to find it again would take a borrow that ends all pointers to the elements.
+    /// Kept, since another borrow of the elements would invalidate the pointers that were given out.
     data: *mut c_void,
     _memory: Zeros,
 }
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn adamant_buffer_new(
     r#type: u32,
     buffer: *mut *mut adamant_buffer,
 ) -> adamant_status {
-    /// What alignment and rounding may add.
+    /// The most bytes that alignment and rounding add.
     const MORE: usize = 4 << 20;
 
     guarded(|| {
@@ -70,8 +70,8 @@ fn zeros(len: usize, element: adamant_type) -> adamant_buffer {
     }
 }
 
-/// The first element of a buffer, the same pointer each time; null if `buffer` is. It is for as many threads
-/// at once as ask.
+/// The first element of a buffer, the same pointer each time; null if `buffer` is null. Any number of threads
+/// can call it at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_buffer_data(buffer: *const adamant_buffer) -> *mut c_void {
     // SAFETY: null, or a live buffer: the caller's promise.

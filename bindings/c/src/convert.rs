@@ -58,8 +58,8 @@ fn each<A: Copy, B>(from: &[A], to: &mut [B], convert: impl Fn(A) -> B) {
 }
 
 /// Turns floats into two halves, as a tensor with ADAMANT_LOW16 has them (see `adamant_tensor`): `values`
-/// is ADAMANT_F32, `high` ADAMANT_BF16, `low` ADAMANT_LOW16. Nothing is lost, but that a NaN may become
-/// another one.
+/// is ADAMANT_F32, `high` ADAMANT_BF16, `low` ADAMANT_LOW16. Nothing is lost, except that a NaN may
+/// become another NaN.
 ///
 /// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH and ADAMANT_LENGTH_MISMATCH.
 #[unsafe(no_mangle)]

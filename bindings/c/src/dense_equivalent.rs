@@ -30,17 +30,17 @@ pub enum adamant_catch_up {
 /// dense steps, in which all other rows have gradients of zero: the results of TensorFlow's Adam, and of
 /// PyTorch's with dense gradients. It counts the steps.
 ///
-/// A row takes the steps that it has missed when it is next needed. So, for each batch: `adamant_dense_equivalent_catch_up` with
-/// the rows that the forward pass will read; forward and backward pass;
-/// `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is
-/// read, for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then
-/// is parameters, moments and `adamant_dense_equivalent_step`; a new handle is restored from it by
+/// A row takes the steps that it has missed when it is next needed. So, for each batch:
+/// `adamant_dense_equivalent_catch_up` with the rows that the forward pass will read; forward and backward
+/// pass; `adamant_step_rows_dense_equivalent` on the rows that have a gradient. Before the whole table is read,
+/// for an evaluation or a checkpoint, `adamant_dense_equivalent_catch_up_all`. A checkpoint then is parameters,
+/// moments and `adamant_dense_equivalent_step`; a new handle is restored from it by
 /// `adamant_dense_equivalent_set_step`.
 ///
-/// For one call at a time: ADAMANT_BUSY is the answer to another.
+/// One call at a time can use it. Another one gets ADAMANT_BUSY.
 pub struct adamant_dense_equivalent(Mutex<Held>);
 
-/// What a handle holds.
+/// The content of a handle.
 struct Held {
     waiting: Waiting,
     scratch: RowScratch,
@@ -75,7 +75,7 @@ impl Waiting {
         if table != own {
             refuse!(
                 ADAMANT_TYPE_MISMATCH,
-                "the table is {table:?}, but its catching up was set up for {own:?}"
+                "the table is {table:?}, but its adamant_dense_equivalent was made for {own:?}"
             );
         }
         Ok(())
@@ -134,8 +134,8 @@ unsafe fn put_handle(
 
 /// # Steps on rows with the results of dense steps
 ///
-/// Makes one for a table of `rows` rows in `type`, ADAMANT_F32 or ADAMANT_F64, that has taken no step
-/// yet, and writes its handle to `*dense_equivalent`. `way` is one of `adamant_catch_up`.
+/// Makes an `adamant_dense_equivalent` for a table of `rows` rows in `type`, ADAMANT_F32 or ADAMANT_F64, that
+/// has taken no step yet, and writes its handle to `*dense_equivalent`. `way` is one of `adamant_catch_up`.
 ///
 /// It takes 7 to 8 bytes a row, and at least 0.2 to 1.2 MB.
 ///
@@ -197,7 +197,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_clone(
     })
 }
 
-/// Frees one. Null does nothing.
+/// Frees an `adamant_dense_equivalent`. Null does nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_dense_equivalent_free(
     dense_equivalent: *mut adamant_dense_equivalent,
@@ -238,8 +238,8 @@ pub unsafe extern "C" fn adamant_dense_equivalent_step(
     })
 }
 
-/// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
-/// step. What rows had yet to catch up with is forgotten.
+/// Sets the number of steps taken, to restore a checkpoint. All rows then count as being at that step: steps
+/// that a row had yet to catch up with are forgotten.
 ///
 /// ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED, ADAMANT_BUSY.
 #[unsafe(no_mangle)]
@@ -359,9 +359,9 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
     })
 }
 
-/// Takes the next step on all rows of a table, of which the listed ones have a gradient and the others
-/// one of zero, at the cost of the listed ones. `options` and `exec` may be null for their defaults,
-/// `report` if nobody reads it.
+/// Takes the next step on all rows of a table, at the cost of the listed ones. The gradient of all other rows
+/// is zero. `options` and `exec` may be null for their
+/// defaults; `report` may be null.
 ///
 /// For "adam" and "adamw", with all arrays in ADAMANT_F32, or all in ADAMANT_F64. Learning rate and strength
 /// of weight decay may change from step to step; a change of anything else is allowed, but then the step
@@ -369,7 +369,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
 /// decay that is decoupled, and lr * weight_decay < 1; the rest is ADAMANT_HYPER_PARAMETER. Options are as
 /// for `adamant_step_rows_lazy`; flush_subnormals must be 0.
 ///
-/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes: those of `adamant_step_rows_lazy` and
+/// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes: those of `adamant_step_rows_lazy` and
 /// ADAMANT_ROW_COUNT_MISMATCH, ADAMANT_UNSUPPORTED for other optimizers, ADAMANT_STEP_OVERFLOW.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_step_rows_dense_equivalent(

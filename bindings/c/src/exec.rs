@@ -13,7 +13,7 @@ use adamant::{Exec, Isa, Pool, RunTasks, Threads};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_isa {
-    /// The one that the environment variable ADAMANT_ISA names, or the best that this CPU has.
+    /// The instruction set in the environment variable ADAMANT_ISA, or the best one of this CPU.
     ADAMANT_ISA_SELECTED = 0,
     /// One element at a time; on every CPU.
     ADAMANT_ISA_SCALAR = 1,
@@ -29,23 +29,22 @@ pub enum adamant_isa {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_threads {
-    /// The calling thread and, where a call is large enough for it, the library's default pool, which
-    /// has as many threads as there are CPUs (or as the environment variable RAYON_NUM_THREADS says)
-    /// and begins with the first call that is.
+    /// The calling thread and, if a call is large enough, the library's default pool. It has one thread for
+    /// each CPU, or the number in the environment variable RAYON_NUM_THREADS. The first call that is large
+    /// enough starts it.
     ADAMANT_THREADS_DEFAULT = 0,
     /// The calling thread alone.
     ADAMANT_THREADS_SERIAL = 1,
-    /// The calling thread and, where a call is large enough for it, the threads of `pool`.
+    /// The calling thread and, if a call is large enough, the threads of `pool`.
     ADAMANT_THREADS_POOL = 2,
-    /// The calling thread and, where a call is large enough for it, somebody else's threads: `tasks`.
+    /// The calling thread and, if a call is large enough, threads of the caller: `tasks`.
     ADAMANT_THREADS_TASKS = 3,
 }
 
 /// A task: a function of the library's that `adamant_tasks.run` calls. It does not unwind.
 pub type adamant_task = unsafe extern "C" fn(task_context: *mut c_void, number: usize);
 
-/// A thread pool of the caller's, such as the one of a framework: a function that runs tasks at the same
-/// time.
+/// A thread pool of the caller, such as that of a framework: a function that runs tasks in parallel.
 ///
 /// `run` calls `task(task_context, number)` with each number from 0 to `tasks`, on any threads, and
 /// returns when all calls have returned. A task that is left out does no harm: the calling thread does its
@@ -66,13 +65,14 @@ pub struct adamant_tasks {
     >,
     /// The number of threads, the calling one among them: at least 1.
     pub threads: usize,
-    /// What the function is passed as its context.
+    /// The context that the function is called with.
     pub context: *mut c_void,
 }
 
 versioned!(adamant_tasks: context);
 
-/// How a call runs. All zeros but the size is the default, as is a null pointer in its place.
+/// The threads and the instruction set of a call. The default is zeros in all fields but `size`, or a null
+/// pointer instead of the struct.
 ///
 /// The fields up to `threads` must be there; a smaller `size` means no pool and no tasks.
 #[repr(C)]
@@ -157,7 +157,7 @@ impl Runner<'_> {
     /// As [`versioned::size_of_struct`], for `tasks`, too, and `pool` is null or from `adamant_pool_new`
     /// and not freed before the call ends.
     ///
-    /// Inlined: what it returns would go through memory, byte by byte, and be read back whole.
+    /// Inlined: otherwise its result is written to memory in bytes and read back in words, which is slow.
     #[inline(always)]
     pub(super) unsafe fn read(exec: *const adamant_exec) -> Result<Self, Failure> {
         if exec.is_null() {
@@ -271,7 +271,7 @@ const ISAS: [(Isa, adamant_isa, &CStr); 4] = [
     (Isa::Neon, adamant_isa::ADAMANT_ISA_NEON, c"neon"),
 ];
 
-/// The number of an instruction set. All have one, as `tests/bits.rs` holds.
+/// The number of an instruction set. All have one, as `tests/bits` holds.
 fn number(isa: Isa) -> u32 {
     let found = ISAS.iter().find(|(known, ..)| *known == isa);
     found.map_or(0, |&(_, number, _)| number as u32)
@@ -300,9 +300,9 @@ pub unsafe extern "C" fn adamant_exec_init(exec: *mut adamant_exec, size: usize)
     guarded(|| unsafe { versioned::write(exec, size, "exec", adamant_exec::DEFAULT) })
 }
 
-/// The instruction set that calls use where none is asked for: what the environment variable
-/// ADAMANT_ISA (scalar, avx2, avx512 or neon) says, or the best of this CPU where it is unset or empty.
-/// The variable is read once in the life of a process.
+/// The instruction set that calls use by default: the one in the environment variable ADAMANT_ISA (scalar,
+/// avx2, avx512 or neon), or the best one of this CPU if the variable is unset or empty. The library reads
+/// the variable once in the life of a process.
 ///
 /// ADAMANT_UNKNOWN_ISA or ADAMANT_ISA_UNAVAILABLE for the variable.
 #[unsafe(no_mangle)]
@@ -320,13 +320,13 @@ pub extern "C" fn adamant_isa_detect() -> u32 {
     number(Isa::detect())
 }
 
-/// 1 if this CPU has the instruction set, 0 if it lacks it or there is none by that number.
+/// 1 if this CPU has the instruction set; 0 if not, or if no instruction set has this number.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_isa_is_available(isa: u32) -> u32 {
     ISAS.iter().any(|&(known, number, _)| number as u32 == isa && known.is_available()).into()
 }
 
-/// The name of an instruction set, as ADAMANT_ISA takes it; null if there is none by that number.
+/// The name of an instruction set, as ADAMANT_ISA takes it; null if no instruction set has this number.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_isa_name(isa: u32) -> *const c_char {
     let found = ISAS.iter().find(|&&(_, number, _)| number as u32 == isa);
@@ -338,7 +338,7 @@ pub extern "C" fn adamant_isa_name(isa: u32) -> *const c_char {
 /// with a pool of its parent run on the calling thread.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for pool, ADAMANT_THREAD_COUNT for threads,
-/// ADAMANT_NO_THREADS if the system has none to give.
+/// ADAMANT_NO_THREADS if the system refuses to start them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_pool_new(
     threads: usize,

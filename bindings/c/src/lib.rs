@@ -1,7 +1,7 @@
-//! The C ABI of adamant, of which `include/adamant.h` is generated.
+//! The C ABI of adamant. `include/adamant.h` is generated from this crate.
 //!
-//! The comments of everything here that has a name in C are those of the header, in its terms; the
-//! header begins with what holds for all functions. What they have in common in Rust:
+//! The doc comments of items that have a name in C become the comments of the header, so they use the words of
+//! C. The header begins with the rules of all functions. In Rust, all functions have this in common:
 //!
 //! - every function is one closure in `status::guarded`, which turns errors and panics into statuses;
 //! - structs of the caller are copied, by the size that they say they have (`versioned.rs`);
@@ -10,7 +10,7 @@
 #![allow(non_camel_case_types, reason = "the names are C's")]
 #![allow(clippy::missing_safety_doc, reason = "the header begins with what a caller promises")]
 
-// Apart, in the order in which their functions stand in the header.
+// With empty lines between them, so that rustfmt keeps the order, which is that of the header.
 mod status;
 
 mod optimizer;
@@ -54,9 +54,9 @@ pub use step::*;
 #[path = "../tests/allocations.rs"]
 mod allocations;
 #[cfg(test)]
-#[path = "../tests/bits.rs"]
+#[path = "../tests/bits/mod.rs"]
 mod bits;
-// What the tests have in common with those of the core.
+// Code that the tests share with those of the core.
 #[cfg(test)]
 #[path = "../../../tests/support/mod.rs"]
 mod support;

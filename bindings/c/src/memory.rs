@@ -1,15 +1,12 @@
-//! The caller's arrays: what they are checked for, and the one place that makes slices of them.
+//! The caller's arrays: their checks, and the only place that makes slices of them.
 
-use core::{
-    cell::RefCell,
-    convert::Infallible,
-    ffi::c_void,
-    fmt,
-    mem::{self, MaybeUninit},
-    slice,
-};
+mod claims;
+
+use core::{convert::Infallible, ffi::c_void, fmt, slice};
 
 use half::{bf16, f16};
+
+pub(super) use claims::Claims;
 
 use super::{
     status::{Failure, adamant_status, refuse},
@@ -44,10 +41,10 @@ pub enum adamant_type {
     ADAMANT_I64 = 10,
 }
 
-/// An array of the caller's: any length, and any address that suits its type. Null is an address for
-/// no elements. All zeros is no array.
+/// An array of the caller: of any length, at any address that is aligned for its type. An array without
+/// elements may have a null pointer. All zeros means that there is no array.
 ///
-/// `data` is not const, but only what a function says it writes is written.
+/// `data` is not const, but a function writes only those arrays of which its comment says so.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_array {
@@ -62,7 +59,7 @@ pub struct adamant_array {
 impl adamant_array {
     pub(super) const NONE: Self = Self { data: core::ptr::null_mut(), len: 0, r#type: 0 };
 
-    /// What is wrong with it, for [`Claims::claim`].
+    /// The mistake in it, for [`Claims::claim`].
     #[cold]
     #[inline(never)]
     fn refusal(&self, place: Place) -> Failure {
@@ -83,7 +80,7 @@ impl adamant_array {
             if !start.is_multiple_of(size) {
                 refuse!(
                     ADAMANT_MISALIGNED,
-                    "{place} is at {start:#x}, which is no multiple of {size}"
+                    "{place} is at {start:#x}, which is not a multiple of {size}"
                 );
             }
             refuse!(
@@ -179,7 +176,7 @@ pub(super) fn type_of(number: u32, place: Place) -> Result<adamant_type, Failure
 }
 
 impl adamant_type {
-    /// The bytes of an element, which are its alignment, too.
+    /// The bytes of an element, which are also its alignment.
     #[inline]
     pub(super) fn bytes(self) -> usize {
         use adamant_type::*;
@@ -192,7 +189,7 @@ impl adamant_type {
     }
 }
 
-/// What an array may be a slice of: plain numbers, for which all bits are valid.
+/// The types of elements of slices: plain numbers, for which all bits are valid.
 pub(super) trait Element: Copy {}
 
 macro_rules! elements {
@@ -201,12 +198,12 @@ macro_rules! elements {
 
 elements!(f32, f64, bf16, f16, u8, u16, u32, u64, i32, i64);
 
-/// What a message calls an array. Two registers, since every array of a call has one.
+/// The name of an array in a message. It fits in two registers, since every array of a call has one.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     name: &'static &'static str,
-    /// Which of the arrays of this name, and in the upper half of which tensor;
-    /// [`ONLY`](Self::ONLY) where there is one.
+    /// The position among the arrays of this name, and in the upper half the number of the tensor;
+    /// [`ONLY`](Self::ONLY) if there is only one.
     which: u64,
 }
 
@@ -240,185 +237,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// The memory of an array.
-#[derive(Clone, Copy)]
-struct Span {
-    start: usize,
-    end: usize,
-    written: bool,
-    place: Place,
-}
-
-/// So many spans are compared with each other, without more memory: those of one tensor, and the structs
-/// of a call.
-const FEW: usize = 16;
-
-/// The memory of all arrays of a call.
-pub(super) struct Claims {
-    few: [MaybeUninit<Span>; FEW],
-    /// How many of the few there are.
-    count: usize,
-    /// Those before, where they are more; the memory is kept for the thread's next call.
-    many: Vec<Span>,
-}
-
-thread_local! {
-    static MANY: RefCell<Vec<Span>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Claims {
-    #[inline(always)]
-    pub(super) fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; FEW], count: 0, many: Vec::new() }
-    }
-
-    /// Checks the memory of an array by itself, and notes it down; returns its type.
-    ///
-    /// Inlined, as is all that it does for an array with nothing wrong: a call has up to ten.
-    #[inline(always)]
-    pub(super) fn claim(
-        &mut self,
-        array: &adamant_array,
-        written: bool,
-        place: Place,
-    ) -> Result<adamant_type, Failure> {
-        let Some(&element) = TYPES.get(array.r#type as usize) else {
-            return Err(array.refusal(place));
-        };
-        if array.len == 0 {
-            return Ok(element);
-        }
-        let (start, size) = (array.data.addr(), element.bytes());
-        let bytes = array.len.checked_mul(size).filter(|&bytes| bytes <= isize::MAX as usize);
-        let end = bytes.and_then(|bytes| start.checked_add(bytes));
-        // Sizes are powers of two.
-        let is_aligned = start != 0 && start & (size - 1) == 0;
-        match end {
-            Some(end) if is_aligned && element != adamant_type::ADAMANT_NONE => {
-                self.push(Span { start, end, written, place });
-                Ok(element)
-            }
-            _ => Err(array.refusal(place)),
-        }
-    }
-
-    /// Checks a pointer to `len` numbers that are written, and notes it down.
-    #[inline(always)]
-    pub(super) fn claim_out(
-        &mut self,
-        data: *mut c_void,
-        len: usize,
-        element: adamant_type,
-        place: Place,
-    ) -> Result<(), Failure> {
-        let array = adamant_array { data, len, r#type: element as u32 };
-        self.claim(&array, true, place).map(|_| ())
-    }
-
-    /// Notes down memory that is read, and known to be memory.
-    #[inline(always)]
-    pub(super) fn note(&mut self, start: usize, bytes: usize, place: Place) {
-        self.push(Span { start, end: start + bytes, written: false, place });
-    }
-
-    #[inline(always)]
-    fn push(&mut self, span: Span) {
-        if self.count == FEW {
-            self.spill();
-        }
-        // Straight to its place: nothing else takes the address of a span.
-        self.few[self.count].write(span);
-        self.count += 1;
-    }
-
-    /// Puts the few to the many.
-    #[cold]
-    #[inline(never)]
-    fn spill(&mut self) {
-        if self.many.is_empty() {
-            self.many = MANY.take();
-            self.many.clear();
-        }
-        let mut many = mem::take(&mut self.many);
-        many.extend(self.few());
-        self.many = many;
-        self.count = 0;
-    }
-
-    /// Those that are not among the many.
-    #[inline(always)]
-    fn few(&self) -> &[Span] {
-        let few = &self.few[..self.count];
-        // SAFETY: `push` wrote the first `count`.
-        unsafe { slice::from_raw_parts(few.as_ptr().cast(), few.len()) }
-    }
-
-    /// Fails if an array that is to be written has memory in common with another.
-    #[inline]
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
-        if !self.many.is_empty() {
-            return self.check_many();
-        }
-        let few = self.few();
-        for (i, one) in few.iter().enumerate() {
-            for other in &few[..i] {
-                let apart = one.end <= other.start || other.end <= one.start;
-                if !apart && (one.written || other.written) {
-                    return Err(overlap(one, other));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn check_many(&mut self) -> Result<(), Failure> {
-        self.spill();
-        self.many.sort_unstable_by_key(|span| span.start);
-        // Of those that begin before, the one that ends last, and the one that is written and does.
-        let (mut last, mut last_written) = (None::<&Span>, None::<&Span>);
-        let mut found = Ok(());
-        for span in &self.many {
-            let before = if span.written { last } else { last_written };
-            if let Some(before) = before.filter(|before| span.start < before.end) {
-                found = Err(overlap(span, before));
-                break;
-            }
-            let ends_last = |last: Option<&Span>| last.is_none_or(|last| last.end < span.end);
-            if ends_last(last) {
-                last = Some(span);
-            }
-            if span.written && ends_last(last_written) {
-                last_written = Some(span);
-            }
-        }
-        MANY.set(mem::take(&mut self.many));
-        found
-    }
-}
-
-#[cold]
-fn overlap(one: &Span, other: &Span) -> Failure {
-    let bytes = |span: &Span| span.end - span.start;
-    Failure::new(
-        adamant_status::ADAMANT_OVERLAP,
-        format_args!(
-            "{} ({} bytes at {:#x}) overlaps {} ({} bytes at {:#x})",
-            one.place,
-            bytes(one),
-            one.start,
-            other.place,
-            bytes(other),
-            other.start
-        ),
-    )
-}
-
 /// An array of a call: the caller's, its name, the type that it must have if it has any elements, and whether
 /// it is written.
 type Wanted = (*const adamant_array, &'static &'static str, Option<adamant_type>, bool);
 
-/// Copies of the arrays of a call that has no others, checked and claimed; and their types.
+/// Copies of all arrays of a call, checked and claimed; and their types.
 ///
 /// # Safety
 ///
@@ -444,7 +267,7 @@ pub(super) unsafe fn claim_arrays<const N: usize>(
     Ok((found, types))
 }
 
-/// Fails unless there is memory for so many bytes: Rust's own allocations abort.
+/// Fails unless there is memory for so many bytes. Without this, an allocation of Rust would abort.
 pub(super) fn check_memory(bytes: Option<usize>, what: fmt::Arguments<'_>) -> Result<(), Failure> {
     let mut probe = Vec::<u8>::new();
     match bytes.map(|bytes| probe.try_reserve_exact(bytes)) {

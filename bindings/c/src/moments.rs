@@ -1,4 +1,4 @@
-//! What moments an optimizer keeps, and moments of 8 bits.
+//! The moments of an optimizer, and moments of 8 bits.
 
 use core::{ffi::c_char, ptr};
 
@@ -19,19 +19,20 @@ use adamant::{Q8, RowRule};
 pub struct adamant_moment {
     /// `sizeof(adamant_moment)`.
     pub size: usize,
-    /// The number of elements; 0 if the settings do without the moment.
+    /// The number of elements; 0 if the settings do not use the moment.
     pub len: usize,
     /// The bytes of its elements.
     pub bytes: usize,
     /// The number of its scales, each a float, in ADAMANT_Q8; 0 in other types.
     pub scales: usize,
-    /// What each element is before the first step.
+    /// The value of each element before the first step.
     pub start: f64,
     /// Its format in ADAMANT_Q8: one of `adamant_q8`.
     pub q8_format: u32,
     /// 0.
     pub reserved: u32,
-    /// Its name, as in PyTorch's checkpoints. The text is the library's, for the life of the process.
+    /// Its name, as in PyTorch's checkpoints. The library keeps the text for the life of the
+    /// process.
     pub name: *const c_char,
 }
 
@@ -139,8 +140,7 @@ fn describe(
 
 /// # Moments
 ///
-/// Writes to `*count` the number of moments of an optimizer, those included that its settings do
-/// without.
+/// Writes the number of moments of an optimizer to `*count`, also of those that its settings do not use.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer.
 #[unsafe(no_mangle)]
@@ -161,8 +161,9 @@ pub unsafe extern "C" fn adamant_moment_count(
 /// ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8. A tensor is 1 row as wide as it is long.
 /// `size` is `sizeof(adamant_moment)`.
 ///
-/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for
-/// size, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_UNKNOWN_VALUE or ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer, ADAMANT_STRUCT_SIZE for size,
+/// ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_UNKNOWN_VALUE or
+/// ADAMANT_TYPE_MISMATCH for type, ADAMANT_TOO_LARGE.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_describe_moment(
     optimizer: *const adamant_optimizer,
@@ -183,11 +184,12 @@ pub unsafe extern "C" fn adamant_describe_moment(
     })
 }
 
-/// Fills a moment, by its position, with what it is before the first step. `scales` is for a moment in
+/// Fills a moment, by its position, with its value before the first step. `scales` is for a moment in
 /// ADAMANT_Q8, and null for any other.
 ///
-/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE for number, ADAMANT_TYPE_MISMATCH and
-/// ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for one that the settings do without.
+/// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED, ADAMANT_HYPER_PARAMETER for the optimizer, ADAMANT_OUT_OF_RANGE
+/// for number, ADAMANT_TYPE_MISMATCH and ADAMANT_SCALES_MISMATCH for the arrays, ADAMANT_UNUSED_MOMENT for a
+/// moment that the settings do not use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_fill_moment(
     optimizer: *const adamant_optimizer,
@@ -223,7 +225,7 @@ pub unsafe extern "C" fn adamant_fill_moment(
         if described.len != moment.len && !optimizer.is_for_rows() {
             refuse!(
                 ADAMANT_UNUSED_MOMENT,
-                "moment {number} has {} elements, but these settings do without",
+                "moment {number} has {} elements, but these settings do not use it",
                 moment.len
             );
         }

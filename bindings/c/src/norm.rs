@@ -43,8 +43,8 @@ pub(super) fn order_of(number: u32) -> Result<NormOrder, Failure> {
 /// array `i`, if `norms` is not null: `count` arrays, each in ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16 or
 /// ADAMANT_F16. `order` is one of `adamant_norm_order`. `exec` may be null for its default.
 ///
-/// Sums are taken in double. A norm is infinite or NaN if any gradient is; the order of the sum depends on
-/// the lengths of the arrays alone, so that its bits are the same everywhere. A step that clips computes
+/// Sums are computed in double. A norm is infinite or NaN if any gradient is. The order of the sum depends on
+/// the lengths of the arrays alone, so the result has the same bits everywhere. A step that clips computes
 /// the norm itself: see `adamant_step_options`.
 ///
 /// Mistakes, besides those of every call: ADAMANT_TYPE_MISMATCH for arrays of other types,
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn adamant_grad_norms(
 }
 
 /// Writes to `*index` the position of the first of `count` arrays with a gradient that is infinite or NaN;
-/// `count` if all are finite. For finding out why a step was left out. `exec` may be null for its default.
+/// `count` if all are finite. This finds out why a step was left out. `exec` may be null for its default.
 ///
 /// Mistakes: as `adamant_grad_norms`.
 #[unsafe(no_mangle)]

@@ -152,7 +152,7 @@ impl adamant_optimizer {
         Ok(self.inner.as_dyn())
     }
 
-    /// The optimizer of a dense-equivalent step, or why it is none.
+    /// The optimizer of a dense-equivalent step, or the reason why it cannot take one.
     pub(super) fn adam(&self) -> Result<Adam, Failure> {
         match self.inner {
             AnyOptimizer::Adam(adam) if !self.is_for_rows() => Ok(adam),
@@ -231,7 +231,7 @@ fn number_of(value: SettingValue<'_>) -> Option<f64> {
 /// # Optimizers
 ///
 /// The name of an optimizer that `adamant_optimizer_new` takes, by its position from 0 on; null after the
-/// last one. The text is the library's, for the life of the process.
+/// last one. The library keeps the text for the life of the process.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_optimizer_name(index: usize) -> *const c_char {
     names().nth(index).map_or(ptr::null(), text)
@@ -244,7 +244,7 @@ pub extern "C" fn adamant_optimizer_name(index: usize) -> *const c_char {
 /// `adamant_step_rows_lazy` only.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_OPTIMIZER, whose
-/// message lists the names that there are.
+/// message lists all names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_optimizer_new(
     name: *const c_char,
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn adamant_optimizer_free(optimizer: *mut adamant_optimize
 /// `adamant_optimizer_check`.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for either pointer; ADAMANT_UNKNOWN_SETTING, whose message
-/// lists the settings that there are; ADAMANT_WRONG_SETTING.
+/// lists all settings; ADAMANT_WRONG_SETTING.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_optimizer_set(
     optimizer: *mut adamant_optimizer,
@@ -343,11 +343,11 @@ pub unsafe extern "C" fn adamant_optimizer_get(
     })
 }
 
-/// Writes the value of a setting that is a choice to `*value`. The text is the library's, for the life of
-/// the process.
+/// Writes the value of a setting that is a choice to `*value`. The library keeps the text for the life
+/// of the process.
 ///
 /// ADAMANT_NULL_POINTER or ADAMANT_MISALIGNED for any pointer; ADAMANT_UNKNOWN_SETTING;
-/// ADAMANT_WRONG_SETTING for a setting that is no choice.
+/// ADAMANT_WRONG_SETTING for a setting that is not a choice.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_optimizer_get_name(
     optimizer: *const adamant_optimizer,

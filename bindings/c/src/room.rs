@@ -1,22 +1,22 @@
-//! Memory for the things of one call, without an allocation per call.
+//! Memory for the values of one call, without an allocation for each call.
 
 use core::{cell::Cell, mem::MaybeUninit, slice};
 
 use super::status::Failure;
 
-/// So many things of a call lie on the stack: 5 KiB of tensors.
+/// The number of values of a call that are on the stack: 5 KiB of tensors.
 const FEW: usize = 16;
 
 thread_local! {
-    /// Memory for calls with more, which is kept for the thread's next call. A call that is made while
-    /// another one uses the last takes the one before.
+    /// Memory for calls with more values, kept for the thread's next call. A call inside another call takes
+    /// the memory before the last.
     static MANY: Cell<Vec<Vec<MaybeUninit<u64>>>> = const { Cell::new(Vec::new()) };
 }
 
-/// Runs with `count` things. They lie on the stack if they are few, and otherwise in memory of the thread,
-/// which grows if no call before needed as much. So a call takes little stack, whatever it is passed.
+/// Runs with memory for `count` values. If they are few, they are on the stack; otherwise in memory of the
+/// thread, which grows if no earlier call needed as much. So a call takes little stack, whatever its size.
 ///
-/// The things are not dropped.
+/// The values are not dropped.
 pub(super) fn with_all<T, Out>(
     count: usize,
     get: impl FnMut(usize) -> Result<T, Failure>,
@@ -32,8 +32,8 @@ pub(super) fn with_all<T, Out>(
     MANY.set(kept);
     let needed = count * size_of::<T>().div_ceil(size_of::<u64>());
     words.reserve_exact(needed);
-    // SAFETY: reserved, and aligned for `T`, as checked above; `T` is written before it is read, and what
-    // is no `T` is not read at all.
+    // SAFETY: reserved, and aligned for `T`, as checked above; each `T` is written before it is read, and
+    // nothing else is read.
     let many = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast(), count) };
     let done = fill(many, get).and_then(run);
     let mut kept = MANY.take();
@@ -42,7 +42,7 @@ pub(super) fn with_all<T, Out>(
     done
 }
 
-/// Writes all things.
+/// Writes all values.
 fn fill<T>(
     room: &mut [MaybeUninit<T>],
     mut get: impl FnMut(usize) -> Result<T, Failure>,

@@ -1,28 +1,27 @@
 //! Lazy steps on rows of a table.
 
+mod claimed;
+
 use std::sync::{Mutex, MutexGuard, TryLockError};
+
+pub(super) use claimed::{WithRows, claim_rows, with_rows};
 
 use super::{
     exec::{Runner, adamant_exec, free, put},
-    memory::{Claims, Element, Place, adamant_array, adamant_type},
+    memory::{Claims, Place, adamant_array, adamant_type},
     norm::order_of,
     optimizer::{WithRowRule, adamant_optimizer},
     status::{Failure, adamant_status, guarded, refuse},
-    step::{
-        MOMENTS, adamant_report, adamant_step_options, adamant_tensor, claim_report, put_report,
-    },
+    step::{adamant_report, adamant_step_options, claim_report, put_report},
     versioned::{self, check_pointer, versioned},
 };
-use adamant::{
-    Outcome, Report, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, SortedRows,
-    StepOptions, Table,
-};
+use adamant::{Outcome, Report, RowOptimizer, RowRule, RowScratch, SortedRows, StepOptions, Table};
 
 /// A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
 /// in ADAMANT_F64, or each of any other type that an `adamant_tensor` takes.
 ///
-/// Fill it with zeros and set `size`; then set what there is. The fields up to `moments` must be there; a
-/// smaller `size` means zeros for the others.
+/// Fill it with zeros and set `size`; then set the fields that you need. The struct must have the fields up to
+/// `moments`; a smaller `size` means zeros for the others.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_table {
@@ -33,8 +32,8 @@ pub struct adamant_table {
     /// The parameters, written: rows times width.
     pub param: adamant_array,
     /// The optimizer's moments, written, in the order of `adamant_describe_moment`, each as long as the
-    /// parameters; with "rowwise_adam" the second has one element a row. Before the first step each holds
-    /// what `adamant_fill_moment` writes. One that the settings do without is ADAMANT_NONE.
+    /// parameters; with "rowwise_adam" the second has one element a row. Before the first step,
+    /// `adamant_fill_moment` fills each one. A moment that the settings do not use is ADAMANT_NONE.
     pub moments: [adamant_array; 4],
     /// As in `adamant_tensor`.
     pub param_extra: adamant_array,
@@ -51,8 +50,8 @@ pub struct adamant_table {
 versioned!(adamant_table: param_extra, scales, first, stochastic_param);
 
 /// The gradient of some rows of a table: their indices, in any order, and for each index a row of
-/// values. The gradients of a row that is listed more than once are added up first: 16 of them in their
-/// order, and such sums in pairs.
+/// values. If a row is listed more than once, its gradients are added up first: each 16 of them in their
+/// order, then these sums in pairs.
 ///
 /// A `size` without the last field means that rows follow each other without gaps.
 #[repr(C)]
@@ -74,11 +73,11 @@ pub struct adamant_row_grads {
 
 versioned!(adamant_row_grads: stride);
 
-/// Memory in which the rows of a call are sorted, 16 bytes for each index of the largest call, and 8 more
-/// where norms are computed; it is kept for the next call. For one call at a time.
+/// Memory in which the rows of a call are sorted: 16 bytes for each index of the largest call, and 8 more if
+/// norms are computed. It is kept for the next call. One call at a time can use it.
 pub struct adamant_row_scratch(Mutex<RowScratch>);
 
-/// What a handle holds, for one call.
+/// The content of a handle, for one call.
 pub(super) fn hold<'a, T>(handle: &'a Mutex<T>, name: &str) -> Result<MutexGuard<'a, T>, Failure> {
     match handle.try_lock() {
         Ok(held) => Ok(held),
@@ -91,215 +90,7 @@ pub(super) fn hold<'a, T>(handle: &'a Mutex<T>, name: &str) -> Result<MutexGuard
     }
 }
 
-impl adamant_table {
-    const NONE: Self = Self {
-        size: size_of::<Self>(),
-        width: 0,
-        param: adamant_array::NONE,
-        moments: [adamant_array::NONE; MOMENTS],
-        param_extra: adamant_array::NONE,
-        scales: [adamant_array::NONE; MOMENTS],
-        first: 0,
-        stochastic_param: 0,
-        reserved: 0,
-    };
-
-    /// A copy of the caller's, its arrays claimed.
-    ///
-    /// # Safety
-    ///
-    /// As [`versioned::size_of_struct`].
-    pub(super) unsafe fn read(
-        table: *const Self,
-        claims: &mut Claims,
-    ) -> Result<ClaimedTable, Failure> {
-        // SAFETY: the same promise.
-        let found = unsafe { versioned::read(table, "table", Self::NONE)? };
-        let Self { width, param, moments, param_extra, scales, first, .. } = found;
-        if found.reserved != 0 {
-            refuse!(ADAMANT_UNKNOWN_VALUE, "reserved is {}, but must be 0", found.reserved);
-        }
-        let stochastic_param = found.stochastic_param;
-        let tensor = adamant_tensor {
-            param,
-            moments,
-            param_extra,
-            scales,
-            first,
-            stochastic_param,
-            ..adamant_tensor::NONE
-        };
-        let element = tensor.claim_params(claims, Place::of)?;
-        tensor.claim_moments(claims, Place::of)?;
-        Ok(ClaimedTable { tensor, element, width })
-    }
-}
-
-/// A table whose arrays are claimed.
-#[derive(Clone, Copy)]
-pub(super) struct ClaimedTable {
-    /// The arrays.
-    tensor: adamant_tensor,
-    /// The type of the parameters.
-    pub element: adamant_type,
-    width: usize,
-}
-
-impl ClaimedTable {
-    /// The number of rows. An error about the shape comes before errors about indices.
-    pub(super) fn rows(&self) -> Result<usize, adamant::Error> {
-        let (len, width) = (self.tensor.param.len, self.width);
-        match len.checked_rem(width) {
-            None => Err(adamant::Error::ZeroWidth),
-            Some(0) => Ok(len / width),
-            Some(_) => Err(adamant::Error::TableShape { len, width }),
-        }
-    }
-
-    /// As one of Rust's.
-    ///
-    /// # Safety
-    ///
-    /// The claims were found apart, and no other table of these arrays is alive.
-    pub(super) unsafe fn table<'a>(&self) -> Table<'a> {
-        // SAFETY: the caller's promise.
-        let (param, moments) = unsafe { (self.tensor.params(), self.tensor.moments()) };
-        Table::new(param, self.width).with_moments(moments).with_first(self.tensor.first)
-    }
-}
-
-/// Claims an array of indices; they are read.
-pub(super) fn claim_rows(rows: &adamant_array, claims: &mut Claims) -> Result<(), Failure> {
-    use adamant_type::*;
-    match claims.claim(rows, false, Place::of(&"rows"))? {
-        ADAMANT_U32 | ADAMANT_U64 | ADAMANT_I32 | ADAMANT_I64 => Ok(()),
-        ADAMANT_NONE if rows.len == 0 => Ok(()),
-        other => refuse!(
-            ADAMANT_TYPE_MISMATCH,
-            "rows is {other:?}, but must be ADAMANT_U32, ADAMANT_U64, ADAMANT_I32 or ADAMANT_I64"
-        ),
-    }
-}
-
-/// Something to do with indices of any type.
-pub(super) trait WithRows<'a> {
-    type Output;
-
-    fn run<I: RowIndex>(self, rows: &'a [I]) -> Result<Self::Output, Failure>;
-}
-
-/// Runs with claimed indices.
-///
-/// # Safety
-///
-/// `rows` passed [`claim_rows`], and the claims were found apart.
-pub(super) unsafe fn with_rows<'a, W: WithRows<'a>>(
-    rows: &adamant_array,
-    with: W,
-) -> Result<W::Output, Failure> {
-    const U64: u32 = adamant_type::ADAMANT_U64 as u32;
-    const I32: u32 = adamant_type::ADAMANT_I32 as u32;
-    const I64: u32 = adamant_type::ADAMANT_I64 as u32;
-    // SAFETY: the caller's promise; the types are those that were claimed.
-    unsafe {
-        match rows.r#type {
-            U64 => with.run(rows.slice::<u64>()),
-            I32 => with.run(rows.slice::<i32>()),
-            I64 => with.run(rows.slice::<i64>()),
-            _ => with.run(rows.slice::<u32>()),
-        }
-    }
-}
-
-impl adamant_row_grads {
-    const NONE: Self = Self {
-        size: size_of::<Self>(),
-        width: 0,
-        rows: adamant_array::NONE,
-        values: adamant_array::NONE,
-        stride: 0,
-    };
-
-    /// A copy of the caller's, its arrays claimed, with a stride.
-    ///
-    /// # Safety
-    ///
-    /// As [`versioned::size_of_struct`].
-    pub(super) unsafe fn read(grads: *const Self, claims: &mut Claims) -> Result<Self, Failure> {
-        use adamant_type::*;
-        // SAFETY: the same promise.
-        let mut found = unsafe { versioned::read(grads, "grads", Self::NONE)? };
-        claim_rows(&found.rows, claims)?;
-        let place = Place::of(&"values");
-        match claims.claim(&found.values, false, place)? {
-            ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16 => {}
-            other => refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "values is {other:?}, which no gradients are kept in"
-            ),
-        }
-        if found.stride == 0 {
-            found.stride = found.width;
-        }
-        Ok(found)
-    }
-
-    /// The gradients, sorted for a table of `rows` rows whose parameters are of a type.
-    ///
-    /// # Safety
-    ///
-    /// The arrays were claimed, and the claims were found apart.
-    pub(super) unsafe fn sort<'a>(
-        &self,
-        param: adamant_type,
-        rows: usize,
-        scratch: &'a mut RowScratch,
-    ) -> Result<SortedRows<'a>, Failure> {
-        // SAFETY: the caller's promise.
-        unsafe { with_rows(&self.rows, Sort { grads: *self, param, rows, scratch }) }
-    }
-}
-
-struct Sort<'a> {
-    grads: adamant_row_grads,
-    param: adamant_type,
-    rows: usize,
-    scratch: &'a mut RowScratch,
-}
-
-impl<'a> WithRows<'a> for Sort<'a> {
-    type Output = SortedRows<'a>;
-
-    fn run<I: RowIndex>(self, indices: &'a [I]) -> Result<SortedRows<'a>, Failure> {
-        const F32: u32 = adamant_type::ADAMANT_F32 as u32;
-        const F64: u32 = adamant_type::ADAMANT_F64 as u32;
-        const BF16: u32 = adamant_type::ADAMANT_BF16 as u32;
-        const F16: u32 = adamant_type::ADAMANT_F16 as u32;
-        match self.grads.values.r#type {
-            F32 => self.values_of::<I, f32>(indices),
-            F64 => self.values_of::<I, f64>(indices),
-            BF16 => self.values_of::<I, half::bf16>(indices),
-            F16 => self.values_of::<I, half::f16>(indices),
-            // No values, which are of any type.
-            _ if self.param == adamant_type::ADAMANT_F64 => self.values_of::<I, f64>(indices),
-            _ => self.values_of::<I, f32>(indices),
-        }
-    }
-}
-
-impl<'a> Sort<'a> {
-    fn values_of<I: RowIndex, E: adamant::Element + Element>(
-        self,
-        rows: &'a [I],
-    ) -> Result<SortedRows<'a>, Failure> {
-        let Self { grads: adamant_row_grads { values, width, stride, .. }, .. } = self;
-        // SAFETY: the values were claimed with this type, and are apart from what is written.
-        let values = unsafe { values.slice::<E>() };
-        Ok(RowGrads { rows, values, width, stride }.sort(self.rows, self.scratch)?)
-    }
-}
-
-/// Runs with memory for sorting: the caller's, or new one if there is none.
+/// Runs with memory for sorting: that of the caller, or new memory.
 ///
 /// # Safety
 ///
@@ -359,14 +150,15 @@ pub unsafe extern "C" fn adamant_row_scratch_free(scratch: *mut adamant_row_scra
 
 /// Takes step `t`, counted from 1, on the listed rows of a table only. All others keep parameters and
 /// moments as they are: PyTorch's SparseAdam, for every optimizer. The cost is that of the listed rows.
-/// `scratch` may be null for memory that is freed again, `options` and `exec` for their defaults, `report`
-/// if nobody reads it.
+/// `scratch` may be null: then the call allocates memory and frees it. `options` and `exec` may be null for
+/// their defaults; `report` may be null.
 ///
-/// What the options say of the norm holds for the gradients of the listed rows, those of a row added up;
-/// use_grad_norm makes it the norm of a whole model, of which `adamant_row_grad_norm` is a part. Gradients
-/// are only read: keep_grads changes nothing.
+/// The norm of the options is that of the gradients of the listed rows, after the gradients of each row were
+/// added up. To clip by the norm of a whole model, pass that norm with use_grad_norm;
+/// `adamant_row_grad_norm` computes the part of this table. Gradients are only read, so keep_grads changes
+/// nothing.
 ///
-/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+/// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH for arrays; ADAMANT_ZERO_WIDTH, ADAMANT_TABLE_SHAPE, ADAMANT_MOMENT_MISMATCH,
 /// ADAMANT_LENGTH_MISMATCH, ADAMANT_SCALES_MISMATCH and ADAMANT_TOO_MANY_MOMENTS for the table;
 /// ADAMANT_WIDTH_MISMATCH, ADAMANT_STRIDE_TOO_SMALL, ADAMANT_VALUES_MISMATCH, ADAMANT_ROW_OUT_OF_RANGE and
@@ -414,8 +206,8 @@ pub unsafe extern "C" fn adamant_step_rows_lazy(
 }
 
 /// Writes to `*norm` a norm of the gradients of some rows of a table of `rows` rows, those of a row that is
-/// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be null for
-/// memory that is freed again, and `exec` for its default.
+/// listed more than once added up first. `order` is one of `adamant_norm_order`. `scratch` may be
+/// null: then the call allocates memory and frees it. `exec` may be null for its default.
 ///
 /// It has the bits of `adamant_grad_norms` of one array that holds the sums of the listed rows, in ascending
 /// order. The Euclidean norm of a model is the root of the sum of the squares of its parts' norms: pass it

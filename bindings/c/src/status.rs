@@ -10,16 +10,16 @@ use std::panic::catch_unwind;
 
 use adamant::{Error, Outcome};
 
-/// The result of a call. Every value but `ADAMANT_OK` and `ADAMANT_LEFT_OUT` is a mistake: nothing was
-/// written, and `adamant_last_error` has the message.
+/// The result of a call. Every value but `ADAMANT_OK` and `ADAMANT_LEFT_OUT` is an error: the call has written
+/// nothing, and `adamant_last_error` has the message.
 ///
 /// Later versions may add some.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum adamant_status {
-    /// All was done.
+    /// The call did everything.
     ADAMANT_OK = 0,
-    /// No mistake: the step was left out, since the norm of the gradients is not finite. No tensor has
+    /// Not an error: the step was left out, since the norm of the gradients is not finite. No tensor has
     /// counted it.
     ADAMANT_LEFT_OUT = 1,
 
@@ -35,7 +35,7 @@ pub enum adamant_status {
     ADAMANT_UNKNOWN_VALUE = 6,
     /// The size of a struct is not that of any version of this library.
     ADAMANT_STRUCT_SIZE = 7,
-    /// Arrays are of types that do not go together.
+    /// The types of arrays do not fit each other.
     ADAMANT_TYPE_MISMATCH = 8,
     /// The function is not for this optimizer.
     ADAMANT_UNSUPPORTED = 9,
@@ -58,27 +58,27 @@ pub enum adamant_status {
     ADAMANT_UNUSED_MOMENT = 33,
     /// A moment of 8 bits does not have one scale for each 256 elements.
     ADAMANT_SCALES_MISMATCH = 34,
-    /// A table has rows of no parameters.
+    /// The rows of a table have no parameters.
     ADAMANT_ZERO_WIDTH = 35,
-    /// The parameters of a table are no whole number of rows.
+    /// The number of parameters of a table is not a multiple of the width of its rows.
     ADAMANT_TABLE_SHAPE = 36,
     /// A moment of a table is not as long as its rows need.
     ADAMANT_MOMENT_MISMATCH = 37,
-    /// A table has not as many rows as its gradient or `adamant_dense_equivalent` is for.
+    /// A table and its gradient, or its `adamant_dense_equivalent`, differ in the number of rows.
     ADAMANT_ROW_COUNT_MISMATCH = 38,
     /// A state and its rows have not taken the same steps. (Reserved: no function keeps both.)
     ADAMANT_STEP_MISMATCH = 39,
-    /// A gradient's rows are wider or narrower than those of the table.
+    /// The rows of a gradient and of its table differ in width.
     ADAMANT_WIDTH_MISMATCH = 40,
     /// The rows of a gradient overlap.
     ADAMANT_STRIDE_TOO_SMALL = 41,
     /// The number of values of a gradient is not that of its indices times the width.
     ADAMANT_VALUES_MISMATCH = 42,
-    /// A row index is negative or beyond the table.
+    /// A row index is negative, or not less than the number of rows.
     ADAMANT_ROW_OUT_OF_RANGE = 43,
-    /// A call has more indices for a larger table than can be put in order.
+    /// A call has too many indices, or its table too many rows, to be sorted.
     ADAMANT_TOO_MANY_ROWS = 44,
-    /// A setting of an optimizer is outside its range, infinite or NaN, or does not go with the others.
+    /// A setting of an optimizer is outside its range, infinite or NaN, or does not fit the others.
     ADAMANT_HYPER_PARAMETER = 45,
     /// A constant of the step is too large for the type of the step.
     ADAMANT_CONSTANT_OVERFLOW = 46,
@@ -90,9 +90,9 @@ pub enum adamant_status {
     ADAMANT_UNKNOWN_ISA = 49,
     /// This CPU lacks the instruction set that was asked for.
     ADAMANT_ISA_UNAVAILABLE = 50,
-    /// A name is no optimizer's.
+    /// No optimizer has this name.
     ADAMANT_UNKNOWN_OPTIMIZER = 51,
-    /// An optimizer has no setting of a name.
+    /// An optimizer has no setting of this name.
     ADAMANT_UNKNOWN_SETTING = 52,
     /// A setting was given a value of another kind.
     ADAMANT_WRONG_SETTING = 53,
@@ -100,15 +100,15 @@ pub enum adamant_status {
     ADAMANT_TOO_MANY_MOMENTS = 54,
     /// A number of `adamant_step_options` is outside its range.
     ADAMANT_OPTION = 55,
-    /// A pool was asked for with no threads, or with too many.
+    /// A pool was asked for with 0 threads, or with too many.
     ADAMANT_THREAD_COUNT = 56,
     /// There are not as many places for norms as tensors. (Reserved: a call has one count for both.)
     ADAMANT_NORMS_MISMATCH = 57,
     /// A state has the moments of another optimizer. (Reserved: no function keeps a state.)
     ADAMANT_STATE_MISMATCH = 58,
-    /// A state has no moment of a name. (Reserved: no function keeps a state.)
+    /// A state has no moment of this name. (Reserved: no function keeps a state.)
     ADAMANT_UNKNOWN_MOMENT = 59,
-    /// Every step for a while was left out. (Reserved: no function scales losses.)
+    /// Many steps in a row were left out. (Reserved: no function scales losses.)
     ADAMANT_TRAINING_STALLED = 60,
 }
 
@@ -121,16 +121,16 @@ impl From<Outcome> for adamant_status {
     }
 }
 
-/// Why a call was refused. Its message is this thread's last error already.
+/// The refusal of a call. Its message is already this thread's last error.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failure(adamant_status);
 
 impl Failure {
-    /// Takes down the message.
+    /// Stores the message.
     #[cold]
     pub(super) fn new(status: adamant_status, message: fmt::Arguments<'_>) -> Self {
         let mut text = Message { bytes: [0; MESSAGE], len: 0 };
-        // Whatever does not fit is left out, which is no error.
+        // The end of a message that is too long is left out.
         let _ = text.write_fmt(message);
         LAST.set(text.bytes);
         Self(status)
@@ -175,7 +175,7 @@ impl From<Error> for Failure {
             Error::StateMismatch { .. } => ADAMANT_STATE_MISMATCH,
             Error::UnknownMoment { .. } => ADAMANT_UNKNOWN_MOMENT,
             Error::TrainingStalled { .. } => ADAMANT_TRAINING_STALLED,
-            // The core may get more.
+            // Later versions of the core may have more.
             _ => ADAMANT_OTHER,
         };
         Self::new(status, format_args!("{error}"))
@@ -195,7 +195,7 @@ pub(super) use refuse;
 const MESSAGE: usize = 512;
 
 thread_local! {
-    /// Without a destructor, so that it lives as long as its thread.
+    /// It has no destructor, so that it lives as long as its thread.
     static LAST: Cell<[u8; MESSAGE]> = const { Cell::new([0; MESSAGE]) };
 }
 
@@ -216,12 +216,12 @@ impl Write for Message {
     }
 }
 
-/// Runs what a function does, and turns whatever comes of it into a status.
+/// Runs the body of a function, and turns its result, error or panic into a status.
 pub(super) fn guarded<S: Into<adamant_status>>(
     run: impl FnOnce() -> Result<S, Failure>,
 ) -> adamant_status {
-    // Nothing that the closure leaves half done is seen again, but a handle's inside, which its lock
-    // marks.
+    // After a panic, nothing that the closure left unfinished is used again, except the content of a handle,
+    // whose lock then is poisoned.
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(outcome)) => outcome.into(),
         Ok(Err(Failure(status))) => status,
@@ -242,11 +242,11 @@ impl From<()> for adamant_status {
 
 /// # The last error
 ///
-/// The message of the last call on this thread that was refused; empty if none was. It names the
+/// The message of the last call on this thread that returned an error; empty if no call has. It names the
 /// argument and the numbers, in at most 511 bytes of UTF-8.
 ///
-/// The memory is the library's: it holds the message until another call on this thread is refused, or
-/// the thread ends. Calls that succeed leave it as it is.
+/// The memory belongs to the library. It holds the message until another call on this thread returns an
+/// error, or the thread ends. Calls that succeed do not change it.
 #[unsafe(no_mangle)]
 pub extern "C" fn adamant_last_error() -> *const c_char {
     LAST.with(|last| last.as_ptr().cast_const().cast())

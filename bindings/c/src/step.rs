@@ -1,28 +1,34 @@
 //! Steps on tensors.
 
+mod listed;
+mod tensor;
+
 use core::ptr;
 
-use adamant::{Grad, Group, Moment, Outcome, Param, Report, StepOptions, Tensor, step};
+use adamant::{Group, Outcome, Report, StepOptions, step};
+
+pub(super) use tensor::grad_of;
 
 use super::{
     exec::{Runner, adamant_exec},
     memory::{Claims, Place, adamant_array, adamant_type},
     optimizer::{adamant_optimizer, flag},
     room::with_all,
-    status::{Failure, adamant_status, guarded, refuse},
-    versioned::{self, Versioned, versioned},
+    status::{Failure, adamant_status, guarded},
+    versioned::{self, versioned},
 };
+use listed::{Listed, tensors_of};
 
 /// The most moments of an optimizer.
 pub(super) const MOMENTS: usize = 4;
 const _: () = assert!(MOMENTS == adamant::MOMENTS);
 
-/// One tensor of a call: arrays that are all of one length, and the number of steps that they have seen.
-/// All arrays in ADAMANT_F64, or each of any other type that is given here; steps are computed in double
-/// if all are, or else in float. Tensors of different types may be in one call.
+/// One tensor of a call: arrays of one length, and the number of steps that the tensor has taken. Either all
+/// arrays are ADAMANT_F64, and the step is computed in double; or each array has one of the other types that
+/// its field lists, and the step is computed in float. Tensors of different types may be in one call.
 ///
-/// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set what there is. The
-/// fields up to `steps` must be there; a smaller `size` means zeros for the others. All tensors of a
+/// Fill it with zeros and set `size`, or call `adamant_tensor_init`; then set the fields that you need. The
+/// struct must have the fields up to `steps`; a smaller `size` means zeros for the others. All tensors of a
 /// group have the same size.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +43,13 @@ pub struct adamant_tensor {
     pub grad: adamant_array,
     /// The optimizer's moments, written, in the order of `adamant_describe_moment`: ADAMANT_F32,
     /// ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16 or ADAMANT_Q8, of which the last three are rounded at
-    /// random. Before the first step each holds what `adamant_fill_moment` writes: zeros mostly. One that the
-    /// settings do without is ADAMANT_NONE.
+    /// random. Before the first step, `adamant_fill_moment` fills each one, mostly with zeros. A moment that
+    /// the settings do not use is ADAMANT_NONE.
     pub moments: [adamant_array; 4],
-    /// The number of steps that the tensor has taken, of which each tensor has its own: 0 before the
-    /// first step. A call that takes a step adds one.
+    /// The number of steps that this tensor has taken: 0 before the first step. A call that takes a step
+    /// adds one.
     pub steps: *mut u64,
-    /// What goes with the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
+    /// A second array for the parameters, written, or ADAMANT_NONE. ADAMANT_BF16 or ADAMANT_F16 with
     /// parameters in ADAMANT_F32: a copy of them, rounded to nearest, that each step writes.
     /// ADAMANT_LOW16 with parameters in ADAMANT_BF16: the lower half of the parameters, which are
     /// floats in two halves. The upper one is the float rounded to nearest bf16, ties away from zero;
@@ -53,16 +59,16 @@ pub struct adamant_tensor {
     /// For each moment in ADAMANT_Q8 its scales, written, in ADAMANT_F32: `adamant_q8_scales(len)` of
     /// them. ADAMANT_NONE for the others.
     pub scales: [adamant_array; 4],
-    /// The number of the first element among all elements of the model: random bits go by it, so that
-    /// a tensor of which a part is passed gets the same ones, and two tensors get different ones. Counts
-    /// with use_first alone.
+    /// The number of the first element among all elements of the model. The random bits of an element
+    /// depend on its number. So a part of a tensor gets the same bits as the whole tensor does, and two
+    /// tensors get different bits. Used only if use_first is 1.
     pub first: u64,
     /// Whether the step leaves a gradient of zeros (1) or as it was (0).
     pub zero_grad: u32,
     /// Whether parameters in ADAMANT_BF16 or ADAMANT_F16 are rounded at random (1) or to nearest (0).
     pub stochastic_param: u32,
-    /// Whether first counts (1). If not (0), it is the number of elements of the tensors before this one in
-    /// the call, through all groups, so that the tensors of a call have random bits of their own.
+    /// Whether `first` is used (1). If not (0), the number is that of the elements before this tensor in the
+    /// call, through all groups, so that the tensors of a call have random bits of their own.
     pub use_first: u32,
     /// 0.
     pub reserved: u32,
@@ -70,8 +76,8 @@ pub struct adamant_tensor {
 
 versioned!(adamant_tensor: param_extra, scales, first, zero_grad, use_first);
 
-/// Tensors that are stepped by one optimizer with the same settings: `param_groups` of PyTorch. All groups
-/// of a call have the same size.
+/// Tensors that one optimizer steps with the same settings: one of PyTorch's `param_groups`. All groups of a
+/// call have the same `size`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_group {
@@ -87,8 +93,8 @@ pub struct adamant_group {
 
 versioned!(adamant_group:);
 
-/// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. All zeros
-/// but the size is the default, as is a null pointer in its place.
+/// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps. The
+/// default is zeros in all fields but `size`, or a null pointer instead of the struct.
 ///
 /// The fields up to `grad_factor` must be there; a smaller `size` gives the others their defaults.
 #[repr(C)]
@@ -112,11 +118,10 @@ pub struct adamant_step_options {
     pub seed: u64,
     /// Whether grad_norm is used (1), or the norm is computed if it is needed (0).
     pub use_grad_norm: u32,
-    /// Whether the step is left out if a gradient is not finite (1), as a loss scaler needs it.
+    /// Whether the step is left out if a gradient is not finite (1). A loss scaler needs this.
     pub skip_nonfinite: u32,
-    /// Whether a step that is left out keeps gradients of tensors with zero_grad (1), or zeroes them, too
-    /// (0): a NaN that stays in a buffer to which gradients are added would have every later step left
-    /// out.
+    /// If a step is left out: whether tensors with zero_grad keep their gradients (1), or have them zeroed as
+    /// in any other step (0). A NaN that stays in a buffer of sums would make every later step be left out.
     pub keep_grads: u32,
     /// Whether moments that are subnormal (below 1.2e-38 in float) become 0 (1).
     pub flush_subnormals: u32,
@@ -124,15 +129,15 @@ pub struct adamant_step_options {
 
 versioned!(adamant_step_options: max_norm, grad_norm, seed, use_grad_norm, keep_grads);
 
-/// The result of `adamant_step`.
+/// The result of a step.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct adamant_report {
     /// `sizeof(adamant_report)`: set before the call.
     pub size: usize,
-    /// What the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
+    /// The status that the call returned: ADAMANT_OK or ADAMANT_LEFT_OUT.
     pub outcome: u32,
-    /// Whether grad_norm is known: if the options needed it.
+    /// Whether grad_norm is known (1): it is if the options needed it.
     pub has_grad_norm: u32,
     /// The norm of all gradients, times grad_factor; 0 if it is not known.
     pub grad_norm: f64,
@@ -193,326 +198,6 @@ impl adamant_step_options {
     }
 }
 
-impl adamant_tensor {
-    pub(super) const NONE: Self = Self {
-        size: size_of::<Self>(),
-        param: adamant_array::NONE,
-        grad: adamant_array::NONE,
-        moments: [adamant_array::NONE; MOMENTS],
-        steps: ptr::null_mut(),
-        param_extra: adamant_array::NONE,
-        scales: [adamant_array::NONE; MOMENTS],
-        first: 0,
-        zero_grad: 0,
-        stochastic_param: 0,
-        use_first: 0,
-        reserved: 0,
-    };
-
-    /// Claims the memory of all arrays, and checks that those go together that make one argument of
-    /// Rust's.
-    #[inline]
-    fn claim(&self, claims: &mut Claims, tensor: usize) -> Result<(), Failure> {
-        use adamant_type::*;
-        let place = |name| Place::of(name).of_tensor(tensor);
-        let zero_grad = flag(self.zero_grad, "zero_grad")?;
-        if !flag(self.use_first, "use_first")? && self.first != 0 {
-            refuse!(
-                ADAMANT_UNKNOWN_VALUE,
-                "first of tensor {tensor} is {}, but use_first is 0",
-                self.first
-            );
-        }
-        if self.reserved != 0 {
-            refuse!(ADAMANT_UNKNOWN_VALUE, "reserved is {}, but must be 0", self.reserved);
-        }
-        self.claim_params(claims, place)?;
-        claims.claim(&self.grad, zero_grad, place(&"grad"))?;
-        self.claim_moments(claims, place)?;
-        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))
-    }
-
-    /// Claims the parameters and what goes with them; their type.
-    #[inline]
-    pub(super) fn claim_params(
-        &self,
-        claims: &mut Claims,
-        place: impl Fn(&'static &'static str) -> Place,
-    ) -> Result<adamant_type, Failure> {
-        use adamant_type::*;
-        let stochastic = flag(self.stochastic_param, "stochastic_param")?;
-        let param = claims.claim(&self.param, true, place(&"param"))?;
-        let extra = claims.claim(&self.param_extra, true, place(&"param_extra"))?;
-        match (param, extra) {
-            (ADAMANT_F32, ADAMANT_NONE | ADAMANT_BF16 | ADAMANT_F16)
-            | (ADAMANT_BF16, ADAMANT_NONE | ADAMANT_LOW16)
-            | (ADAMANT_F64 | ADAMANT_F16, ADAMANT_NONE) => {}
-            (_, ADAMANT_NONE) => refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "{} is {param:?}, which no parameters are kept in",
-                place(&"param")
-            ),
-            _ => refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "{} is {param:?} and {} is {extra:?}, which do not go together",
-                place(&"param"),
-                place(&"param_extra")
-            ),
-        }
-        let is_half = matches!(param, ADAMANT_BF16 | ADAMANT_F16);
-        if stochastic && !(is_half && extra == ADAMANT_NONE) {
-            refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "{} is 1, but {} is {param:?} with {extra:?}",
-                place(&"stochastic_param"),
-                place(&"param")
-            );
-        }
-        Ok(param)
-    }
-
-    /// Claims the moments and their scales.
-    #[inline]
-    pub(super) fn claim_moments(
-        &self,
-        claims: &mut Claims,
-        place: impl Fn(&'static &'static str) -> Place,
-    ) -> Result<(), Failure> {
-        use adamant_type::*;
-        for (number, (moment, scales)) in self.moments.iter().zip(&self.scales).enumerate() {
-            let place = |name| place(name).number(number);
-            let found = claims.claim(moment, true, place(&"moments"))?;
-            if !matches!(
-                found,
-                ADAMANT_NONE | ADAMANT_F32 | ADAMANT_F64 | ADAMANT_BF16 | ADAMANT_F16 | ADAMANT_Q8
-            ) {
-                refuse!(
-                    ADAMANT_TYPE_MISMATCH,
-                    "{} is {found:?}, which no moment is kept in",
-                    place(&"moments")
-                );
-            }
-            match (found, claims.claim(scales, true, place(&"scales"))?) {
-                (ADAMANT_Q8, ADAMANT_F32) | (_, ADAMANT_NONE) => {}
-                (_, of_scales) => refuse!(
-                    ADAMANT_TYPE_MISMATCH,
-                    "{} is {of_scales:?}, but moments[{number}] is {found:?}",
-                    place(&"scales")
-                ),
-            }
-        }
-        Ok(())
-    }
-
-    /// The parameters as one of Rust's.
-    ///
-    /// # Safety
-    ///
-    /// As [`tensor`](Self::tensor).
-    #[inline]
-    pub(super) unsafe fn params<'a>(&self) -> Param<'a> {
-        use adamant_type::*;
-        let is = |array: &adamant_array, element: adamant_type| array.r#type == element as u32;
-        let Self { param, param_extra: extra, .. } = *self;
-        // SAFETY: the caller's promise, for all slices; their types are those that were claimed.
-        unsafe {
-            if is(&param, ADAMANT_F32) {
-                if is(&extra, ADAMANT_BF16) {
-                    Param::with_copy::<half::bf16>(param.slice_mut(), extra.slice_mut())
-                } else if is(&extra, ADAMANT_F16) {
-                    Param::with_copy::<half::f16>(param.slice_mut(), extra.slice_mut())
-                } else {
-                    Param::from(param.slice_mut::<f32>())
-                }
-            } else if is(&param, ADAMANT_F64) {
-                Param::from(param.slice_mut::<f64>())
-            } else if is(&param, ADAMANT_F16) {
-                match self.stochastic_param {
-                    1 => Param::stochastic(param.slice_mut::<half::f16>()),
-                    _ => Param::from(param.slice_mut::<half::f16>()),
-                }
-            } else if is(&extra, ADAMANT_LOW16) {
-                Param::from_halves(param.slice_mut(), extra.slice_mut())
-            } else if self.stochastic_param == 1 {
-                Param::stochastic(param.slice_mut::<half::bf16>())
-            } else {
-                Param::from(param.slice_mut::<half::bf16>())
-            }
-        }
-    }
-
-    /// The moments as those of Rust's, up to the last one that has elements.
-    ///
-    /// # Safety
-    ///
-    /// As [`tensor`](Self::tensor).
-    #[inline]
-    pub(super) unsafe fn moments<'a>(&self) -> impl Iterator<Item = Moment<'a>> {
-        use adamant_type::*;
-        let passed =
-            self.moments.iter().rposition(|moment| moment.len > 0).map_or(0, |last| last + 1);
-        let arrays = self.moments.into_iter().zip(self.scales).take(passed);
-        arrays.map(|(moment, scales)| {
-            let is = |element: adamant_type| moment.r#type == element as u32;
-            // SAFETY: the caller's promise, for all slices; their types are those that were claimed.
-            unsafe {
-                if is(ADAMANT_F32) {
-                    Moment::from(moment.slice_mut::<f32>())
-                } else if is(ADAMANT_F64) {
-                    Moment::from(moment.slice_mut::<f64>())
-                } else if is(ADAMANT_BF16) {
-                    Moment::from(moment.slice_mut::<half::bf16>())
-                } else if is(ADAMANT_F16) {
-                    Moment::from(moment.slice_mut::<half::f16>())
-                } else if is(ADAMANT_Q8) {
-                    Moment::q8(moment.slice_mut(), scales.slice_mut())
-                } else {
-                    Moment::none()
-                }
-            }
-        })
-    }
-
-    /// As one of Rust's.
-    ///
-    /// # Safety
-    ///
-    /// All arrays were claimed by [`claim`](Self::claim), the claims were found apart, and no other tensor
-    /// of this one's arrays is alive.
-    #[inline]
-    unsafe fn tensor<'a>(&self, tensor: usize) -> Result<Tensor<'a>, Failure> {
-        let Self { grad, first, .. } = *self;
-        // SAFETY: the caller's promise.
-        let param = unsafe { self.params() };
-        // SAFETY: as above; claimed to be written if it is.
-        let grad =
-            unsafe { grad_of(&grad, self.zero_grad == 1, Place::of(&"grad").of_tensor(tensor))? };
-        // SAFETY: the caller's promise.
-        let moments = unsafe { self.moments() };
-        // SAFETY: claimed as memory that is written, apart from all else.
-        let steps = unsafe { &mut *self.steps };
-        let tensor = Tensor::new(param, grad, steps).with_moments(moments);
-        Ok(if self.use_first == 1 { tensor.with_first(first) } else { tensor })
-    }
-}
-
-/// Gradients as one of Rust's.
-///
-/// # Safety
-///
-/// The array was claimed, to be written if it `is_zeroed`, the claims were found apart, and no slice of it
-/// is alive that may be written.
-#[inline]
-pub(super) unsafe fn grad_of<'a>(
-    grad: &adamant_array,
-    is_zeroed: bool,
-    place: Place,
-) -> Result<Grad<'a>, Failure> {
-    use adamant_type::*;
-    let is = |element: adamant_type| grad.r#type == element as u32;
-    // SAFETY: the caller's promise.
-    Ok(unsafe {
-        match is_zeroed {
-            false if is(ADAMANT_F32) => Grad::from(grad.slice::<f32>()),
-            false if is(ADAMANT_F64) => Grad::from(grad.slice::<f64>()),
-            false if is(ADAMANT_BF16) => Grad::from(grad.slice::<half::bf16>()),
-            false if is(ADAMANT_F16) => Grad::from(grad.slice::<half::f16>()),
-            true if is(ADAMANT_F32) => Grad::zeroed(grad.slice_mut::<f32>()),
-            true if is(ADAMANT_F64) => Grad::zeroed(grad.slice_mut::<f64>()),
-            true if is(ADAMANT_BF16) => Grad::zeroed(grad.slice_mut::<half::bf16>()),
-            true if is(ADAMANT_F16) => Grad::zeroed(grad.slice_mut::<half::f16>()),
-            _ => refuse!(
-                ADAMANT_TYPE_MISMATCH,
-                "{place} is {:?}, which no gradients are kept in",
-                super::memory::type_of(grad.r#type, place)?
-            ),
-        }
-    })
-}
-
-/// Structs of a call in a row, as the caller has them.
-#[derive(Clone, Copy)]
-struct Listed<S> {
-    start: *const S,
-    /// The size of each, which may be that of another version.
-    size: usize,
-    count: usize,
-}
-
-impl<S: Versioned> Listed<S> {
-    /// Checks the sizes, and claims the memory of the structs.
-    ///
-    /// # Safety
-    ///
-    /// `start` is null, misaligned, or to `count` structs, each as large as the first one's size.
-    #[inline]
-    unsafe fn new(
-        start: *const S,
-        count: usize,
-        place: Place,
-        claims: &mut Claims,
-    ) -> Result<Self, Failure> {
-        if count == 0 {
-            return Ok(Self { start, size: 0, count });
-        }
-        // SAFETY: the caller's promise, as there is one.
-        let size = unsafe { versioned::size_of_struct(start, place)? };
-        if size % align_of::<S>() != 0 {
-            refuse!(ADAMANT_STRUCT_SIZE, "the size of {place} is {size}, which is no whole words");
-        }
-        let bytes = size.checked_mul(count).filter(|&bytes| bytes <= isize::MAX as usize);
-        match bytes.and_then(|bytes| start.addr().checked_add(bytes).and(Some(bytes))) {
-            Some(bytes) => claims.note(start.addr(), bytes, place),
-            None => refuse!(
-                ADAMANT_TOO_LARGE,
-                "{place} has {count} structs of {size} bytes, more than memory can be"
-            ),
-        }
-        for index in 1..count {
-            let other = start.wrapping_byte_add(index * size);
-            // SAFETY: within the array of structs.
-            let found = unsafe { versioned::size_of_struct(other, place)? };
-            if found != size {
-                refuse!(
-                    ADAMANT_STRUCT_SIZE,
-                    "the size of struct {index} of {place} is {found}, but that of struct 0 is {size}"
-                );
-            }
-        }
-        Ok(Self { start, size, count })
-    }
-
-    /// A struct; copied into `room` only if it is of an earlier version.
-    #[inline]
-    fn get(self, index: usize, defaults: S, room: &mut Option<S>) -> &S {
-        debug_assert!(index < self.count);
-        let found = self.start.wrapping_byte_add(index * self.size);
-        if self.size >= size_of::<S>() {
-            // SAFETY: within the array of structs, by `new`, which nobody writes while the call runs: the
-            // caller's promise, and the call's claims.
-            return unsafe { &*found };
-        }
-        // SAFETY: as above.
-        room.insert(unsafe { versioned::read_sized(found, self.size, defaults) })
-    }
-}
-
-/// The tensors of a group.
-///
-/// # Safety
-///
-/// As [`Listed::new`].
-#[inline]
-unsafe fn tensors_of(
-    group: &adamant_group,
-    number: usize,
-    claims: &mut Claims,
-) -> Result<Listed<adamant_tensor>, Failure> {
-    let place = Place::of(&"tensors of group").number(number);
-    // SAFETY: the caller's promise.
-    unsafe { Listed::new(group.tensors, group.tensor_count, place, claims) }
-}
-
 /// # Steps on tensors
 ///
 /// Fills in an empty tensor: all zeros but the size, which is `sizeof(adamant_tensor)`.
@@ -540,15 +225,15 @@ pub unsafe extern "C" fn adamant_step_options_init(
 }
 
 /// Takes the next step of any number of tensors in any number of groups, and counts it in each tensor.
-/// All share one parallel region: large tensors are cut, small ones put together. What the options say of
-/// gradients holds for all of them together. `options` and `exec` may be null for their defaults, `report`
-/// if nobody reads it.
+/// All tensors share one parallel region: large ones are cut, small ones are put together. The norm, clipping
+/// and leaving out of the options are for the gradients of all tensors together. `options` and `exec` may be
+/// null for their defaults; `report` may be null.
 ///
-/// Infinities and NaN are data: they stay in their own element, but for a NaN in a moment in ADAMANT_Q8,
-/// which makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
+/// Infinities and NaN are not errors. They stay in their own element, except that a NaN in a moment in
+/// ADAMANT_Q8 makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
 /// less than 64 KiB of stack.
 ///
-/// Returns ADAMANT_LEFT_OUT where the options say so. Mistakes, besides those of every call:
+/// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and
 /// ADAMANT_SCALES_MISMATCH for arrays; ADAMANT_OPTION for options; ADAMANT_HYPER_PARAMETER and
 /// ADAMANT_CONSTANT_OVERFLOW for settings; ADAMANT_STEP_OVERFLOW; ADAMANT_UNSUPPORTED for "rowwise_adam";

@@ -1,14 +1,15 @@
-//! Structs that begin with their size, and may be of another version than the library.
+//! Structs that begin with their size, since the caller may know another version of them than the library.
 
 use core::fmt::Display;
 
 use super::status::{Failure, adamant_status, refuse};
 
 /// A `repr(C)` struct for which every bit pattern is valid, and whose first field is its size as a
-/// `usize`. Its fields fill whole 8 bytes: one that is added later must not lie in what was padding.
+/// `usize`. Its size is a multiple of 8 bytes, without padding at the end: a field that is added later must
+/// not be where padding was.
 pub(super) unsafe trait Versioned: Copy {
     const NAME: &'static str;
-    /// The sizes that it has where the caller knows fewer fields.
+    /// The sizes of the struct in earlier versions, which have fewer fields.
     const EARLIER: &'static [usize];
 }
 
@@ -29,14 +30,14 @@ pub(super) use versioned;
 /// The largest size of a later version's struct.
 const LARGEST: usize = 4096;
 
-/// Fails where a pointer is null or misaligned.
+/// Fails if a pointer is null or misaligned.
 pub(super) fn check_pointer<T>(pointer: *const T, name: impl Display) -> Result<(), Failure> {
     if pointer.is_null() {
         refuse!(ADAMANT_NULL_POINTER, "{name} is null");
     }
     if !pointer.is_aligned() {
         let align = align_of::<T>();
-        refuse!(ADAMANT_MISALIGNED, "{name} is at {pointer:p}, which is no multiple of {align}");
+        refuse!(ADAMANT_MISALIGNED, "{name} is at {pointer:p}, which is not a multiple of {align}");
     }
     Ok(())
 }
@@ -87,7 +88,7 @@ pub(super) unsafe fn size_of_struct<S: Versioned>(
     Ok(size)
 }
 
-/// A copy of a struct of the caller; fields that it has not are as in `defaults`.
+/// A copy of a struct of the caller. Fields that it does not have are as in `defaults`.
 ///
 /// # Safety
 ///

@@ -26,19 +26,19 @@ type Contents<'a> = (BTreeMap<String, Array<'a>>, HashMap<String, String>);
 /// One file in the format safetensors has all of a run: each variable under its name and with its shape, as
 /// [`VarMap::save`](candle_nn::VarMap::save) writes it and [`VarMap::load`](candle_nn::VarMap::load) reads
 /// it; each moment under `NAME.MOMENT` (`fc.weight.exp_avg`), in the storage that it has, and for a moment of
-/// 8 bits its scales under `NAME.MOMENT.scales`. The metadata have the step count of each variable under
-/// `NAME.steps`, its group under `NAME.group`, the number of its first element among all (by which random bits
-/// go) under `NAME.first`, the settings of the groups and the seed.
+/// 8 bits its scales under `NAME.MOMENT.scales`. The metadata has the step count of each variable under
+/// `NAME.steps`, its group under `NAME.group`, the number of its first element among all elements of the model
+/// under `NAME.first` (random bits depend on it), the settings of the groups, and the seed.
 impl VarOptimizer {
     /// Saves the variables and everything that the optimizer keeps for them, and the settings of its groups.
     ///
-    /// The file is written under another name in the same folder, and takes its name once it is whole and
-    /// on disk. So a crash leaves the file that was there before.
+    /// The file is written under another name in the same folder, and renamed when it is complete and on disk.
+    /// So a crash leaves the old file.
     ///
     /// # Errors
     ///
     /// [`Error::Unnamed`] if the optimizer was made by [`new`](Self::new), [`Error::DuplicateName`] if a
-    /// moment has the name of a variable, [`Error::File`] with what the system says.
+    /// moment has the name of a variable, [`Error::File`] with the error of the system.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let (arrays, metadata) = self.contents()?;
@@ -54,8 +54,8 @@ impl VarOptimizer {
         })
     }
 
-    /// Restores what [`save`](Self::save) has saved: variables, moments, step counts, settings and seed. A
-    /// run that goes on from there has the bits of one that was not interrupted.
+    /// Restores a file of [`save`](Self::save): variables, moments, step counts, settings and seed. A run that
+    /// continues from there has the bits of a run that was not interrupted.
     ///
     /// The optimizer must be like the one that was saved: the same variables in the same groups, the same
     /// kinds of optimizers, moments in the same storage. Settings of this one are replaced;

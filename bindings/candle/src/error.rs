@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use adamant::Storage;
 use candle_core::{DType, DeviceLocation, Shape};
 
-/// The errors that the methods of [`VarOptimizer`](crate::VarOptimizer) return. Whenever one is returned, no
+/// The errors that the methods of [`VarOptimizer`](crate::VarOptimizer) return. If a method returns one, no
 /// variable, moment or step count has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,8 +19,8 @@ pub enum Error {
         location: DeviceLocation,
     },
 
-    /// A variable or a gradient is of a type that has no kernels.
-    #[error("{tensor} is {dtype:?}, which is none of F32, F64, BF16 and F16")]
+    /// A variable or a gradient is of a type that adamant does not support.
+    #[error("{tensor} is {dtype:?}, but must be F32, F64, BF16 or F16")]
     DType {
         /// `variable NAME` or `the gradient of NAME`.
         tensor: String,
@@ -46,9 +46,9 @@ pub enum Error {
     View {
         /// The variable.
         name: String,
-        /// Its first element in the storage.
+        /// The position of its first element in the storage.
         start: usize,
-        /// The one after its last.
+        /// The position after its last element.
         end: usize,
         /// The number of elements of the storage.
         storage_len: usize,
@@ -168,7 +168,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A file lacks an array or an entry.
+    /// A file does not have an array or an entry.
     #[error("the file has no {name}")]
     Missing {
         /// The name of the array or the entry.

@@ -40,6 +40,7 @@ mod checkpoint;
 mod error;
 mod memory;
 mod optimizer;
+mod step;
 
 pub use adamant;
 /// The optimizers, and the options and results of a step.

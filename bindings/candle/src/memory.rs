@@ -13,8 +13,8 @@ pub(crate) fn address(tensor: &Tensor) -> usize {
     std::ptr::from_ref(&*storage).addr()
 }
 
-/// Fails unless the elements of a variable are all of its storage, one after the other, on the CPU, and of
-/// a type that has kernels.
+/// Fails unless a variable is on the CPU, of a type that adamant supports, contiguous, and the whole of its
+/// storage.
 pub(crate) fn check_variable(name: &str, variable: &Tensor) -> Result<(), Error> {
     check_kind(format!("variable {name}"), variable.device().location(), variable.dtype())?;
     let (storage, layout) = variable.storage_and_layout();
@@ -32,7 +32,7 @@ pub(crate) fn check_variable(name: &str, variable: &Tensor) -> Result<(), Error>
     Ok(())
 }
 
-/// A gradient whose elements are one after the other: the tensor itself, or a copy.
+/// The gradient as a contiguous tensor: the tensor itself, or a copy.
 pub(crate) fn check_grad(name: &str, variable: &Tensor, grad: &Tensor) -> Result<Tensor, Error> {
     check_kind(format!("the gradient of {name}"), grad.device().location(), grad.dtype())?;
     if grad.shape() != variable.shape() {

@@ -2,10 +2,8 @@
 
 use std::{collections::HashMap, fmt};
 
-use adamant::{
-    AnyOptimizer, Group, Optimizer as _, Report, SettingValue, State, StepOptions, Storage,
-};
-use candle_core::{DType, Tensor, Var, backprop::GradStore};
+use adamant::{AnyOptimizer, Optimizer as _, Report, State, StepOptions, Storage};
+use candle_core::{DType, Var};
 use candle_nn::VarMap;
 
 use crate::{Error, memory};
@@ -52,8 +50,8 @@ pub struct VarOptimizer {
     /// Whether the names are the caller's.
     pub(crate) named: bool,
     /// The storage of moments; `None` is F64 for variables in F64 and F32 for all others.
-    moments: Option<Storage>,
-    report: Option<Report>,
+    pub(crate) moments: Option<Storage>,
+    pub(crate) report: Option<Report>,
 }
 
 /// A variable and its state.
@@ -65,12 +63,12 @@ pub(crate) struct Parameter {
     pub state: Option<State>,
     /// The number of its first element among all elements of the model. Random bits depend on it.
     pub first: u64,
-    /// Where its storage is.
-    address: usize,
+    /// The address of its storage.
+    pub address: usize,
 }
 
 impl VarOptimizer {
-    /// An optimizer of variables that are known by their positions, `"0"`, `"1"`, and so on.
+    /// Makes an optimizer of variables without names. Their names are their positions: `"0"`, `"1"`, and so on.
     ///
     /// The order of [`VarMap::all_vars`] differs from run to run. So use [`from_var_map`](Self::from_var_map) to
     /// save and load, to make groups by name, or to get the same random bits in every run.
@@ -85,7 +83,7 @@ impl VarOptimizer {
         Ok(Self { named: false, ..named })
     }
 
-    /// An optimizer of all variables of a map, in the order of their names.
+    /// Makes an optimizer of all variables of a map, in the order of their names.
     ///
     /// Add variables that the map gets later with [`push`](Self::push).
     ///
@@ -99,7 +97,7 @@ impl VarOptimizer {
         Self::from_named(vars, optimizer)
     }
 
-    /// An optimizer of variables with names.
+    /// Makes an optimizer of variables with names.
     ///
     /// # Errors
     ///
@@ -144,7 +142,9 @@ impl VarOptimizer {
             self.params.iter().map(|param| (param.name.clone(), param.address)).collect();
         let mut addresses: HashMap<_, _> =
             self.params.iter().map(|param| (param.address, param.name.clone())).collect();
-        let mut first = self.params.iter().map(|param| param.var.elem_count() as u64).sum();
+        // A file that was loaded may have other numbers than the positions here.
+        let ends = self.params.iter().map(|param| param.first.saturating_add(elements(&param.var)));
+        let mut first = ends.max().unwrap_or(0);
         let mut added = vec![];
         for (name, var) in vars.into_iter().filter(|(_, var)| var.dtype().is_float()) {
             memory::check_variable(&name, &var)?;
@@ -156,9 +156,9 @@ impl VarOptimizer {
             if names.insert(name.clone(), address).is_some() {
                 return Err(Error::DuplicateName { name });
             }
-            let len = var.elem_count() as u64;
+            let next = first.saturating_add(elements(&var));
             added.push(Parameter { name, var, group, state: None, first, address });
-            first += len;
+            first = next;
         }
         self.params.extend(added);
         self.params.sort_by_key(|param| param.group);
@@ -269,97 +269,6 @@ impl VarOptimizer {
     pub(crate) fn new_state(&self, param: &Parameter) -> State {
         new_state(&self.groups[param.group], self.moments, &param.var, param.first)
     }
-
-    /// Takes a step with these options instead of [`options`](Self::options). They can borrow a pool of
-    /// threads, or have a norm that is already known.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::GradShape`], [`Error::SharedGrad`], [`Error::Device`] or [`Error::DType`] for a gradient,
-    /// [`Error::Step`] for settings, options and types that do not go together.
-    pub fn step_with(
-        &mut self,
-        grads: &GradStore,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error> {
-        let mut names = Vec::with_capacity(self.params.len());
-        let mut states = Vec::with_capacity(self.params.len());
-        let mut vars: Vec<&Tensor> = Vec::with_capacity(self.params.len());
-        let mut var_grads = Vec::with_capacity(self.params.len());
-        let mut addresses = HashMap::with_capacity(self.params.len());
-        let mut counts = vec![0; self.groups.len()];
-        for Parameter { name, var, group, state, first, address } in &mut self.params {
-            addresses.insert(*address, &**name);
-            let Some(grad) = grads.get(var) else { continue };
-            var_grads.push(memory::check_grad(name, var, grad)?);
-            let optimizer = &self.groups[*group];
-            states
-                .push(state.get_or_insert_with(|| new_state(optimizer, self.moments, var, *first)));
-            names.push(&**name);
-            vars.push(var);
-            counts[*group] += 1;
-        }
-        for (name, grad) in names.iter().zip(&var_grads) {
-            if let Some(&variable) = addresses.get(&memory::address(grad)) {
-                let (name, variable) = (String::from(*name), variable.into());
-                return Err(Error::SharedGrad { name, variable });
-            }
-        }
-
-        let (mut storages, grad_storages) = memory::lock(&vars, &var_grads);
-        let mut tensors = Vec::with_capacity(states.len());
-        for (((state, storage), grad_storage), grad) in
-            states.into_iter().zip(&mut storages).zip(&grad_storages).zip(&var_grads)
-        {
-            let start = grad.layout().start_offset();
-            let grad = memory::grad(grad_storage, start..start + grad.elem_count());
-            tensors.push(state.tensor(memory::param(storage, self.stochastic), grad));
-        }
-        let mut rest = &mut *tensors;
-        let mut groups = Vec::with_capacity(self.groups.len());
-        for (optimizer, count) in self.groups.iter().zip(counts) {
-            let (tensors, others) = rest.split_at_mut(count);
-            groups.push(Group::new(optimizer, tensors));
-            rest = others;
-        }
-        let report =
-            adamant::step(&mut groups, options).map_err(|error| Error::of_step(error, &names))?;
-        self.report = Some(report);
-        Ok(report)
-    }
-}
-
-/// Candle's interface. `learning_rate` is that of group 0, and `set_learning_rate` sets that of every group. To
-/// set the rate of one group, use [`groups_mut`](VarOptimizer::groups_mut). A rate that is out of its range is
-/// refused by the next step.
-impl candle_nn::Optimizer for VarOptimizer {
-    type Config = AnyOptimizer;
-
-    fn new(vars: Vec<Var>, optimizer: AnyOptimizer) -> candle_core::Result<Self> {
-        Ok(Self::new(vars, optimizer)?)
-    }
-
-    fn step(&mut self, grads: &GradStore) -> candle_core::Result<()> {
-        let options = self.options;
-        // The report is kept.
-        let _ = self.step_with(grads, &options)?;
-        Ok(())
-    }
-
-    fn learning_rate(&self) -> f64 {
-        match self.groups[0].get("lr") {
-            Ok(SettingValue::Number(lr)) => lr,
-            // Every optimizer has one.
-            _ => f64::NAN,
-        }
-    }
-
-    fn set_learning_rate(&mut self, lr: f64) {
-        for group in &mut self.groups {
-            // Cannot fail: every optimizer has one, and it is a number.
-            let _ = group.set("lr", lr);
-        }
-    }
 }
 
 impl fmt::Debug for VarOptimizer {
@@ -374,7 +283,12 @@ impl fmt::Debug for VarOptimizer {
 
 /// The moments of a variable before its first step. Without a storage, they are in F64 for a variable in
 /// F64 and in F32 for all others.
-fn new_state(optimizer: &AnyOptimizer, storage: Option<Storage>, var: &Var, first: u64) -> State {
+pub(crate) fn new_state(
+    optimizer: &AnyOptimizer,
+    storage: Option<Storage>,
+    var: &Var,
+    first: u64,
+) -> State {
     let storage = storage.unwrap_or(match var.dtype() {
         DType::F64 => Storage::F64,
         _ => Storage::F32,
@@ -382,6 +296,10 @@ fn new_state(optimizer: &AnyOptimizer, storage: Option<Storage>, var: &Var, firs
     let mut state = optimizer.state_in(storage, var.elem_count());
     state.set_first(first);
     state
+}
+
+fn elements(var: &Var) -> u64 {
+    var.elem_count() as u64
 }
 
 fn checked(optimizer: AnyOptimizer) -> Result<AnyOptimizer, Error> {

@@ -105,6 +105,56 @@ fn records_go_from_burns_optimizer_to_ours_and_back() {
     }
 }
 
+/// The gradients of the first layer alone.
+fn of_hidden(run: &Run) -> GradientsParams {
+    let mut grads = run.grads();
+    grads.remove::<2>(run.model.classes.weight.id);
+    if let Some(bias) = &run.model.classes.bias {
+        grads.remove::<1>(bias.id);
+    }
+    grads
+}
+
+/// Two parameters get the same random bits if their elements have the same numbers among those of the model. So the
+/// numbers continue after those of the record, as in a run that was not interrupted.
+#[test]
+fn a_parameter_that_joins_after_a_load_has_random_bits_of_its_own() {
+    let mut whole = Run::new(DType::BF16);
+    let mut optimizer = one_call(Storage::Q8);
+    let grads = of_hidden(&whole);
+    let _ = optimizer.step(LR, &mut whole.model, grads).expect("a step");
+    let record = optimizer.to_record().expect("a record");
+    let model = whole.model.clone();
+    whole.train(&mut optimizer, 2);
+
+    let mut restored = one_call(Storage::Q8);
+    restored.load_record(record).expect("a record");
+    let mut resumed = Run { model, data: whole.data.clone() };
+    resumed.train(&mut restored, 2);
+    let first = |optimizer: &OneCallOptimizer, run: &Run| {
+        let state = optimizer.state(run.model.classes.weight.id).and_then(|state| state.state());
+        state.and_then(adamant_burn::adamant::State::first)
+    };
+    assert_eq!(first(&restored, &resumed), first(&optimizer, &whole));
+    assert!(first(&restored, &resumed) >= Some(64 * 32 + 32), "after those of the first layer");
+    assert!(resumed.values() == whole.values());
+}
+
+#[test]
+fn a_parameter_that_joins_after_burn_loads_has_random_bits_of_its_own() {
+    let mut whole = Run::new(DType::BF16);
+    let mut optimizer = burns(Storage::Q8);
+    let grads = of_hidden(&whole);
+    whole.model = optimizer.step(LR, whole.model, grads);
+    let (record, model) = (optimizer.to_record(), whole.model.clone());
+    let data = whole.data.clone();
+    whole = whole.train_with_burns(&mut optimizer, 2);
+
+    let mut restored = burns(Storage::Q8).load_record(record);
+    let resumed = Run { model, data }.train_with_burns(&mut restored, 2);
+    assert!(resumed.values() == whole.values());
+}
+
 #[test]
 fn a_file_that_is_none_or_damaged_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -102,6 +102,26 @@ fn a_variable_that_was_pushed_keeps_its_random_bits_in_a_run_that_is_resumed() -
 }
 
 #[test]
+fn a_variable_that_is_pushed_after_a_load_has_random_bits_of_its_own() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("run.safetensors");
+    let saved = map(&["a", "b"], 1.0)?;
+    let optimizer = VarOptimizer::from_var_map(&saved, Adam::adamw())?;
+    optimizer.save(&file)?;
+    // A part of the model goes on, and another variable joins it.
+    let resumed = map(&["b"], 1.0)?;
+    let mut restored = VarOptimizer::from_var_map(&resumed, Adam::adamw())?;
+    restored.load(&file)?;
+    resumed.get(3, "c", Init::Const(1.0), DType::F32, &Device::Cpu)?;
+    let pushed = resumed.data().lock().expect("no panic")["c"].clone();
+    restored.push("c", &pushed, 0)?;
+    step(&resumed, &mut restored)?;
+    let first = |name| restored.state(name).and_then(adamant_candle::adamant::State::first);
+    assert_eq!([first("b"), first("c")], [Some(3), Some(6)]);
+    Ok(())
+}
+
+#[test]
 fn candle_reads_the_variables_of_a_checkpoint() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("run.safetensors");

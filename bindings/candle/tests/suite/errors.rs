@@ -38,7 +38,7 @@ fn a_variable_that_a_step_cannot_take_is_refused_by_name() {
     let message = "variable w is a view: elements 0 to 6 of a storage that has 4";
     refused(named([("w", view(vec![0.0; 4]))]), message);
     let w = Var::zeros(2, DType::F8E4M3, &DEVICE).expect("a variable");
-    refused(named([("w", w)]), "variable w is F8E4M3, which is none of F32, F64, BF16 and F16");
+    refused(named([("w", w)]), "variable w is F8E4M3, but must be F32, F64, BF16 or F16");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_gradient_that_a_step_cannot_take_is_refused_by_name_and_nothing_changes()
     };
     let message = "the gradient of y has shape [2, 1], but the variable has [2]";
     step(Tensor::ones((2, 1), DType::F32, &DEVICE)?, message);
-    let message = "the gradient of y is U32, which is none of F32, F64, BF16 and F16";
+    let message = "the gradient of y is U32, but must be F32, F64, BF16 or F16";
     step(Tensor::ones(2, DType::U32, &DEVICE)?, message);
     let message = "the gradient of y lies in the memory of variable x; pass a copy of it";
     step(x.as_tensor().clone(), message);

@@ -1,0 +1,243 @@
+//! Steps of rows of tables.
+
+use super::*;
+
+/// The arrays of a table.
+#[derive(Clone, Debug, PartialEq)]
+struct Rows {
+    width: usize,
+    param: Memory,
+    moments: Vec<Memory>,
+}
+
+const ROWS: usize = 50;
+
+impl Rows {
+    fn new<R: RowRule + 'static>(rule: &R, element: adamant_type, width: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(width as u64);
+        let state = rule.row_state(ROWS, width);
+        let mut moments: Vec<_> = (R::ROW_MOMENT_NAMES.as_ref().iter())
+            .map(|name| match state.moment(name) {
+                Some(moment) => Memory::random(&mut rng, element, moment.len(), true),
+                None => Memory::none(),
+            })
+            .collect();
+        moments.resize(4, Memory::none());
+        Self { width, param: Memory::random(&mut rng, element, ROWS * width, false), moments }
+    }
+
+    fn c(&mut self) -> adamant_table {
+        let mut moments = self.moments.iter_mut().map(Memory::array);
+        adamant_table {
+            size: size_of::<adamant_table>(),
+            width: self.width,
+            param: self.param.array(),
+            moments: std::array::from_fn(|_| moments.next().expect("a moment")),
+            param_extra: Memory::none().array(),
+            scales: std::array::from_fn(|_| Memory::none().array()),
+            first: 0,
+            stochastic_param: 0,
+            reserved: 0,
+        }
+    }
+
+    fn table<R: RowRule, F: Float>(&mut self) -> Table<'_> {
+        let count = R::ROW_MOMENT_NAMES.as_ref().len();
+        let moments = self.moments.iter_mut().take(count);
+        Table::new(F::param(self.param.slice_mut()), self.width)
+            .with_moments(moments.map(|moment| F::moment(moment.slice_mut())))
+    }
+}
+
+/// A gradient of some rows, duplicates among them, with gaps.
+struct Listed<I> {
+    rows: Vec<I>,
+    indices: Memory,
+    values: Memory,
+    width: usize,
+    stride: usize,
+}
+
+impl<I: RowIndex> Listed<I> {
+    fn new(rows: Vec<I>, of: adamant_type, element: adamant_type, width: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(rows.len() as u64);
+        let stride = width + 1;
+        let indices = Memory::of(&rows, of);
+        let values = Memory::random(&mut rng, element, rows.len() * stride, false);
+        Self { rows, indices, values, width, stride }
+    }
+
+    fn c(&mut self) -> adamant_row_grads {
+        adamant_row_grads {
+            size: size_of::<adamant_row_grads>(),
+            width: self.width,
+            rows: self.indices.array(),
+            values: self.values.array(),
+            stride: self.stride,
+        }
+    }
+
+    fn rust<F: Float>(&self) -> RowGrads<'_, I, F> {
+        let (width, stride) = (self.width, self.stride);
+        RowGrads { rows: &self.rows, values: self.values.slice(), width, stride }
+    }
+}
+
+/// Lazy steps of a rule, with an index type.
+fn check_lazy<R: RowRule + 'static, F: Float, I: RowIndex>(
+    rule: &R,
+    handle: &Handle,
+    element: adamant_type,
+    (of, index): (adamant_type, impl Fn(u8) -> I),
+) {
+    for width in [1, 17] {
+        let mut found = Rows::new(rule, element, width);
+        let mut expected = found.clone();
+        let mut scratch = RowScratch::default();
+        let mut kept = ptr::null_mut();
+        // SAFETY: a handle that is freed below.
+        ok(unsafe { adamant_row_scratch_new(&mut kept) });
+        for (t, rows) in [(1, vec![7, 2, 7, 49]), (2, vec![]), (3, (0..50).rev().collect())] {
+            let rows = rows.into_iter().map(&index).collect();
+            let mut listed = Listed::new(rows, of, element, width);
+            let max_norm = 0.5 * t as f64;
+            let options = StepOptions {
+                exec: support::serial(),
+                grad_factor: 0.5,
+                max_norm: Some(max_norm),
+                ..StepOptions::default()
+            };
+            let mut sorted = listed.rust::<F>().sort(ROWS, &mut scratch).expect("valid rows");
+            let norm = sorted.grad_norm(NormOrder::Two, options.exec).expect("a norm");
+            let report = rule
+                .step_rows_lazy_on(t, expected.table::<R, F>(), sorted, &options)
+                .expect("a valid step");
+            let scratch = if t == 2 { ptr::null_mut() } else { kept };
+            let (table, grads, exec) = (found.c(), listed.c(), serial(Isa::detect()));
+            let (mut of_c, mut c_report) = (0.0, no_report());
+            let options = c_options(&options);
+            // SAFETY: structs of this version, and memory that is alive.
+            unsafe {
+                let two = adamant_norm_order::ADAMANT_NORM_TWO as u32;
+                ok(adamant_row_grad_norm(two, ROWS, &grads, scratch, &exec, &mut of_c));
+                ok(adamant_step_rows_lazy(
+                    handle.0,
+                    t,
+                    &table,
+                    &grads,
+                    scratch,
+                    &options,
+                    &exec,
+                    &mut c_report,
+                ));
+            }
+            assert_eq!(of_c.to_bits(), norm.to_bits());
+            assert_eq!(report.grad_norm.map(f64::to_bits), Some(c_report.grad_norm.to_bits()));
+        }
+        // SAFETY: used no more.
+        unsafe { adamant_row_scratch_free(kept) };
+        assert_eq!(found, expected);
+    }
+}
+
+struct Lazy;
+
+impl Lazy {
+    fn check<R: RowRule + 'static, F: Float>(rule: &R, handle: &Handle, element: adamant_type) {
+        check_lazy::<R, F, u32>(rule, handle, element, (ADAMANT_U32, u32::from));
+        check_lazy::<R, F, u64>(rule, handle, element, (ADAMANT_U64, u64::from));
+        check_lazy::<R, F, i32>(rule, handle, element, (ADAMANT_I32, i32::from));
+        check_lazy::<R, F, i64>(rule, handle, element, (ADAMANT_I64, i64::from));
+    }
+}
+
+impl ForEachRule for Lazy {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        let handle = Handle::of(rule);
+        Self::check::<R, f32>(&rule, &handle, ADAMANT_F32);
+        Self::check::<R, f64>(&rule, &handle, ADAMANT_F64);
+    }
+}
+
+#[test]
+fn lazy_steps_of_every_optimizer_give_the_bits_of_rust() {
+    for_each_rule(&mut Lazy);
+    for adam in [Adam::adamw(), Adam::default()] {
+        let handle = Handle::row_wise(adam);
+        Lazy::check::<_, f32>(&RowWiseAdam(adam), &handle, ADAMANT_F32);
+        Lazy::check::<_, f64>(&RowWiseAdam(adam), &handle, ADAMANT_F64);
+    }
+}
+
+fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
+    let exec = support::serial();
+    let c_exec = serial(Isa::detect());
+    let mut found = Rows::new(&Adam::default(), element, 9);
+    let mut expected = found.clone();
+    let mut waiting = DenseEquivalent::<F>::new(ROWS, way);
+    let mut handle = ptr::null_mut();
+    // SAFETY: structs of this version, memory that is alive, and handles that are freed below; here and
+    // in the rest of the function.
+    unsafe {
+        ok(adamant_dense_equivalent_new(
+            ROWS,
+            element as u32,
+            (way == CatchUp::Replay) as u32,
+            &mut handle,
+        ));
+        waiting.set_step(70);
+        ok(adamant_dense_equivalent_set_step(handle, 70));
+        for turn in 0..30 {
+            let adam = Adam { lr: 1e-3 / f64::from(turn + 1), ..Adam::adamw() };
+            let mut listed =
+                Listed::new(vec![turn, 49 - turn, turn], ADAMANT_U32, element, found.width);
+            let mut scratch = RowScratch::default();
+            let sorted = listed.rust::<F>().sort(ROWS, &mut scratch).expect("valid rows");
+            let options = StepOptions { exec, max_norm: Some(0.5), ..StepOptions::default() };
+            let table = expected.table::<Adam, F>();
+            let report = adam
+                .step_rows_dense_equivalent_on(table, sorted, &mut waiting, &options)
+                .expect("a valid step");
+            let (table, grads) = (found.c(), listed.c());
+            let optimizer = Handle::of(adam);
+            let options = c_options(&options);
+            let mut c_report = no_report();
+            ok(adamant_step_rows_dense_equivalent(
+                optimizer.0,
+                &table,
+                &grads,
+                handle,
+                &options,
+                &c_exec,
+                &mut c_report,
+            ));
+            assert_eq!(report.grad_norm, Some(c_report.grad_norm));
+        }
+        waiting.catch_up_on(exec, expected.table::<Adam, F>(), &[3_u32, 4]).expect("valid rows");
+        let mut rows = Memory::of(&[3_u32, 4], ADAMANT_U32);
+        let table = found.c();
+        ok(adamant_dense_equivalent_catch_up(handle, &c_exec, &table, &rows.array()));
+        assert_eq!(found, expected);
+
+        let mut copy = ptr::null_mut();
+        ok(adamant_dense_equivalent_clone(handle, &mut copy));
+        adamant_dense_equivalent_free(handle);
+        let (mut rows, mut step, mut skipped) = (0, 0, 0);
+        ok(adamant_dense_equivalent_rows(copy, &mut rows));
+        ok(adamant_dense_equivalent_step(copy, &mut step));
+        ok(adamant_dense_equivalent_skipped(copy, 12, &mut skipped));
+        assert_eq!((rows, step, Some(skipped)), (ROWS, waiting.step(), waiting.skipped(12)));
+        waiting.catch_up_all_on(exec, expected.table::<Adam, F>()).expect("a table that fits");
+        ok(adamant_dense_equivalent_catch_up_all(copy, &c_exec, &table));
+        adamant_dense_equivalent_free(copy);
+    }
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn dense_equivalent_steps_give_the_bits_of_rust() {
+    for way in [CatchUp::Series, CatchUp::Replay] {
+        check_dense_equivalent::<f32>(ADAMANT_F32, way);
+        check_dense_equivalent::<f64>(ADAMANT_F64, way);
+    }
+}

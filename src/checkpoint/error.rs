@@ -1,0 +1,55 @@
+//! The errors of a checkpoint.
+
+use std::{io, path::PathBuf};
+
+use safetensors::SafeTensorError;
+
+/// The errors of saving and restoring a checkpoint.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file cannot be read or written.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        #[source]
+        error: io::Error,
+    },
+
+    /// The file is damaged, or of another format.
+    #[error("{}: not a whole safetensors file: {error}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The mistake in it.
+        #[source]
+        error: SafeTensorError,
+    },
+
+    /// Two tensors have one name.
+    #[error("{name} is the name of two arrays")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+
+    /// The file does not have an array or a step count.
+    #[error("the file has no {name}")]
+    Missing {
+        /// The name.
+        name: String,
+    },
+
+    /// An array in the file has another type or length than the array to be restored.
+    #[error("{name} is {found} in the file, but {expected} here")]
+    Mismatch {
+        /// The name of the array.
+        name: String,
+        /// Type and length in the file.
+        found: String,
+        /// Type and length of the array to be restored.
+        expected: String,
+    },
+}

@@ -1,0 +1,64 @@
+//! Arrays of any type as arrays of one type.
+
+use crate::array::{GradArray, MomentArray, ParamArray};
+
+/// Conversions from an array of any type to one of this type.
+pub trait Typed: Sized {
+    #[doc(hidden)]
+    fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]>;
+    #[doc(hidden)]
+    fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]>;
+    #[doc(hidden)]
+    fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]>;
+    #[doc(hidden)]
+    fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]>;
+    #[doc(hidden)]
+    fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]>;
+}
+
+macro_rules! typed {
+    ($($float:ty: $variant:ident, $to_zero:ident);+) => {$(
+        impl Typed for $float {
+            #[inline(always)]
+            fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]> {
+                match array {
+                    ParamArray::$variant(param) => Some(param),
+                    _ => None,
+                }
+            }
+
+            fn param_mut_of<'x>(array: ParamArray<'x>) -> Option<&'x mut [Self]> {
+                match array {
+                    ParamArray::$variant(param) => Some(param),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]> {
+                match array {
+                    GradArray::$variant(grad) => Some(grad),
+                    GradArray::$to_zero(grad) => Some(grad),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]> {
+                match array {
+                    MomentArray::$variant(moment) => Some(moment),
+                    _ => None,
+                }
+            }
+
+            fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]> {
+                match array {
+                    MomentArray::$variant(moment) => Some(moment),
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+typed!(f32: F32, F32ToZero; f64: F64, F64ToZero);
