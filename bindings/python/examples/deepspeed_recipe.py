@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     arguments = parser.parse_args()
+    # gloo does. The other way between processes of one machine is compiled when it is first used, for a minute.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
     for name in arguments.optimizers:
         losses, spent = train(name, arguments.stage, arguments.steps, arguments.width, arguments.layers)
