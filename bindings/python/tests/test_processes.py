@@ -89,8 +89,8 @@ def test_many_threads_step_at_once() -> None:
 
 
 def test_optimizers_that_share_a_parameter_take_turns() -> None:
-    own = torch.nn.Parameter(torch.zeros(1 << 16))
-    own.grad = torch.ones(1 << 16)
+    own = torch.nn.Parameter(torch.zeros(1 << 20))
+    own.grad = torch.ones(1 << 20)
     optimizers = [adamant_optim.SGD([own], lr=0.25, threads=1) for _ in range(4)]
     threads = [threading.Thread(target=steps, args=(optimizer, 40)) for optimizer in optimizers]
     for thread in threads:
