@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 from typing import Any
 
@@ -101,6 +102,7 @@ def test_optimizers_that_share_a_parameter_take_turns() -> None:
     assert bool((own == -0.25 * 4 * 40).all())
 
 
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="Python has no GIL to hold")
 def test_other_threads_run_while_a_step_runs() -> None:
     optimizer, own = large(1)
     own.data, own.grad = torch.randn(1 << 24), torch.randn(1 << 24)
