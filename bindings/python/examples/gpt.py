@@ -3,8 +3,8 @@
     python gpt.py                                  # four runs of some minutes in all, a table and gpt.png
     python gpt.py --optimizer adamant --state q8   # one of them
 
-The text is Python's own language reference, which comes with Python. Each run has a process of its own, since memory
-that one process has used at most can only be told for all that it did.
+The text is Python's own language reference, which comes with Python. Each run has a process of its own, since the
+peak of memory is known for whole processes only.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Text:
 
 @dataclass
 class Result:
-    """What became of a run."""
+    """The result of a run."""
 
     name: str
     parameters: int
@@ -108,7 +108,7 @@ class Result:
     step: float = 0.0
     optimizer: float = 0.0
     state_bytes: int = 0
-    #: What the process has used at most, in bytes; 0 where the system does not tell.
+    #: The most memory that the process has used, in bytes; 0 where the system does not tell.
     peak_bytes: int = 0
 
 
@@ -216,8 +216,9 @@ def plot(results: list[Result], path: pathlib.Path) -> None:
     from matplotlib import pyplot
 
     figure, (curves, bars) = pyplot.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), layout="constrained")
-    for result in results:
-        curves.plot(*zip(*result.validation), marker=".", label=result.name)
+    for number, result in enumerate(results):
+        # The first line is wide, so that it shows beneath another one with the same losses.
+        curves.plot(*zip(*result.validation), marker=".", linewidth=1.5 if number else 5, label=result.name)
     curves.set(xlabel="step", ylabel="validation loss, nats a character", title="The loss of a character-level GPT")
     curves.legend()
     names = [result.name for result in results]

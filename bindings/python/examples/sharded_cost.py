@@ -1,4 +1,4 @@
-"""What a step costs when processes share a model: bytes a parameter, time by the memory's speed, and time measured.
+"""The cost of a step when processes share a model: bytes a parameter, time by the memory's speed, and time measured.
 
     torchrun --nproc-per-node 2 sharded_cost.py
     python sharded_cost.py

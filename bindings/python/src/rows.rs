@@ -98,7 +98,7 @@ unsafe fn elements<'a, T>(data: usize, len: usize) -> &'a [T] {
     }
 }
 
-/// What is remembered of a parameter with sparse gradients.
+/// The memory of a parameter with sparse gradients from step to step.
 #[derive(Default)]
 pub struct Memory {
     scratch: RowScratch,

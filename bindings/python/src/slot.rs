@@ -1,4 +1,4 @@
-//! What is remembered of a parameter from step to step, and how it is seen that it no longer holds.
+//! A parameter as it was seen in the last step, and how a change is noticed.
 
 mod form;
 mod views;
@@ -42,7 +42,7 @@ pub struct Slot {
     pub state: Option<State>,
     /// Its version after the last step, if it has a master copy.
     pub version: Option<i64>,
-    /// What is remembered of its rows, by number, if it ever had a sparse gradient.
+    /// The number of its entry among the rows that the stepper remembers, if it ever had a sparse gradient.
     pub rows: Option<usize>,
 }
 

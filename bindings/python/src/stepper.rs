@@ -11,7 +11,7 @@ pub use scalars::nadam_momentum;
 
 use core::ops::Range;
 use std::sync::{
-    Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -27,6 +27,7 @@ use pyo3::{
 
 use crate::{
     access::Access,
+    in_use::Ranges,
     memory::Kind,
     rows::{self, Rows},
     settings::{Plan, Settings, format_name},
@@ -81,7 +82,7 @@ struct Inner {
     /// The optimizer's states, entry by entry.
     states: Vec<(usize, Py<PyAny>)>,
     /// The memory that steps write, in order, with the slot that it belongs to.
-    written: Vec<(usize, usize, usize)>,
+    written: Arc<Ranges>,
     /// The parameters whose memory `written` has.
     placed: Vec<usize>,
     grads: Vec<GradSeen>,
@@ -94,7 +95,7 @@ struct Inner {
     /// The parameters that were stepped, whose versions count on.
     stepped: Option<Py<PyList>>,
     stepped_slots: Vec<usize>,
-    /// What is remembered of the rows of parameters with sparse gradients, by the parameter.
+    /// The memory of parameters with sparse gradients, by the parameter.
     rows: Vec<(Py<PyAny>, rows::Memory)>,
 }
 
@@ -271,7 +272,7 @@ impl Stepper {
     }
 
     fn __clear__(&self) {
-        // What is dropped may call Python code, and that a step: so the lock is given back first.
+        // Dropping it may run Python code, which may call a step. So the lock is released first.
         let forgotten = self.inner.try_lock().map(|mut inner| core::mem::take(&mut *inner)).ok();
         drop(forgotten);
     }

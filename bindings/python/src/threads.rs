@@ -3,46 +3,21 @@
 
 use std::{
     collections::HashMap,
-    env, ptr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicPtr, Ordering},
-    },
+    env,
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use adamant::{Error, Pool};
 use pyo3::prelude::*;
 
-/// The pools of a process, by the number of threads. `None` for a number that the system refused.
-struct Pools {
-    process: u32,
-    by_threads: Mutex<HashMap<usize, Option<Arc<Pool>>>>,
-}
+use crate::per_process::PerProcess;
 
-static POOLS: AtomicPtr<Pools> = AtomicPtr::new(ptr::null_mut());
+/// The pools, by the number of threads. `None` for a number that the system refused.
+#[derive(Default)]
+struct Pools(Mutex<HashMap<usize, Option<Arc<Pool>>>>);
 
-impl Pools {
-    fn of_this_process() -> &'static Self {
-        let process = std::process::id();
-        loop {
-            let found = POOLS.load(Ordering::Acquire);
-            // SAFETY: null, or from `Box::into_raw` below and never freed.
-            if let Some(pools) = unsafe { found.as_ref() }
-                && pools.process == process
-            {
-                return pools;
-            }
-            // The pools of the parent are left as they are: a thread that is gone may hold their lock.
-            let new = Box::into_raw(Box::new(Self { process, by_threads: Mutex::default() }));
-            let order = Ordering::AcqRel;
-            if POOLS.compare_exchange(found, new, order, Ordering::Acquire).is_err() {
-                // SAFETY: ours, and nobody else has seen it.
-                drop(unsafe { Box::from_raw(new) });
-            }
-        }
-    }
-}
+static POOLS: PerProcess<Pools> = PerProcess::new();
 
 /// The pool of so many threads; `None` for one thread, or where the system refuses threads: then the
 /// calling thread does everything.
@@ -54,8 +29,7 @@ pub fn pool(threads: usize) -> Result<Option<Arc<Pool>>, Error> {
     if threads == 1 {
         return Ok(None);
     }
-    let pools = Pools::of_this_process();
-    let mut pools = pools.by_threads.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pools = POOLS.get().0.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(pool) = pools.get(&threads) {
         return Ok(pool.clone());
     }

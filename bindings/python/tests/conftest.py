@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Settings of all tests."""
 
 from __future__ import annotations
 

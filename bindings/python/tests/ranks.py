@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -21,8 +22,9 @@ import torch.distributed.tensor
 
 #: Whether tests shall be thorough instead of quick: see run_sharded.
 LONG = bool(os.environ.get("ADAMANT_LONG"))
-#: Seconds after which a collective call that is not answered is an error; many, for machines that are busy.
-PATIENCE = 150
+#: Seconds after which a collective call that is not answered is an error; many, for machines that are busy: two
+#: processes under DeepSpeed need 10 seconds on a quiet machine with 2 cores, and took 300 beside four builds.
+PATIENCE = 300 if LONG else 150
 
 
 def _context() -> Any:
@@ -34,6 +36,9 @@ def _context() -> Any:
 def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, args: Any, pipe: Any) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks))
     torch.set_num_threads(1)
+    # Where it is, before the others give it up.
+    stacks = open(_stacks(store, rank), "w")
+    faulthandler.dump_traceback_later(2 * PATIENCE - 20, file=stacks)
     try:
         dist.init_process_group(
             "gloo",
@@ -51,16 +56,32 @@ def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, args:
     os._exit(0)
 
 
+def _stacks(store: str, rank: int) -> str:
+    return f"{store}.{rank}.stacks"
+
+
+def _no_answer(store: str, silent: int, ranks: int) -> str:
+    parts = [f"rank {silent} of {ranks} did not answer"]
+    for rank in range(ranks):
+        try:
+            with open(_stacks(store, rank)) as stacks:
+                parts.append(f"rank {rank} was here:\n{stacks.read() or 'it had ended'}")
+        except FileNotFoundError:
+            parts.append(f"rank {rank} had not begun")
+    return "\n".join(parts)
+
+
 def run(function: Callable[..., Any], ranks: int, *args: Any, ends: int | None = None) -> list[Any]:
     """What ``function(*args)`` returns in each of so many processes, by rank. The one of rank ``ends`` must end
     before it answers: its result is ``None``.
     """
     context = _context()
     with tempfile.TemporaryDirectory() as folder:
+        store = os.path.join(folder, "store")
         processes, pipes = [], []
         for rank in range(ranks):
             here, there = context.Pipe(duplex=False)
-            arguments = (function, rank, ranks, os.path.join(folder, "store"), args, there)
+            arguments = (function, rank, ranks, store, args, there)
             process = context.Process(target=_main, args=arguments, daemon=True)
             process.start()
             there.close()
@@ -70,7 +91,7 @@ def run(function: Callable[..., Any], ranks: int, *args: Any, ends: int | None =
         deadline = time.monotonic() + 2 * PATIENCE
         for rank, pipe in enumerate(pipes):
             if not pipe.poll(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError(f"rank {rank} of {ranks} did not answer")
+                raise TimeoutError(_no_answer(store, rank, ranks))
             try:
                 is_fine, result = pickle.loads(pipe.recv_bytes())
                 is_fine = is_fine and rank != ends

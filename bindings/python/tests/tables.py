@@ -132,7 +132,7 @@ def copies(params: list[torch.nn.Parameter], dtype: torch.dtype) -> list[torch.n
 
 
 def distance(ours: torch.Tensor, exact: torch.Tensor, least: float) -> float:
-    """How far a tensor is from what is exact, in roundings of the largest number there, or of ``least``."""
+    """The error of a tensor, in roundings of the largest number in it, or of ``least``."""
     if not ours.numel():
         return 0.0
     error = (ours.detach().to(exact.dtype) - exact.detach()).abs().max().item()

@@ -123,7 +123,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-#: What happens to a table between batches: learning rate, decay, checkpoint, copy, all rows read.
+#: Events between the batches of a table: learning rate, decay, checkpoint, copy, all rows read.
 EVENTS = st.one_of(
     st.tuples(st.just("batch"), st.lists(st.integers(0, 19), min_size=1, max_size=6)),
     st.tuples(st.just("lr"), st.sampled_from([1e-3, 0.05, 0.2])),

@@ -19,7 +19,7 @@ SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 5, 17]), max_size=3).map(tuple)
 LAYOUTS = st.sampled_from(["plain", "transposed", "view"])
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.complex64])
 
-#: What a program may do between steps.
+#: The things that a program may do between steps.
 CALLS = st.one_of(
     st.tuples(st.just("step"), st.integers(0, 7)),
     st.tuples(st.just("lr"), st.sampled_from([0.0, 1e-3, 0.1])),

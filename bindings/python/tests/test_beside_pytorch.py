@@ -1,4 +1,4 @@
-"""What PyTorch does beside a step: compiled models, files in safetensors, averages of weights, the profiler."""
+"""Parts of PyTorch beside the step: compiled models, files in safetensors, averages of weights, the profiler."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_pytorch_takes_over_moments_of_few_bits(name: str, state_dtype: Any) -> 
     for index, param in enumerate(theirs):
         for key, value in other.state[param].items():
             if isinstance(value, torch.Tensor) and key in saved["state"].get(index, {}) and value.is_floating_point():
-                # What was few bits is as many numbers in float32.
+                # Moments of few bits become as many numbers in float32.
                 assert value.dtype == torch.float32
                 assert torch.equal(value, torch.as_tensor(saved["state"][index][key]).float())
     set_grads(ours, theirs)

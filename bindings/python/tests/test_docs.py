@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import pathlib
 import re
 import subprocess
@@ -14,15 +16,41 @@ pytest.importorskip("torch")
 PLACE = pathlib.Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/moving.md"])
-def test_the_programs_of_a_page_run(page: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def programs_of(page: str) -> list[str]:
     text = (PLACE / page).read_text(encoding="utf-8")
     programs = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(programs) >= 4
+    return programs
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/moving.md"])
+def test_the_programs_of_a_page_run(page: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    programs = programs_of(page)
     names: dict[str, object] = {}
     for number, program in enumerate(programs):
         exec(compile(program, f"{page}, program {number + 1}", "exec"), names)  # noqa: S102
+
+
+def test_the_programs_of_the_page_for_processes_run(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("torch", minversion="2.6", reason="fully_shard is public from PyTorch 2.6 on")
+    has_deepspeed = importlib.util.find_spec("deepspeed") is not None
+    programs = programs_of("docs/sharded.md")
+    programs = [program for program in programs if has_deepspeed or "import deepspeed" not in program]
+    (tmp_path / "page.py").write_text("\n".join(programs), encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = subprocess.run(
+        [*torchrun, "page.py"],
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"DS_ACCELERATOR": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "run.pt").exists()
+    assert (tmp_path / "zero.pt").exists()
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:

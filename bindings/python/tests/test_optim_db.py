@@ -64,11 +64,11 @@ def test_the_signature_is_that_of_pytorch(info: Any) -> None:
     for name, argument in theirs.items():
         assert name in ours, name
         assert ours[name].default == argument.default, name
-        # What older versions of PyTorch took by position is taken by position.
+        # Arguments that older versions of PyTorch took by position are taken by position.
         assert ours[name].kind == argument.kind, name
     by_position = [name for name, argument in ours.items() if argument.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     assert by_position == [name for name in theirs if name in by_position]
-    # What PyTorch does not have is taken by keyword alone.
+    # Arguments that PyTorch does not have are taken by keyword alone.
     by_keyword = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
     assert {ours[name].kind for name in ours if name not in theirs} <= by_keyword
 

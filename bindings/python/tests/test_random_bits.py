@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 import adamant_optim
 
 STEPS = 6
-#: What rounds at random: moments, and parameters of 16 bits.
+#: The arrays that are rounded at random: moments, and parameters of 16 bits.
 WAYS: dict[str, dict[str, Any]] = {
     "q8": {"state_dtype": "q8"},
     "bf16": {"state_dtype": torch.bfloat16},

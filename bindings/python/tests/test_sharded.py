@@ -334,7 +334,7 @@ def warm_up() -> tuple[float, float]:
     param.grad = cut(grad, mesh, [Shard(0)])
     optimizer.step()
     counted = optimizer.state[param]["step"].item()
-    # What torch.distributed.checkpoint does to make states.
+    # torch.distributed.checkpoint does this to make states.
     other = adamant_optim.AdamW([param], lr=0.0, max_grad_norm=1.0)
     param.grad = cut(torch.zeros(4, 3), mesh, [Shard(0)])
     other.step()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import sysconfig
 import threading
+import time
 from typing import Any
 
 import adamant_optim._core
@@ -69,6 +72,82 @@ def test_one_optimizer_steps_for_many_threads(threads: int, state_dtype: Any) ->
     for (params, states), (other, others) in zip(in_threads(lambda number: run(optimizer, number)), wanted):
         assert all((params[name] == other[name]).all() for name in params)
         assert [state.step for state in states] == [state.step for state in others] == [STEPS, STEPS]
+
+
+@pytest.mark.parametrize("state_dtype", ["f32", "q8"])
+def test_steps_of_one_state_come_one_after_the_other(state_dtype: Any) -> None:
+    # So large that the other threads come in the middle of a step.
+    param = np.linspace(-1, 1, 1 << 20, dtype=np.float32)
+    wanted, grad = param.copy(), np.cos(param)
+    optimizer = Optimizer("adamw", lr=0.01, state_dtype=state_dtype, max_grad_norm=1.0, threads=1)
+    states, wanted_states = optimizer.init(param), optimizer.init(wanted)
+    for _ in range(4 * THREADS):
+        optimizer.step(wanted, grad, wanted_states)
+
+    def work(_: int) -> None:
+        for _ in range(4):
+            optimizer.step(param, grad, states)
+
+    in_threads(work)
+    # No step is lost, and none is counted that was not taken.
+    assert states[0].step == 4 * THREADS
+    assert (param == wanted).all()
+
+
+def test_optimizers_that_share_a_parameter_take_turns() -> None:
+    param, grad = np.zeros(1 << 20, np.float32), np.ones(1 << 20, np.float32)
+
+    def work(_: int) -> None:
+        optimizer = Optimizer("sgd", lr=0.25, threads=1)
+        state = optimizer.init(param)
+        for _ in range(STEPS):
+            optimizer.step(param, grad, state)
+
+    in_threads(work)
+    assert (param == -0.25 * THREADS * STEPS).all()
+
+
+def test_what_a_state_counts_must_be_a_count() -> None:
+    optimizer = Optimizer("adamw")
+    param, grad = np.ones(3, np.float32), np.ones(3, np.float32)
+    state = optimizer.init(param)
+    state[0].step = -1
+    with pytest.raises(ValueError, match="step in the state of params is -1, but must be a whole number"):
+        optimizer.step(param, grad, state)
+    assert (param == 1.0).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_that_is_forked_in_a_step_can_step() -> None:
+    optimizer = Optimizer("adamw", threads=2)
+    param, grad = np.ones(1 << 20, np.float32), np.ones(1 << 20, np.float32)
+    state = optimizer.init(param)
+    is_done = threading.Event()
+
+    def work() -> None:
+        while not is_done.is_set():
+            optimizer.step(param, grad, state)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                # Nobody steps these arrays here: the thread that did is the parent's.
+                optimizer.step(param, grad, state)
+                os._exit(0)
+            deadline = time.monotonic() + 120
+            while os.waitpid(child, os.WNOHANG) == (0, 0):
+                if time.monotonic() > deadline:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    raise AssertionError("the child waits for a step of its parent")
+                time.sleep(0.01)
+    finally:
+        is_done.set()
+        thread.join()
 
 
 def test_settings_change_while_others_step() -> None:

@@ -191,7 +191,7 @@ def test_a_model_of_16_bits_with_a_master_learns_as_one_of_32(gpt: Any) -> None:
 
 
 class Likes(nn.Module):
-    """Who likes what: the product of two embeddings."""
+    """A recommender: the product of the embeddings of a user and an item."""
 
     def __init__(self, sparse: bool) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ def test_sparse_embeddings_learn_as_dense_ones_if_asked_to(name: str) -> None:
     optimizer.watch(sparse)
     found = learn(sparse, optimizer, likes_loss, 60)
     assert found == pytest.approx(learn(dense, other, likes_loss, 60), abs=1e-4)
-    # What is saved has caught up.
+    # Rows have caught up before they are saved.
     for key, value in sparse.state_dict().items():
         assert torch.allclose(value, dense.state_dict()[key], atol=1e-4), key
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))

@@ -1,4 +1,4 @@
-"""What type checkers see of the package: read by mypy, never run."""
+"""The package as type checkers see it: read by mypy, never run."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from torch import Tensor
 if TYPE_CHECKING:
     from ._optimizer import Optimizer
 
-#: The numbers that are worth waking a thread for. Fewer wait for the next gradient, or for the end.
+#: The thread is woken for this many numbers. Fewer wait for the next gradient, or for the end.
 BATCH = 1 << 16
 
-#: The options that need all gradients before the first step, with what each is off by.
+#: The options that need all gradients before the first step, each with the value that turns it off.
 _NEEDS_ALL = {"max_grad_norm": None, "skip_nonfinite": False, "zero_grad_in_step": False}
 
 

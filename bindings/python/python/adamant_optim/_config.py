@@ -1,4 +1,4 @@
-"""What steps run on."""
+"""The version, the instruction set and the threads in use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def show_config() -> None:
         f"Python: {sys.version.split()[0]}",
     ]
     for name in ("torch", "numpy"):
-        # What is not imported yet is left so: importing PyTorch takes a second.
+        # A module that is not imported yet stays so: importing PyTorch takes a second.
         module = sys.modules.get(name)
         lines.append(f"{name}: {module.__version__ if module else 'not imported'}")
     print("\n".join(lines))

@@ -18,7 +18,7 @@ def clip_factor(norm: float, max_norm: float) -> float: ...
 def step_arrays(
     optimizer: str,
     settings: dict[str, Any],
-    arrays: list[tuple[str, Any, Any, list[tuple[str, Any]], int, int, list[bool], bool]],
+    arrays: list[tuple[str, Any, Any, list[tuple[str, Any]], Any, list[bool], bool]],
     stochastic_rounding: bool,
     grad_factor: float,
     max_grad_norm: float | None,

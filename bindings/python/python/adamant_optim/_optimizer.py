@@ -1,4 +1,4 @@
-"""What all optimizers share: one native call a step, PyTorch's protocol around it."""
+"""The base of all optimizers: one native call a step, and PyTorch's protocol around it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Optimizer(torch.optim.Optimizer):
     isa: str | None
     seed: int
 
-    #: What :meth:`step_in_backward` has set up.
+    #: The state of :meth:`step_in_backward`, if it was called.
     _backward: _backward.Backward | None = None
     #: Where the parameters lie, since the native step asked.
     _where: _sharded.Places | None = None
@@ -172,7 +172,7 @@ class Optimizer(torch.optim.Optimizer):
         if self._backward is not None:
             self._backward.check()
             self._backward.finish()
-            # What is left are parameters that the backward pass does not step.
+            # Now only parameters that the backward pass does not step can have gradients.
             if all(param.grad is None for group in self.param_groups for param in group["params"]):
                 return
         if not self.state and self._only_makes_states():
@@ -352,7 +352,7 @@ class Optimizer(torch.optim.Optimizer):
             backward, self._backward = self._backward, None
             backward.remove()
 
-    # ---- What the native step asks for
+    # ---- Called by the native step
 
     def _name_of(self, number: int, position: int) -> str:
         """The name of a parameter, for errors."""
@@ -438,7 +438,7 @@ class Optimizer(torch.optim.Optimizer):
             )
         if is_summed:
             grad = grad.coalesce()
-        # What the first dimensions index are rows.
+        # The first dimensions are indexed: their elements are rows.
         dims = grad.sparse_dim()
         rows = math.prod(param.shape[:dims])
         width = math.prod(param.shape[dims:]) * (2 if param.is_complex() else 1)
@@ -551,7 +551,7 @@ class Optimizer(torch.optim.Optimizer):
             packed = {key: value for key, value in group.items() if key != "params" and key not in _GROUP_OPTIONS}
             packed["params"] = [numbers[id(param)] for param in group["params"]]
             packed_groups.append(packed)
-        # What belongs to no parameter stands as it is.
+        # Entries that belong to no parameter are saved as they are.
         states |= {key: value for key, value in self.state.items() if not isinstance(key, Tensor)}
         state_dict = {"state": states, "param_groups": packed_groups}
         for post_hook in list(self._optimizer_state_dict_post_hooks.values()):
@@ -620,7 +620,7 @@ class Optimizer(torch.optim.Optimizer):
             post_hook(self)
 
     def _loaded_group(self, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-        # What the saved group does not know stays as it is, and so do the options of this package.
+        # Settings that the saved group lacks stay as they are, and so do the options of this package.
         new = {key: value for key, value in group.items() if key not in saved}
         new |= {key: value for key, value in saved.items() if key not in _GROUP_OPTIONS}
         new |= {key: group[key] for key in _GROUP_OPTIONS}
@@ -631,7 +631,7 @@ class Optimizer(torch.optim.Optimizer):
     def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
         own = {key: value.clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()}
         for moment in self._native.moments(group):
-            # Where codes are not those of the numbers beside them, as those of another cut, the numbers count.
+            # Codes may be of another sharding than the numbers beside them. Then the numbers count.
             _states.drop_foreign_codes(memory_of(param), own, _states.Moment(*moment))
         self._conform(group, param, own, name)
         return own

@@ -17,17 +17,23 @@ class Options(TypedDict, total=False):
     """
 
     state_dtype: StateDType
-    """What the moments are kept in: ``torch.float32``, ``torch.bfloat16``, ``torch.float16``, or ``"q8"`` for 8
+    """The type of the moments: ``torch.float32``, ``torch.bfloat16``, ``torch.float16``, or ``"q8"`` for 8
     bits and a scale for each 256 numbers. ``None`` is ``torch.float32``, and ``torch.float64`` for parameters in
     ``float64``, which have no other. Below 32 bits, moments are rounded up or down at random."""
 
     master: Literal["f32", "split"] | None
-    """How parameters of 16 bits keep what they cannot hold. ``"f32"``: a copy in ``float32`` in the state, 4 bytes
-    a number (bfloat16 and float16). ``"split"``: what a ``float32`` is beside the bfloat16 that it is rounded to (ties
-    away from 0), as a signed number of 16 bits, 2 bytes: ``bits(float32) = (bits(param) << 16) + param_low``.
-    ``None``: not at all. Where somebody writes the parameter, a copy takes that over: ``param.copy_()`` under
+    """How parameters of 16 bits keep the bits that they cannot hold.
+
+    - ``"f32"``: the state has a copy in ``float32``, 4 bytes a number. For bfloat16 and float16.
+    - ``"split"``: the state has the other half of a ``float32``, 2 bytes a number, for bfloat16:
+      ``bits(float32) = (bits(param) << 16) + param_low``, where ``param_low`` is a signed number of 16 bits. The
+      parameter is the ``float32`` rounded to nearest, ties away from 0.
+    - ``None``: they do not.
+
+    If your program writes the parameter, the next step takes that over into the copy: ``param.copy_()`` under
     ``torch.no_grad()``, ``load_state_dict``, ``param.data = other``. PyTorch does not tell of writes in place through
-    ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those. A split has none of this to see to."""
+    ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those. ``"split"`` has no
+    copy that could be out of date."""
 
     stochastic_rounding: bool
     """Whether bfloat16 and float16 parameters without ``master`` are rounded up or down at random, so that no update is
@@ -39,8 +45,8 @@ class Options(TypedDict, total=False):
     once, with roundings of their own. ``"replay"``: step by step, with the bits of dense steps and their cost."""
 
     max_grad_norm: float | None
-    """The largest norm of all gradients that is taken as it is; longer ones are made as long, as by
-    ``torch.nn.utils.clip_grad_norm_``, but gradients are not written. A step whose norm is not finite is left out.
+    """The largest norm of all gradients. Where it is greater, gradients count as if they were scaled down to it, as by
+    ``torch.nn.utils.clip_grad_norm_``, but are not written. A step whose norm is not finite is left out.
     ``optimizer.grad_norm`` has the norm."""
 
     skip_nonfinite: bool
@@ -57,7 +63,7 @@ class Options(TypedDict, total=False):
     """The instruction set. ``None``: the best one that this CPU has. All give the same bits."""
 
     seed: int
-    """What random bits begin with. They depend on the seed, the step and the element alone."""
+    """The seed of the random bits, which depend on the seed, the step and the element alone."""
 
     grad_norm_group: Any
     """The processes whose gradients ``max_grad_norm`` and ``skip_nonfinite`` are about, if each has other parameters:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
 
-#: Entries of a state that have a number for each of the parameter's are those that are none of these.
+#: Entries of a state that are one number. The others have a number for each of the parameter's.
 _NOT_LIKE_PARAM = ("step", "eta", "mu", "mu_product")
 
 
@@ -67,7 +67,7 @@ def runs(param: DTensor) -> list[tuple[int, int]]:
         return [(0, 0)]
     shape, placements = param.shape, param.placements
     indices = [_split(shape, param.device_mesh, placements, dim) for dim in range(len(shape))]
-    # Behind the last dimension that is cut, all is there.
+    # All of the dimensions after the last one that is cut is here.
     cut = [dim for dim, index in enumerate(indices) if len(index) < shape[dim]]
     if not cut or not local.is_contiguous():
         return [(0, local.numel())]
@@ -145,7 +145,7 @@ def find_places(groups: list[dict[str, Any]], firsts: dict[Tensor, int] | None =
     return Places(meshes, owners, all_runs if has_dtensors or firsts is not None else None)
 
 
-# ---- What processes tell each other
+# ---- Messages between processes
 
 
 def _device_for(group: Any) -> torch.device:

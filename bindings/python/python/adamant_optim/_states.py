@@ -19,14 +19,14 @@ class Moment(NamedTuple):
     """A moment of an optimizer."""
 
     name: str
-    #: What each number is before the first step.
+    #: The value of each number before the first step.
     start: float
     #: The format of 8 bits: signed, squares or unsigned.
     format: str
 
 
 class Form(NamedTuple):
-    """What the state of a parameter looks like."""
+    """The form that the state of a parameter must have."""
 
     moments: list[Moment]
     #: The type of moments; ``"q8"`` for 8 bits.
@@ -34,7 +34,7 @@ class Form(NamedTuple):
     counts_steps: bool
     #: ``None``, ``"f32"`` or ``"split"``.
     master: str | None
-    #: What else PyTorch keeps, each a number: what they usually are after so many steps.
+    #: The other numbers that PyTorch keeps, by name: their usual values after so many steps.
     scalars: Callable[[float], dict[str, float]]
 
 
@@ -86,7 +86,7 @@ def _scalar(value: Any) -> float:
 
 
 def _is_kept(value: Any, param: Tensor, dtype: torch.dtype) -> bool:
-    """Whether an array is what a step needs as it stands."""
+    """Whether a step can use an array as it is."""
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.requires_grad:
         return False
     like = _empty(param.detach(), dtype)
@@ -102,7 +102,7 @@ def _is_kept(value: Any, param: Tensor, dtype: torch.dtype) -> bool:
 def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None:
     """Brings the state of a parameter into its form: makes what is missing, and converts the rest.
 
-    What is as it should be stays the object that it is.
+    Tensors that are in that form already stay the same objects.
     """
     param = param.detach()
     names = [moment.name for moment in form.moments]

@@ -1,4 +1,4 @@
-"""What differs from one version of PyTorch to the next."""
+"""The differences between versions of PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _increment_each(tensors: list[Tensor]) -> None:
 
 
 def _find_increment_version() -> Any:
-    """What tells autograd that tensors were written. It takes one tensor in older versions of PyTorch."""
+    """The function that tells autograd that tensors were written. In older versions of PyTorch it takes one tensor."""
     try:
         torch._C._increment_version([torch.zeros(1)])
     except (TypeError, RuntimeError):

@@ -40,7 +40,7 @@ def _rank_and_size(group: Any) -> tuple[int, int]:
 
 
 def _gather(value: Any, group: Any) -> list[Any]:
-    """What each process says, in the order of ranks."""
+    """The values of all processes, in the order of ranks."""
     _, size = _rank_and_size(group)
     if size == 1:
         return [value]
@@ -77,7 +77,7 @@ def save(
         path: the folder, on a file system that all processes share.
         model: the model; under ``fully_shard`` or not.
         optimizers: one, or several.
-        extra: what else belongs to a checkpoint, like the number of the step; the same in all processes.
+        extra: other values that belong to the checkpoint, such as the number of the step; the same in all processes.
         process_group: the processes that share the model. All without.
 
     Raises:

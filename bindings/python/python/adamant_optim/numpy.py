@@ -47,7 +47,7 @@ _BLOCK = 256
 
 
 class Report(NamedTuple):
-    """What became of a step."""
+    """The result of a step."""
 
     #: Whether it was taken; if not, no parameter, moment or step count has changed.
     taken: bool
@@ -65,7 +65,7 @@ class Moment(NamedTuple):
 
 @dataclass
 class State:
-    """What an optimizer keeps of one array: the number of steps taken, and its moments by name.
+    """The state of one array: the number of steps taken, and the moments by name.
 
     It can be pickled, copied and saved: all of it is here.
     """
@@ -138,7 +138,7 @@ class Optimizer:
     Args:
         name: one of :data:`OPTIMIZERS`, such as ``"adamw"``; formulas and defaults are those of the class of the same
             name in :mod:`adamant_optim.torch`.
-        state_dtype: what moments are kept in: ``"f32"``, ``"f16"``, or ``"q8"`` for 8 bits; with ml_dtypes installed,
+        state_dtype: the type of the moments: ``"f32"``, ``"f16"``, or ``"q8"`` for 8 bits; with ml_dtypes installed,
             ``"bf16"``. Moments of ``float64`` parameters are ``float64``.
         stochastic_rounding: whether bfloat16 and float16 parameters are rounded up or down at random.
         max_grad_norm: the largest norm of all gradients that is taken as it is; longer ones are made as long.
@@ -146,7 +146,7 @@ class Optimizer:
         zero_grad_in_step: whether gradients are set to zero as they are read.
         threads: the number of threads; ``None`` is what affinity and cgroup grant.
         isa: the instruction set; ``None`` is the best one of this CPU.
-        seed: what random bits begin with.
+        seed: the seed of the random bits.
         settings: those of the optimizer, such as ``lr``, ``beta1``, ``weight_decay``.
 
     Raises:
@@ -178,14 +178,16 @@ class Optimizer:
         self.threads = threads
         self.isa = isa
         self.seed = seed
-        self._changed: dict[str, Any] = {}
+        #: The settings that were given, and the moments: name, what each number starts from or ``None``, format of
+        #: 8 bits. Both change at once, also for other threads.
+        self._chosen: tuple[dict[str, Any], list[tuple[str, float | None, str]]] = ({}, [])
         self.set(**settings)
         self._default_threads = _core.default_threads()
 
     @property
     def settings(self) -> dict[str, float | bool | str]:
         """All settings of the optimizer."""
-        return _core.describe(self.name, self._changed)[0]
+        return _core.describe(self.name, self._chosen[0])[0]
 
     def set(self, **settings: float | bool | str) -> None:
         """Changes settings, as a schedule does: they count from the next step on.
@@ -193,10 +195,8 @@ class Optimizer:
         Raises:
             ValueError: the optimizer has no such setting, or a value is out of its range. Nothing has changed then.
         """
-        changed = self._changed | settings
-        #: The moments: name, what each number starts from or ``None``, format of 8 bits.
-        self._moments = _core.describe(self.name, changed)[1]
-        self._changed = changed
+        changed = self._chosen[0] | settings
+        self._chosen = changed, _core.describe(self.name, changed)[1]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -222,7 +222,7 @@ class Optimizer:
         is_complex, is_double = _is_complex(param), _is_double(param)
         shape = tuple(param.shape)
         moments: dict[str, np.ndarray | Moment] = {}
-        for moment, start, format in self._moments:
+        for moment, start, format in self._chosen[1]:
             if start is None:
                 continue
             if self.state_dtype == "q8" and not is_double:
@@ -245,13 +245,14 @@ class Optimizer:
             params: an array, or lists, tuples and dicts of arrays.
             grads: as many arrays in the same structure; ``None`` for an array that is left alone.
             states: what :meth:`init` returned.
-            grad_factor: what gradients are multiplied by as they are read; over 0.
+            grad_factor: the factor that gradients are multiplied by as they are read; over 0.
 
         Raises:
             TypeError: an array is of a type that is not supported, not on the CPU, or cannot be written.
             ValueError: shapes, orders or settings do not fit, or arrays share memory. Nothing has changed then.
         """
-        described, stepped = [], []
+        described = []
+        settings, used = self._chosen
         params, grads = _leaves(params, "params"), _leaves(grads, "params")
         if isinstance(states, State):
             states = [states]
@@ -273,7 +274,7 @@ class Optimizer:
                 grad = _order_like(grad, param, name)
             (param, is_bf16), (grad, is_bf16_grad) = _lend(param), _lend(grad)
             moments, are_bf16 = [], [is_bf16, is_bf16_grad]
-            for moment, start, _ in self._moments:
+            for moment, start, _ in used:
                 array: Any = state.moments.get(moment)
                 if (array is None) != (start is None):
                     what = "is missing" if array is None else "is there, but the settings do without"
@@ -281,11 +282,10 @@ class Optimizer:
                 array, is_bf16 = (tuple(array), False) if isinstance(array, Moment) else _lend(array)
                 are_bf16.append(is_bf16)
                 moments.append((moment, array))
-            described.append((name, param, grad, moments, state.step, state.first, are_bf16, is_numpy))
-            stepped.append(state)
+            described.append((name, param, grad, moments, state, are_bf16, is_numpy))
         taken, norm = _core.step_arrays(
             self.name,
-            self._changed,
+            settings,
             described,
             self.stochastic_rounding,
             grad_factor,
@@ -296,9 +296,6 @@ class Optimizer:
             self.isa,
             self.seed,
         )
-        if taken:
-            for state in stepped:
-                state.step += 1
         return Report(taken, norm)
 
     def apply(
@@ -407,7 +404,7 @@ def grad_norm(
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
-    """What gradients are to be multiplied by so that their norm is at most ``max_norm``, by PyTorch's formula::
+    """The factor that brings gradients of norm ``norm`` down to a norm of ``max_norm``, by PyTorch's formula::
 
     min(1, max_norm / (norm + 1e-6))
     """

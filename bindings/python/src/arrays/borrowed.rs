@@ -115,7 +115,7 @@ impl<'py, 'n> Array<'py, 'n> {
     }
 }
 
-/// What a call expects of an array.
+/// The checks of an array.
 impl Array<'_, '_> {
     pub fn expect(&self, kind: Kind, len: usize) -> PyResult<()> {
         if self.kind != kind {

@@ -46,7 +46,7 @@ pub fn grad_norm(
     })
 }
 
-/// What gradients are to be multiplied by so that their norm is at most `max_norm`:
+/// The factor that brings gradients of a norm down to a norm of `max_norm`:
 /// `min(1, max_norm / (norm + 1e-6))`.
 #[pyfunction]
 pub fn clip_factor(norm: f64, max_norm: f64) -> PyResult<f64> {

@@ -1,20 +1,29 @@
 //! Steps of arrays.
 
+use std::sync::Arc;
+
 use adamant::{
     AnyOptimizer, DynOptimizer, Group, MOMENTS, Moment, Outcome, Q8, StepOptions, Tensor,
 };
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
+    intern,
     prelude::*,
     pybacked::PyBackedStr,
-    types::{PyDict, PyTuple},
+    types::{PyDict, PyString, PyTuple},
 };
 
 use super::{
     borrowed::{Array, Name, check_apart},
     with_exec,
 };
-use crate::{dlpack::Lender, error::exception, memory::Kind, settings};
+use crate::{
+    dlpack::Lender,
+    error::exception,
+    in_use::{InUse, Ranges},
+    memory::Kind,
+    settings,
+};
 
 /// A moment: one array, or codes and scales.
 enum MomentArray<'py, 'n> {
@@ -28,26 +37,24 @@ struct ArrayTensor<'py, 'n> {
     param: Array<'py, 'n>,
     grad: Array<'py, 'n>,
     moments: Vec<MomentArray<'py, 'n>>,
-    steps: u64,
-    first: u64,
+    state: &'n Bound<'py, PyAny>,
 }
 
-/// `(name, param, grad, moments, steps, first, bf16, is_numpy)`; `bf16` says of param, grad and each moment
-/// whether its `int16` are bfloat16, and `is_numpy` of param whether it is numpy's.
+/// `(name, param, grad, moments, state, bf16, is_numpy)`; `state` counts the steps; `bf16` says of param, grad
+/// and each moment whether its `int16` are bfloat16, and `is_numpy` of param whether it is numpy's.
 type Described<'py> = (
     PyBackedStr,
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
     Vec<(PyBackedStr, Bound<'py, PyAny>)>,
-    u64,
-    u64,
+    Bound<'py, PyAny>,
     Vec<bool>,
     bool,
 );
 
 impl<'py, 'n> ArrayTensor<'py, 'n> {
     fn of(lender: &Lender<'py>, described: &'n Described<'py>, zeroed: bool) -> PyResult<Self> {
-        let (name, param, grad, moments, steps, first, bf16, is_numpy) = described;
+        let (name, param, grad, moments, state, bf16, is_numpy) = described;
         let is_bf16 = |position: usize| bf16.get(position).copied().unwrap_or(false);
         let param = Array::write(lender, param, &**name)?.reinterpreted(is_bf16(0));
         param.expect_numbers()?;
@@ -91,7 +98,18 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
             Ok(MomentArray::Plain(array))
         });
         let moments = moments.collect::<PyResult<Vec<_>>>()?;
-        Ok(Self { param, grad, moments, steps: *steps, first: *first })
+        Ok(Self { param, grad, moments, state })
+    }
+
+    /// A number of the state: how many steps were taken, or where the random bits begin.
+    fn number(&self, name: &Bound<'py, PyString>) -> PyResult<u64> {
+        let value = self.state.getattr(name)?;
+        value.extract().map_err(|_| {
+            let param = self.param.name;
+            PyValueError::new_err(format!(
+                "{name} in the state of {param} is {value}, but must be a whole number from 0 to 2^64 - 1"
+            ))
+        })
     }
 
     fn written(&self) -> impl Iterator<Item = &Array<'py, 'n>> {
@@ -109,6 +127,7 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
     unsafe fn tensor<'a>(
         &self,
         steps: &'a mut u64,
+        first: u64,
         is_stochastic: bool,
         zeroed: bool,
     ) -> Tensor<'a> {
@@ -124,12 +143,13 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
             }
             Tensor::new(self.param.param(is_stochastic), self.grad.grad(zeroed), steps)
                 .with_moments(moments.into_iter().flatten())
-                .with_first(self.first)
+                .with_first(first)
         }
     }
 }
 
-/// Steps arrays. Whether the step was taken, and the norm of the gradients if it was needed.
+/// Steps arrays, and counts the step in their states. Whether it was taken, and the norm of the gradients if it
+/// was needed.
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the caller is `numpy.py` alone")]
 pub fn step_arrays(
@@ -150,13 +170,19 @@ pub fn step_arrays(
     let arrays = arrays.iter().map(|described| ArrayTensor::of(&lender, described, zero_grad));
     let arrays = arrays.collect::<PyResult<Vec<_>>>()?;
     let grads = |zeroed| arrays.iter().filter(move |_| zeroed).map(|array| &array.grad);
-    let written = arrays.iter().flat_map(ArrayTensor::written);
-    check_apart(written.chain(grads(zero_grad)), grads(!zero_grad))?;
+    let written = || arrays.iter().flat_map(ArrayTensor::written).chain(grads(zero_grad));
+    check_apart(written(), grads(!zero_grad))?;
+    // Other threads may step the same arrays: their counts are read when nobody does.
+    let ranges = (Arc::new(ranges_of(written())), ranges_of(grads(!zero_grad)));
+    let _in_use = InUse::wait(py, ranges.0, ranges.1)?;
+    let counts = |name| arrays.iter().map(move |array| array.number(name)).collect();
+    let (step, first) = (intern!(py, "step"), intern!(py, "first"));
+    let (mut steps, firsts): (Vec<u64>, PyResult<Vec<u64>>) = (counts(step)?, counts(first));
 
-    let mut steps: Vec<u64> = arrays.iter().map(|array| array.steps).collect();
-    let tensors = arrays.iter().zip(&mut steps).map(|(array, steps)| {
-        // SAFETY: lent for as long as `arrays` live, and apart; Python code that uses them meanwhile races.
-        unsafe { array.tensor(steps, stochastic_rounding, zero_grad) }
+    let tensors = arrays.iter().zip(&mut steps).zip(firsts?).map(|((array, steps), first)| {
+        // SAFETY: lent for as long as `arrays` live, apart, and in use by no other step; other code that uses
+        // them meanwhile races.
+        unsafe { array.tensor(steps, first, stochastic_rounding, zero_grad) }
     });
     let mut tensors: Vec<Tensor<'_>> = tensors.collect();
     let report = with_exec(py, threads, isa, |exec| {
@@ -171,7 +197,23 @@ pub fn step_arrays(
         py.detach(|| adamant::step(&mut [Group::new(&optimizer, &mut tensors)], &options))
             .map_err(exception)
     })?;
-    Ok((report.outcome == Outcome::Taken, report.grad_norm))
+    drop(tensors);
+    let is_taken = report.outcome == Outcome::Taken;
+    if is_taken {
+        for (array, steps) in arrays.iter().zip(steps) {
+            array.state.setattr(step, steps)?;
+        }
+    }
+    Ok((is_taken, report.grad_norm))
+}
+
+fn ranges_of<'a, 'py: 'a, 'n: 'a>(arrays: impl Iterator<Item = &'a Array<'py, 'n>>) -> Ranges {
+    let ranges = arrays.map(Array::range).enumerate();
+    let mut ranges: Ranges =
+        ranges.map(|(number, range)| (range.start, range.end, number)).collect();
+    ranges.retain(|(start, end, _)| start < end);
+    ranges.sort_unstable();
+    ranges
 }
 
 fn optimizer_of(name: &str, settings: &Bound<'_, PyDict>) -> PyResult<AnyOptimizer> {

@@ -1,11 +1,11 @@
-//! What the state of a parameter must have.
+//! The entries that the state of a parameter must have.
 
 use adamant::{AnyOptimizer, CatchUp, DynOptimizer, Q8};
 use pyo3::{prelude::*, types::PyString};
 
 use crate::memory::{Facts, Kind, Seen};
 
-/// What an entry of a parameter's state is for.
+/// The purpose of an entry of a parameter's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The number of steps taken: `float32`, no dimensions.
@@ -26,7 +26,7 @@ pub enum Role {
     MuProduct,
 }
 
-/// How 16-bit parameters keep what they cannot hold.
+/// How 16-bit parameters keep the bits that they cannot hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Master {
     #[default]
@@ -38,7 +38,7 @@ pub enum Master {
 /// The options of a group that decide what its states look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Form {
-    /// What moments are kept in: 8 bits, or a type; `f32` without.
+    /// The type of the moments if they are not of 8 bits; `f32` without.
     pub is_q8: bool,
     pub moments: Option<Kind>,
     pub master: Master,
@@ -91,7 +91,7 @@ impl Keys {
     }
 }
 
-/// What the state of a parameter must have, in the order in which it is kept.
+/// The entries that the state of a parameter must have, in the order in which it is kept.
 pub fn roles(optimizer: &AnyOptimizer, form: Form, kind: Kind) -> Vec<Role> {
     let mut roles = Vec::new();
     let used: Vec<usize> = (0..optimizer.moment_count())
@@ -121,7 +121,7 @@ pub fn roles(optimizer: &AnyOptimizer, form: Form, kind: Kind) -> Vec<Role> {
     roles
 }
 
-/// What is wrong with an array of a state.
+/// Checks an array of a state. The error says what is wrong with it.
 pub(super) fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Result<(), String> {
     let (Some(kind), len) = (param.kind, param.len) else { return Err("has no parameter".into()) };
     let reals = len * kind.reals();

@@ -148,18 +148,30 @@ impl<'py> Call<'_, 'py> {
         let arguments = (number, position, slot.param.bind(py), &grad, is_summed);
         let copy = self.owner.call_method1(copy, arguments)?;
         if let Ok(sparse) = copy.cast::<PyTuple>() {
-            return self.look_at_rows(slot, sparse, grad);
+            return self.look_at_rows(slot, sparse, grad, || self.name_at(number, position));
         }
-        let (fits, data, kind) = self.stepper.access.look(&copy, |seen| {
+        let (found, data, kind) = self.stepper.access.look(&copy, |seen| {
             if seen.is_freed() {
                 return Err(self.freed(number, position));
             }
             let goes = seen.is_cpu && goes_with(facts, seen.kind);
-            Ok((goes && facts.has_order_of(&seen), seen.data as usize, seen.kind))
+            let misfit = match goes && facts.has_order_of(&seen) {
+                true => None,
+                false => Some(format!(
+                    "is of {:?} with shape {:?} and strides {:?}",
+                    seen.kind, seen.shape, seen.strides
+                )),
+            };
+            Ok((misfit, seen.data as usize, seen.kind))
         })?;
-        if !fits {
+        if let Some(found) = found {
             let name = self.name_at(number, position);
-            return Err(PyRuntimeError::new_err(format!("the gradient of {name} does not fit it")));
+            return Err(PyRuntimeError::new_err(format!(
+                "the gradient of {name} {found}, but the parameter is of {:?} with shape {:?} and strides {:?}",
+                facts.kind.unwrap_or(Kind::Other),
+                facts.shape(),
+                facts.strides()
+            )));
         }
         let original = (!copy.is(&grad)).then(|| grad.unbind());
         Ok(Found { tensor: copy.unbind(), data, kind, original, rows: None })

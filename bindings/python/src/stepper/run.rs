@@ -12,6 +12,7 @@ use pyo3::{intern, prelude::*};
 use super::{Call, GradSeen, GroupSeen, Inner, Options, scalars::scalar};
 use crate::{
     error::exception,
+    in_use::InUse,
     memory::Kind,
     slot::{self, Role, Slot},
     threads,
@@ -29,6 +30,8 @@ impl Call<'_, '_> {
         let threads = options.threads.unwrap_or(self.stepper.default_threads);
         let pool = threads::pool(threads).map_err(exception)?;
         let exec = Exec { isa, threads: pool.as_deref().map_or(Threads::Serial, Threads::Pool) };
+        // Another optimizer may have the same parameters.
+        let _in_use = InUse::wait(py, inner.written.clone(), Vec::new())?;
         self.refresh_masters(inner)?;
         self.read_steps(inner)?;
         let needs_norm = options.max_grad_norm.is_some() || options.skip_nonfinite;
@@ -128,9 +131,9 @@ fn gather(inner: &mut Inner, zero_grad: bool) -> Vec<(AnyOptimizer, usize)> {
         let all = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
         let mut add = |range, step, first| {
             // SAFETY: each array was seen in this call, is kept alive by `inner`, and was found to share
-            // memory with no other one that is written. The counts are left alone meanwhile. Python code that
-            // uses an array meanwhile races, as with PyTorch's own operators. The tensors end before the call
-            // of the step does.
+            // memory with no other one that is written, here or in a step of another thread. The counts are
+            // left alone meanwhile. Other code that uses an array meanwhile races, as with PyTorch's own
+            // operators. The tensors end before the call of the step does.
             tensors.push(
                 unsafe { tensor_of(grad, group, slot, range, step, zero_grad) }.with_first(first),
             );

@@ -1,5 +1,5 @@
-//! What a step reads and writes beside the arrays: counts of steps, the numbers that PyTorch keeps with them,
-//! and the versions of tensors.
+//! The numbers that a step reads and writes beside the arrays: counts of steps, the numbers that PyTorch keeps
+//! with them, and the versions of tensors.
 
 use adamant::AnyOptimizer;
 use pyo3::{exceptions::PyValueError, intern, prelude::*, types::PyList};

@@ -1,6 +1,7 @@
 //! Sparse gradients: their rows, what can be wrong with them, their steps, and rows that catch up.
 
 use core::slice;
+use std::sync::Arc;
 
 use adamant::{AnyOptimizer, Exec, StepOptions, Threads};
 use pyo3::{
@@ -9,9 +10,10 @@ use pyo3::{
     types::{PyList, PyTuple},
 };
 
-use super::{Call, Inner, grads::Found, run::rule_of};
+use super::{Call, Inner, grads::Found, run::rule_of, states::places_of};
 use crate::{
     error::exception,
+    in_use::{InUse, Ranges},
     memory::{Kind, Seen},
     rows::{self, RowStep, Rows, Waiting},
     slot::Slot,
@@ -26,13 +28,17 @@ impl<'py> Call<'_, 'py> {
         slot: &Slot,
         sparse: &Bound<'py, PyTuple>,
         grad: Bound<'py, PyAny>,
+        name: impl Fn() -> String,
     ) -> PyResult<Found> {
         type Described<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, usize, usize);
         let (indices, values, rows, width): Described<'_> = sparse.extract()?;
         let access = &self.stepper.access;
         let seen = |tensor| {
             access.look(tensor, |seen| match seen.is_freed() {
-                true => Err(PyValueError::new_err("a sparse gradient has no memory")),
+                true => Err(PyValueError::new_err(format!(
+                    "the gradient of {} has no memory: its storage was freed",
+                    name()
+                ))),
                 false => Ok((seen.data as usize, seen.kind, seen.len())),
             })
         };
@@ -44,7 +50,11 @@ impl<'py> Call<'_, 'py> {
             && count.checked_mul(width) == Some(len)
             && rows.checked_mul(width) == Some(numbers);
         if !fits {
-            return Err(PyRuntimeError::new_err("a sparse gradient does not fit its parameter"));
+            let (name, found) = (name(), slot.facts.kind.unwrap_or(Kind::Other));
+            return Err(PyRuntimeError::new_err(format!(
+                "the gradient of {name} has {count} indices of {index_kind:?} and {len} numbers of {kind:?} in rows \
+                 of {width}, which does not fit {rows} rows of a parameter with {numbers} numbers of {found:?}"
+            )));
         }
         let rows = Rows { indices: index_data, count, values: data, rows, width };
         let tensor = sparse.clone().into_any().unbind();
@@ -222,7 +232,10 @@ impl<'py> Call<'_, 'py> {
                     |seen: &Seen<'_>| seen.kind == Kind::I64 && seen.is_dense() && !seen.is_freed();
                 access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
-                    false => Err(PyTypeError::new_err("rows must be of int64, and contiguous")),
+                    false => Err(PyTypeError::new_err(format!(
+                        "rows is of {:?} with shape {:?} and strides {:?}, but must be of int64 and contiguous",
+                        seen.kind, seen.shape, seen.strides
+                    ))),
                 })
             })
             .transpose()?;
@@ -254,6 +267,9 @@ impl<'py> Call<'_, 'py> {
         let pool = pool.map_err(exception)?;
         let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
         let exec = Exec { isa: None, threads };
+        let mut written: Ranges = places_of(slot, index).collect();
+        written.sort_unstable();
+        let _in_use = InUse::wait(py, Arc::new(written), Vec::new())?;
         // SAFETY: as in `run`; the rows and their type are those of the parameter.
         py.detach(|| unsafe { rows::catch_up(exec, slot, form, width, waiting, listed) })
             .map_err(exception)?;

@@ -1,27 +1,34 @@
 //! The states of parameters: whether those of the last step are still there, and where their memory is.
 
+use std::sync::Arc;
+
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
     prelude::*,
+    sync::critical_section::with_critical_section,
 };
 
 use super::{Call, Inner};
 use crate::{
+    in_use::Ranges,
     memory::Kind,
-    slot::{self, Role, roles},
+    slot::{self, Role, Slot, roles},
 };
 
 impl Call<'_, '_> {
     /// Whether the optimizer's dictionary of states has the entries of the last step.
     fn has_same_states(&self, inner: &Inner) -> bool {
         let mut known = inner.states.iter();
-        self.states.len() == inner.states.len()
-            && self.states.iter().all(|(key, value)| {
-                known.next().is_some_and(|(known_key, known_value)| {
-                    key.as_ptr() as usize == *known_key && value.is(known_value)
+        // Without a GIL, another thread could add a state meanwhile.
+        with_critical_section(self.states, || {
+            self.states.len() == inner.states.len()
+                && self.states.iter().all(|(key, value)| {
+                    known.next().is_some_and(|(known_key, known_value)| {
+                        key.as_ptr() as usize == *known_key && value.is(known_value)
+                    })
                 })
-            })
+        })
     }
 
     /// Forgets the states where the optimizer's dictionary has others.
@@ -54,9 +61,11 @@ impl Call<'_, '_> {
             }
         }
         inner.states.clear();
-        for (key, value) in self.states.iter() {
-            inner.states.push((key.as_ptr() as usize, value.unbind()));
-        }
+        with_critical_section(self.states, || {
+            for (key, value) in self.states.iter() {
+                inner.states.push((key.as_ptr() as usize, value.unbind()));
+            }
+        });
         Ok(())
     }
 
@@ -81,21 +90,12 @@ impl Call<'_, '_> {
 
     /// Learns which memory this step writes, and refuses parameters and states that share some.
     pub(super) fn learn_places(&self, inner: &mut Inner) -> PyResult<()> {
-        inner.written.clear();
         // Of others it is not known whether they are where they were.
-        for (index, slot) in inner.grads.iter().map(|grad| (grad.slot, &inner.slots[grad.slot])) {
-            let arrays = slot.state.iter().flat_map(|state| &state.entries);
-            let arrays = arrays.filter(|entry| {
-                !matches!(entry.role, Role::Step | Role::Eta | Role::Mu | Role::MuProduct)
-            });
-            for facts in arrays.map(|entry| &entry.facts).chain([&slot.facts]) {
-                let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
-                if bytes > 0 {
-                    inner.written.push((facts.data, facts.data + bytes, index));
-                }
-            }
-        }
-        inner.written.sort_unstable();
+        let grads = inner.grads.iter();
+        let mut written: Ranges =
+            grads.flat_map(|grad| places_of(&inner.slots[grad.slot], grad.slot)).collect();
+        written.sort_unstable();
+        inner.written = Arc::new(written);
         for pair in inner.written.windows(2) {
             if let [(_, end, one), (start, _, other)] = *pair
                 && start < end
@@ -108,4 +108,16 @@ impl Call<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The memory of a parameter and of its states that steps write, with the number of its slot.
+pub(super) fn places_of(slot: &Slot, index: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let arrays = slot.state.iter().flat_map(|state| &state.entries);
+    let arrays = arrays
+        .filter(|entry| !matches!(entry.role, Role::Step | Role::Eta | Role::Mu | Role::MuProduct));
+    let arrays = arrays.map(|entry| &entry.facts).chain([&slot.facts]);
+    arrays.filter_map(move |facts| {
+        let bytes = facts.len * facts.kind.unwrap_or(Kind::Other).bytes();
+        (bytes > 0).then_some((facts.data, facts.data + bytes, index))
+    })
 }

@@ -1,4 +1,4 @@
-"""What the optimizers' arguments have in common: their checks, and how the core gets them."""
+"""Arguments of optimizers: their checks, and how they become settings of the core."""
 
 from __future__ import annotations
 
