@@ -4,7 +4,7 @@ use core::{fmt, ops::Range};
 
 use crate::{
     Arity, DynOptimizer, Error, Float, Grad, Many, Moment, Param, Rule, Storage,
-    array::{BLOCK, GradArray, MomentArray, ParamArray, Q8, elements_mut},
+    array::{BLOCK, GradArray, MomentArray, ParamArray, Q8, elements_mut, len_of},
     optimizer::MomentLayout,
 };
 
@@ -378,7 +378,7 @@ impl<'a, 'x> Part<'a, 'x> {
 unsafe fn elements_of<'s, F>(array: Option<&'s &mut [F]>, range: &Range<usize>) -> &'s mut [F] {
     match array {
         // SAFETY: the caller's promise.
-        Some(array) if !array.is_empty() => unsafe { elements_mut(array, range.clone()) },
+        Some(array) if len_of(array) > 0 => unsafe { elements_mut(array, range.clone()) },
         _ => &mut [],
     }
 }
