@@ -38,7 +38,7 @@ impl RunTasks for NewThreads {
 }
 
 /// Enough elements for three threads. In Miri, calls are shared from fewer elements on.
-const LEN: usize = if cfg!(miri) { 1800 } else { 100_000 };
+const LEN: usize = if cfg!(miri) { 1100 } else { 100_000 };
 
 fn exec(threads: Threads<'_>) -> Exec<'_> {
     // Miri has no other.
@@ -75,13 +75,14 @@ fn tensors_of_every_type_are_shared() {
     let adam: Rc<dyn AnyRule> = Rc::new(Adam::adamw());
     let kinds: Vec<_> = (0..ParamType::ALL.len()).map(|number| Some(types(number))).collect();
     for threads in [Threads::Pool(&pool), Threads::Tasks(&NewThreads)] {
-        for kinds in kinds.chunks(2).chain([&[None, None][..]]) {
+        for kinds in kinds.chunks(4).chain([&[None; 2][..]]) {
             let tensors = kinds.iter().zip(1..).map(|(&types, seed)| {
                 // Those whose seeds are multiples of 5 have special values.
-                adam.tensor(seed, LEN / 2, 3, types)
+                adam.tensor(seed, LEN / kinds.len(), 3, types)
             });
             let model = Model(vec![(Rc::clone(&adam), tensors.collect())]);
-            let options = StepOptions { exec: exec(threads), ..options() };
+            // Some gradients are infinite in f16, and so is their norm.
+            let options = StepOptions { exec: exec(threads), max_norm: None, ..options() };
             assert_eq!(model.check(1, &options), [Some(Outcome::Taken)]);
         }
     }
