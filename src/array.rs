@@ -19,5 +19,5 @@ pub use param::{HalfElement, Param, ParamArray};
 pub(crate) use q8::BLOCK;
 pub use q8::Q8;
 pub(crate) use random::{Draw, Half, Random};
-pub(crate) use shared::elements_mut;
+pub(crate) use shared::{elements_mut, len_of};
 pub use storage::{Element, Storage};

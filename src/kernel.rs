@@ -155,10 +155,10 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
                         sweep_with::<S, R, F, false>(simd, rule, &k, factor, slices.reborrow());
                     }
                     if F::SCALES {
-                        part.zero_grad();
                         if pass.flush_subnormals {
                             flush(slices);
                         }
+                        part.zero_grad();
                     }
                 }
             },

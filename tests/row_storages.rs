@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use adamant::{
     Adam, BuiltIn, CatchUp, DenseEquivalent, Error, Exec, Isa, Lion, Outcome, Param, Report,
     RowGrads, RowOptimizer, RowScratch, RowWiseAdam, StepOptions, Storage, Table,
-    reference::{self, Reference},
+    reference::Reference,
 };
 use half::{bf16, f16};
 use proptest::prelude::{ProptestConfig, prop, proptest};
@@ -16,8 +16,7 @@ use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::{
     Columns, Draw, ForEachRule, WithRule, exec, execs, for_each_rule,
     mixed::{
-        GradType, MixedColumns, MomentType, ParamType, RowValues, Types, check_norm, factor_of,
-        outcome_of,
+        GradType, MixedColumns, MixedListed, MomentType, ParamType, RowValues, Types, check_rows,
     },
     number, ordinary, serial, with_rule,
 };
@@ -52,14 +51,15 @@ impl Run {
         MixedColumns::new(rule, &columns, self.types, (1 << 32) - 100)
     }
 
-    /// `count` rows, of which many are duplicates if there are few; their values; and the sums of each.
-    fn listed(&mut self, count: usize) -> (Vec<u32>, RowValues) {
-        let listed = (0..count).map(|_| self.rng.random_range(0..self.rows) as u32).collect();
-        let values: Vec<f32> = (0..count * (self.width + 1)).map(|_| self.value(1)).collect();
-        (listed, RowValues::new(self.types.grad, &values))
+    /// `count` rows, of which many are duplicates if there are few, and their values.
+    fn listed(&mut self, count: usize) -> MixedListed {
+        let stride = self.width + 1;
+        let rows = (0..count).map(|_| self.rng.random_range(0..self.rows) as u32).collect();
+        let values: Vec<f32> = (0..count * stride).map(|_| self.value(1)).collect();
+        MixedListed { rows, values: RowValues::new(self.types.grad, &values), stride }
     }
 
-    /// Fails unless steps on listed rows, the first of which is `t`, give the bits of the reference.
+    /// Fails unless steps on so many listed rows, the first of which is `t`, give the bits of the reference.
     #[track_caller]
     fn check<R: Reference + Debug>(
         mut self,
@@ -68,43 +68,9 @@ impl Run {
         counts: &[usize],
         options: &StepOptions<'_>,
     ) {
-        let mut found = self.table(rule);
-        let mut expected = found.clone();
-        let (width, stride) = (self.width, self.width + 1);
-        let mut scratch = RowScratch::default();
-        for (&count, t) in counts.iter().zip(t..) {
-            let (listed, values) = self.listed(count);
-            let mut step = |table: Table<'_>| {
-                let rows = table.rows();
-                macro_rules! sorted {
-                    ($values:expr) => {
-                        RowGrads { rows: &listed, values: $values, width, stride }
-                            .sort(rows, &mut scratch)
-                    };
-                }
-                let sorted = match &values {
-                    RowValues::F32(values) => sorted!(values),
-                    RowValues::Bf16(values) => sorted!(values),
-                    RowValues::F16(values) => sorted!(values),
-                };
-                rule.step_rows_lazy_on(t, table, sorted.expect("rows of the table"), options)
-            };
-            let report = step(found.table(width)).expect("a valid step");
-            let places: Vec<usize> = listed.iter().map(|&row| row as usize).collect();
-            let sums = reference::sum_rows(&places, &values.to_f32(), width, stride);
-            check_norm(&report, options, sums.values().flatten().map(|&grad| grad.into()));
-            let factor = factor_of(options, report.grad_norm);
-            assert_eq!(report.outcome, outcome_of(factor));
-            if let Some(grad_factor) = factor {
-                let options = StepOptions { grad_factor, ..*options };
-                expected.reference_rows(rule, t, &sums, &options);
-            }
-        }
-        let Self { rows, types, .. } = self;
-        let context =
-            || format!("{rule:?}, {rows} by {width}, {types:?}, {counts:?}, from {t}, {options:?}");
-        found.assert_same_bits(&expected, context);
-        found.check_guards();
+        let table = self.table(rule);
+        let steps: Vec<_> = counts.iter().map(|&count| self.listed(count)).collect();
+        check_rows(rule, t, &table, self.width, &steps, options);
     }
 }
 
@@ -121,14 +87,10 @@ fn every_types() -> impl Iterator<Item = Types> {
     })
 }
 
-fn has_blocks(types: &Types) -> bool {
-    types.moments.contains(&MomentType::Q8)
-}
-
 /// A width by a number: around registers and around the tile in which duplicates are added up; whole
 /// blocks where moments are of 8 bits.
 fn width(number: usize, types: &Types) -> usize {
-    match has_blocks(types) {
+    match types.has_blocks() {
         true => [256, 512, 1280][number % 3],
         false => [1, 3, 15, 16, 17, 33, 64, 100, 256, 1030][number % 10],
     }
@@ -393,7 +355,7 @@ proptest! {
         parallel: bool,
     ) {
         let types = Types { param, grad, to_zero: false, moments };
-        let (rows, width) = match has_blocks(&types) {
+        let (rows, width) = match types.has_blocks() {
             true => (1 + rows / 8, 256 * (1 + width % 2)),
             false => (rows, width),
         };

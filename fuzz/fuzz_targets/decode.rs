@@ -9,7 +9,11 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::support::{Misfit, number, ordinary};
+use crate::support::{
+    Misfit,
+    mixed::{GradType, MomentType, ParamType, Types},
+    number, ordinary,
+};
 
 /// The global pool serves calls from outside of all pools; as large everywhere, so that a crash
 /// found on one machine is one on the next.
@@ -56,6 +60,17 @@ pub const PERIOD: usize = 1021;
 /// Those that this CPU lacks too: they must be refused.
 pub fn any_isa(bytes: &mut Unstructured<'_>) -> Result<Isa> {
     bytes.choose(&Isa::ALL).copied()
+}
+
+/// Types of a tensor's arrays.
+pub fn any_types(bytes: &mut Unstructured<'_>) -> Result<Types> {
+    let mut moment = || bytes.choose(&MomentType::ALL).copied();
+    Ok(Types {
+        moments: [moment()?, moment()?, moment()?, moment()?],
+        param: *bytes.choose(&ParamType::ALL)?,
+        grad: *bytes.choose(&GradType::ALL)?,
+        to_zero: bytes.arbitrary()?,
+    })
 }
 
 /// One time in eight.

@@ -10,8 +10,8 @@ mod decode;
 
 use adamant::{BuiltIn, Error, Isa, StepOptions};
 use decode::{
-    Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, build_global_pool,
-    in_pool, repeated,
+    Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, any_types,
+    build_global_pool, in_pool, repeated,
 };
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
@@ -19,9 +19,7 @@ use libfuzzer_sys::{
 };
 use support::{
     Columns, Draw, Misfit, Way, WithRule, exec,
-    mixed::{
-        GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, check_mixed_refused,
-    },
+    mixed::{MixedColumns, Types, check_mixed, check_mixed_refused},
     with_rule,
 };
 
@@ -69,16 +67,6 @@ struct Drawing {
     len: (u8, u16),
     first: First,
     numbers: Numbers,
-}
-
-fn any_types(bytes: &mut Unstructured<'_>) -> Result<Types> {
-    let mut moment = || bytes.choose(&MomentType::ALL).copied();
-    Ok(Types {
-        moments: [moment()?, moment()?, moment()?, moment()?],
-        param: *bytes.choose(&ParamType::ALL)?,
-        grad: *bytes.choose(&GradType::ALL)?,
-        to_zero: bytes.arbitrary()?,
-    })
 }
 
 /// The number of the first element.

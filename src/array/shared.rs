@@ -14,14 +14,31 @@ use super::BLOCK;
 #[allow(unsafe_code, reason = "threads share an array, each for elements of its own")]
 #[allow(clippy::mut_from_ref, reason = "the caller promises that nobody else uses these elements")]
 pub(crate) unsafe fn elements_mut<'s, T>(array: &'s &mut [T], range: Range<usize>) -> &'s mut [T] {
-    debug_assert!(range.start <= range.end && range.end <= array.len());
-    // The reference is read as the pointer that it is: one made of it would be for reading only.
-    let array: *const &mut [T] = array;
-    // SAFETY: a reference to a slice has the layout of a pointer to one, and `array` is valid to read.
-    let array: *mut [T] = unsafe { array.cast::<*mut [T]>().read() };
-    // SAFETY: within the array, and not aliased: the caller's promise. The reference that was read is
-    // alive for `'s`, so nobody else but the threads of this call uses the array.
-    unsafe { core::slice::from_raw_parts_mut(array.cast::<T>().add(range.start), range.len()) }
+    debug_assert!(range.start <= range.end && range.end <= len_of(array));
+    // SAFETY: within the array, and not aliased: the caller's promise. The reference is alive for `'s`, so
+    // nobody else but the threads of this call uses the array.
+    unsafe { core::slice::from_raw_parts_mut(first_of(array).add(range.start), range.len()) }
+}
+
+/// The array as the pointer that the reference is. A reference made of it would be for reading only, and it would
+/// read all of the array, also the elements that other threads write.
+#[inline(always)]
+#[allow(unsafe_code, reason = "threads share an array, each for elements of its own")]
+fn pointer_to<T>(array: &&mut [T]) -> *mut [T] {
+    // SAFETY: a reference to a slice has the layout of a pointer to one, and is valid to read.
+    unsafe { core::ptr::from_ref(array).cast::<*mut [T]>().read() }
+}
+
+/// The number of elements of an array that other threads may be writing.
+#[inline(always)]
+pub(crate) fn len_of<T>(array: &&mut [T]) -> usize {
+    pointer_to(array).len()
+}
+
+/// The address of the first element of an array that other threads may be writing.
+#[inline(always)]
+pub(super) fn first_of<T>(array: &&mut [T]) -> *mut T {
+    pointer_to(array).cast()
 }
 
 /// The scales of a range of codes.
@@ -37,7 +54,7 @@ macro_rules! parts {
             #[inline]
             pub(crate) fn len(&self) -> usize {
                 match self {
-                    $(Self::$variant($slice, ..) => $slice.len(),)+
+                    $(Self::$variant($slice, ..) => parts!(@len $kind $slice),)+
                 }
             }
 
@@ -81,7 +98,10 @@ macro_rules! parts {
             #[inline(always)]
             pub(crate) fn prefetch(&self, start: usize, len: usize) {
                 match self {
-                    $(Self::$variant($slice, ..) => $crate::simd::prefetch_row($slice, start, len),)+
+                    $(Self::$variant($slice, ..) => {
+                        let first = parts!(@first $kind $slice).wrapping_add(start);
+                        $crate::simd::prefetch_from(first, len);
+                    })+
                 }
             }
         }
@@ -89,6 +109,10 @@ macro_rules! parts {
     // SAFETY: the caller's promise.
     (@mut $slice:ident, $range:ident) => { unsafe { elements_mut($slice, $range) } };
     (@ref $slice:ident, $range:ident) => { &$slice[$range] };
+    (@len mut $slice:ident) => { $crate::array::shared::len_of($slice) };
+    (@len ref $slice:ident) => { $slice.len() };
+    (@first mut $slice:ident) => { $crate::array::shared::first_of($slice).cast_const() };
+    (@first ref $slice:ident) => { $slice.as_ptr() };
     (@safe mut $slice:ident, $range:ident) => { &mut $slice[$range] };
     (@safe ref $slice:ident, $range:ident) => { &$slice[$range] };
 }

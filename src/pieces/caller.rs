@@ -9,10 +9,12 @@ use super::{
 /// The number of elements of a dense step for which one more thread pays while the threads are awake: from
 /// twice as many on, two threads were faster than one. Measured on Zen 3: 32 Ki elements in calls without
 /// pauses took 0.332 ns each with two threads and 0.493 ns with one.
-const SHARE_AWAKE: usize = 16 << 10;
+const SHARE_AWAKE: usize = (16 << 10) / SMALLER;
 /// The same while the threads sleep. Measured on Zen 3 with pauses between calls, in ns an element with two
 /// threads and with one: 64 Ki elements 2.54 and 1.92, 128 Ki 1.79 and 1.96, 256 Ki 1.28 and 1.74.
-const SHARE_ASLEEP: usize = 64 << 10;
+const SHARE_ASLEEP: usize = (64 << 10) / SMALLER;
+/// Miri takes a thousand times as long.
+const SMALLER: usize = if cfg!(miri) { 128 } else { 1 };
 /// The number of calls that must follow each other within [`LINGER`] before a small call wakes threads, which
 /// are then awake for the next calls. A training step of a few calls should not reach it.
 const CALLS_IN_A_ROW: u32 = 4;
@@ -71,14 +73,15 @@ pub(super) fn helpers(elements: usize, threads: usize, is_awake: bool) -> usize 
 mod tests {
     use std::{thread, time::Duration};
 
-    use super::{Caller, LEAST_SHARED, helpers};
+    use super::{Caller, LEAST_SHARED, SMALLER, helpers};
 
     #[test]
     fn sleeping_threads_are_asked_later_than_those_that_are_awake() {
         assert_eq!(helpers(LEAST_SHARED - 1, 64, true), 0);
         assert_eq!(helpers(LEAST_SHARED, 64, true), 1);
-        assert_eq!(helpers((128 << 10) - 1, 64, false), 0);
-        assert_eq!(helpers(128 << 10, 64, false), 1);
+        let least_asleep = (128 << 10) / SMALLER;
+        assert_eq!(helpers(least_asleep - 1, 64, false), 0);
+        assert_eq!(helpers(least_asleep, 64, false), 1);
         assert_eq!(helpers(usize::MAX, 64, false), 63);
         assert_eq!(helpers(usize::MAX, usize::MAX, false), super::MOST_HELPERS);
         assert_eq!(helpers(usize::MAX, 1, true), 0);

@@ -9,16 +9,22 @@ pub(crate) const CACHE_LINE: usize = 64;
 /// are more, since from there on the CPU goes ahead by itself.
 #[inline(always)]
 pub(crate) fn prefetch_row<T>(slice: &[T], start: usize, len: usize) {
+    prefetch_from(slice.as_ptr().wrapping_add(start), len);
+}
+
+/// As [`prefetch_row`], from an element on that other threads may be writing.
+#[inline(always)]
+pub(crate) fn prefetch_from<T>(first: *const T, len: usize) {
     let line = (CACHE_LINE / size_of::<T>()).max(1);
     let len = len.min(AHEAD / size_of::<T>());
     let mut ahead = 0;
     while ahead < len {
-        prefetch(slice, start, ahead);
+        prefetch_line(first.wrapping_add(ahead));
         ahead += line;
     }
     if len > 0 {
         // A row that begins within a line ends in another one.
-        prefetch(slice, start, len - 1);
+        prefetch_line(first.wrapping_add(len - 1));
     }
 }
 
@@ -35,7 +41,7 @@ pub(crate) fn prefetch_item<T>(slice: &[T], index: usize) {
     let item = index + NEAR / size_of::<T>();
     prefetch(slice, item, 0);
     if size_of::<T>() > CACHE_LINE {
-        prefetch_bytes(slice, item, CACHE_LINE);
+        prefetch_line(slice.as_ptr().wrapping_add(item).wrapping_byte_add(CACHE_LINE));
     }
 }
 
@@ -45,24 +51,23 @@ pub(crate) fn prefetch_near<T>(slice: &[T], index: usize) {
     prefetch(slice, index, NEAR / size_of::<T>());
 }
 
-/// Asks for the cache line some bytes after the start of an element, which need not exist.
+/// Asks for the cache line of an address.
 #[inline(always)]
 #[allow(unsafe_code, reason = "the intrinsic takes a pointer, and pulp has none")]
-fn prefetch_bytes<T>(slice: &[T], index: usize, bytes: usize) {
+fn prefetch_line<T>(line: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let line = slice.as_ptr().wrapping_add(index).wrapping_byte_add(bytes);
         // SAFETY: a prefetch of any address, mapped or not, has no effect that a program could see.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (slice, index, bytes);
+    let _ = line;
 }
 
 /// Asks for the cache line of the element `ahead` after the slice's element `index`, which need not
 /// exist.
 #[inline(always)]
 pub(crate) fn prefetch<T>(slice: &[T], index: usize, ahead: usize) {
-    prefetch_bytes(slice, index.wrapping_add(ahead), 0);
+    prefetch_line(slice.as_ptr().wrapping_add(index.wrapping_add(ahead)));
 }

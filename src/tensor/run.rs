@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::{MOMENTS, Tensor};
 use crate::{
     Arity, Float, Many, Rule,
-    array::{GradArray, MomentArray, ParamArray, elements_mut},
+    array::{GradArray, MomentArray, ParamArray, elements_mut, len_of},
 };
 
 /// A position in a list of tensors: the number of a tensor, and of an element in it.
@@ -84,13 +84,13 @@ impl<'a, 'x> Part<'a, 'x> {
     pub(crate) fn slices<R: Rule, F: Float>(&self) -> Slices<'a, R, F> {
         let Self { tensor, range } = self;
         let param = F::param_of(&tensor.param.0);
-        let grad = F::grad_of(&tensor.grad.0);
         // SAFETY: by `Run::new` nobody else uses these elements; all arrays are as long as the
         // parameters, or empty: `Tensor::check`.
         unsafe {
             Slices {
                 param: elements_of(param, range),
-                grad: grad.map_or(&[], |grad| &grad[range.clone()]),
+                // Not a part of the whole: other threads zero theirs.
+                grad: F::grad_in(tensor.grad.0.part(range.clone())).unwrap_or(&[]),
                 moments: R::Moments::from_fn(
                     #[inline(always)]
                     |moment| elements_of(F::moment_of(&tensor.moments[moment].0), range),
@@ -140,7 +140,7 @@ impl<'a, 'x> Part<'a, 'x> {
 unsafe fn elements_of<'s, F>(array: Option<&'s &mut [F]>, range: &Range<usize>) -> &'s mut [F] {
     match array {
         // SAFETY: the caller's promise.
-        Some(array) if !array.is_empty() => unsafe { elements_mut(array, range.clone()) },
+        Some(array) if len_of(array) > 0 => unsafe { elements_mut(array, range.clone()) },
         _ => &mut [],
     }
 }

@@ -11,6 +11,8 @@ pub trait Typed: Sized {
     #[doc(hidden)]
     fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]>;
     #[doc(hidden)]
+    fn grad_in<'x>(array: GradArray<'x>) -> Option<&'x [Self]>;
+    #[doc(hidden)]
     fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]>;
     #[doc(hidden)]
     fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]>;
@@ -36,6 +38,15 @@ macro_rules! typed {
 
             #[inline(always)]
             fn grad_of<'s>(array: &'s GradArray<'_>) -> Option<&'s [Self]> {
+                match array {
+                    GradArray::$variant(grad) => Some(grad),
+                    GradArray::$to_zero(grad) => Some(grad),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn grad_in<'x>(array: GradArray<'x>) -> Option<&'x [Self]> {
                 match array {
                     GradArray::$variant(grad) => Some(grad),
                     GradArray::$to_zero(grad) => Some(grad),

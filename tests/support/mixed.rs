@@ -12,7 +12,7 @@ use adamant::{
 };
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub use self::rows::RowValues;
+pub use self::rows::{MixedListed, RowValues, check_rows};
 use self::store::Store;
 use super::{Columns, Misfit, Way, exec, same_bits};
 
@@ -133,6 +133,22 @@ impl MixedColumns {
     /// What the reference makes of them in their next step, with gradients multiplied by `grad_factor`
     /// and nothing else.
     pub fn reference<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) {
+        let formats = self.formats(rule);
+        self.reference_by(&formats, &|columns, t| columns.reference(rule, t), options);
+    }
+
+    /// The formats that moments have in 8 bits.
+    fn formats<R: Reference>(&self, rule: &R) -> Vec<Q8> {
+        (0..self.moments.len()).map(|moment| Q8::of(rule, moment)).collect()
+    }
+
+    /// With the step of a rule's reference in `f32`. Not generic, since tests would compile it for each rule.
+    fn reference_by(
+        &mut self,
+        formats: &[Q8],
+        step: &dyn Fn(&mut Columns<f32>, u64),
+        options: &StepOptions<'_>,
+    ) {
         self.steps += 1;
         let t = self.steps;
         let factor = options.grad_factor as f32;
@@ -140,11 +156,11 @@ impl MixedColumns {
         let mut columns = Columns {
             param: self.param.values(Q8::Signed),
             grad: grad.iter().map(|&g| if factor == 1.0 { g } else { g * factor }).collect(),
-            moments: (self.moments.iter().enumerate())
-                .map(|(moment, store)| store.values(Q8::of(rule, moment)))
+            moments: (self.moments.iter().zip(formats))
+                .map(|(store, &format)| store.values(format))
                 .collect(),
         };
-        columns.reference(rule, t);
+        step(&mut columns, t);
         let first = self.first;
         let random = |stream, is_second: bool| {
             move |place: usize| {
@@ -160,7 +176,7 @@ impl MixedColumns {
                 values.iter_mut().for_each(|value| *value = reference::flush_subnormal(*value));
             }
             let random = random(moment as u32 / 2, moment % 2 == 1);
-            store.store(values, Some(Q8::of(rule, moment)), Some(&random));
+            store.store(values, Some(formats[moment]), Some(&random));
         }
         let random = random(u32::MAX, false);
         let stochastic = self.types.param.is_stochastic();

@@ -10,8 +10,8 @@ pub mod model;
 pub mod rows;
 
 use adamant::{
-    Arity, Error, Exec, Float, Isa, Many, Optimizer, Outcome, Rule, StepOptions, Tensor, Threads,
-    reference::Reference,
+    Arity, Error, Exec, Float, Isa, Many, Optimizer, Outcome, Report, Rule, StepOptions, Tensor,
+    Threads, reference::Reference,
 };
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use choices::{ForEachRule, WithRule, for_each_pair, for_each_rule, toggled, with_rule};
@@ -251,20 +251,35 @@ pub fn check<R: Reference + std::fmt::Debug, F: Float>(
 ) {
     let mut expected = before.clone();
     steps.clone().for_each(|t| expected.reference(rule, t));
+    let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
+    let arrays = take_steps(call, &steps.collect::<Vec<_>>(), before, way);
+    arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
+}
 
+/// A call of a rule. By a pointer: compiled for each rule, the checks would take much of the time of compiling the tests.
+type Call<'a> = dyn Fn(&mut [Tensor<'_>], &StepOptions<'_>) -> Result<Report, Error> + 'a;
+
+/// Steps with some numbers, which are valid.
+#[track_caller]
+fn take_steps<F: Float>(
+    call: &Call<'_>,
+    steps: &[u64],
+    before: &Columns<F>,
+    way: &Way,
+) -> Arrays<F> {
     let mut arrays = Arrays::new(before, way.offset);
-    for t in steps {
+    for &t in steps {
         let mut counts = vec![t - 1; way.cuts.len() + 1];
         let mut tensors = tensors(arrays.pieces(&way.cuts), &mut counts);
         let calls = if way.at_once { tensors.len() } else { 1 };
-        for call in tensors.chunks_mut(calls) {
-            let report = rule.step_tensors(call, &way.options()).expect("a valid step");
+        for tensors in tensors.chunks_mut(calls) {
+            let report = call(tensors, &way.options()).expect("a valid step");
             assert_eq!((report.outcome, report.grad_norm), (Outcome::Taken, None));
         }
         drop(tensors);
         assert!(counts.iter().all(|&count| count == t), "steps counted: {counts:?}, not {t}");
     }
-    arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
+    arrays
 }
 
 /// An array of another length, in place of one of a call; numbers that are too large begin again.
@@ -302,6 +317,19 @@ pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
     way: &Way,
     misfit: Option<&Misfit>,
 ) -> Error {
+    let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
+    check_call_refused(call, rule, steps, before, way, misfit)
+}
+
+#[track_caller]
+fn check_call_refused<F: Float>(
+    call: &Call<'_>,
+    rule: &dyn std::fmt::Debug,
+    steps: u64,
+    before: &Columns<F>,
+    way: &Way,
+    misfit: Option<&Misfit>,
+) -> Error {
     let mut spare = vec![Guarded::guard(); misfit.map_or(0, |misfit| misfit.len + 1)];
     let mut arrays = Arrays::new(before, way.offset);
     let mut counts = vec![steps; way.cuts.len() + 1];
@@ -310,7 +338,7 @@ pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
         if let Some(misfit) = misfit {
             misfit.put(&mut pieces, &mut spare);
         }
-        rule.step_tensors(&mut tensors(pieces, &mut counts), &way.options())
+        call(&mut tensors(pieces, &mut counts), &way.options())
     };
     let context =
         || format!("{rule:?}, after {steps} steps, {way:?}, {misfit:?}, {} elements", before.len());

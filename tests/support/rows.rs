@@ -7,7 +7,7 @@ use std::{fmt::Debug, iter};
 
 use adamant::{
     Error, Exec, Float, Grad, Many, NormOrder, Report, RowGrads, RowIndex, RowOptimizer, RowRule,
-    RowScratch, StepOptions, Table, grad_norms,
+    RowScratch, SortedRows, StepOptions, Table, grad_norms,
     reference::{self, RowReference},
 };
 
@@ -354,8 +354,70 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     options: StepOptions<'static>,
     offset: usize,
 ) -> Vec<Error> {
-    struct Step<'a, R, F> {
-        rule: &'a R,
+    let steps: Vec<_> = steps.into_iter().collect();
+    check_lazy_by(rule, t, before, &steps, options, offset)
+}
+
+/// What the check of lazy steps needs of a rule. By a pointer: compiled for each rule and type of indices, the check
+/// would take most of the time of compiling the tests.
+trait LazyRule<F>: Debug {
+    fn find_faults(&self, faults: &mut Faults, t: u64, sizes: &(usize, Vec<usize>));
+
+    fn step(
+        &self,
+        t: u64,
+        table: Table<'_>,
+        grads: SortedRows<'_>,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error>;
+
+    fn reference(
+        &self,
+        table: &mut RowColumns<F>,
+        t: u64,
+        listed: &Listed<F>,
+        options: &StepOptions<'_>,
+    );
+}
+
+impl<R: RowReference + Debug, F: Float> LazyRule<F> for R {
+    fn find_faults(&self, faults: &mut Faults, t: u64, sizes: &(usize, Vec<usize>)) {
+        faults.of_rule::<R, F>(self, t);
+        faults.of_table(self, sizes);
+    }
+
+    fn step(
+        &self,
+        t: u64,
+        table: Table<'_>,
+        grads: SortedRows<'_>,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        self.step_rows_lazy_on(t, table, grads, options)
+    }
+
+    fn reference(
+        &self,
+        table: &mut RowColumns<F>,
+        t: u64,
+        listed: &Listed<F>,
+        options: &StepOptions<'_>,
+    ) {
+        table.reference(self, t, listed, options);
+    }
+}
+
+#[track_caller]
+fn check_lazy_by<F: Float>(
+    rule: &dyn LazyRule<F>,
+    t: u64,
+    before: &RowColumns<F>,
+    steps: &[(&Listed<F>, Option<Misfit>)],
+    options: StepOptions<'static>,
+    offset: usize,
+) -> Vec<Error> {
+    struct Step<'a, F> {
+        rule: &'a dyn LazyRule<F>,
         t: u64,
         options: StepOptions<'static>,
         arrays: &'a mut Arrays<F>,
@@ -366,20 +428,19 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
         norm: Option<f64>,
         report: Option<Report>,
     }
-    impl<R: RowRule, F: Float> WithRows for Step<'_, R, F> {
+    impl<F: Float> WithRows for Step<'_, F> {
         fn run<I: RowIndex>(&mut self, rows: &[I]) -> Option<Error> {
             let Self { rule, t, options, misfit, norm, .. } = *self;
             let grads = self.listed.grads(rows, self.values, self.arrays.width, misfit);
             let mut faults = Faults::default();
             faults.of_options::<F>(&options, norm);
-            faults.of_rule::<R, F>(rule, t);
-            faults.of_table(rule, &self.arrays.sizes(misfit));
+            rule.find_faults(&mut faults, t, &self.arrays.sizes(misfit));
             let table = self.arrays.table(misfit);
             faults.of_grads(&grads, table.width());
             faults.of_indices(rows, table.rows());
             let found = grads
                 .sort(table.rows(), self.scratch)
-                .and_then(|grads| rule.step_rows_lazy_on(t, table, grads, &options));
+                .and_then(|grads| rule.step(t, table, grads, &options));
             self.report = found.as_ref().ok().copied();
             faults.judge(found.map(|_| ()))
         }
@@ -392,7 +453,7 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     let mut arrays = Arrays::new(before, offset);
     let mut scratch = RowScratch::default();
     let mut refusals = vec![];
-    for ((listed, misfit), later) in steps.into_iter().zip(0..) {
+    for (&(listed, misfit), later) in steps.iter().zip(0..) {
         let t = t.saturating_add(later);
         let values = Guarded::new(&listed.values, offset);
         let (arrays, scratch, values) = (&mut arrays, &mut scratch, values.get());
@@ -407,7 +468,7 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
             (None, Some(report)) => {
                 if let Some(grad_factor) = check_report(&report, norm, &options) {
                     let options = StepOptions { grad_factor, ..options };
-                    expected.reference(rule, t, listed, &options);
+                    rule.reference(&mut expected, t, listed, &options);
                 }
             }
             (error, _) => {

@@ -1,11 +1,18 @@
 //! Tables in mixed precision.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, fmt::Debug, ops::Range};
 
-use adamant::{Moment, StepOptions, Table, reference::Reference};
+use adamant::{
+    Error, Moment, Q8, Report, RowGrads, RowOptimizer, RowScratch, SortedRows, StepOptions, Table,
+    reference::{self, Reference},
+};
 use half::{bf16, f16};
 
-use super::{super::guarded::Guarded, GradType, MixedColumns, Types, param_of, store::Store};
+use super::{
+    super::{Columns, guarded::Guarded},
+    GradType, MixedColumns, MomentType, Types, check_norm, factor_of, outcome_of, param_of,
+    store::Store,
+};
 
 /// Gradients of rows, as a call passes them.
 pub enum RowValues {
@@ -34,6 +41,84 @@ impl RowValues {
     }
 }
 
+/// Listed rows, and a row of values for each.
+pub struct MixedListed {
+    pub rows: Vec<u32>,
+    pub values: RowValues,
+    /// The elements from the start of a row of values to the start of the next.
+    pub stride: usize,
+}
+
+/// Takes a step on listed rows.
+type Step<'a> =
+    dyn Fn(u64, Table<'_>, SortedRows<'_>, &StepOptions<'_>) -> Result<Report, Error> + 'a;
+
+impl MixedListed {
+    fn step(
+        &self,
+        step: &Step<'_>,
+        t: u64,
+        table: Table<'_>,
+        scratch: &mut RowScratch,
+        options: &StepOptions<'_>,
+    ) -> Result<Report, Error> {
+        let (rows, width, stride) = (table.rows(), table.width(), self.stride);
+        macro_rules! sorted {
+            ($values:expr) => {
+                RowGrads { rows: &self.rows, values: $values, width, stride }.sort(rows, scratch)
+            };
+        }
+        let sorted = match &self.values {
+            RowValues::F32(values) => sorted!(values),
+            RowValues::Bf16(values) => sorted!(values),
+            RowValues::F16(values) => sorted!(values),
+        };
+        step(t, table, sorted?, options)
+    }
+}
+
+/// Fails unless steps on listed rows of a table, the first of which is `t`, give the bits of the reference.
+#[track_caller]
+pub fn check_rows<'a, R: Reference + Debug>(
+    rule: &R,
+    t: u64,
+    before: &MixedColumns,
+    width: usize,
+    steps: impl IntoIterator<Item = &'a MixedListed>,
+    options: &StepOptions<'_>,
+) {
+    let (mut found, mut expected) = (before.clone(), before.clone());
+    let formats = before.formats(rule);
+    let step: &Step<'_> =
+        &|t, table, grads, options| rule.step_rows_lazy_on(t, table, grads, options);
+    let mut scratch = RowScratch::default();
+    for (listed, t) in steps.into_iter().zip(t..) {
+        let report = listed.step(step, t, found.table(width), &mut scratch, options);
+        let report = report.expect("a valid step");
+        let places: Vec<usize> = listed.rows.iter().map(|&row| row as usize).collect();
+        let sums = reference::sum_rows(&places, &listed.values.to_f32(), width, listed.stride);
+        check_norm(&report, options, sums.values().flatten().map(|&grad| grad.into()));
+        let factor = factor_of(options, report.grad_norm);
+        assert_eq!(report.outcome, outcome_of(factor));
+        if let Some(grad_factor) = factor {
+            let options = StepOptions { grad_factor, ..*options };
+            let step = |columns: &mut Columns<f32>, t| columns.reference(rule, t);
+            expected.reference_rows(&formats, &step, t, &sums, &options);
+        }
+    }
+    let (rows, types) = (before.len() / width, before.types);
+    let context = || format!("{rule:?}, {rows} by {width}, {types:?}, from {t}, {options:?}");
+    found.assert_same_bits(&expected, context);
+    found.check_guards();
+}
+
+impl Types {
+    /// Whether 256 elements share a scale in one of the moments.
+    pub fn has_blocks(&self) -> bool {
+        self.moments.contains(&MomentType::Q8)
+    }
+}
+
 impl MixedColumns {
     /// The arrays as a table.
     pub fn table(&mut self, width: usize) -> Table<'_> {
@@ -49,9 +134,10 @@ impl MixedColumns {
     }
 
     /// What the reference makes of rows in step `t`: each is a tensor whose gradient is the row's sum.
-    pub fn reference_rows<R: Reference>(
+    fn reference_rows(
         &mut self,
-        rule: &R,
+        formats: &[Q8],
+        step: &dyn Fn(&mut Columns<f32>, u64),
         t: u64,
         sums: &BTreeMap<usize, Vec<f32>>,
         options: &StepOptions<'_>,
@@ -70,7 +156,7 @@ impl MixedColumns {
                 first: self.first.wrapping_add(elements.start as u64),
                 steps: t - 1,
             };
-            of_row.reference(rule, options);
+            of_row.reference_by(formats, step, options);
             put(&mut self.param, &elements, &of_row.param);
             for (moment, of_row) in self.moments.iter_mut().zip(&of_row.moments) {
                 put(moment, &elements, of_row);
