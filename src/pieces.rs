@@ -58,7 +58,7 @@ pub(crate) fn run(
     debug_assert!(float_modes::are_default(), "the caller's task");
     // A small call needs no plan.
     if !may_share(threads, elements) {
-        // Not a range that is taken out of an option: it would be written as two numbers and read as one.
+        // `iter::once` of the range would be slower: the CPU waits where two numbers are written and read as one.
         let mut rest = Some(elements);
         return body(&mut iter::from_fn(move || rest.take().map(|end| 0..end)));
     }

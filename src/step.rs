@@ -300,25 +300,17 @@ impl StepOptions<'_> {
 
 #[inline]
 fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
-    match precision {
-        Precision::F64 => check_finite(constants, "f64", f64::is_finite),
+    for &value in constants {
         // Rounded first: a number just above the largest f32 is rounded to it, and fits.
-        Precision::F32 | Precision::Mixed => {
-            check_finite(constants, "f32", |value| (value as f32).is_finite())
+        let (fits, float) = match precision {
+            Precision::F64 => (value.is_finite(), "f64"),
+            Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
+        };
+        if !fits {
+            return Err(Error::ConstantOverflow { value, float });
         }
     }
-}
-
-#[inline]
-fn check_finite(
-    constants: &[f64],
-    float: &'static str,
-    fits: impl Fn(f64) -> bool,
-) -> Result<(), Error> {
-    match constants.iter().find(|&&value| !fits(value)) {
-        Some(&value) => Err(Error::ConstantOverflow { value, float }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// A position in the tensors of all groups, which only moves forward.

@@ -159,6 +159,7 @@ impl Rule for Adam {
 
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),
     /// `m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps * c)`.
+    // Inlined where the constants are kept: a copy would be read in pairs, for which the CPU waits.
     #[inline(always)]
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
