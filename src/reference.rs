@@ -35,7 +35,7 @@ mod sgd;
 mod yogi;
 
 pub use mixed::{
-    flush_subnormal, join, moment_f16, q8_block, q8_number, random, share, split, stochastic_bf16,
+    flush_subnormal, join, moment_f16, q8_block, q8_number, random, split, stochastic_bf16,
     stochastic_f16,
 };
 pub use rows::{RowReference, series, sum_rows};

@@ -1,5 +1,6 @@
 //! The bits of every optimizer in every type that is rounded to nearest, as checksums of what version 0.1
-//! computed: a change of structure must not change a result.
+//! computed: a change of structure must not change a result. And what is rounded at random, which must be the same
+//! everywhere.
 
 use adamant::*;
 use half::{bf16, f16};
@@ -47,7 +48,13 @@ impl Checksum {
             match moment {
                 MomentRef::F32(moment) => self.add(moment.iter().map(|m| m.to_bits().into())),
                 MomentRef::F64(moment) => self.add(moment.iter().map(|m| m.to_bits())),
-                other => panic!("{other:?} is not rounded to nearest"),
+                MomentRef::Bf16(moment) => self.add(moment.iter().map(|m| m.to_bits().into())),
+                MomentRef::F16(moment) => self.add(moment.iter().map(|m| m.to_bits().into())),
+                MomentRef::Q8(codes, scales) => {
+                    self.add(codes.iter().map(|&code| code.into()));
+                    self.add(scales.iter().map(|scale| scale.to_bits().into()));
+                }
+                other => panic!("no checksum of {other:?}"),
             }
         }
         self.0
@@ -399,4 +406,44 @@ fn norms_have_the_bits_of_version_0_1() {
     let grads: Vec<f32> = (0..50_000).map(|index| number(9, index) as f32).collect();
     let norm = grad_norm(&[&grads[..40_000], &grads[40_000..]]).expect("a norm");
     assert_eq!(norm.to_bits(), 0x407a_3421_b50e_e682);
+}
+
+/// Parameters in bf16, rounded at random like the moments.
+fn at_random(rule: &dyn DynOptimizer, storage: Storage, first: u64) -> u64 {
+    let mut param = numbers(0, bf16::from_f64);
+    let mut state = rule.state_in(storage, LEN);
+    state.set_first(first);
+    for t in 1..=STEPS {
+        let (param, grad) = (Param::stochastic(&mut param), numbers(t, bf16::from_f64));
+        let step = rule.step_with(param, Grad::from(&grad), &mut state, &options(0.3));
+        assert_eq!(step.expect("a step").outcome, Outcome::Taken);
+    }
+    let mut sum = Checksum::default();
+    sum.add(param.iter().map(|param| param.to_bits().into()));
+    sum.with_moments(&state)
+}
+
+#[test]
+fn what_is_rounded_at_random_has_the_same_bits_everywhere() {
+    let rules: [&dyn DynOptimizer; 2] = [&Adam::adamw(), &Adan::default()];
+    let found = rules.map(|rule| {
+        // Elements that are numbered from an even number on, from an odd one, and across the end of 2^33.
+        [0, 7, (1 << 33) - 500].map(|first| {
+            [Storage::Bf16, Storage::F16, Storage::Q8]
+                .map(|moments| at_random(rule, moments, first))
+        })
+    });
+    let expected = [
+        [
+            [0xc6dc_9724_25b8_f7de, 0x4a65_ee63_9b2f_b959, 0xb16b_7267_ddea_1b2c],
+            [0x7368_b5e3_e381_19a8, 0xa5cc_08ac_d18f_4e9d, 0xc16e_05ab_291a_ba38],
+            [0xc2eb_d8af_3804_e734, 0x9177_d5bd_fe82_c0e4, 0x6725_33f9_d849_a5f9],
+        ],
+        [
+            [0x8922_9830_5919_26a1, 0x2cf4_be5e_01fa_1677, 0x0a4d_3df8_3402_1f9a],
+            [0x98f0_b957_7355_000f, 0x9c5e_d337_d7ae_f6fb, 0x001b_b0d1_6cc0_261b],
+            [0xf224_8540_2a76_5ba1, 0x5271_a2f2_3958_2ef5, 0xba12_bbaf_2f45_c57a],
+        ],
+    ];
+    assert_eq!(found, expected, "bf16, f16, 8 bits");
 }

@@ -245,7 +245,7 @@ fn small_updates_of_16_bit_parameters_are_not_lost_on_average() {
 
 fn updates_add_up<H: HalfElement>(one: H, number: fn(H) -> f64, error: f64) {
     let sgd = adamant::Sgd { lr: 1e-5, ..adamant::Sgd::default() };
-    let (mut param, grad) = (vec![one; 4096], vec![1.0_f32; 4096]);
+    let (mut param, grad) = (vec![one; 16_384], vec![1.0_f32; 16_384]);
     let mut steps = 0;
     for _ in 1..=1000 {
         let tensor = Tensor::new(Param::stochastic(&mut param), &grad, &mut steps);
@@ -376,15 +376,15 @@ fn noisy_run(param: ParamType, grad: GradType, moment: MomentType) -> f64 {
 fn a_noisy_run_in_half_and_quarter_precision_follows_one_in_f32() {
     let single = noisy_run(ParamType::F32, GradType::F32, MomentType::F32);
     assert!(single < 0.01, "{single}");
-    // By how much the loss is larger, as `docs/speed.md` says. The run has the same bits everywhere but for
-    // `powf`, which may round otherwise on another system: hence the second number.
+    // By how much the loss is larger with this seed; `docs/speed.md` has the mean of eight. The run has the same
+    // bits everywhere but for `powf`, which may round otherwise on another system: hence the second number.
     for (param, grad, moment, more, apart) in [
         // Parameters with 8 bits of precision are never closer to the target than that.
-        (ParamType::Bf16Stochastic, GradType::Bf16, MomentType::Bf16, 0.274, 0.01),
-        (ParamType::F16Stochastic, GradType::F16, MomentType::F16, 0.019, 0.003),
-        (ParamType::Split, GradType::Bf16, MomentType::Bf16, 0.0, 0.001),
-        (ParamType::F32, GradType::F32, MomentType::Bf16, 0.0, 0.001),
-        (ParamType::F32, GradType::F32, MomentType::Q8, 0.011, 0.002),
+        (ParamType::Bf16Stochastic, GradType::Bf16, MomentType::Bf16, 0.344, 0.01),
+        (ParamType::F16Stochastic, GradType::F16, MomentType::F16, 0.002, 0.003),
+        (ParamType::Split, GradType::Bf16, MomentType::Bf16, -0.001, 0.001),
+        (ParamType::F32, GradType::F32, MomentType::Bf16, -0.001, 0.001),
+        (ParamType::F32, GradType::F32, MomentType::Q8, 0.024, 0.002),
     ] {
         let found = noisy_run(param, grad, moment);
         println!("{param:?} {moment:?}: {found:.3e}, in f32 {single:.3e}");

@@ -280,8 +280,7 @@ fn f16_moments_have_the_reference_bits() {
             [(&mut m, Q8::Signed), (&mut v, Q8::Squares)].into_iter().enumerate()
         {
             for (place, narrow) in narrow.iter_mut().enumerate() {
-                let random = reference::random(0, t, 0, place as u64);
-                let random = reference::share(random, moment == 1) >> 3;
+                let random = reference::random(0, t, moment as u32, place as u64) >> 3;
                 *narrow = reference::moment_f16(format, wide[moment][place], random);
             }
         }

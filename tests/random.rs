@@ -1,16 +1,10 @@
 //! The random bits of rounding: uniform, and independent between moments, elements, tensors and steps.
 
-use adamant::reference::{random, share};
+use adamant::reference::random;
 
 /// Bits of an element.
 const BITS: u32 = 16;
 const PARAMS: u32 = u32::MAX;
-
-/// The bits that round an element: of a moment by its position, or of the parameters.
-fn bits(seed: u64, t: u64, array: u32, element: u64) -> u32 {
-    let stream = if array == PARAMS { PARAMS } else { array / 2 };
-    share(random(seed, t, stream, element), array % 2 == 1 && array != PARAMS)
-}
 
 /// Fails unless pairs of numbers are spread evenly over the square: in 16 x 16 fields by the upper bits
 /// and by the lower ones, by correlation, and where one of them is in a rare range.
@@ -49,61 +43,60 @@ fn check_pairs(name: &str, pairs: impl Fn(u64) -> [u32; 2]) {
 }
 
 #[test]
-fn two_moments_are_rounded_by_independent_bits() {
+fn two_arrays_are_rounded_by_independent_random() {
     for (seed, t) in [(0, 1), (0, 2), (7, 1000), (u64::MAX, 123_456)] {
-        for [a, b] in [[0, 1], [0, 2], [1, 2], [0, 3], [1, 3], [2, 3], [0, PARAMS], [1, PARAMS]] {
-            let pair = |element| [bits(seed, t, a, element), bits(seed, t, b, element)];
-            check_pairs(&format!("arrays {a} and {b} in step {t}"), pair);
+        let arrays = [0, 1, 2, 3, PARAMS];
+        for (place, a) in arrays.into_iter().enumerate() {
+            for &b in &arrays[place + 1..] {
+                let pair = |element| [random(seed, t, a, element), random(seed, t, b, element)];
+                check_pairs(&format!("arrays {a} and {b} in step {t}"), pair);
+            }
         }
     }
 }
 
 #[test]
-fn neighbours_are_rounded_by_independent_bits() {
+fn neighbours_are_rounded_by_independent_random() {
     for array in [0, 1, PARAMS] {
         for distance in [1, 2, 8, 16, 64, 256, 1 << 32] {
-            let pair = |element| [0, distance].map(|apart| bits(3, 5, array, 77 + element + apart));
+            let pair =
+                |element| [0, distance].map(|apart| random(3, 5, array, 77 + element + apart));
             check_pairs(&format!("array {array}, {distance} apart"), pair);
         }
     }
 }
 
 #[test]
-fn steps_and_seeds_are_rounded_by_independent_bits() {
+fn neighbours_in_two_arrays_are_rounded_by_independent_bits() {
+    for [a, b] in [[0, 1], [1, 0], [0, PARAMS], [1, PARAMS]] {
+        let pair = |element| [random(3, 5, a, element), random(3, 5, b, element ^ 1)];
+        check_pairs(&format!("array {a} and {b}, the other element of a pair"), pair);
+    }
+}
+
+#[test]
+fn steps_and_seeds_are_rounded_by_independent_random() {
     for array in [0, 1] {
         for t in [1, 1000] {
-            let pair = |element| [t, t + 1].map(|t| bits(0, t, array, element));
+            let pair = |element| [t, t + 1].map(|t| random(0, t, array, element));
             check_pairs(&format!("array {array}, steps from {t}"), pair);
-            let pair = |element| [0, 1].map(|seed| bits(seed, t, array, element));
+            let pair = |element| [0, 1].map(|seed| random(seed, t, array, element));
             check_pairs(&format!("array {array}, two seeds in step {t}"), pair);
         }
     }
     // One element, in step after step.
-    let pair = |step| [bits(0, 1 + step, 0, 9), bits(0, 1 + step, 1, 9)];
+    let pair = |step| [random(0, 1 + step, 0, 9), random(0, 1 + step, 1, 9)];
     check_pairs("moments of an element", pair);
-    let pair = |step| [step, 1 + step].map(|step| bits(0, 1 + step, 1, 9));
+    let pair = |step| [step, 1 + step].map(|step| random(0, 1 + step, 1, 9));
     check_pairs("an element in steps that follow each other", pair);
 }
 
 #[test]
-fn tensors_with_numbers_of_their_own_are_rounded_by_independent_bits() {
+fn tensors_with_numbers_of_their_own_are_rounded_by_independent_random() {
     for first in [1000, 4096, 65_536, (1 << 32) - 500, 1 << 40] {
-        let pair = |element: u64| [bits(0, 1, 1, element), bits(0, 1, 1, first + element)];
+        let pair = |element: u64| [random(0, 1, 1, element), random(0, 1, 1, first + element)];
         check_pairs(&format!("a tensor from {first} on"), pair);
-        let pair = |element: u64| [bits(0, 1, 0, element), bits(0, 1, 1, first + element)];
+        let pair = |element: u64| [random(0, 1, 0, element), random(0, 1, 1, first + element)];
         check_pairs(&format!("another moment of a tensor from {first} on"), pair);
     }
-}
-
-#[test]
-fn two_shares_of_16_bits_are_all_of_32() {
-    // A bijection: no bit is lost, and none is used twice.
-    let mut seen = vec![0_u64; 1 << 10];
-    for low in 0..1_u32 << 16 {
-        let random = low.wrapping_mul(0x9e37_79b9) ^ 0x85eb_ca6b;
-        let [first, second] = [false, true].map(|is_second| share(random, is_second));
-        assert_eq!((second << 16) | first, random);
-        seen[(first >> 6) as usize] |= 1 << (first & 63);
-    }
-    assert!(seen.iter().all(|&seen| seen == u64::MAX));
 }

@@ -55,6 +55,27 @@ pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, sh
     (rounded >> 16).store_halves(narrow.reinterpret_cast_mut());
 }
 
+/// Pairs of numbers that lie side by side: the even ones, and the odd ones.
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(crate) fn widen_bf16_pairs<S: Simd>(simd: S, narrow: &[bf16]) -> [Vector<S, f32>; 2] {
+    let pairs = Words::load_pairs(simd, narrow.reinterpret_cast());
+    [(pairs << 16).floats(), (pairs & 0xffff_0000).floats()]
+}
+
+/// The inverse of [`widen_bf16_pairs`], rounded as by [`narrow_bf16`]; of numbers that arithmetic made of others in
+/// bf16. NaN among them is quiet, and the lower half of its bits is 0, so that nothing is carried out of it.
+#[cfg_attr(debug_assertions, inline)]
+#[cfg_attr(not(debug_assertions), inline(always))]
+pub(crate) fn narrow_bf16_pairs<S: Simd>(
+    narrow: &mut [bf16],
+    [even, odd]: [Vector<S, f32>; 2],
+    shares: [Words<S>; 2],
+) {
+    let (even, odd) = (Words::of(even) + shares[0], Words::of(odd) + shares[1]);
+    (even >> 16 | odd & 0xffff_0000).store_pairs(narrow.reinterpret_cast_mut());
+}
+
 /// A number as its nearest bf16, ties away from zero, and what is left: see
 /// [`Param::from_halves`](crate::Param::from_halves).
 #[cfg_attr(debug_assertions, inline)]

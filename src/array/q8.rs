@@ -1,6 +1,5 @@
 //! Moments of 8 bits, in blocks of 256 with a scale.
 
-use super::Half;
 use crate::{
     Error, Isa, Rule,
     simd::{Lanes, Scalar, Simd, Vector, WithSimd, Words},
@@ -252,15 +251,14 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The codes of a block, each rounded to one of its two neighbours by 16 random bits: those of `half`. Of a
+    /// The codes of a block, each rounded to one of its two neighbours by 16 random bits. Of a
     /// shorter block, what follows it in `block` is any number.
     #[inline(always)]
     pub(crate) fn encode<S: Simd>(
         &self,
         simd: S,
         block: &mut [f32; BLOCK],
-        random: &[u32; BLOCK],
-        half: Half,
+        random: &[u16; BLOCK],
         codes: &mut [u8; BLOCK],
     ) {
         if self.scale.is_nan() {
@@ -270,25 +268,10 @@ impl Encoder {
             block.iter_mut().for_each(|value| *value = value.clamp(-LARGEST, LARGEST));
         }
         // A loop for each, so that nothing is decided in it.
-        match (self.format, half) {
-            (Q8::Signed, Half::Lower) => {
-                self.encode_as(simd, Q8::Signed, Half::Lower, block, random, codes);
-            }
-            (Q8::Signed, Half::Upper) => {
-                self.encode_as(simd, Q8::Signed, Half::Upper, block, random, codes);
-            }
-            (Q8::Squares, Half::Lower) => {
-                self.encode_as(simd, Q8::Squares, Half::Lower, block, random, codes);
-            }
-            (Q8::Squares, Half::Upper) => {
-                self.encode_as(simd, Q8::Squares, Half::Upper, block, random, codes);
-            }
-            (Q8::Unsigned, Half::Lower) => {
-                self.encode_as(simd, Q8::Unsigned, Half::Lower, block, random, codes);
-            }
-            (Q8::Unsigned, Half::Upper) => {
-                self.encode_as(simd, Q8::Unsigned, Half::Upper, block, random, codes);
-            }
+        match self.format {
+            Q8::Signed => self.encode_as(simd, Q8::Signed, block, random, codes),
+            Q8::Squares => self.encode_as(simd, Q8::Squares, block, random, codes),
+            Q8::Unsigned => self.encode_as(simd, Q8::Unsigned, block, random, codes),
         }
     }
 
@@ -297,9 +280,8 @@ impl Encoder {
         &self,
         simd: S,
         format: Q8,
-        half: Half,
         block: &[f32; BLOCK],
-        random: &[u32; BLOCK],
+        random: &[u16; BLOCK],
         codes: &mut [u8; BLOCK],
     ) {
         let (inverse, least) =
@@ -316,8 +298,8 @@ impl Encoder {
             let lanes = start..start + Words::<S>::LANES;
             start = lanes.end;
             let values = Vector::read(simd, &block[lanes.clone()]);
-            let random = Words::load(simd, &random[lanes.clone()]);
-            let share = half.share(random) << (format.shift() - RANDOM_BITS);
+            let random = Words::widen(simd, &random[lanes.clone()]);
+            let share = random << (format.shift() - RANDOM_BITS);
             let bits = Words::of(values);
             let size = match format {
                 Q8::Signed => (bits & 0x7fff_ffff).floats(),
@@ -357,7 +339,7 @@ impl WithSimd for Encode<'_> {
             let encoder = format.encoder(format.largest_of(simd, values));
             *scale = encoder.scale;
             let mut whole = [0; BLOCK];
-            encoder.encode(simd, &mut block, &nearest, Half::Lower, &mut whole);
+            encoder.encode(simd, &mut block, &nearest, &mut whole);
             codes.copy_from_slice(&whole[..codes.len()]);
         }
     }

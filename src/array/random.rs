@@ -1,36 +1,35 @@
 //! Where the random bits of rounding come from.
 
 use super::BLOCK;
-use crate::simd::{Simd, Words};
+use crate::simd::{MOST_LANES, Simd, Words};
 
-/// Which of the two moments that share 32 random bits an array is, or the parameters.
+/// Which array's random bits: those of the parameters, or of a moment by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Half {
-    /// The first moment of a pair, or the parameters.
-    Lower,
-    /// The second moment of a pair.
-    Upper,
+pub(crate) enum RandomOf {
+    Param,
+    Moment(usize),
 }
 
-impl Half {
-    /// The half of moment number `position`.
+impl RandomOf {
+    /// What a [`Mixed`] number is multiplied by. The first is Wellons' (2018), the others MurmurHash3's (Appleby)
+    /// and xxHash's (Collet).
     #[inline(always)]
-    pub(crate) fn of_moment(position: usize) -> Self {
-        if position.is_multiple_of(2) { Self::Lower } else { Self::Upper }
-    }
-
-    /// The 16 bits that are the array's own.
-    #[inline(always)]
-    pub(crate) fn share<S: Simd>(self, random: Words<S>) -> Words<S> {
+    fn multiplier(self) -> u32 {
         match self {
-            Self::Lower => random & 0xffff,
-            Self::Upper => random >> 16,
+            Self::Moment(0) => 0x846c_a68b,
+            Self::Moment(1) => 0xc2b2_ae35,
+            Self::Moment(2) => 0x85eb_ca77,
+            Self::Moment(_) => 0x27d4_eb2f,
+            Self::Param => 0x9e37_79b1,
         }
     }
 }
 
 /// Where the random bits of stochastic rounding come from: a counter, so that they depend on nothing
 /// but the seed, the step, and the element.
+///
+/// Two elements, an even one and the next, share a number of 32 bits: the even one has the lower half. What the
+/// arrays of an element have in common is mixed once for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Random {
     keys: [u32; 2],
@@ -43,111 +42,174 @@ impl Random {
         Self { keys: [key as u32, (key >> 32) as u32] }
     }
 
-    /// The source of the elements whose number has the same upper half as this one.
+    /// The source of the elements whose pair's number has the same upper half as this one's.
     fn near(self, element: u64) -> Self {
-        let upper = mix((element >> 32) ^ 0x9e37_79b9_7f4a_7c15);
+        let upper = mix((element >> 33) ^ 0x9e37_79b9_7f4a_7c15);
         Self { keys: [self.keys[0] ^ upper as u32, self.keys[1] ^ (upper >> 32) as u32] }
     }
 
-    /// The source of less than 2^32 elements that are numbered from one on.
+    /// The source of less than 2^33 elements that are numbered from one on.
     pub(crate) fn from(self, first: u64, len: usize) -> Draw {
         let last = first.wrapping_add(len as u64).wrapping_sub(1);
-        let after = (first >> 32 != last >> 32).then(|| self.near(last));
-        Draw { first: first as u32, before: self.near(first), after }
+        let after = (first >> 33 != last >> 33).then(|| self.near(last));
+        Draw { first, before: self.near(first), after }
     }
 
-    /// The bits of as many elements as there are lanes, from one on.
+    /// Pairs of elements, from one on.
     #[inline(always)]
-    fn bits<S: Simd>(self, simd: S, stream: u32, element: u32) -> Words<S> {
-        let (counter, key) = self.counter(simd, stream, element);
-        hash(counter, key)
+    fn pairs<S: Simd>(self, simd: S, pair: u32) -> Pairs<S> {
+        let counter = pair.wrapping_mul(GOLDEN).wrapping_add(self.keys[0]);
+        Pairs { counters: Words::count_from::<GOLDEN>(simd, counter), key: self.keys[1] }
+    }
+}
+
+/// Pairs of elements, as many as there are lanes, and those after them.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs<S: Simd> {
+    counters: Words<S>,
+    key: u32,
+}
+
+impl<S: Simd> Pairs<S> {
+    /// The next ones: a round of multiply and shift, between two keys (constants by Wellons, 2018).
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Mixed<S> {
+        let x = self.counters;
+        self.counters = x + GOLDEN.wrapping_mul(Words::<S>::LANES as u32);
+        let x = (x ^ x >> 16) * 0x7feb_352d;
+        Mixed(x ^ x >> 15 ^ x.all(self.key))
+    }
+}
+
+/// A number for each pair of elements, from which the random bits of all their arrays are made.
+#[derive(Clone, Copy)]
+pub(crate) struct Mixed<S: Simd>(Words<S>);
+
+impl<S: Simd> Mixed<S> {
+    /// Of elements that nothing is drawn for.
+    #[inline(always)]
+    pub(crate) fn none(simd: S) -> Self {
+        Self(Words::splat(simd, 0))
     }
 
-    /// What the bits of these elements are a [`hash`] of.
+    /// The random bits of an array: another round, with a multiplier of its own.
     #[inline(always)]
-    fn counter<S: Simd>(self, simd: S, stream: u32, element: u32) -> (Words<S>, u32) {
-        let [first, second] = self.keys;
-        let first = first ^ stream.wrapping_mul(0x85eb_ca6b);
-        let counter = element.wrapping_mul(GOLDEN).wrapping_add(first);
-        let key = second ^ stream.wrapping_mul(0x9e37_79b9);
-        (Words::count_from::<GOLDEN>(simd, counter), key)
+    pub(crate) fn bits(self, array: RandomOf) -> RandomBits<S> {
+        let x = self.0 * array.multiplier();
+        RandomBits(x ^ x >> 16)
+    }
+}
+
+/// 16 random bits for each element of a pair of registers.
+#[derive(Clone, Copy)]
+pub(crate) struct RandomBits<S: Simd>(Words<S>);
+
+impl<S: Simd> RandomBits<S> {
+    /// Those of the even elements, and of the odd ones.
+    #[inline(always)]
+    pub(crate) fn even_and_odd(self) -> [Words<S>; 2] {
+        [self.0 & 0xffff, self.0 >> 16]
+    }
+
+    /// Those of the first half of the elements, and of the second.
+    #[inline(always)]
+    pub(crate) fn halves(self, simd: S) -> [Words<S>; 2] {
+        let mut bits = [0; 2 * MOST_LANES];
+        self.0.store_pairs(&mut bits[..2 * Words::<S>::LANES]);
+        let (first, second) = bits[..2 * Words::<S>::LANES].split_at(Words::<S>::LANES);
+        [Words::widen(simd, first), Words::widen(simd, second)]
+    }
+}
+
+/// Memory for the random bits of a block, on a cache line: and for what one before it and a register behind it
+/// have.
+#[repr(align(64))]
+pub(crate) struct RandomBlock([u16; BLOCK + 2 * MOST_LANES]);
+
+impl RandomBlock {
+    pub(crate) const fn new() -> Self {
+        Self([0; BLOCK + 2 * MOST_LANES])
     }
 }
 
 /// Random bits for a run of elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Draw {
-    /// The lower half of the number of the first one.
-    first: u32,
-    /// Before that half starts anew, and after, if it does.
+    /// The number of the first one.
+    first: u64,
+    /// Before the lower half of the pairs' numbers starts anew, and after, if it does.
     before: Random,
     after: Option<Random>,
 }
 
 impl Draw {
-    /// 32 bits for each element of some registers, from a place in the run on.
-    #[cfg_attr(debug_assertions, inline)]
-    #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(crate) fn bits<S: Simd, const N: usize>(
-        &self,
-        simd: S,
-        stream: u32,
-        place: usize,
-    ) -> [Words<S>; N] {
-        let mut bits = [Words::splat(simd, 0); N];
-        for (register, bits) in bits.iter_mut().enumerate() {
-            let place = place + register * Words::<S>::LANES;
-            let element = self.first.wrapping_add(place as u32);
-            *bits = self.before.bits(simd, stream, element);
-            if let Some(after) = self.after {
-                let elements = Words::count_from::<1>(simd, element);
-                let is_after = elements.less_than(elements.all(self.first));
-                *bits = Words::select(is_after, after.bits(simd, stream, element), *bits);
-            }
-        }
-        bits
+    /// Whether [`pairs`](Self::pairs) has them all: they have one source, and pairs begin at even places.
+    pub(crate) fn is_of_pairs(&self) -> bool {
+        self.after.is_none() && self.first.is_multiple_of(2)
     }
-}
 
-impl Draw {
-    /// The same, if one source is enough for all elements. Then the compiler knows that there is no other.
+    /// The pairs from an even place in the run on.
     #[inline(always)]
-    pub(crate) fn of_one_source(&self) -> Option<Self> {
-        match self.after {
-            None => Some(Self { after: None, ..*self }),
-            Some(_) => None,
-        }
+    pub(crate) fn pairs<S: Simd>(&self, simd: S, place: usize) -> Pairs<S> {
+        debug_assert!(self.is_of_pairs() && place.is_multiple_of(2), "it has other pairs");
+        self.before.pairs(simd, self.pair(place))
     }
 
-    /// 32 bits for each of so many elements, from a place in the run on; and of those behind them, up to a
-    /// whole register.
+    /// The pairs from that of an element on, as many as there are lanes.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(crate) fn fill<S: Simd>(
+    fn mixed<S: Simd>(&self, simd: S, place: usize) -> Mixed<S> {
+        let pair = self.pair(place);
+        let before = self.before.pairs(simd, pair).next();
+        let Some(after) = self.after else {
+            return before;
+        };
+        let pairs = Words::count_from::<1>(simd, pair);
+        let is_after = pairs.less_than(pairs.all(self.pair(0)));
+        Mixed(Words::select(is_after, after.pairs(simd, pair).next().0, before.0))
+    }
+
+    /// The lower half of the number of an element's pair.
+    #[inline(always)]
+    fn pair(&self, place: usize) -> u32 {
+        (self.first.wrapping_add(place as u64) >> 1) as u32
+    }
+
+    /// 16 bits for each of the elements from a place in the run on, a block at most, and for those behind them.
+    #[cfg_attr(debug_assertions, inline)]
+    #[cfg_attr(not(debug_assertions), inline(always))]
+    pub(crate) fn fill<'b, S: Simd>(
         &self,
         simd: S,
-        stream: u32,
+        array: RandomOf,
         place: usize,
         len: usize,
-        bits: &mut [u32; BLOCK],
-    ) {
-        let lanes = Words::<S>::LANES;
+        block: &'b mut RandomBlock,
+    ) -> &'b [u16; BLOCK] {
+        let bits = &mut block.0;
+        let step = 2 * Words::<S>::LANES;
+        let offset = (self.first.wrapping_add(place as u64) % 2) as usize;
+        let end = offset + len.min(BLOCK);
         let mut start = 0;
         if self.after.is_some() {
-            while start < len {
-                let [words] = self.bits(simd, stream, place + start);
-                words.store(&mut bits[start..start + lanes]);
-                start += lanes;
+            while start < end {
+                let RandomBits(words) = self.mixed(simd, place + start).bits(array);
+                words.store_pairs(&mut bits[start..start + step]);
+                start += step;
             }
-            return;
+        } else {
+            let mut pairs = self.before.pairs(simd, self.pair(place));
+            while start < end {
+                let RandomBits(words) = pairs.next().bits(array);
+                words.store_pairs(&mut bits[start..start + step]);
+                start += step;
+            }
         }
-        let element = self.first.wrapping_add(place as u32);
-        let (mut counter, key) = self.before.counter(simd, stream, element);
-        while start < len {
-            hash(counter, key).store(&mut bits[start..start + lanes]);
-            counter = counter + GOLDEN.wrapping_mul(lanes as u32);
-            start += lanes;
+        match offset {
+            0 => bits.first_chunk(),
+            _ => bits[1..].first_chunk(),
         }
+        .expect("the block has room for an element more")
     }
 }
 
@@ -158,16 +220,7 @@ fn mix(x: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// What the number of an element is multiplied by to become a counter: the golden ratio's share of 2^32.
-/// Counters of elements close by or a power of two apart then differ in many bits; numbers that differ
+/// What the number of a pair is multiplied by to become a counter: the golden ratio's share of 2^32.
+/// Counters of pairs close by or a power of two apart then differ in many bits; numbers that differ
 /// in one would leave a correlation.
 const GOLDEN: u32 = 0x9e37_79b9;
-
-/// Two rounds of multiply and shift, each with a key of its own (constants by Wellons, 2018): the counter has
-/// the first key in it.
-#[inline(always)]
-fn hash<S: Simd>(x: Words<S>, key: u32) -> Words<S> {
-    let x = ((x ^ x >> 16) * 0x7feb_352d) ^ key;
-    let x = (x ^ x >> 15) * 0x846c_a68b;
-    x ^ x >> 16
-}

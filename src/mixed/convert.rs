@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::{
-    array::{self, BLOCK, Half, Narrow, Q8},
+    array::{self, BLOCK, Narrow, Q8},
     simd::{Simd, Vector, Words},
 };
 
@@ -78,33 +78,18 @@ pub(super) fn decode<S: Simd>(simd: S, format: Q8, codes: &[u8], scale: f32, to:
     });
 }
 
-/// Rounds up or down at random, by a half of `random` for each number.
+/// Rounds up or down at random, by 16 bits for each number.
 #[inline(always)]
 pub(super) fn narrow_stochastic<S: Simd>(
     simd: S,
     from: &[f32],
-    random: &[u32; STRIP],
-    half: Half,
+    random: &[u16; STRIP],
     to: &mut [bf16],
 ) {
-    macro_rules! narrow {
-        ($half:expr) => {
-            registers!(to.len(), [from], [to], |range| {
-                let words = Words::load(simd, &random[range.start..]);
-                let values = Vector::read(simd, &from[range.clone()]);
-                array::narrow_bf16(&mut to[range], values, $half.share(words));
-            })
-        };
-    }
-    // A loop for each, so that nothing is decided in it.
-    match half {
-        Half::Lower => {
-            narrow!(Half::Lower);
-        }
-        Half::Upper => {
-            narrow!(Half::Upper);
-        }
-    }
+    registers!(to.len(), [from], [to], |range| {
+        let share = Words::widen(simd, &random[range.clone()]);
+        array::narrow_bf16(&mut to[range.clone()], Vector::read(simd, &from[range]), share);
+    });
 }
 
 /// The same to f16, for a moment of a format, or a parameter, which has none.
@@ -113,14 +98,13 @@ pub(super) fn narrow_stochastic_f16<S: Simd>(
     simd: S,
     format: Option<Q8>,
     from: &[f32],
-    random: &[u32; STRIP],
-    half: Half,
+    random: &[u16; STRIP],
     to: &mut [f16],
 ) {
     registers!(to.len(), [from], [to], |range| {
-        let words = Words::load(simd, &random[range.start..]);
+        let share = Words::widen(simd, &random[range.clone()]);
+        let share = share >> (16 - array::F16_RANDOM_BITS);
         let values = Vector::read(simd, &from[range.clone()]);
-        let share = half.share(words) >> (16 - array::F16_RANDOM_BITS);
         array::narrow_f16(format, &mut to[range], values, share);
     });
 }

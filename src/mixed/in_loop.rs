@@ -6,11 +6,11 @@ use half::bf16;
 
 use super::{
     MixedStep,
-    pairs::{Bits, PARAM, Pair, Read, Write},
+    pairs::{Pair, Read, Write},
 };
 use crate::{
     Arity, Many, Q8, Rule,
-    array::{Draw, GradArray, Half, MomentArray, Narrow, ParamArray},
+    array::{Draw, GradArray, Mixed, MomentArray, Narrow, ParamArray, RandomBits, RandomOf},
     kernel::{TOGETHER, asks_ahead},
     simd::{Simd, Vector, Wide, Words},
     tensor::{MOMENTS, TensorArrays},
@@ -94,9 +94,6 @@ pub(super) fn sweep<S: Simd, R: Rule>(
     arrays: Arrays<'_>,
 ) {
     let Arrays { param, grad, moments, blocks, draw, place } = arrays;
-    let Some(draw) = draw.of_one_source() else {
-        return debug_assert!(false, "`Strips` passes random bits of one source");
-    };
     let sweep = Sweep::<S, R> { simd, rule, k, step, draw, place };
     use {GradArray as G, Pairing::*, ParamArray as P};
     match (kind, param, grad) {
@@ -125,7 +122,7 @@ pub(super) fn sweep<S: Simd, R: Rule>(
             sweep.run(Nearest(param), grad, bf16_of(moments));
         }
         (Loop::Bf16(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
-            sweep.run(Stochastic(param), grad, bf16_of(moments));
+            sweep.run(EvenAndOdd(param), EvenAndOdd(grad), pairs_of(moments));
         }
         (Loop::Q8(F32AndF32), P::F32(param), G::F32(grad)) => {
             sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
@@ -145,16 +142,16 @@ struct Sweep<'s, S: Simd, R: Rule> {
     rule: R,
     k: &'s Many<R::Constants, Pair<S>>,
     step: &'s MixedStep,
-    draw: Draw,
+    draw: &'s Draw,
     place: usize,
 }
 
 impl<S: Simd, R: Rule> Sweep<'_, S, R> {
     #[inline(always)]
-    fn run<T: Narrow, M: MomentColumn<S>>(
+    fn run<P: ParamColumn<S>, M: MomentColumn<S>>(
         &self,
-        mut param: impl ParamColumn<S>,
-        grad: &[T],
+        mut param: P,
+        grad: impl GradColumn<S>,
         mut moments: [M; MOMENTS],
     ) {
         let (simd, rule, pair) = (self.simd, self.rule, TOGETHER * Words::<S>::LANES);
@@ -162,10 +159,11 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
         let zero = Wide([Vector::splat(simd, 0.0); TOGETHER]);
         let asks_ahead = asks_ahead::<S>() && self.step.prefetch;
         // Parameters are written one pair late: what waits for quotients fills the CPU's queues.
-        let (mut start, mut waiting) = (0, zero);
+        let mut pairs = self.draw.pairs(simd, self.place);
+        let (mut start, mut waiting) = (0, (zero, Mixed::none(simd)));
         while start < grad.len() {
             let read = Read { simd, range: start..start + pair, asks_ahead };
-            let grads = read.widen(grad) * factor;
+            let grads = grad.read(&read) * factor;
             let params = param.read(&read);
             let mut values = R::Moments::from_fn(
                 #[inline(always)]
@@ -182,41 +180,61 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
             );
             let (params, values) = rule.update(self.k, params, grads, values);
             if start > 0 {
-                param.write(&self.write(start - pair), waiting);
+                let (params, mixed) = waiting;
+                param.write(&self.write(start - pair), mixed.bits(RandomOf::Param), params);
             }
-            waiting = params;
             let write = self.write(start);
-            let mut random = [Words::splat(simd, 0); TOGETHER];
+            let is_random = P::IS_RANDOM || M::IS_RANDOM;
+            let mixed = if is_random { pairs.next() } else { Mixed::none(simd) };
+            waiting = (params, mixed);
             R::Moments::unrolled(
                 #[inline(always)]
                 |moment| {
-                    if M::IS_RANDOM && moment % 2 == 0 {
-                        random = write.random(moment as u32 / 2);
-                    }
                     if rule.start(moment).is_some() {
-                        let half = Half::of_moment(moment);
-                        moments[moment].write(&write, random, half, values.as_ref()[moment]);
+                        let random = mixed.bits(RandomOf::Moment(moment));
+                        moments[moment].write(&write, random, values.as_ref()[moment]);
                     }
                 },
             );
             start += pair;
         }
         if start > 0 {
-            param.write(&self.write(start - pair), waiting);
+            let (params, mixed) = waiting;
+            param.write(&self.write(start - pair), mixed.bits(RandomOf::Param), params);
         }
     }
 
     /// How a pair of registers is written, from an element on.
     #[inline(always)]
-    fn write(&self, start: usize) -> Write<'_, S> {
+    fn write(&self, start: usize) -> Write<S> {
         let range = start..start + TOGETHER * Words::<S>::LANES;
-        Write { simd: self.simd, range, draw: &self.draw, place: self.place + start }
+        Write { simd: self.simd, range }
+    }
+}
+
+trait GradColumn<S: Simd> {
+    fn len(&self) -> usize;
+    fn read(&self, read: &Read<S>) -> Pair<S>;
+}
+
+impl<S: Simd, T: Narrow> GradColumn<S> for &[T] {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        <[T]>::len(self)
+    }
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self)
     }
 }
 
 trait ParamColumn<S: Simd> {
+    /// Whether random bits are taken.
+    const IS_RANDOM: bool = false;
+
     fn read(&self, read: &Read<S>) -> Pair<S>;
-    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>);
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>);
 }
 
 /// Rounded to nearest.
@@ -229,7 +247,7 @@ impl<S: Simd, T: Narrow> ParamColumn<S> for Nearest<'_, T> {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
         write.narrow(self.0, values);
     }
 }
@@ -244,7 +262,7 @@ impl<S: Simd> ParamColumn<S> for Copied<'_> {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
         write.narrow(self.0, values);
         write.narrow(self.1, values);
     }
@@ -260,7 +278,7 @@ impl<S: Simd> ParamColumn<S> for Halves<'_> {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
         write.split(self.0, self.1, values);
     }
 }
@@ -269,14 +287,61 @@ impl<S: Simd> ParamColumn<S> for Halves<'_> {
 struct Stochastic<'s>(&'s mut [bf16]);
 
 impl<S: Simd> ParamColumn<S> for Stochastic<'_> {
+    const IS_RANDOM: bool = true;
+
     #[inline(always)]
     fn read(&self, read: &Read<S>) -> Pair<S> {
         read.widen(self.0)
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, values: Pair<S>) {
-        write.stochastic(self.0, values, write.random(PARAM), Half::Lower);
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic(self.0, values, random);
+    }
+}
+
+/// Two numbers of bf16 are 32 bits, of which each half is a number but for a shift. So where all arrays are in
+/// bf16, a register has the even elements and one the odd ones, which moves no number to another lane. Parameters
+/// and moments are rounded at random.
+struct EvenAndOdd<T>(T);
+
+impl<S: Simd> GradColumn<S> for EvenAndOdd<&[bf16]> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen_even_and_odd(self.0)
+    }
+}
+
+impl<S: Simd> ParamColumn<S> for EvenAndOdd<&mut [bf16]> {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen_even_and_odd(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic_even_and_odd(self.0, values, random);
+    }
+}
+
+impl<S: Simd> MomentColumn<S> for EvenAndOdd<&mut [bf16]> {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, _: Q8) -> Pair<S> {
+        read.widen_even_and_odd(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic_even_and_odd(self.0, values, random);
     }
 }
 
@@ -285,7 +350,7 @@ trait MomentColumn<S: Simd> {
     const IS_RANDOM: bool;
 
     fn read(&self, read: &Read<S>, format: Q8) -> Pair<S>;
-    fn write(&mut self, write: &Write<'_, S>, random: Bits<S>, half: Half, values: Pair<S>);
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>);
 }
 
 impl<S: Simd> MomentColumn<S> for &mut [f32] {
@@ -297,7 +362,7 @@ impl<S: Simd> MomentColumn<S> for &mut [f32] {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, _: Bits<S>, _: Half, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
         write.narrow(self, values);
     }
 }
@@ -311,8 +376,8 @@ impl<S: Simd> MomentColumn<S> for &mut [bf16] {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, random: Bits<S>, half: Half, values: Pair<S>) {
-        write.stochastic(self, values, random, half);
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic(self, values, random);
     }
 }
 
@@ -332,7 +397,7 @@ impl<S: Simd> MomentColumn<S> for Block<'_> {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<'_, S>, _: Bits<S>, _: Half, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
         write.narrow(self.values, values);
     }
 }
@@ -363,6 +428,12 @@ fn bf16_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [bf16]; MOMENTS] {
         };
     }
     [of!(a), of!(b), of!(c), of!(d)]
+}
+
+#[inline(always)]
+fn pairs_of(moments: [MomentArray<'_>; MOMENTS]) -> [EvenAndOdd<&mut [bf16]>; MOMENTS] {
+    let [a, b, c, d] = bf16_of(moments);
+    [EvenAndOdd(a), EvenAndOdd(b), EvenAndOdd(c), EvenAndOdd(d)]
 }
 
 #[inline(always)]

@@ -6,20 +6,13 @@ use half::bf16;
 
 use crate::{
     Q8,
-    array::{Draw, Half, Narrow, join, narrow_bf16, split},
+    array::{Narrow, RandomBits, join, narrow_bf16, narrow_bf16_pairs, split, widen_bf16_pairs},
     kernel::TOGETHER,
     simd::{Simd, Vector, Wide, Words, prefetch_near},
 };
 
-/// The random bits of the parameters; those of the moments are numbered from 0, and two moments share
-/// the same ones.
-pub(super) const PARAM: u32 = u32::MAX;
-
 /// A pair of registers.
 pub(super) type Pair<S> = Wide<Vector<S, f32>, TOGETHER>;
-
-/// A pair of registers of random bits.
-pub(super) type Bits<S> = [Words<S>; TOGETHER];
 
 /// How a pair of registers is read from any array.
 pub(super) struct Read<S: Simd> {
@@ -45,6 +38,15 @@ impl<S: Simd> Read<S> {
         Wide([T::widen(self.simd, first), T::widen(self.simd, second)])
     }
 
+    /// The even elements in one register, and the odd ones in the other.
+    #[inline(always)]
+    pub(super) fn widen_even_and_odd(&self, array: &[bf16]) -> Pair<S> {
+        if self.asks_ahead {
+            prefetch_near(array, self.range.start);
+        }
+        Wide(widen_bf16_pairs(self.simd, &array[self.range.clone()]))
+    }
+
     /// Two halves.
     #[inline(always)]
     pub(super) fn join(&self, high: &[bf16], low: &[u16]) -> Pair<S> {
@@ -62,15 +64,12 @@ impl<S: Simd> Read<S> {
 }
 
 /// How a pair of registers is written to any array.
-pub(super) struct Write<'d, S: Simd> {
+pub(super) struct Write<S: Simd> {
     pub simd: S,
     pub range: Range<usize>,
-    pub draw: &'d Draw,
-    /// The place of the first element in the run of `draw`.
-    pub place: usize,
 }
 
-impl<S: Simd> Write<'_, S> {
+impl<S: Simd> Write<S> {
     /// Calls `write` with each register and its part of an array.
     #[inline(always)]
     fn each<T>(
@@ -110,23 +109,24 @@ impl<S: Simd> Write<'_, S> {
     }
 
     #[inline(always)]
-    pub(super) fn stochastic(
-        &self,
-        array: &mut [bf16],
-        values: Pair<S>,
-        random: Bits<S>,
-        half: Half,
-    ) {
+    pub(super) fn stochastic(&self, array: &mut [bf16], values: Pair<S>, random: RandomBits<S>) {
+        let shares = random.halves(self.simd);
         self.each(
             array,
             values,
             #[inline(always)]
-            |array, values, register| narrow_bf16(array, values, half.share(random[register])),
+            |array, values, register| narrow_bf16(array, values, shares[register]),
         );
     }
 
+    /// The even elements are in one register, and the odd ones in the other.
     #[inline(always)]
-    pub(super) fn random(&self, stream: u32) -> Bits<S> {
-        self.draw.bits::<S, TOGETHER>(self.simd, stream, self.place)
+    pub(super) fn stochastic_even_and_odd(
+        &self,
+        array: &mut [bf16],
+        Wide(values): Pair<S>,
+        random: RandomBits<S>,
+    ) {
+        narrow_bf16_pairs(&mut array[self.range.clone()], values, random.even_and_odd());
     }
 }

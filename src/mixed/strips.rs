@@ -6,19 +6,15 @@ use super::{
     MixedStep,
     convert::{self, STRIP},
     in_loop::{Arrays, Loop},
-    pairs::PARAM,
 };
 use crate::{
-    array::{BLOCK, Draw, GradArray, Half, MomentArray, ParamArray},
+    array::{BLOCK, Draw, GradArray, MomentArray, ParamArray, RandomBlock, RandomOf},
     kernel::TOGETHER,
     simd::{Lanes, Simd, Vector, WithSimd, Words},
     tensor::{MOMENTS, TensorArrays},
 };
 
-/// Moments that share random bits.
-const PAIR: usize = 2;
-
-/// Elements whose random bits have one source: less than 2^32 are.
+/// Elements whose random bits have one source: less than 2^33 are.
 const RUN: usize = 1 << 30;
 
 /// The most elements of a strip whose gradients are zeroed after it, while they are in the first cache, and that
@@ -33,7 +29,7 @@ pub(super) struct Scratch {
     /// A block of each moment: the scale of moments of 8 bits is known at its end.
     moments: [[f32; BLOCK]; MOMENTS],
     /// The random bits of a block.
-    random: [u32; BLOCK],
+    random: RandomBlock,
 }
 
 impl Scratch {
@@ -42,7 +38,7 @@ impl Scratch {
             param: [0.0; STRIP],
             grad: [0.0; STRIP],
             moments: [[0.0; BLOCK]; MOMENTS],
-            random: [0; BLOCK],
+            random: RandomBlock::new(),
         }
     }
 }
@@ -126,7 +122,7 @@ impl<'a, 's> Strips<'a, 's> {
 
     /// The loop that takes the arrays of the open strip as they are, if there is one.
     pub(super) fn in_loop(&self) -> Option<Loop> {
-        self.in_loop.filter(|_| self.in_place && self.draw.of_one_source().is_some())
+        self.in_loop.filter(|_| self.in_place && self.draw.is_of_pairs())
     }
 
     fn range(&self) -> Range<usize> {
@@ -188,17 +184,16 @@ impl<'a, 's> Strips<'a, 's> {
             }
             ParamArray::Bf16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
             ParamArray::Bf16Stochastic(array) => {
-                let random = &mut scratch.random;
-                draw.fill(simd, PARAM, range.start % RUN, range.len(), random);
-                let array = &mut array[range.clone()];
-                convert::narrow_stochastic(simd, values, random, Half::Lower, array);
+                let (place, block) = (range.start % RUN, &mut scratch.random);
+                let random = draw.fill(simd, RandomOf::Param, place, range.len(), block);
+                convert::narrow_stochastic(simd, values, random, &mut array[range.clone()]);
             }
             ParamArray::F16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
             ParamArray::F16Stochastic(array) => {
-                let random = &mut scratch.random;
-                draw.fill(simd, PARAM, range.start % RUN, range.len(), random);
+                let (place, block) = (range.start % RUN, &mut scratch.random);
+                let random = draw.fill(simd, RandomOf::Param, place, range.len(), block);
                 let array = &mut array[range.clone()];
-                convert::narrow_stochastic_f16(simd, None, values, random, Half::Lower, array);
+                convert::narrow_stochastic_f16(simd, None, values, random, array);
             }
         }
     }
@@ -214,7 +209,6 @@ impl<'a, 's> Strips<'a, 's> {
         let in_block = offset..offset + range.len();
         let Self { step, tensor, scratch, draw, .. } = self;
         let Scratch { moments, random, .. } = &mut **scratch;
-        let mut drawn = None;
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
             if moment.len() == 0 {
                 continue;
@@ -226,23 +220,19 @@ impl<'a, 's> Strips<'a, 's> {
                     _ => flush(simd, values),
                 }
             }
-            let pair = position / PAIR;
-            if matches!(moment, MomentArray::Bf16(_) | MomentArray::F16(_)) && drawn != Some(pair) {
-                draw.fill(simd, pair as u32, range.start % RUN, range.len(), random);
-                drawn = Some(pair);
-            }
-            let half = Half::of_moment(position);
+            let of = RandomOf::Moment(position);
             match moment {
                 MomentArray::F32(array) if !in_place => {
                     array[range.clone()].copy_from_slice(values);
                 }
                 MomentArray::Bf16(array) => {
-                    let array = &mut array[range.clone()];
-                    convert::narrow_stochastic(simd, values, random, half, array);
+                    let random = draw.fill(simd, of, range.start % RUN, range.len(), random);
+                    convert::narrow_stochastic(simd, values, random, &mut array[range.clone()]);
                 }
                 MomentArray::F16(array) => {
+                    let random = draw.fill(simd, of, range.start % RUN, range.len(), random);
                     let (format, array) = (Some(step.formats[position]), &mut array[range.clone()]);
-                    convert::narrow_stochastic_f16(simd, format, values, random, half, array);
+                    convert::narrow_stochastic_f16(simd, format, values, random, array);
                 }
                 // Moments of 8 bits follow at the end of their block.
                 _ => {}
@@ -265,23 +255,19 @@ impl<'a, 's> Strips<'a, 's> {
                 encoders[position] = Some(encoder);
             }
         }
-        let mut drawn = None;
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
             let (MomentArray::Q8(codes, _), Some(encoder)) = (moment, encoders[position]) else {
                 continue;
             };
-            let pair = position / PAIR;
-            if drawn != Some(pair) {
-                draw.fill(simd, pair as u32, block.start % RUN, block.len(), random);
-                drawn = Some(pair);
-            }
-            let (values, half) = (&mut moments[position], Half::of_moment(position));
+            let of = RandomOf::Moment(position);
+            let random = draw.fill(simd, of, block.start % RUN, block.len(), random);
+            let values = &mut moments[position];
             let codes = &mut codes[block.clone()];
             match codes.first_chunk_mut() {
-                Some(codes) => encoder.encode(simd, values, random, half, codes),
+                Some(codes) => encoder.encode(simd, values, random, codes),
                 None => {
                     let mut whole = [0; BLOCK];
-                    encoder.encode(simd, values, random, half, &mut whole);
+                    encoder.encode(simd, values, random, &mut whole);
                     codes.copy_from_slice(&whole[..codes.len()]);
                 }
             }

@@ -4,29 +4,28 @@ use half::{bf16, f16};
 
 use crate::{Lanes, Q8};
 
-/// 32 random bits of an element in step `t`: a counter, hashed. `stream` is 0 for the first two moments,
-/// 1 for the next two, and `u32::MAX` for the parameters; [`share`] is the part of a moment.
-pub fn random(seed: u64, t: u64, stream: u32, element: u64) -> u32 {
+/// The 16 random bits that round an element in step `t`: of a moment, by its number, or of the parameters, whose
+/// `array` is `u32::MAX`. It is a counter, hashed. An even element and the next share 32 bits, of which the even one
+/// has the lower half. [`moment_f16`] takes the highest 13 of the 16.
+pub fn random(seed: u64, t: u64, array: u32, element: u64) -> u32 {
     let mix = |x: u64| {
         let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         x ^ (x >> 31)
     };
-    let step = mix(seed ^ mix(t));
-    let upper = mix((element >> 32) ^ 0x9e37_79b9_7f4a_7c15);
-    let first = step as u32 ^ stream.wrapping_mul(0x85eb_ca6b) ^ upper as u32;
-    let second = (step >> 32) as u32 ^ stream.wrapping_mul(0x9e37_79b9) ^ (upper >> 32) as u32;
-    let x = (element as u32).wrapping_mul(0x9e37_79b9).wrapping_add(first);
-    let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d) ^ second;
-    let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-    x ^ (x >> 16)
-}
-
-/// The 16 random bits that round an element of a moment or of the parameters, of the 32 of [`random`]: of
-/// the two moments that have the same 32, the first takes the lower half, as the parameters do, and the
-/// second the upper half. [`moment_f16`] takes the highest 13 of them.
-pub fn share(random: u32, is_second: bool) -> u32 {
-    if is_second { random >> 16 } else { random & 0xffff }
+    let pair = element / 2;
+    let key = mix(seed ^ mix(t)) ^ mix((pair >> 32) ^ 0x9e37_79b9_7f4a_7c15);
+    let x = (pair as u32).wrapping_mul(0x9e37_79b9).wrapping_add(key as u32);
+    let x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    let x = (x ^ (x >> 15) ^ (key >> 32) as u32).wrapping_mul(match array {
+        0 => 0x846c_a68b,
+        1 => 0xc2b2_ae35,
+        2 => 0x85eb_ca77,
+        3 => 0x27d4_eb2f,
+        _ => 0x9e37_79b1,
+    });
+    let x = x ^ (x >> 16);
+    if element.is_multiple_of(2) { x & 0xffff } else { x >> 16 }
 }
 
 /// One of the two neighbours of a number: the one further from 0 with the probability that is the part

@@ -54,6 +54,30 @@ impl<S: Simd> Words<S> {
         S::as_mut_simd_u32s(words).0[0] = self.register;
     }
 
+    /// A register of pairs of halves that lie in memory: the first one of each is the lower half.
+    #[inline(always)]
+    pub(crate) fn load_pairs(simd: S, halves: &[u16]) -> Self {
+        let mut pairs = [0_u16; 2 * MOST_LANES];
+        pairs[..2 * Self::LANES].copy_from_slice(&halves[..2 * Self::LANES]);
+        let words: [u32; MOST_LANES] = pulp::cast(pairs);
+        Self::load(simd, &words).in_order_of_memory()
+    }
+
+    /// The inverse of [`load_pairs`](Self::load_pairs).
+    #[inline(always)]
+    pub(crate) fn store_pairs(self, halves: &mut [u16]) {
+        let mut words = [0_u32; MOST_LANES];
+        self.in_order_of_memory().store(&mut words);
+        let pairs: [u16; 2 * MOST_LANES] = pulp::cast(words);
+        halves[..2 * Self::LANES].copy_from_slice(&pairs[..2 * Self::LANES]);
+    }
+
+    /// Both halves of each word exchanged where the upper half lies before the lower one.
+    #[inline(always)]
+    fn in_order_of_memory(self) -> Self {
+        if cfg!(target_endian = "big") { self << 16 | self >> 16 } else { self }
+    }
+
     /// A register of numbers that have fewer bits; or of fewer numbers, and zeros.
     #[inline(always)]
     pub(crate) fn widen<T: Copy + Into<u32>>(simd: S, narrow: &[T]) -> Self {

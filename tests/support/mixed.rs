@@ -162,11 +162,9 @@ impl MixedColumns {
         };
         step(&mut columns, t);
         let first = self.first;
-        let random = |stream, is_second: bool| {
+        let random = |array| {
             move |place: usize| {
-                let element = first.wrapping_add(place as u64);
-                let random = reference::random(options.seed, t, stream, element);
-                reference::share(random, is_second)
+                reference::random(options.seed, t, array, first.wrapping_add(place as u64))
             }
         };
         for (moment, (store, values)) in
@@ -175,10 +173,10 @@ impl MixedColumns {
             if options.flush_subnormals {
                 values.iter_mut().for_each(|value| *value = reference::flush_subnormal(*value));
             }
-            let random = random(moment as u32 / 2, moment % 2 == 1);
+            let random = random(moment as u32);
             store.store(values, Some(formats[moment]), Some(&random));
         }
-        let random = random(u32::MAX, false);
+        let random = random(u32::MAX);
         let stochastic = self.types.param.is_stochastic();
         let random: Option<&dyn Fn(usize) -> u32> = if stochastic { Some(&random) } else { None };
         self.param.store(&columns.param, None, random);
