@@ -217,10 +217,11 @@ impl Norms<'_> {
     }
 
     /// Computes a norm again from scaled gradients if their squares may not have fitted into `f64`. The squares
-    /// of `f32`, bf16 and f16 always fit.
+    /// of `f32`, bf16 and f16 always fit: zeros, and gradients that are not finite, take no second pass.
     fn again_if_far<L: List + ?Sized>(self, plain: f64, tensors: &L) -> f64 {
         let is_near = (FAR.recip()..FAR).contains(&plain);
-        if self.order != NormOrder::Two || !L::Item::ARE_F64 || is_near {
+        let are_f64 = || (0..tensors.count()).any(|index| tensors.item(index).are_f64());
+        if self.order != NormOrder::Two || is_near || !are_f64() {
             return plain;
         }
         let scale = if plain < 1.0 { 1.0 / SCALE } else { SCALE };

@@ -25,21 +25,21 @@ pub trait Summed: Copy + Send + Sync + 'static {
     fn largest<S: Simd>(simd: S, block: &[Self]) -> f64;
 }
 
-/// Adds a term for each element. The sums are copied to a local array, so that they stay in registers.
+/// Adds each element to its sum. The sums are copied to a local array, so that they stay in registers.
 macro_rules! add {
-    ($block:ident, $sums:ident, $value:ident => $term:expr) => {
+    ($block:ident, $sums:ident, |$sum:ident, $value:ident| $added:expr) => {
         let (chunks, rest) = $block.as_chunks::<SUMS>();
         let mut gathered = *$sums;
         for chunk in chunks {
             for i in 0..SUMS {
-                let $value = f64::from(chunk[i]);
-                gathered[i] += $term;
+                let ($sum, $value) = (gathered[i], f64::from(chunk[i]));
+                gathered[i] = $added;
             }
         }
         *$sums = gathered;
         for (sum, &value) in $sums.iter_mut().zip(rest) {
-            let $value = f64::from(value);
-            *sum += $term;
+            let ($sum, $value) = (*sum, f64::from(value));
+            *sum = $added;
         }
     };
 }
@@ -69,25 +69,40 @@ macro_rules! largest {
     };
 }
 
+/// What both floats have in common.
 macro_rules! summed {
     ($float:ty, $bits:ty) => {
-        impl Summed for $float {
-            #[inline(always)]
-            fn add_squares<S: Simd>(_simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
-                add!(block, sums, value => {
-                    let value = value * scale;
-                    value * value
-                });
-            }
-
-            #[inline(always)]
-            fn add_absolutes<S: Simd>(_simd: S, block: &[Self], sums: &mut [f64; SUMS]) {
-                add!(block, sums, value => value.abs());
-            }
-
-            largest!($float, $bits);
+        #[inline(always)]
+        fn add_absolutes<S: Simd>(_simd: S, block: &[Self], sums: &mut [f64; SUMS]) {
+            add!(block, sums, |sum, value| sum + value.abs());
         }
+
+        largest!($float, $bits);
     };
+}
+
+impl Summed for f32 {
+    #[inline(always)]
+    fn add_squares<S: Simd>(_simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
+        if scale == 1.0 && !S::IS_SCALAR {
+            // An `f64` holds the square of an `f32`, so that nothing is rounded but the sum. All sets but the scalar
+            // one have the instruction.
+            add!(block, sums, |sum, value| value.mul_add(value, sum));
+        } else {
+            add!(block, sums, |sum, value| sum + (value * scale) * (value * scale));
+        }
+    }
+
+    summed!(f32, u32);
+}
+
+impl Summed for f64 {
+    #[inline(always)]
+    fn add_squares<S: Simd>(_simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]) {
+        add!(block, sums, |sum, value| sum + (value * scale) * (value * scale));
+    }
+
+    summed!(f64, u64);
 }
 
 /// Widened to `f32`, one tile at a time.
@@ -116,8 +131,6 @@ macro_rules! half_summed {
     };
 }
 
-summed!(f32, u32);
-summed!(f64, u64);
 half_summed!(bf16);
 half_summed!(f16);
 

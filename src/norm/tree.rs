@@ -29,20 +29,21 @@ const GRADS_PER_ELEMENT: usize = 4;
 
 /// A tensor that has gradients.
 pub(crate) trait Gradients: Sync {
-    /// Whether gradients of this type can be `f64`.
-    const ARE_F64: bool;
-
     fn len(&self) -> usize;
+
+    fn are_f64(&self) -> bool;
 
     /// [`Sum::of_blocks`] of the gradients.
     fn sum_squares(&self, sum: Sum) -> f64;
 }
 
 impl<E: Element> Gradients for &[E] {
-    const ARE_F64: bool = size_of::<E>() == 8;
-
     fn len(&self) -> usize {
         <[E]>::len(self)
+    }
+
+    fn are_f64(&self) -> bool {
+        size_of::<E>() == 8
     }
 
     fn sum_squares(&self, sum: Sum) -> f64 {
@@ -51,11 +52,12 @@ impl<E: Element> Gradients for &[E] {
 }
 
 impl Gradients for Grad<'_> {
-    /// Some may be.
-    const ARE_F64: bool = true;
-
     fn len(&self) -> usize {
         Grad::len(self)
+    }
+
+    fn are_f64(&self) -> bool {
+        matches!(self.0, GradArray::F64(_) | GradArray::F64ToZero(_))
     }
 
     fn sum_squares(&self, sum: Sum) -> f64 {
@@ -73,10 +75,12 @@ impl Gradients for Grad<'_> {
 }
 
 impl Gradients for Tensor<'_> {
-    const ARE_F64: bool = true;
-
     fn len(&self) -> usize {
         self.grad.len()
+    }
+
+    fn are_f64(&self) -> bool {
+        self.grad.are_f64()
     }
 
     fn sum_squares(&self, sum: Sum) -> f64 {

@@ -20,10 +20,12 @@ pub(super) struct SumsOfRows<'a, E> {
 }
 
 impl<E: RowElement> Gradients for SumsOfRows<'_, E> {
-    const ARE_F64: bool = size_of::<E>() == 8;
-
     fn len(&self) -> usize {
         self.starts.len().saturating_sub(1).saturating_mul(self.values.width)
+    }
+
+    fn are_f64(&self) -> bool {
+        size_of::<E>() == 8
     }
 
     fn sum_squares(&self, sum: Sum) -> f64 {
