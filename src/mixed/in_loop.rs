@@ -40,6 +40,12 @@ pub(super) enum Pairing {
 }
 
 impl Loop {
+    /// Whether the loop itself sets gradients to zero that are to be zeroed: those that usually are, beside parameters
+    /// with a copy. A loop more for others would be too much code.
+    pub(super) fn zeroes(self) -> bool {
+        matches!(self, Self::F32(Pairing::CopiedAndF32 | Pairing::CopiedAndBf16))
+    }
+
     pub(super) fn of(tensor: &TensorArrays<'_>) -> Option<Self> {
         use {GradArray as G, Pairing::*, ParamArray as P};
         let pairing = match (&tensor.param, &tensor.grad) {
@@ -103,8 +109,14 @@ pub(super) fn sweep<S: Simd, R: Rule>(
         (Loop::F32(CopiedAndF32), P::F32AndBf16(param, copy), G::F32(grad)) => {
             sweep.run(Copied(param, copy), grad, f32_of(moments));
         }
+        (Loop::F32(CopiedAndF32), P::F32AndBf16(param, copy), G::F32ToZero(grad)) => {
+            sweep.run(Copied(param, copy), ToZero(grad), f32_of(moments));
+        }
         (Loop::F32(CopiedAndBf16), P::F32AndBf16(param, copy), G::Bf16(grad)) => {
             sweep.run(Copied(param, copy), grad, f32_of(moments));
+        }
+        (Loop::F32(CopiedAndBf16), P::F32AndBf16(param, copy), G::Bf16ToZero(grad)) => {
+            sweep.run(Copied(param, copy), ToZero(grad), f32_of(moments));
         }
         (Loop::F32(HalvesAndBf16), P::Halves(high, low), G::Bf16(grad)) => {
             sweep.run(Halves(high, low), grad, f32_of(moments));
@@ -151,7 +163,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
     fn run<P: ParamColumn<S>, M: MomentColumn<S>>(
         &self,
         mut param: P,
-        grad: impl GradColumn<S>,
+        mut grad: impl GradColumn<S>,
         mut moments: [M; MOMENTS],
     ) {
         let (simd, rule, pair) = (self.simd, self.rule, TOGETHER * Words::<S>::LANES);
@@ -184,6 +196,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
                 param.write(&self.write(start - pair), mixed.bits(RandomOf::Param), params);
             }
             let write = self.write(start);
+            grad.zero(&write);
             let is_random = P::IS_RANDOM || M::IS_RANDOM;
             let mixed = if is_random { pairs.next() } else { Mixed::none(simd) };
             waiting = (params, mixed);
@@ -215,6 +228,10 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
 trait GradColumn<S: Simd> {
     fn len(&self) -> usize;
     fn read(&self, read: &Read<S>) -> Pair<S>;
+
+    /// Sets gradients to zero that are to be zeroed.
+    #[inline(always)]
+    fn zero(&mut self, _: &Write<S>) {}
 }
 
 impl<S: Simd, T: Narrow> GradColumn<S> for &[T] {
@@ -226,6 +243,26 @@ impl<S: Simd, T: Narrow> GradColumn<S> for &[T] {
     #[inline(always)]
     fn read(&self, read: &Read<S>) -> Pair<S> {
         read.widen(self)
+    }
+}
+
+/// Set to zero when it has been read.
+struct ToZero<'s, T>(&'s mut [T]);
+
+impl<S: Simd, T: Narrow> GradColumn<S> for ToZero<'_, T> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn zero(&mut self, write: &Write<S>) {
+        write.zero(self.0);
     }
 }
 

@@ -95,6 +95,13 @@ impl<S: Simd> Write<S> {
         );
     }
 
+    #[inline(always)]
+    pub(super) fn zero<T: Narrow>(&self, array: &mut [T]) {
+        let (first, second) = array[self.range.clone()].split_at_mut(Words::<S>::LANES);
+        first.fill(T::default());
+        second.fill(T::default());
+    }
+
     /// Two halves.
     #[inline(always)]
     pub(super) fn split(&self, high: &mut [bf16], low: &mut [u16], values: Pair<S>) {

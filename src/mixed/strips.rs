@@ -90,9 +90,10 @@ impl<'a, 's> Strips<'a, 's> {
         let in_loop = (in_loop && !step.flush_subnormals).then(|| Loop::of(&tensor)).flatten();
         let is_kept =
             matches!(tensor.grad, GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_));
+        let zeroes_in_loop = in_loop.is_some_and(Loop::zeroes);
         let most = match has_blocks {
             true => STRIP,
-            false if is_kept => RUN,
+            false if is_kept || zeroes_in_loop => RUN,
             false => ZEROED,
         };
         let draw = step.random.from(tensor.first, RUN.min(tensor.param.len()));
@@ -134,11 +135,14 @@ impl<'a, 's> Strips<'a, 's> {
         if self.len == 0 {
             return;
         }
-        if self.in_loop().is_none() {
+        let in_loop = self.in_loop();
+        if in_loop.is_none() {
             self.narrow_param(simd);
             self.narrow_moments(simd);
         }
-        self.zero_grad();
+        if !in_loop.is_some_and(Loop::zeroes) {
+            self.zero_grad();
+        }
         let end = self.start + self.len;
         if self.has_blocks && (end.is_multiple_of(BLOCK) || end == self.tensor.param.len()) {
             self.close_block(simd, (end - 1) / BLOCK * BLOCK..end);
@@ -367,6 +371,7 @@ impl<'a, 's> Strips<'a, 's> {
     /// The arrays of the open strip as they are, for the rule's loop.
     #[inline(always)]
     pub(super) fn arrays(&mut self) -> Arrays<'_> {
+        let zeroes = self.in_loop().is_some_and(Loop::zeroes);
         let range = self.range();
         let in_block = range.start % BLOCK..range.start % BLOCK + range.len().min(STRIP);
         let Self { tensor, scratch, draw, .. } = self;
@@ -375,6 +380,7 @@ impl<'a, 's> Strips<'a, 's> {
         Arrays {
             param: param.slice_mut(range.clone()),
             grad: match grad.slice_mut(range.clone()) {
+                grad if zeroes => grad,
                 // They are zeroed when the strip is closed.
                 GradArray::F32ToZero(grad) => GradArray::F32(grad),
                 GradArray::Bf16ToZero(grad) => GradArray::Bf16(grad),
