@@ -53,3 +53,8 @@ pub use error::Error;
 pub use one_call::OneCallOptimizer;
 pub use param_optimizer::ParamOptimizer;
 pub use param_state::ParamState;
+
+/// The programs of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -90,6 +90,20 @@ impl OneCallOptimizer {
     /// Adds a group of parameters with another optimizer. If groups overlap, the one that was added last
     /// applies, as in burn's `ModuleOptimizer`. Call it before the first step.
     ///
+    /// # Examples
+    ///
+    /// Biases without weight decay:
+    ///
+    /// ```
+    /// use adamant_burn::{Adam, OneCallOptimizer};
+    /// use burn::module::ParamGroup;
+    ///
+    /// let no_decay = Adam { weight_decay: 0.0, ..Adam::adamw() };
+    /// let optimizer = OneCallOptimizer::new(Adam::adamw())?
+    ///     .with_group(ParamGroup::from_predicate("bias"), no_decay)?;
+    /// # Ok::<(), adamant_burn::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Step`] for a setting out of its range.

@@ -22,6 +22,26 @@ const RANK: &str = "__rank";
 /// round. Settings are not part of it. Records of burn's own optimizers are refused.
 ///
 /// Parameters are identified by their ids. So save and load the module, too: its record keeps the ids.
+///
+/// ```
+/// use adamant_burn::{Adam, OneCallOptimizer};
+/// use burn::{module::Module, nn::LinearConfig, store::ModuleRecord, tensor::Device};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let device = Device::default().autodiff();
+/// let new_model = || LinearConfig::new(2, 1).init(&device);
+/// let model = new_model();
+/// let optimizer = OneCallOptimizer::new(Adam::adamw())?;
+/// // ... steps ...
+/// optimizer.save(folder.join("optimizer.bpk"))?;
+/// model.into_record().save(folder.join("model.bpk"))?;
+///
+/// let model = new_model().load_record(ModuleRecord::load(folder.join("model.bpk"))?);
+/// let mut optimizer = OneCallOptimizer::new(Adam::adamw())?;
+/// optimizer.load(folder.join("optimizer.bpk"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 impl OneCallOptimizer {
     /// The moments and step counts as a record, which burn can save.
     ///

@@ -49,7 +49,7 @@ bits! {
     }
 }
 
-/// Few elements, a few more, and enough to be shared among threads.
+/// One element, some 100, and enough to be shared among threads.
 #[derive(Module, Debug)]
 struct Model {
     one: Param<Tensor<1>>,

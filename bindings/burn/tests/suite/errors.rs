@@ -74,7 +74,7 @@ fn a_gradient_that_a_step_cannot_take_is_refused_by_name() {
     refused(&mut optimizer, &mut model, step, message);
     let steps = optimizer.state(model.layers[0].weight.id).map_or(0, |state| state.steps());
     assert_eq!(steps, 0);
-    // And the optimizer is as good as new.
+    // The next step is taken as if nothing had happened.
     let step = grads(&model, ones(DType::F32));
     let _ = optimizer.step(0.1, &mut model, step).expect("a step");
     assert_eq!(optimizer.state(model.layers[0].weight.id).map(|state| state.steps()), Some(1));
