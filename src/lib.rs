@@ -206,3 +206,8 @@ pub use table::{
     SortedRows, Table,
 };
 pub use tensor::{Group, MOMENTS, Tensor};
+
+/// The program of the README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
