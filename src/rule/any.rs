@@ -198,15 +198,7 @@ impl AnyOptimizer {
     ///
     /// [`Error::HyperParameter`] for the first one out of its range.
     pub fn check(&self) -> Result<(), Error> {
-        struct Check;
-        impl WithOptimizer for Check {
-            type Output = Result<(), Error>;
-
-            fn run<R: BuiltIn>(self, rule: R) -> Self::Output {
-                rule.check()
-            }
-        }
-        self.with(Check)
+        self.check_settings()
     }
 }
 
