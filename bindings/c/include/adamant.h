@@ -679,6 +679,12 @@ adamant_status adamant_optimizer_new(const char *name,
 // Frees an optimizer. Null does nothing.
 void adamant_optimizer_free(struct adamant_optimizer *optimizer);
 
+// Checks the settings, as every call that uses the optimizer does.
+//
+// ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED; ADAMANT_HYPER_PARAMETER for the first setting outside its
+// range.
+adamant_status adamant_optimizer_check(const struct adamant_optimizer *optimizer);
+
 // Gives a setting a value: a number, a whole number for a count, 0 or 1 for a flag. A schedule sets "lr"
 // before each step.
 //
@@ -714,12 +720,6 @@ adamant_status adamant_optimizer_get(const struct adamant_optimizer *optimizer,
 adamant_status adamant_optimizer_get_name(const struct adamant_optimizer *optimizer,
                                           const char *name,
                                           const char **value);
-
-// Checks the settings, as every call that uses the optimizer does.
-//
-// ADAMANT_NULL_POINTER, ADAMANT_MISALIGNED; ADAMANT_HYPER_PARAMETER for the first setting outside its
-// range.
-adamant_status adamant_optimizer_check(const struct adamant_optimizer *optimizer);
 
 // Writes the number of settings to `*count`.
 //
