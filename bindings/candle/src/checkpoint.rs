@@ -29,6 +29,25 @@ type Contents<'a> = (BTreeMap<String, Array<'a>>, HashMap<String, String>);
 /// 8 bits its scales under `NAME.MOMENT.scales`. The metadata has the step count of each variable under
 /// `NAME.steps`, its group under `NAME.group`, the number of its first element among all elements of the model
 /// under `NAME.first` (random bits depend on it), the settings of the groups, and the seed.
+///
+/// ```
+/// use adamant_candle::{Adam, VarOptimizer};
+/// # use candle_core::{DType, Device};
+/// # use candle_nn::{VarBuilder, VarMap, linear};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("run.safetensors");
+/// # let map = VarMap::new();
+/// # linear(3, 2, VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu))?;
+/// let optimizer = VarOptimizer::from_var_map(&map, Adam::adamw())?;
+/// // ... steps ...
+/// optimizer.save(&file)?;
+///
+/// // In another run, with a model of the same variables:
+/// let mut optimizer = VarOptimizer::from_var_map(&map, Adam::adamw())?;
+/// optimizer.load(&file)?;
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 impl VarOptimizer {
     /// Saves the variables and everything that the optimizer keeps for them, and the settings of its groups.
     ///

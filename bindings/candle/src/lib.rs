@@ -52,3 +52,8 @@ pub use adamant::{
 };
 pub use error::Error;
 pub use optimizer::VarOptimizer;
+
+/// The programs of the README, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

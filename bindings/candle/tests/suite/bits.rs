@@ -47,7 +47,7 @@ fn bits_of<F: Bits>(values: &[F]) -> Vec<u64> {
     values.iter().map(|value| value.bits()).collect()
 }
 
-/// An empty tensor, a scalar, one that is shared among threads, and a few between.
+/// An empty tensor, a scalar, some small ones, and one that is large enough to be shared among threads.
 const SHAPES: [&[usize]; 5] = [&[0, 3], &[], &[17], &[3, 5, 7], &[300, 1000]];
 
 /// Five steps of variables of all shapes through candle, and of the same numbers without it.

@@ -108,7 +108,7 @@ fn a_variable_that_is_pushed_after_a_load_has_random_bits_of_its_own() -> Result
     let saved = map(&["a", "b"], 1.0)?;
     let optimizer = VarOptimizer::from_var_map(&saved, Adam::adamw())?;
     optimizer.save(&file)?;
-    // A part of the model goes on, and another variable joins it.
+    // One of the variables is trained further, and another variable joins it.
     let resumed = map(&["b"], 1.0)?;
     let mut restored = VarOptimizer::from_var_map(&resumed, Adam::adamw())?;
     restored.load(&file)?;
@@ -185,7 +185,7 @@ fn what_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
             optimizer = optimizer.with_moments(storage)?;
         }
         match optimizer.load(&file) {
-            // A part of the saved variables will do.
+            // The file may have more variables than the optimizer.
             Ok(()) => assert_eq!(message, ""),
             Err(error) => {
                 assert_eq!(error.to_string(), message);
@@ -218,7 +218,7 @@ fn a_damaged_file_is_refused_and_a_failed_save_leaves_the_old_one() -> Result<()
         fs::write(&file, &whole[..len])?;
         assert!(matches!(optimizer.load(&file), Err(Error::Format { .. })), "{len} bytes");
     }
-    // A file of candle's own has no optimizer in it.
+    // `VarMap::save` writes no optimizer.
     map.save(&file)?;
     let error = optimizer.load(&file).expect_err("no optimizer");
     assert_eq!(error.to_string(), "the file has no adamant.groups");

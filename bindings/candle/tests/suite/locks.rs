@@ -11,8 +11,8 @@ use candle_core::{Device, Result, Tensor, Var};
 
 use crate::grads;
 
-/// Readers lock two variables at a time, in both orders; writers are two optimizers, one of which has the
-/// variables in another order. If anybody waited while he holds a lock, this would hang.
+/// Each reader locks two variables at a time, some in one order and some in the other. Two optimizers write the
+/// variables, in opposite orders. If a step waited for a lock while it holds another, this test would not end.
 #[test]
 fn steps_neither_hang_nor_are_seen_in_part_beside_readers_of_several_variables() -> Result<()> {
     let vars: Vec<Var> = (0..8)
@@ -32,7 +32,7 @@ fn steps_neither_hang_nor_are_seen_in_part_beside_readers_of_several_variables()
                         // Both locks are held while the sum is computed.
                         let sum = vars[first].add(&vars[second]).expect("a sum");
                         let sum = sum.to_vec1::<f32>().expect("its values");
-                        // A variable that is seen in part would have two values.
+                        // In a variable that is seen during a step, some elements would differ.
                         assert!(sum.iter().all(|&value| value == sum[0]), "seen in part");
                         reads += 1;
                     }
@@ -61,7 +61,7 @@ fn steps_neither_hang_nor_are_seen_in_part_beside_readers_of_several_variables()
         done.store(true, Ordering::Relaxed);
         for var in &vars {
             let value = var.to_vec1::<f32>().expect("its values")[0];
-            assert_eq!(value, 1000.0 - steps as f32, "every step is seen in the end");
+            assert_eq!(value, 1000.0 - steps as f32, "the sum of all steps");
         }
         readers.into_iter().map(|reader| reader.join().expect("no panic")).sum::<u32>()
     });
