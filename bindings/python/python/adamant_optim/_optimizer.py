@@ -523,7 +523,7 @@ class Optimizer(torch.optim.Optimizer):
             if group["dense_equivalent"]:
                 places += [(number, i) for i, other in enumerate(group["params"]) if param is None or other is param]
         if rows is not None:
-            rows = rows.detach().reshape(-1).to(torch.int64).contiguous()
+            rows = rows.detach().reshape(-1).to("cpu", torch.int64).contiguous()
         for place in places:
             self._native.catch_up(self, self.param_groups, self.state, place, rows, self.threads)
 
