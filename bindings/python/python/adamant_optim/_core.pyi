@@ -33,6 +33,7 @@ def step_arrays(
 
 @final
 class Stepper:
+    skipped: int
     def __new__(
         cls,
         torch: Any,
@@ -67,5 +68,6 @@ class Stepper:
         rows: Any,
         threads: int | None,
     ) -> bool: ...
+    def leave_out(self) -> None: ...
     def reset_rows(self) -> None: ...
     def forget(self) -> None: ...
