@@ -2,7 +2,7 @@
 //! telling anybody (`param.data = ...`).
 
 use core::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use pyo3::{
     exceptions::PyTypeError,
@@ -127,8 +127,9 @@ impl Access {
         let dtype = tensor.getattr(intern!(py, "dtype"))?;
         let kind = self.kind_of(&dtype).unwrap_or(Kind::Other);
         let is_cpu = tensor.getattr(intern!(py, "is_cpu"))?.extract()?;
+        // Another thread may have them, also one of the parent that forked this process.
         let mut kept =
-            core::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+            self.kept.try_lock().map(|mut kept| core::mem::take(&mut *kept)).unwrap_or_default();
         kept.clear();
         let shape = tensor.getattr(intern!(py, "shape"))?.cast_into::<PyTuple>()?;
         let strides = tensor.call_method0(intern!(py, "stride"))?.cast_into::<PyTuple>()?;
@@ -138,7 +139,9 @@ impl Access {
         let (shape, strides) = kept.split_at(shape.len());
         let data = data as *mut c_void;
         let result = run(Seen { data, kind, is_cpu, shape, strides });
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        if let Ok(mut place) = self.kept.try_lock() {
+            *place = kept;
+        }
         result
     }
 }

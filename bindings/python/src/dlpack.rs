@@ -10,8 +10,23 @@ use pyo3::{
     types::{PyCapsule, PyDict},
 };
 
-/// The device of memory that this process reads and writes.
-pub const CPU: i32 = 1;
+/// Whether this process reads and writes the memory of a kind of device: the CPU, or what CUDA or ROCm pinned.
+#[pyfunction]
+pub fn is_host(kind: i32) -> bool {
+    const CPU: i32 = 1;
+    const CUDA_HOST: i32 = 3;
+    const ROCM_HOST: i32 = 11;
+    matches!(kind, CPU | CUDA_HOST | ROCM_HOST)
+}
+
+/// The name of an array's device, for errors: its framework's, or DLPack's numbers.
+#[pyfunction]
+pub fn device_name(array: &Bound<'_, PyAny>, kind: i32, id: i32) -> String {
+    match array.getattr(intern!(array.py(), "device")) {
+        Ok(device) => device.to_string(),
+        Err(_) => format!("device {id} of DLPack's kind {kind}"),
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy)]

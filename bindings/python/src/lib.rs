@@ -26,6 +26,7 @@ mod _core {
     #[pymodule_export]
     use super::{
         arrays::{clip_factor, describe, grad_norm, q8_decode, q8_encode, step_arrays},
+        dlpack::{device_name, is_host},
         stepper::Stepper,
         threads::default_threads,
     };

@@ -2,7 +2,7 @@
 
 use core::{ffi::c_void, slice};
 
-use crate::dlpack::{CPU, DataType, DlTensor};
+use crate::dlpack::{self, DataType, DlTensor};
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl<'a> Seen<'a> {
         Self {
             data: tensor.data.wrapping_byte_add(tensor.byte_offset as usize),
             kind: Kind::of(tensor.dtype),
-            is_cpu: tensor.device.kind == CPU,
+            is_cpu: dlpack::is_host(tensor.device.kind),
             shape: of(tensor.shape),
             strides: of(tensor.strides),
         }

@@ -2,6 +2,7 @@
 
 mod grads;
 mod groups;
+mod held;
 mod run;
 mod scalars;
 mod sparse;
@@ -11,17 +12,15 @@ pub use scalars::nadam_momentum;
 
 use core::ops::Range;
 use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicUsize, Ordering},
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use adamant::{DynOptimizer, Tensor};
 use pyo3::{
-    exceptions::PyRuntimeError,
     gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
-    sync::MutexExt,
     types::{PyDict, PyList, PyTuple, PyType},
 };
 
@@ -35,6 +34,7 @@ use crate::{
     threads,
 };
 use groups::{form_of, form_values};
+use held::Kept;
 
 /// The options of a step: see `Optimizer` in Python.
 struct Options<'a> {
@@ -106,34 +106,10 @@ pub struct Stepper {
     plan: Plan,
     access: Access,
     increment_version: Py<PyAny>,
-    inner: Mutex<Inner>,
-    /// The thread that is in a step.
-    holder: AtomicUsize,
+    kept: Kept,
     default_threads: usize,
-}
-
-thread_local! {
-    static HERE: u8 = const { 0 };
-}
-
-/// A number of this thread, not 0.
-fn this_thread() -> usize {
-    HERE.with(|here| core::ptr::from_ref(here) as usize)
-}
-
-/// The state of a stepper, for one thread.
-struct Held<'a> {
-    inner: MutexGuard<'a, Inner>,
-    holder: &'a AtomicUsize,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        // Nothing borrowed outlives a step.
-        self.inner.tensors.clear();
-        self.inner.grads.clear();
-        self.holder.store(0, Ordering::Relaxed);
-    }
+    /// The number of steps that were left out.
+    skipped: AtomicU64,
 }
 
 #[pymethods]
@@ -153,9 +129,9 @@ impl Stepper {
             plan: Plan::new(plan)?,
             access: if without_exchange_api { access.without_exchange_api() } else { access },
             increment_version,
-            inner: Mutex::default(),
-            holder: AtomicUsize::new(0),
+            kept: Kept::default(),
             default_threads: threads::default_threads(torch.py()),
+            skipped: AtomicU64::new(0),
         })
     }
 
@@ -210,9 +186,29 @@ impl Stepper {
     ) -> PyResult<(bool, Option<f64>)> {
         let options =
             Options { grad_factor, max_grad_norm, skip_nonfinite, zero_grad, threads, isa, seed };
-        let mut held = self.hold(owner.py())?;
+        let mut held = self.kept.hold(owner.py())?;
         let call = Call { stepper: self, owner, groups, states };
-        call.step(&mut held.inner, &options, listed)
+        let (is_taken, norm) = call.step(&mut held.inner, &options, listed)?;
+        if !is_taken {
+            self.leave_out();
+        }
+        Ok((is_taken, norm))
+    }
+
+    /// Counts a step that was left out.
+    fn leave_out(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of steps that were left out.
+    #[getter]
+    fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    fn set_skipped(&self, count: u64) {
+        self.skipped.store(count, Ordering::Relaxed);
     }
 
     /// Brings rows of a parameter to the present step: those that `rows` lists, `int64` and contiguous, or
@@ -226,14 +222,14 @@ impl Stepper {
         rows: Option<&Bound<'_, PyAny>>,
         threads: Option<usize>,
     ) -> PyResult<bool> {
-        let mut held = self.hold(owner.py())?;
+        let mut held = self.kept.hold(owner.py())?;
         let call = Call { stepper: self, owner, groups, states };
         call.catch_up(&mut held.inner, place, rows, threads)
     }
 
-    /// Takes all rows of all parameters to be at the present step.
+    /// Takes all rows of all parameters to be at the present step: a state was loaded.
     fn reset_rows(&self, py: Python<'_>) -> PyResult<()> {
-        for (_, memory) in &mut self.hold(py)?.inner.rows {
+        for (_, memory) in &mut self.kept.hold_anew(py)?.inner.rows {
             memory.waiting = None;
         }
         Ok(())
@@ -241,13 +237,13 @@ impl Stepper {
 
     /// Forgets what was seen, as after a change that a step cannot notice.
     fn forget(&self, py: Python<'_>) -> PyResult<()> {
-        let forgotten = core::mem::take(&mut *self.hold(py)?.inner);
+        let forgotten = core::mem::take(&mut *self.kept.hold(py)?.inner);
         drop(forgotten);
         Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Ok(inner) = self.inner.try_lock() else { return Ok(()) };
+        let Some(inner) = self.kept.try_hold() else { return Ok(()) };
         for group in &inner.groups {
             visit.call(&group.dict)?;
             visit.call(&group.params)?;
@@ -273,25 +269,8 @@ impl Stepper {
 
     fn __clear__(&self) {
         // Dropping it may run Python code, which may call a step. So the lock is released first.
-        let forgotten = self.inner.try_lock().map(|mut inner| core::mem::take(&mut *inner)).ok();
+        let forgotten = self.kept.try_hold().map(|mut inner| core::mem::take(&mut *inner));
         drop(forgotten);
-    }
-}
-
-impl Stepper {
-    /// Waits for other threads' steps.
-    fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
-        if self.holder.load(Ordering::Relaxed) == this_thread() {
-            return Err(PyRuntimeError::new_err("step was called from within step"));
-        }
-        let inner = self.inner.lock_py_attached(py).unwrap_or_else(|poisoned| {
-            // A panic, which only a fault of this crate can cause, may have left anything.
-            let mut inner = poisoned.into_inner();
-            *inner = Inner::default();
-            inner
-        });
-        self.holder.store(this_thread(), Ordering::Relaxed);
-        Ok(Held { inner, holder: &self.holder })
     }
 }
 

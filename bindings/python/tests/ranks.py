@@ -1,4 +1,4 @@
-"""Functions run by several processes of one gloo group, on this machine."""
+"""Functions run by several processes of one group, on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _context() -> Any:
     return context
 
 
-def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, args: Any, pipe: Any) -> None:
+def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, backend: str, args: Any, pipe: Any) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks))
     torch.set_num_threads(1)
     # Where it is, before the others give it up.
@@ -41,7 +41,7 @@ def _main(function: Callable[..., Any], rank: int, ranks: int, store: str, args:
     faulthandler.dump_traceback_later(2 * PATIENCE - 20, file=stacks)
     try:
         dist.init_process_group(
-            "gloo",
+            backend,
             init_method=f"file://{store}",
             rank=rank,
             world_size=ranks,
@@ -71,7 +71,9 @@ def _no_answer(store: str, silent: int, ranks: int) -> str:
     return "\n".join(parts)
 
 
-def run(function: Callable[..., Any], ranks: int, *args: Any, ends: int | None = None) -> list[Any]:
+def run(
+    function: Callable[..., Any], ranks: int, *args: Any, ends: int | None = None, backend: str = "gloo"
+) -> list[Any]:
     """What ``function(*args)`` returns in each of so many processes, by rank. The one of rank ``ends`` must end
     before it answers: its result is ``None``.
     """
@@ -81,7 +83,7 @@ def run(function: Callable[..., Any], ranks: int, *args: Any, ends: int | None =
         processes, pipes = [], []
         for rank in range(ranks):
             here, there = context.Pipe(duplex=False)
-            arguments = (function, rank, ranks, store, args, there)
+            arguments = (function, rank, ranks, store, backend, args, there)
             process = context.Process(target=_main, args=arguments, daemon=True)
             process.start()
             there.close()

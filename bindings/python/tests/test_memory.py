@@ -202,6 +202,20 @@ def _has_names() -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
 
 
+def test_states_are_made_on_the_cpu_only() -> None:
+    own = torch.nn.Parameter(torch.ones(2))
+    own.grad = torch.zeros(2)
+    saved = adamant_optim.AdamW([own])
+    saved.step()
+    there = torch.nn.Parameter(torch.empty(2, device="meta"))
+    optimizer = adamant_optim.AdamW([("layer.weight", there)] if _has_names() else [there], lr=0.0)
+    name = "'layer.weight'" if _has_names() else r"params'\]\[0\]"
+    with pytest.raises(ValueError, match=f"{name} is on meta, but must be on the CPU"):
+        optimizer.load_state_dict(saved.state_dict())
+    # The rate is the one from before.
+    assert optimizer.param_groups[0]["lr"] == 0.0 and not optimizer.state
+
+
 def test_fake_tensors_are_refused() -> None:
     from torch._subclasses import FakeTensorMode
 

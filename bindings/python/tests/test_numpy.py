@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import math
 import pickle
 from typing import Any
@@ -224,6 +225,74 @@ def test_arrays_that_cannot_be_stepped_are_named(param: Any, grad: Any, error: A
     optimizer = Optimizer("sgd")
     with pytest.raises(error, match=text):
         optimizer.step(param, grad, optimizer.init(param))
+
+
+class Elsewhere:
+    """An array that says of itself that it is on another device, by DLPack's numbers."""
+
+    def __init__(self, array: np.ndarray, kind: int, name: str | None) -> None:
+        self.array, self.kind = array, kind
+        self.shape, self.dtype = array.shape, array.dtype
+        if name is not None:
+            self.device = name
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.kind, 1
+
+    def __dlpack__(self, **_: Any) -> Any:
+        capsule = self.array.__dlpack__()
+        api = ctypes.pythonapi.PyCapsule_GetPointer
+        api.restype, api.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+        # `DLManagedTensor` begins with the address of the numbers and the device's kind and number.
+        device = (ctypes.c_int32 * 2).from_address(api(capsule, b"dltensor") + 8)
+        device[:] = self.kind, 1
+        return capsule
+
+
+CUDA, CUDA_HOST, ROCM_HOST, CUDA_MANAGED = 2, 3, 11, 13
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [(CUDA, "cuda:1", "cuda:1"), (CUDA_MANAGED, None, "device 1 of DLPack's kind 13")],
+)
+def test_arrays_on_another_device_are_named(kind: int, name: str | None, text: str) -> None:
+    here = np.ones(6, np.float32)
+    there = Elsewhere(here.copy(), kind, name)
+    optimizer = Optimizer("adamw", lr=0.5)
+    states = optimizer.init([here, here])
+
+    def refused(argument: str) -> Any:
+        return pytest.raises(ValueError, match=f"^{argument} is on {text}, but must be on the CPU$")
+
+    with refused(r"params\[1\]"):
+        optimizer.init([here, there])
+    for call in (optimizer.step, optimizer.apply):
+        with refused(r"params\[1\]"):
+            call([here, there], [here.copy(), here.copy()], states)
+        with refused(r"the gradient of params\[0\]"):
+            call([here, here.copy()], [there, here.copy()], states)
+    with refused(r"grads\['a'\]"):
+        grad_norm({"a": there, "b": here})
+    with refused("values"):
+        q8_encode(there)  # type: ignore[arg-type]
+    codes, scales = q8_encode(here)
+    with refused("codes"):
+        q8_decode(Elsewhere(codes, kind, name), scales)  # type: ignore[arg-type]
+    with refused("scales"):
+        q8_decode(codes, Elsewhere(scales, kind, name))  # type: ignore[arg-type]
+    assert (here == 1).all() and (there.array == 1).all()
+    assert [state.step for state in states] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", [CUDA_HOST, ROCM_HOST])
+def test_pinned_memory_is_memory_of_the_cpu(kind: int) -> None:
+    here, pinned = np.ones(6, np.float32), Elsewhere(np.ones(6, np.float32), kind, "cuda:1")
+    optimizer = Optimizer("adamw", lr=0.5)
+    for param in (here, pinned):
+        assert optimizer.step(param, np.ones(6, np.float32), optimizer.init(param)).taken
+    np.testing.assert_array_equal(pinned.array, here)
+    assert (here != 1).all()
 
 
 def test_memory_that_is_shared_is_refused() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import math
 import multiprocessing
 import os
+import pickle
+import signal
 import subprocess
 import sys
 import sysconfig
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,6 +57,108 @@ def test_a_forked_child_steps_with_the_same_bits() -> None:
     assert process.exitcode == 0
     steps(optimizer, 2)
     assert own.detach().numpy().tobytes() == found
+
+
+class Slow(adamant_optim.AdamW):
+    """Waits in the middle of a step, as one of many gradients that it must copy would."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_inside, self.may_go_on = threading.Event(), threading.Event()
+
+    def _grad_like(self, *args: Any) -> Any:
+        self.is_inside.set()
+        assert self.may_go_on.wait(60)
+        return super()._grad_like(*args)
+
+
+def answer_of_a_forked_child(work: Callable[[], str], seconds: int = 30) -> str:
+    """What ``work()`` returns in a forked child, which is killed if it takes longer."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(seconds)
+        try:
+            answer = work()
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        answer = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    return answer if status == 0 else f"ended by signal {os.WTERMSIG(status)} {answer}"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("options", [{}, {"dense_equivalent": True}])
+def test_a_child_that_was_forked_in_the_middle_of_a_step_does_not_wait_for_it(options: dict[str, Any]) -> None:
+    own = torch.nn.Parameter(torch.zeros(6, 4))
+    optimizer = Slow([own], lr=0.5, **options)
+    own.grad = torch.ones(6, 4)
+    optimizer.step()
+    saved = own.detach().clone(), copy.deepcopy(optimizer.state_dict())
+    # Another order than the parameter's: the step has it copied.
+    own.grad = torch.ones(4, 6).t()
+    thread = threading.Thread(target=optimizer.step)
+    thread.start()
+    assert optimizer.is_inside.wait(60)
+
+    def child() -> str:
+        optimizer.may_go_on.set()
+        with pytest.raises(RuntimeError, match="forked while another thread was in a step of this optimizer"):
+            optimizer.step()
+        gc.collect()
+        # A new start: the parameters and the state of a checkpoint.
+        own.data.copy_(saved[0])
+        optimizer.load_state_dict(saved[1])
+        own.grad = torch.ones(6, 4)
+        optimizer.step()
+        return own.detach().numpy().tobytes().hex()
+
+    try:
+        found = answer_of_a_forked_child(child)
+    finally:
+        optimizer.may_go_on.set()
+        thread.join()
+    # The parent's step was taken, and is the child's: both are the second one.
+    assert own.detach().numpy().tobytes().hex() == found
+    assert float(optimizer.state[own]["step"]) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_knows_which_rows_are_behind() -> None:
+    table = torch.nn.Embedding(10, 4, sparse=True)
+    optimizer = adamant_optim.AdamW(table.parameters(), lr=0.5, dense_equivalent=True)
+    optimizer.watch(table)
+    for rows in ([1, 2], [3]):
+        optimizer.zero_grad()
+        table(torch.tensor(rows)).sum().backward()
+        optimizer.step()
+    behind = table.weight.detach().clone()
+
+    def child() -> str:
+        optimizer.catch_up()
+        return table.weight.detach().numpy().tobytes().hex()
+
+    found = answer_of_a_forked_child(child)
+    optimizer.catch_up()
+    assert found == table.weight.detach().numpy().tobytes().hex()
+    assert not torch.equal(table.weight, behind)
+
+
+def test_steps_that_threads_leave_out_are_all_counted() -> None:
+    own = torch.nn.Parameter(torch.zeros(1))
+    own.grad = torch.full((1,), math.nan)
+    optimizer = adamant_optim.SGD([own], skip_nonfinite=True)
+    threads = [threading.Thread(target=steps, args=(optimizer, 2000)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert optimizer.skipped == 8000
+    assert copy.deepcopy(optimizer).skipped == pickle.loads(pickle.dumps(optimizer)).skipped == 8000
 
 
 def test_threads_and_instruction_sets_change_no_bit() -> None:

@@ -223,6 +223,24 @@ def test_fsdp2_trains_with_mixed_precision() -> None:
             assert torch.allclose(found[key], value, atol=0.02), key
 
 
+def states_beside_a_mesh_of_another_device() -> list[str]:
+    """With parameters that are offloaded from a GPU, the mesh is of the GPU, and all arrays are here."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    params = [torch.nn.Parameter(cut(tensor, mesh, [Shard(0)])) for tensor in numbers(0, torch.float32)]
+    for param, grad in zip(params, numbers(1, torch.float32)):
+        param.grad = cut(grad, mesh, [Shard(0)])
+    optimizer = adamant_optim.AdamW(params, state_dtype="q8", max_grad_norm=1.0)
+    # DTensor.from_local moves arrays to the mesh's device: to this one they could not be moved without CUDA.
+    type(mesh).device_type = property(lambda self: "cuda")
+    assert mesh.device_type == "cuda"
+    optimizer.step()
+    return sorted({str(value.device) for state in optimizer.state.values() for value in state.values()})
+
+
+def test_states_of_offloaded_parameters_stay_on_the_cpu() -> None:
+    assert ranks.run(states_beside_a_mesh_of_another_device, 2) == [["cpu"], ["cpu"]]
+
+
 # ---- One norm
 
 

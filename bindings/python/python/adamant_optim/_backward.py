@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._torch import memory_of
+
 if TYPE_CHECKING:
     from ._optimizer import Optimizer
 
@@ -19,6 +21,13 @@ BATCH = 1 << 16
 
 #: The options that need all gradients before the first step, each with the value that turns it off.
 _NEEDS_ALL = {"max_grad_norm": None, "skip_nonfinite": False, "zero_grad_in_step": False}
+
+
+def _wait_for_copy(grad: Tensor) -> None:
+    """Waits for a gradient that is on its way from a GPU: ``fully_shard`` copies it to pinned memory, and versions of
+    PyTorch before 2.15 call hooks before it is there."""
+    if torch.cuda.is_initialized() and memory_of(grad).is_pinned():
+        torch.cuda.current_stream().synchronize()
 
 
 class Backward:
@@ -99,6 +108,7 @@ class Backward:
         if grad is None:
             return
         param.grad = None
+        _wait_for_copy(grad)
         place = self._places[id(param)]
         self._notice_fork()
         while not self._add(place, grad):

@@ -83,8 +83,6 @@ class Optimizer(torch.optim.Optimizer):
 
     #: The norm of all gradients in the last step, if it was needed.
     grad_norm: float | None = None
-    #: The number of steps that were left out.
-    skipped: int = 0
 
     def __init__(self, params: Any, defaults: dict[str, Any], options: _options.Options) -> None:
         unknown = [key for key in options if key not in _GROUP_OPTIONS and key not in _STEP_OPTIONS]
@@ -191,7 +189,7 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
-        is_taken, self.grad_norm = self._native.step(
+        _, self.grad_norm = self._native.step(
             self,
             self.param_groups,
             self.state,
@@ -204,11 +202,19 @@ class Optimizer(torch.optim.Optimizer):
             self.seed,
             listed,
         )
-        if not is_taken:
-            self.skipped += 1
+
+    @property
+    def skipped(self) -> int:
+        """The number of steps that were left out."""
+        # Steps of several threads count here, too.
+        return self._native.skipped
+
+    @skipped.setter
+    def skipped(self, count: int) -> None:
+        self._native.skipped = count
 
     def _leave_out(self) -> None:
-        self.skipped += 1
+        self._native.leave_out()
         if self.zero_grad_in_step:
             self.zero_grad(set_to_none=False)
 
@@ -523,7 +529,7 @@ class Optimizer(torch.optim.Optimizer):
             if group["dense_equivalent"]:
                 places += [(number, i) for i, other in enumerate(group["params"]) if param is None or other is param]
         if rows is not None:
-            rows = rows.detach().reshape(-1).to(torch.int64).contiguous()
+            rows = rows.detach().reshape(-1).to("cpu", torch.int64).contiguous()
         for place in places:
             self._native.catch_up(self, self.param_groups, self.state, place, rows, self.threads)
 
@@ -672,6 +678,8 @@ class Optimizer(torch.optim.Optimizer):
         if "grad_norm_group" in state:
             # PyTorch writes into `__dict__`, where a property does not look.
             self._grad_norm_group = state.pop("grad_norm_group")
+        if "skipped" in state:
+            self._native.skipped = state.pop("skipped")
         super().__setstate__(state)
         for group in self.param_groups:
             for key, default in self.defaults.items():

@@ -247,9 +247,13 @@ def like(local: Tensor, param: DTensor) -> DTensor:
     scale = math.prod(extra)
     strides = tuple(stride * scale for stride in param.stride())
     strides += tuple(math.prod(extra[i + 1 :]) for i in range(len(extra)))
-    whole: DTensor = _dtensor().from_local(
-        local, param.device_mesh, param.placements, run_check=False, shape=shape, stride=strides
+    dtensor = _dtensor()
+    # Described by an array without memory: others are moved to the mesh's device, though the parts of parameters that
+    # are offloaded from a GPU are here.
+    described = dtensor.from_local(
+        local.to("meta"), param.device_mesh, param.placements, run_check=False, shape=shape, stride=strides
     )
+    whole: DTensor = dtensor(local, described._spec, requires_grad=False)
     return whole
 
 

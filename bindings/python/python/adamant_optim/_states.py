@@ -104,6 +104,8 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
 
     Tensors that are in that form already stay the same objects.
     """
+    if param.device.type != "cpu":
+        raise ValueError(f"{name} is on {param.device}, but must be on the CPU")
     param = param.detach()
     names = [moment.name for moment in form.moments]
     has_moments = any(state.get(key) is not None or f"{key}_codes" in state for key in names)

@@ -115,6 +115,16 @@ def _check_array(array: Any, name: str) -> None:
         raise TypeError(f"{name} is a {type(array).__name__}, but must be a numpy array or have __dlpack__")
 
 
+def _check_host(array: Any, name: str) -> None:
+    """Refuses an array in the memory of another device. JAX copies from there when it is asked for a numpy array."""
+    _check_array(array, name)
+    if isinstance(array, np.ndarray) or _is_jax(array) or not hasattr(array, "__dlpack_device__"):
+        return
+    kind, number = array.__dlpack_device__()
+    if not _core.is_host(int(kind)):
+        raise ValueError(f"{name} is on {_core.device_name(array, int(kind), number)}, but must be on the CPU")
+
+
 def _order_like(grad: Any, param: Any, name: str) -> Any:
     """The gradient of an array in that one's order, if numpy can see to it."""
     if not (isinstance(grad, np.ndarray) and isinstance(param, np.ndarray)):
@@ -211,7 +221,7 @@ class Optimizer:
         """The states of the arrays of ``params``, in their order, before the first step."""
         states, first = [], 0
         for name, param in _leaves(params, "params"):
-            _check_array(param, name)
+            _check_host(param, name)
             states.append(self._state(param, name, first))
             first += math.prod(param.shape) * (2 if _is_complex(param) else 1)
         return states
@@ -248,8 +258,9 @@ class Optimizer:
             grad_factor: the factor that gradients are multiplied by as they are read; over 0.
 
         Raises:
-            TypeError: an array is of a type that is not supported, not on the CPU, or cannot be written.
-            ValueError: shapes, orders or settings do not fit, or arrays share memory. Nothing has changed then.
+            TypeError: an array is of a type that is not supported, or cannot be written.
+            ValueError: shapes, orders or settings do not fit, arrays share memory, or one is on another device. Nothing
+                has changed then.
         """
         described = []
         settings, used = self._chosen
@@ -327,7 +338,7 @@ class Optimizer:
 
 
 def _copy_of(array: Any, name: str) -> np.ndarray:
-    _check_array(array, name)
+    _check_host(array, name)
     if isinstance(array, np.ndarray):
         return array.copy("K")
     # JAX's bfloat16 is ml_dtypes', which numpy has no DLPack for.
@@ -419,6 +430,8 @@ def q8_encode(
     Each is rounded to nearest; ``"squares"`` and ``"unsigned"`` are for numbers that are never negative and that a
     formula divides by, which never become 0.
     """
+    if not isinstance(values, np.ndarray) and hasattr(values, "__dlpack__"):
+        _check_host(values, "values")
     values = np.asarray(values, dtype=np.float32)
     if not values.flags.writeable or not (values.flags.c_contiguous or values.flags.f_contiguous):
         values = values.copy("K")
@@ -432,6 +445,7 @@ def q8_decode(
     codes: np.ndarray, scales: np.ndarray, format: Literal["signed", "squares", "unsigned"] = "signed"
 ) -> np.ndarray:
     """Turns codes and scales into ``float32`` numbers: the inverse of :func:`q8_encode`, to a rounding."""
+    _check_host(codes, "codes")
     values = np.empty_like(codes, dtype=np.float32)
     _core.q8_decode(format, codes, scales, values)
     return values

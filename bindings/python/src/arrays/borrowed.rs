@@ -10,7 +10,7 @@ use pyo3::{
 };
 
 use crate::{
-    dlpack::{Lender, Lent},
+    dlpack::{self, Device, Lender, Lent},
     memory::{Facts, Kind, Seen},
 };
 
@@ -59,7 +59,11 @@ impl<'py, 'n> Array<'py, 'n> {
         // SAFETY: lent, and alive while `lent` is.
         let seen = unsafe { Seen::new(&lent.tensor) };
         if !seen.is_cpu {
-            return Err(PyValueError::new_err(format!("{name} is not on the CPU")));
+            let Device { kind, id } = lent.tensor.device;
+            let device = dlpack::device_name(object, kind, id);
+            return Err(PyValueError::new_err(format!(
+                "{name} is on {device}, but must be on the CPU"
+            )));
         }
         if !seen.is_dense() {
             let (shape, strides) = (seen.shape, seen.strides);

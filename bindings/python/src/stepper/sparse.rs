@@ -228,12 +228,16 @@ impl<'py> Call<'_, 'py> {
         let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
         let listed = rows
             .map(|rows| {
-                let is_list =
-                    |seen: &Seen<'_>| seen.kind == Kind::I64 && seen.is_dense() && !seen.is_freed();
+                let is_list = |seen: &Seen<'_>| {
+                    seen.is_cpu
+                        && seen.kind == Kind::I64
+                        && seen.is_dense()
+                        && !seen.is_freed()
+                };
                 access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
                     false => Err(PyTypeError::new_err(format!(
-                        "rows is of {:?} with shape {:?} and strides {:?}, but must be of int64 and contiguous",
+                        "rows is of {:?} with shape {:?} and strides {:?}, but must be of int64, contiguous and on the CPU",
                         seen.kind, seen.shape, seen.strides
                     ))),
                 })
