@@ -4,11 +4,13 @@ use core::{ffi::c_char, ptr};
 
 use adamant::{SettingKind, SettingValue};
 
-use super::{adamant_optimizer, read_text, text};
-use crate::{
-    exec::put,
-    status::{Failure, adamant_status, guarded, refuse},
-    versioned::{self, check_pointer, versioned},
+use super::{
+    super::{
+        exec::put,
+        status::{Failure, adamant_status, guarded, refuse},
+        versioned::{self, check_pointer, versioned},
+    },
+    adamant_optimizer, read_text, text,
 };
 
 /// The kind of a setting's values.
