@@ -11,8 +11,8 @@ use adamant::{
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use support::{
-    Columns, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs, for_each_pair,
-    for_each_rule, with_rule,
+    Columns, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs, for_each_negative_zero,
+    for_each_pair, for_each_rule, with_rule,
 };
 
 /// Lengths at which a kernel may go wrong.
@@ -72,6 +72,13 @@ impl<F: Float> ForEachRule for EveryIsa<F> {
 fn every_pair_of_choices_gives_the_reference_bits() {
     for_each_pair(&mut EveryIsa::<f32>(PhantomData));
     for_each_pair(&mut EveryIsa::<f64>(PhantomData));
+}
+
+/// The first step of ADOPT turned a parameter of -0 into 0 where the learning rate was -0.
+#[test]
+fn settings_of_negative_zero_give_the_reference_bits() {
+    for_each_negative_zero(&mut EveryIsa::<f32>(PhantomData));
+    for_each_negative_zero(&mut EveryIsa::<f64>(PhantomData));
 }
 
 #[cfg(feature = "rayon")]

@@ -19,7 +19,7 @@ use libfuzzer_sys::{
 };
 use support::{
     Columns, Draw, Misfit, Way, WithRule, exec,
-    mixed::{MixedColumns, Types, check_mixed, check_mixed_refused},
+    mixed::{MixedColumns, Types, check_mixed, check_mixed_refused, needs_norm},
     with_rule,
 };
 
@@ -118,7 +118,9 @@ impl Case<'_> {
             .iter()
             .map(|tensor| tensor.columns(self.effort, &rule, &mut bits))
             .collect();
-        let way = self.way();
+        // Each of several calls would have a norm of its own.
+        let mut way = self.way();
+        way.at_once |= needs_norm(&options);
         // There is nothing to put it into.
         let misfit = if before.is_empty() { None } else { self.misfit.as_ref() };
 
@@ -129,7 +131,11 @@ impl Case<'_> {
         let factor = options.grad_factor;
         let bad_factor = !(factor.is_normal() && factor > 0.0)
             || !before.is_empty() && !(factor as f32).is_normal();
-        let overflow = |t| rule.constants(t).as_ref().iter().any(|&k| !(k as f32).is_finite());
+        // Without a tensor there is no step count, and there are no constants.
+        let overflow = |t| {
+            !before.is_empty()
+                && rule.constants(t).as_ref().iter().any(|&k| !(k as f32).is_finite())
+        };
         let always_bad = !in_range || lacking || bad_factor || misfit.is_some();
         let bad = |&t: &u64| always_bad || overflow(t);
         let Some(t) = steps.clone().find(bad) else {

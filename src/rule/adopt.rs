@@ -100,7 +100,8 @@ impl Rule for Adopt {
             keep1: 1.0 - self.beta1,
             weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
-            lr: self.lr,
+            // Step 1 adds minus this times 0 to the parameter. That must be -0, and so this must not be -0.
+            lr: if t == 1 { self.lr.abs() } else { self.lr },
             eps: self.eps,
             clip: ((t - 1) as f64).sqrt().sqrt(),
             weight_decay: match self.decoupled_weight_decay {
@@ -131,7 +132,7 @@ impl Rule for Adopt {
         let next_v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         // Step 1 alone has a k.clip of 0.
         let moving = k.clip.splat(0.0).less_than(k.clip);
-        // Minus lr times 0 is -0, and leaves every parameter as it is. A select of the parameter would be a
+        // In step 1, minus lr times 0 is -0, and leaves every parameter as it is. A select of the parameter would be a
         // masked store, which takes AMD's CPUs with AVX2 as long as the rest of the step.
         let direction = L::select(moving, next_m, k.clip.splat(0.0));
         let param = (-k.lr).mul_add(direction, param);

@@ -44,8 +44,23 @@ pub fn for_each_rule(each: &mut impl ForEachRule) {
         for setting in settings {
             visit(toggled(default, setting));
         }
-        visit(zeroed(default, is_decay));
-        visit(zeroed(default, |_| true));
+        visit(zeroed(default, 0.0, is_decay));
+        visit(zeroed(default, 0.0, |_| true));
+    }
+}
+
+/// Visits every optimizer with each number that may be 0 at -0, and with all of them at -0.
+pub fn for_each_negative_zero(each: &mut impl ForEachRule) {
+    for name in AnyOptimizer::NAMES {
+        let default = by_name(name);
+        let alone = default
+            .settings()
+            .iter()
+            .map(|setting| zeroed(default, -0.0, move |other| other.name == setting.name));
+        let optimizers = alone.chain([zeroed(default, -0.0, |_| true)]).flatten();
+        for optimizer in optimizers.filter(|optimizer| optimizer.check().is_ok()) {
+            optimizer.with(Visit(each));
+        }
     }
 }
 
@@ -94,15 +109,19 @@ pub fn toggled(mut optimizer: AnyOptimizer, setting: &Setting) -> Option<AnyOpti
     Some(optimizer)
 }
 
-/// With all numbers of some settings 0 that may be 0; `None` if there are none.
-fn zeroed(mut optimizer: AnyOptimizer, which: impl Fn(&Setting) -> bool) -> Option<AnyOptimizer> {
+/// With all numbers of some settings at this zero that may be 0; `None` if there are none.
+fn zeroed(
+    mut optimizer: AnyOptimizer,
+    zero: f64,
+    which: impl Fn(&Setting) -> bool,
+) -> Option<AnyOptimizer> {
     let mut found = false;
     for setting in optimizer.settings() {
         if let SettingKind::Number(range) = setting.kind
             && std::ops::RangeBounds::contains(&range, &0.0)
             && which(setting)
         {
-            optimizer.set(setting.name, 0.0).expect("a number");
+            optimizer.set(setting.name, zero).expect("a number");
             found = true;
         }
     }

@@ -14,7 +14,9 @@ use adamant::{
     Threads, reference::Reference,
 };
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub use choices::{ForEachRule, WithRule, for_each_pair, for_each_rule, toggled, with_rule};
+pub use choices::{
+    ForEachRule, WithRule, for_each_negative_zero, for_each_pair, for_each_rule, toggled, with_rule,
+};
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use draw::Draw;
 use guarded::Guarded;

@@ -14,9 +14,20 @@ mod steps;
 mod tables;
 mod values;
 
+use std::ffi::{CStr, c_char};
+
 use libfuzzer_sys::{arbitrary::Unstructured, fuzz_target};
 use session::Session;
 use source::Source;
+
+/// What AddressSanitizer asks before the program starts. Calls ask for more memory than there is; the library refuses
+/// those, and the sanitizer must not end the process before.
+// SAFETY: the sanitizer's own name for it, and the type that it expects.
+#[unsafe(no_mangle)]
+extern "C" fn __asan_default_options() -> *const c_char {
+    const OPTIONS: &CStr = c"allocator_may_return_null=1:max_allocation_size_mb=1024";
+    OPTIONS.as_ptr()
+}
 
 /// The most calls of a case.
 const CALLS: usize = 8;

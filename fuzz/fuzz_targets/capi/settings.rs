@@ -106,7 +106,7 @@ impl Session<'_> {
                     adamant_tensor_init(source.pointer(room.cast()), size)
                 }
                 4 => {
-                    // Few rows, or more than memory can have: AddressSanitizer ends the process at less.
+                    // Few rows, or more than memory can have.
                     let rows = source.below(256) | usize::from(source.is_hostile()) << 62;
                     let (element, way) = (source.value(11), source.value(2));
                     let out = source.pointer(&mut handle);
