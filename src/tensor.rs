@@ -193,12 +193,13 @@ impl<'a> Tensor<'a> {
         }
         for (position, moment) in self.moments.iter().enumerate().take(count) {
             let name = optimizer.names[position];
-            match (optimizer.used[position], moment.len()) {
+            let is_used = optimizer.used[position];
+            match (is_used, moment.len()) {
                 (true, len) => same(name, len)?,
-                (false, 0) => continue,
+                (false, 0) => {}
                 (false, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
             }
-            if expected > 0 {
+            if is_used && expected > 0 {
                 goes_with(name, moment.storage())?;
             }
             if let MomentArray::Q8(codes, scales) = &moment.0 {

@@ -4,7 +4,8 @@ mod support;
 
 use adamant::{
     AdEmaMix, Adam, AnyOptimizer, BuiltIn, Element, Error, Exec, Grad, Isa, Moment, Optimizer,
-    Outcome, Param, Report, Rule, Sgd, StepOptions, Storage, Tensor, Threads, WithOptimizer,
+    Outcome, Param, Report, RowGrads, RowOptimizer, RowScratch, Rule, Sgd, StepOptions, Storage,
+    Table, Tensor, Threads, WithOptimizer,
 };
 use half::{bf16, f16};
 use support::{columns, exec};
@@ -141,6 +142,27 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
         assert_eq!(first, before);
         assert_eq!((&param[..], first_steps, second_steps), (&[1.0; 10][..], 3, 4));
     }
+}
+
+/// Found by the fuzzer: they were not looked at.
+#[test]
+fn a_moment_of_8_bits_that_is_not_used_must_have_no_scales() {
+    let sgd = Sgd::default();
+    let (mut param, grad, mut scales) = ([1.0_f32; 4], [0.5; 4], [0.0_f32; 2]);
+    let mut steps = 0;
+    let expected =
+        Err(Error::ScalesMismatch { tensor: 0, moment: "momentum_buffer", len: 2, expected: 0 });
+    let moment = Moment::q8(&mut [], &mut scales);
+    let tensor = Tensor::new(&mut param, &grad, &mut steps).with_moments([moment]);
+    assert_eq!(sgd.step_tensors(&mut [tensor], &options(EXEC)), expected);
+
+    let mut scratch = RowScratch::default();
+    let rows = RowGrads { rows: &[0_u32], values: &grad, width: 4, stride: 4 };
+    let rows = rows.sort(1, &mut scratch).expect("valid rows");
+    let moment = Moment::q8(&mut [], &mut scales);
+    let table = Table::new(&mut param, 4).with_moments([moment]);
+    assert_eq!(sgd.step_rows_lazy_on(1, table, rows, &options(EXEC)), expected);
+    assert_eq!((param, steps), ([1.0; 4], 0));
 }
 
 #[test]

@@ -155,7 +155,13 @@ impl<'a> Table<'a> {
             return Err(Error::MomentMismatch { moment: name, len, rows, width, expected });
         }
         if len == 0 {
-            return Ok(());
+            return match &moment.0 {
+                MomentArray::Q8(_, scales) if !scales.is_empty() => {
+                    let len = scales.len();
+                    Err(Error::ScalesMismatch { tensor: 0, moment: name, len, expected: 0 })
+                }
+                _ => Ok(()),
+            };
         }
         let found = moment.storage();
         if (found == Storage::F64) != self.is_f64() {
