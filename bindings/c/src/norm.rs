@@ -1,7 +1,5 @@
 //! The norm of gradients.
 
-use core::slice;
-
 use adamant::{Grad, NormOrder, clip_factor, first_nonfinite, grad_norms};
 
 use super::{
@@ -65,16 +63,17 @@ pub unsafe extern "C" fn adamant_grad_norms(
         let runner = unsafe { Runner::read(exec)? };
         let mut claims = Claims::new();
         claims.claim_out(norm.cast(), 1, ADAMANT_F64, Place::of(&"norm"))?;
-        if !norms.is_null() {
-            claims.claim_out(norms.cast(), count, ADAMANT_F64, Place::of(&"norms"))?;
-        }
+        let each = match norms.is_null() {
+            true => None,
+            false => Some(claims.claim_out(norms.cast(), count, ADAMANT_F64, Place::of(&"norms"))?),
+        };
         // SAFETY: the caller's promise.
         let grads = unsafe { Grads::claim(grads, count, claims)? };
         // SAFETY: claimed as memory that is written, apart, and made slices once.
         let found = unsafe {
             grads.with(|grads| {
-                if !norms.is_null() {
-                    let norms = slice::from_raw_parts_mut(norms, grads.len());
+                if let Some(each) = each {
+                    let norms = each.slice_mut();
                     norms.fill(0.0);
                     return Ok(grad_norms(order, runner.exec(), grads, norms)?);
                 }

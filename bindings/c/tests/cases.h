@@ -861,6 +861,9 @@ static void norms_are_checked(void) {
     grads[1] = array_of(&half, 1, ADAMANT_BF16);
     OK(adamant_grad_norms(ADAMANT_NORM_ONE, NULL, grads, 2, norms, &norm));
     CHECK(norm == 7 && norms[0] == 3 && norms[1] == 4);
+    /* Of no arrays, `norms` may point anywhere. */
+    OK(adamant_grad_norms(ADAMANT_NORM_TWO, NULL, NULL, 0, (double *)((char *)norms + 1), &norm));
+    CHECK(norm == 0 && norms[0] == 3);
     OK(adamant_grad_norms(ADAMANT_NORM_INFINITY, NULL, grads, 2, norms, &norm));
     CHECK(norm == 4);
     EXPECT(ADAMANT_OVERLAP, adamant_grad_norms(ADAMANT_NORM_ONE, NULL, grads, 2, norms, &norms[1]));

@@ -74,7 +74,7 @@ impl Claims {
         }
     }
 
-    /// Checks a pointer to `len` numbers that are written, and stores it.
+    /// Checks a pointer to `len` numbers that are written, and stores it as an array.
     #[inline(always)]
     pub(in super::super) fn claim_out(
         &mut self,
@@ -82,9 +82,9 @@ impl Claims {
         len: usize,
         element: adamant_type,
         place: Place,
-    ) -> Result<(), Failure> {
+    ) -> Result<adamant_array, Failure> {
         let array = adamant_array { data, len, r#type: element as u32 };
-        self.claim(&array, true, place).map(|_| ())
+        self.claim(&array, true, place).map(|_| array)
     }
 
     /// Stores memory that is read, and that was checked.

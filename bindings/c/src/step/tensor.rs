@@ -49,7 +49,8 @@ impl adamant_tensor {
         self.claim_params(claims, place)?;
         claims.claim(&self.grad, zero_grad, place(&"grad"))?;
         self.claim_moments(claims, place)?;
-        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))
+        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))?;
+        Ok(())
     }
 
     /// Claims the parameters and what goes with them; their type.

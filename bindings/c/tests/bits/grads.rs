@@ -44,6 +44,11 @@ fn norms_of_arrays_of_any_types_have_the_bits_of_rust() {
         ok(unsafe { adamant_first_nonfinite(&exec, arrays.as_ptr(), arrays.len(), &mut index) });
         assert_eq!(index, lens.len());
     }
+    // Norms of no arrays may be anywhere.
+    let (mut norm, nowhere) = (-1.0, ptr::without_provenance_mut(77));
+    // SAFETY: as above; nothing is written to `nowhere`.
+    ok(unsafe { adamant_grad_norms(2, &exec, ptr::null(), 0, nowhere, &mut norm) });
+    assert_eq!(norm, 0.0);
     let (mut fine, mut bad) = (
         Memory::of(&[1.0_f32], ADAMANT_F32),
         Memory::of(&[bf16::ONE, bf16::NEG_INFINITY], ADAMANT_BF16),
