@@ -149,7 +149,8 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    if pass.prefetch && asks_ahead::<S>() {
+                    // Of 256 bits and of 512.
+                    if pass.prefetch && S::U32_LANES >= 8 {
                         sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {
                         sweep_with::<S, R, F, false>(simd, rule, &k, factor, slices.reborrow());
@@ -188,9 +189,8 @@ fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
     }
 }
 
-/// Whether to ask for memory ahead on this instruction set, where arrays are beyond the second cache. CPUs with
-/// 256-bit registers gain a fifth by it (Zen 3, 16 Mi elements), and lose a tenth where arrays are in cache; those with
-/// 512 bits ask well enough by themselves, and lose a tenth (Zen 4).
+/// Whether loops that convert may ask for memory ahead on this instruction set, if the call does: see
+/// [`Cpu::asks_ahead`](crate::isa::Cpu::asks_ahead). With 512 bits that is not measured.
 #[inline(always)]
 pub(crate) fn asks_ahead<S: Simd>() -> bool {
     S::U32_LANES == 8
@@ -337,6 +337,9 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         let Some(last) = count.checked_sub(1) else { return };
         let mut loaded = pairs.load(0);
         for pair in 0..count {
+            if PREFETCH {
+                pairs.prefetch(pair);
+            }
             let (param, grad, moments) = loaded;
             let (param, moments) = rule.update(k, param, grad, moments);
             // Behind the last pair, that one again: a jump less.

@@ -183,7 +183,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         grad_factor: factor,
         flush_subnormals: options.flush_subnormals,
         seed: options.seed,
-        prefetch: exceeds_cache(sizes.len, groups),
+        prefetch: cpu.asks_ahead() && exceeds_cache(sizes.len, groups),
     };
     let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
     let all = &*groups;
@@ -205,7 +205,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
 }
 
 /// Whether the arrays of all tensors, of `len` elements, take more memory than a core's own cache has on most
-/// CPUs. For such calls, the kernel prefetches.
+/// CPUs. For such calls, the kernel prefetches if the [CPU gains by it](Cpu::asks_ahead).
 #[inline]
 fn exceeds_cache(len: usize, groups: &[Group<'_, '_>]) -> bool {
     const SECOND_CACHE: usize = 1 << 20;

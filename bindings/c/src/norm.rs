@@ -65,7 +65,9 @@ pub unsafe extern "C" fn adamant_grad_norms(
         claims.claim_out(norm.cast(), 1, ADAMANT_F64, Place::of(&"norm"))?;
         let each = match norms.is_null() {
             true => None,
-            false => Some(claims.claim_out(norms.cast(), count, ADAMANT_F64, Place::of(&"norms"))?),
+            false => {
+                Some(claims.claim_out(norms.cast(), count, ADAMANT_F64, Place::of(&"norms"))?)
+            }
         };
         // SAFETY: the caller's promise.
         let grads = unsafe { Grads::claim(grads, count, claims)? };

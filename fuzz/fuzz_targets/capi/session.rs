@@ -127,7 +127,7 @@ impl<'a> Session<'a> {
         let message = message.to_str().expect("UTF-8");
         assert_ne!(status, ADAMANT_PANICKED, "{message}");
         if matches!(status, ADAMANT_OK | ADAMANT_LEFT_OUT) {
-            self.check_written();
+            self.check_written(kind);
         } else {
             assert!(self.before == self.memory, "{status:?} after writing: {message}");
             assert!(!message.is_empty(), "{status:?}");
@@ -135,14 +135,18 @@ impl<'a> Session<'a> {
     }
 
     /// Nothing changed but what the call may write.
-    fn check_written(&self) {
+    fn check_written(&self, kind: usize) {
         let words = self.before.iter().zip(&self.memory).enumerate();
         for (word, (before, after)) in words.filter(|(_, (before, after))| before != after) {
             let bytes = before.to_ne_bytes().into_iter().zip(after.to_ne_bytes()).enumerate();
             for (byte, _) in bytes.filter(|(_, (before, after))| before != after) {
                 let place = 8 * word + byte;
                 let may_change = self.written.iter().any(|range| range.contains(&place));
-                assert!(may_change, "the call may not write byte {place}");
+                let written = &self.written;
+                assert!(
+                    may_change,
+                    "a call of kind {kind} wrote byte {place}, and not only {written:?}"
+                );
             }
         }
     }
@@ -179,6 +183,16 @@ impl<'a> Session<'a> {
             self.written.push(at..at + len * size);
         }
         adamant_array { data: data.cast(), len, r#type: element }
+    }
+
+    /// A pointer to a number of steps, which has no length to be wrong.
+    pub fn counter(&mut self) -> *mut u64 {
+        let data = self.array(U64, 1, true).data;
+        if !data.is_null() {
+            let at = data.addr() - self.memory.as_ptr().addr();
+            self.written.push(at..at + bytes_of(U64));
+        }
+        data.cast()
     }
 
     /// An array, or [`NO_ARRAY`] where there is no type.

@@ -3,7 +3,7 @@
 use crate::{
     library::*,
     session::Session,
-    source::{BF16, F16, F32, F64, Q8, Source, Structs, U64},
+    source::{BF16, F16, F32, F64, Q8, Source, Structs},
 };
 
 /// The types of parameters, of the first moment and of the other moments.
@@ -62,7 +62,7 @@ impl Session<'_> {
         };
         let grad = self.array(grad, len, zero_grad == 1);
         let (param_extra, stochastic_param) = self.extra(param, len);
-        let steps = self.array(U64, 1, true).data.cast();
+        let steps = self.counter();
         adamant_tensor {
             size: 0,
             param: self.array(param, len, true),
