@@ -148,7 +148,7 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
 #[test]
 fn a_moment_of_8_bits_that_is_not_used_must_have_no_scales() {
     let sgd = Sgd::default();
-    let (mut param, grad, mut scales) = ([1.0_f32; 4], [0.5; 4], [0.0_f32; 2]);
+    let (mut param, grad, mut scales) = ([1.0_f32; 4], [0.5_f32; 4], [0.0_f32; 2]);
     let mut steps = 0;
     let expected =
         Err(Error::ScalesMismatch { tensor: 0, moment: "momentum_buffer", len: 2, expected: 0 });

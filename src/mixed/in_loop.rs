@@ -46,6 +46,16 @@ impl Loop {
         matches!(self, Self::F32(Pairing::CopiedAndF32 | Pairing::CopiedAndBf16))
     }
 
+    /// Whether something is rounded at random in the loop.
+    pub(super) fn is_random(self) -> bool {
+        matches!(
+            self,
+            Self::Bf16(_)
+                | Self::F32(Pairing::StochasticAndBf16)
+                | Self::Q8(Pairing::StochasticAndBf16)
+        )
+    }
+
     pub(super) fn of(tensor: &TensorArrays<'_>) -> Option<Self> {
         use {GradArray as G, Pairing::*, ParamArray as P};
         let pairing = match (&tensor.param, &tensor.grad) {
@@ -171,7 +181,8 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
         let zero = Wide([Vector::splat(simd, 0.0); TOGETHER]);
         let asks_ahead = asks_ahead::<S>() && self.step.prefetch;
         // Parameters are written one pair late: what waits for quotients fills the CPU's queues.
-        let mut pairs = self.draw.pairs(simd, self.place);
+        let is_random = P::IS_RANDOM || M::IS_RANDOM;
+        let mut pairs = if is_random { Some(self.draw.pairs(simd, self.place)) } else { None };
         let (mut start, mut waiting) = (0, (zero, Mixed::none(simd)));
         while start < grad.len() {
             let read = Read { simd, range: start..start + pair, asks_ahead };
@@ -197,8 +208,10 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
             }
             let write = self.write(start);
             grad.zero(&write);
-            let is_random = P::IS_RANDOM || M::IS_RANDOM;
-            let mixed = if is_random { pairs.next() } else { Mixed::none(simd) };
+            let mixed = match &mut pairs {
+                Some(pairs) => pairs.next(),
+                None => Mixed::none(simd),
+            };
             waiting = (params, mixed);
             R::Moments::unrolled(
                 #[inline(always)]

@@ -70,7 +70,12 @@ pub(super) struct Strips<'a, 's> {
     len: usize,
     /// Whether arrays in `f32` are stepped in place: the strip is of whole pairs of registers.
     in_place: bool,
+    /// The number of elements before those of the rule's loop: 1 if it rounds at random and the first element is an
+    /// odd one, since pairs of random bits begin with even ones.
+    alone: usize,
+    /// The random bits of a run, and its first element.
     draw: Draw,
+    drawn_from: usize,
 }
 
 impl<'a, 's> Strips<'a, 's> {
@@ -96,6 +101,9 @@ impl<'a, 's> Strips<'a, 's> {
             false if is_kept || zeroes_in_loop => RUN,
             false => ZEROED,
         };
+        // Blocks cannot begin late.
+        let pairs_up = in_loop.is_some_and(Loop::is_random) && !has_blocks;
+        let alone = usize::from(pairs_up && !tensor.first.is_multiple_of(2));
         let draw = step.random.from(tensor.first, RUN.min(tensor.param.len()));
         let (start, len, in_place) = (0, 0, true);
         Self {
@@ -110,7 +118,9 @@ impl<'a, 's> Strips<'a, 's> {
             start,
             len,
             in_place,
+            alone,
             draw,
+            drawn_from: 0,
         }
     }
 
@@ -123,7 +133,21 @@ impl<'a, 's> Strips<'a, 's> {
 
     /// The loop that takes the arrays of the open strip as they are, if there is one.
     pub(super) fn in_loop(&self) -> Option<Loop> {
-        self.in_loop.filter(|_| self.in_place && self.draw.is_of_pairs())
+        let can_run = |kind: &Loop| self.in_place && (!kind.is_random() || self.draw.is_of_pairs());
+        self.in_loop.filter(can_run)
+    }
+
+    /// Draws the random bits of a run, of which the next strip is the first.
+    fn draw(&mut self) {
+        let first = self.tensor.first.wrapping_add(self.start as u64);
+        let left = self.tensor.param.len() - self.start;
+        self.draw = self.step.random.from(first, RUN.min(left));
+        self.drawn_from = self.start;
+    }
+
+    /// The place of the open strip in the run of `draw`.
+    fn place(&self) -> usize {
+        self.start - self.drawn_from
     }
 
     fn range(&self) -> Range<usize> {
@@ -165,7 +189,7 @@ impl<'a, 's> Strips<'a, 's> {
     /// Writes the parameters of a strip back.
     #[inline(always)]
     fn narrow_param<S: Simd>(&mut self, simd: S) {
-        let (range, in_place) = (self.range(), self.in_place);
+        let (range, place, in_place) = (self.range(), self.place(), self.in_place);
         let Self { tensor, scratch, draw, .. } = self;
         let values = &scratch.param[..range.len().min(STRIP)];
         match &mut tensor.param {
@@ -188,13 +212,13 @@ impl<'a, 's> Strips<'a, 's> {
             }
             ParamArray::Bf16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
             ParamArray::Bf16Stochastic(array) => {
-                let (place, block) = (range.start % RUN, &mut scratch.random);
+                let block = &mut scratch.random;
                 let random = draw.fill(simd, RandomOf::Param, place, range.len(), block);
                 convert::narrow_stochastic(simd, values, random, &mut array[range.clone()]);
             }
             ParamArray::F16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
             ParamArray::F16Stochastic(array) => {
-                let (place, block) = (range.start % RUN, &mut scratch.random);
+                let block = &mut scratch.random;
                 let random = draw.fill(simd, RandomOf::Param, place, range.len(), block);
                 let array = &mut array[range.clone()];
                 convert::narrow_stochastic_f16(simd, None, values, random, array);
@@ -208,8 +232,8 @@ impl<'a, 's> Strips<'a, 's> {
         if self.plain_moments && self.in_place {
             return;
         }
-        let (range, in_place) = (self.range(), self.in_place);
-        let offset = range.start % BLOCK;
+        let (range, place, in_place) = (self.range(), self.place(), self.in_place);
+        let offset = place % BLOCK;
         let in_block = offset..offset + range.len();
         let Self { step, tensor, scratch, draw, .. } = self;
         let Scratch { moments, random, .. } = &mut **scratch;
@@ -230,11 +254,11 @@ impl<'a, 's> Strips<'a, 's> {
                     array[range.clone()].copy_from_slice(values);
                 }
                 MomentArray::Bf16(array) => {
-                    let random = draw.fill(simd, of, range.start % RUN, range.len(), random);
+                    let random = draw.fill(simd, of, place, range.len(), random);
                     convert::narrow_stochastic(simd, values, random, &mut array[range.clone()]);
                 }
                 MomentArray::F16(array) => {
-                    let random = draw.fill(simd, of, range.start % RUN, range.len(), random);
+                    let random = draw.fill(simd, of, place, range.len(), random);
                     let (format, array) = (Some(step.formats[position]), &mut array[range.clone()]);
                     convert::narrow_stochastic_f16(simd, format, values, random, array);
                 }
@@ -247,6 +271,7 @@ impl<'a, 's> Strips<'a, 's> {
     /// The values of a block of each moment of 8 bits, as codes and a scale.
     #[inline(always)]
     fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>) {
+        let place = block.start - self.drawn_from;
         let Self { step, tensor, scratch, draw, .. } = self;
         let Scratch { moments, random, .. } = &mut **scratch;
         // All scales first: the CPU makes one while it waits for another.
@@ -264,7 +289,7 @@ impl<'a, 's> Strips<'a, 's> {
                 continue;
             };
             let of = RandomOf::Moment(position);
-            let random = draw.fill(simd, of, block.start % RUN, block.len(), random);
+            let random = draw.fill(simd, of, place, block.len(), random);
             let values = &mut moments[position];
             let codes = &mut codes[block.clone()];
             match codes.first_chunk_mut() {
@@ -283,15 +308,16 @@ impl<'a, 's> Strips<'a, 's> {
         let pair = TOGETHER * Words::<S>::LANES;
         self.start += self.len;
         let left = self.tensor.param.len() - self.start;
-        self.in_place = left >= pair;
-        if self.start.is_multiple_of(RUN) {
-            let first = self.tensor.first.wrapping_add(self.start as u64);
-            self.draw = self.step.random.from(first, RUN.min(left));
+        if self.place() == RUN || (self.start == self.alone && self.drawn_from != self.alone) {
+            self.draw();
         }
+        let is_alone = self.start < self.alone;
+        self.in_place = left >= pair && !is_alone;
         let converts = !(self.is_plain && self.in_place) && self.in_loop().is_none();
         let most = if converts { STRIP } else { self.most };
         self.len = match self.in_place {
-            true => (left / pair * pair).min(most - self.start % most),
+            true => (left / pair * pair).min(most - self.place() % most),
+            false if is_alone => left.min(self.alone),
             false => left,
         };
         if self.len > 0 && converts {
@@ -305,7 +331,7 @@ impl<'a, 's> Strips<'a, 's> {
     #[inline(always)]
     fn widen<S: Simd>(&mut self, simd: S) {
         let (range, in_place) = (self.range(), self.in_place);
-        let offset = range.start % BLOCK;
+        let offset = self.place() % BLOCK;
         let Self { step, tensor, scratch, .. } = self;
         if !in_place {
             scratch.param.fill(0.0);
@@ -373,7 +399,8 @@ impl<'a, 's> Strips<'a, 's> {
     pub(super) fn arrays(&mut self) -> Arrays<'_> {
         let zeroes = self.in_loop().is_some_and(Loop::zeroes);
         let range = self.range();
-        let in_block = range.start % BLOCK..range.start % BLOCK + range.len().min(STRIP);
+        let place = self.place();
+        let in_block = place % BLOCK..place % BLOCK + range.len().min(STRIP);
         let Self { tensor, scratch, draw, .. } = self;
         let TensorArrays { param, grad, moments: [a, b, c, d], .. } = tensor;
         let [of_a, of_b, of_c, of_d] = &mut scratch.moments;
@@ -396,7 +423,7 @@ impl<'a, 's> Strips<'a, 's> {
                 &mut of_d[in_block],
             ],
             draw,
-            place: range.start % RUN,
+            place,
         }
     }
 
@@ -405,7 +432,7 @@ impl<'a, 's> Strips<'a, 's> {
     pub(super) fn strip<S: Simd>(&mut self) -> Strip<'_> {
         let (range, in_place) = (self.range(), self.in_place);
         let len = if in_place { self.len } else { TOGETHER * Words::<S>::LANES };
-        let offset = range.start % BLOCK;
+        let offset = self.place() % BLOCK;
         let Self { tensor, scratch, .. } = self;
         let mut moments: [&mut [f32]; MOMENTS] = Default::default();
         for ((slot, array), values) in
