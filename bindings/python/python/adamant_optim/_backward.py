@@ -26,7 +26,8 @@ _NEEDS_ALL = {"max_grad_norm": None, "skip_nonfinite": False, "zero_grad_in_step
 def _wait_for_copy(grad: Tensor) -> None:
     """Waits for a gradient that is on its way from a GPU: ``fully_shard`` copies it to pinned memory, and versions of
     PyTorch before 2.15 call hooks before it is there."""
-    if torch.cuda.is_initialized() and memory_of(grad).is_pinned():
+    is_initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if is_initialized and memory_of(grad).is_pinned():
         torch.cuda.current_stream().synchronize()
 
 
