@@ -173,10 +173,11 @@ impl Cpu {
 fn is_intel() -> bool {
     static IS_INTEL: OnceLock<bool> = OnceLock::new();
     *IS_INTEL.get_or_init(|| {
-        #[allow(unsafe_code, unused_unsafe, reason = "safe since Rust 1.94")]
+        #[allow(unsafe_code, unused_unsafe, reason = "later versions of Rust call it safe")]
         // SAFETY: CPUs of this architecture have the instruction.
         let vendor = unsafe { std::arch::x86_64::__cpuid(0) };
-        [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == *b"GenuineIntel"
+        let intel = [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes);
+        [vendor.ebx, vendor.edx, vendor.ecx] == intel
     })
 }
 

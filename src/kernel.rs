@@ -149,7 +149,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    // Of 256 bits and of 512.
+                    // Of 256 bits and of 512: whether this CPU gains, the call knows.
                     if pass.prefetch && S::U32_LANES >= 8 {
                         sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {

@@ -183,7 +183,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         grad_factor: factor,
         flush_subnormals: options.flush_subnormals,
         seed: options.seed,
-        prefetch: cpu.asks_ahead() && exceeds_cache(sizes.len, groups),
+        prefetch: exceeds_cache(sizes.len, groups) && cpu.asks_ahead(),
     };
     let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
     let all = &*groups;
