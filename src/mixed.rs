@@ -7,6 +7,7 @@
 //! together, loops that convert as they read and write (`in_loop.rs`): its roots and quotients leave the CPU time
 //! for that.
 
+mod columns;
 mod convert;
 mod in_loop;
 mod pairs;

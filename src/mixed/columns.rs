@@ -1,0 +1,280 @@
+//! Arrays as a loop that converts takes them: pairs of registers, read and written one after the other.
+
+use half::bf16;
+
+use super::pairs::{Pair, Read, Write};
+use crate::{
+    Q8,
+    array::{MomentArray, Narrow, RandomBits},
+    simd::Simd,
+    tensor::MOMENTS,
+};
+
+/// Gradients.
+pub(super) trait GradColumn<S: Simd> {
+    fn len(&self) -> usize;
+    fn read(&self, read: &Read<S>) -> Pair<S>;
+
+    /// Sets gradients to zero that are to be zeroed.
+    #[inline(always)]
+    fn zero(&mut self, _: &Write<S>) {}
+}
+
+impl<S: Simd, T: Narrow> GradColumn<S> for &[T] {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        <[T]>::len(self)
+    }
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self)
+    }
+}
+
+/// Set to zero when it has been read.
+pub(super) struct ToZero<'s, T>(pub &'s mut [T]);
+
+impl<S: Simd, T: Narrow> GradColumn<S> for ToZero<'_, T> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn zero(&mut self, write: &Write<S>) {
+        write.zero(self.0);
+    }
+}
+
+/// Parameters.
+pub(super) trait ParamColumn<S: Simd> {
+    /// Whether random bits are taken.
+    const IS_RANDOM: bool = false;
+
+    fn read(&self, read: &Read<S>) -> Pair<S>;
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>);
+}
+
+/// Rounded to nearest.
+pub(super) struct Nearest<'s, T>(pub &'s mut [T]);
+
+impl<S: Simd, T: Narrow> ParamColumn<S> for Nearest<'_, T> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+        write.narrow(self.0, values);
+    }
+}
+
+/// With a copy in bf16, rounded to nearest.
+pub(super) struct Copied<'s>(pub &'s mut [f32], pub &'s mut [bf16]);
+
+impl<S: Simd> ParamColumn<S> for Copied<'_> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+        write.narrow(self.0, values);
+        write.narrow(self.1, values);
+    }
+}
+
+/// In two halves.
+pub(super) struct Halves<'s>(pub &'s mut [bf16], pub &'s mut [u16]);
+
+impl<S: Simd> ParamColumn<S> for Halves<'_> {
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.join(self.0, self.1)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+        write.split(self.0, self.1, values);
+    }
+}
+
+/// Rounded at random.
+pub(super) struct Stochastic<'s>(pub &'s mut [bf16]);
+
+impl<S: Simd> ParamColumn<S> for Stochastic<'_> {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic(self.0, values, random);
+    }
+}
+
+/// Two numbers of bf16 are 32 bits, of which each half is a number but for a shift. So where all arrays are in
+/// bf16, a register has the even elements and one the odd ones, which moves no number to another lane. Parameters
+/// and moments are rounded at random.
+pub(super) struct EvenAndOdd<T>(pub T);
+
+impl<S: Simd> GradColumn<S> for EvenAndOdd<&[bf16]> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen_even_and_odd(self.0)
+    }
+}
+
+impl<S: Simd> ParamColumn<S> for EvenAndOdd<&mut [bf16]> {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>) -> Pair<S> {
+        read.widen_even_and_odd(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic_even_and_odd(self.0, values, random);
+    }
+}
+
+impl<S: Simd> MomentColumn<S> for EvenAndOdd<&mut [bf16]> {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, _: Q8) -> Pair<S> {
+        read.widen_even_and_odd(self.0)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic_even_and_odd(self.0, values, random);
+    }
+}
+
+/// A moment.
+pub(super) trait MomentColumn<S: Simd> {
+    /// Whether random bits are taken.
+    const IS_RANDOM: bool;
+
+    fn read(&self, read: &Read<S>, format: Q8) -> Pair<S>;
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>);
+}
+
+impl<S: Simd> MomentColumn<S> for &mut [f32] {
+    const IS_RANDOM: bool = false;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, _: Q8) -> Pair<S> {
+        read.widen(self)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+        write.narrow(self, values);
+    }
+}
+
+impl<S: Simd> MomentColumn<S> for &mut [bf16] {
+    const IS_RANDOM: bool = true;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, _: Q8) -> Pair<S> {
+        read.widen(self)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+        write.stochastic(self, values, random);
+    }
+}
+
+/// Codes of a block with their scale, and where the new values go.
+pub(super) struct Block<'s> {
+    codes: &'s [u8],
+    scale: f32,
+    values: &'s mut [f32],
+}
+
+impl<S: Simd> MomentColumn<S> for Block<'_> {
+    const IS_RANDOM: bool = false;
+
+    #[inline(always)]
+    fn read(&self, read: &Read<S>, format: Q8) -> Pair<S> {
+        read.decode(format, self.codes, self.scale)
+    }
+
+    #[inline(always)]
+    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+        write.narrow(self.values, values);
+    }
+}
+
+// Not by `map`, which would be a call.
+
+#[inline(always)]
+pub(super) fn f32_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [f32]; MOMENTS] {
+    macro_rules! of {
+        ($moment:ident) => {
+            match $moment {
+                MomentArray::F32(moment) => moment,
+                _ => &mut [],
+            }
+        };
+    }
+    [of!(a), of!(b), of!(c), of!(d)]
+}
+
+#[inline(always)]
+pub(super) fn bf16_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [bf16]; MOMENTS] {
+    macro_rules! of {
+        ($moment:ident) => {
+            match $moment {
+                MomentArray::Bf16(moment) => moment,
+                _ => &mut [],
+            }
+        };
+    }
+    [of!(a), of!(b), of!(c), of!(d)]
+}
+
+#[inline(always)]
+pub(super) fn pairs_of(moments: [MomentArray<'_>; MOMENTS]) -> [EvenAndOdd<&mut [bf16]>; MOMENTS] {
+    let [a, b, c, d] = bf16_of(moments);
+    [EvenAndOdd(a), EvenAndOdd(b), EvenAndOdd(c), EvenAndOdd(d)]
+}
+
+#[inline(always)]
+pub(super) fn blocks_of<'s>(
+    [a, b, c, d]: [MomentArray<'s>; MOMENTS],
+    [of_a, of_b, of_c, of_d]: [&'s mut [f32]; MOMENTS],
+) -> [Block<'s>; MOMENTS] {
+    macro_rules! of {
+        ($moment:ident, $values:ident) => {
+            match $moment {
+                MomentArray::Q8(codes, [scale, ..]) => {
+                    Block { codes, scale: *scale, values: $values }
+                }
+                _ => Block { codes: &[], scale: 0.0, values: &mut [] },
+            }
+        };
+    }
+    [of!(a, of_a), of!(b, of_b), of!(c, of_c), of!(d, of_d)]
+}
