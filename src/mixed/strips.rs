@@ -1,16 +1,19 @@
 //! A tensor as strips of `f32`, whatever its arrays hold.
 
+mod read;
+mod write;
+
 use core::ops::Range;
 
 use super::{
     MixedStep,
-    convert::{self, STRIP},
+    convert::STRIP,
     in_loop::{Arrays, Loop},
 };
 use crate::{
-    array::{BLOCK, Draw, GradArray, MomentArray, ParamArray, RandomBlock, RandomOf},
+    array::{BLOCK, Draw, GradArray, MomentArray, ParamArray, RandomBlock},
     kernel::TOGETHER,
-    simd::{Lanes, Simd, Vector, WithSimd, Words},
+    simd::{Simd, WithSimd, Words},
     tensor::{MOMENTS, TensorArrays},
 };
 
@@ -173,136 +176,6 @@ impl<'a, 's> Strips<'a, 's> {
         }
     }
 
-    /// Sets gradients that are to be zeroed to zero.
-    fn zero_grad(&mut self) {
-        let strip = self.range();
-        match &mut self.tensor.grad {
-            GradArray::F32ToZero(grad) => grad[strip].fill(0.0),
-            GradArray::Bf16ToZero(grad) => grad[strip].fill(half::bf16::ZERO),
-            GradArray::F16ToZero(grad) => grad[strip].fill(half::f16::ZERO),
-            GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
-            // Steps in f64 go another way.
-            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
-        }
-    }
-
-    /// Writes the parameters of a strip back.
-    #[inline(always)]
-    fn narrow_param<S: Simd>(&mut self, simd: S) {
-        let (range, place, in_place) = (self.range(), self.place(), self.in_place);
-        let Self { tensor, scratch, draw, .. } = self;
-        let values = &scratch.param[..range.len().min(STRIP)];
-        match &mut tensor.param {
-            ParamArray::F32(array) if !in_place => array[range.clone()].copy_from_slice(values),
-            ParamArray::F32(_) | ParamArray::F64(_) => {}
-            ParamArray::F32AndBf16(array, copy) => {
-                if !in_place {
-                    array[range.clone()].copy_from_slice(values);
-                }
-                convert::narrow(simd, &array[range.clone()], &mut copy[range.clone()]);
-            }
-            ParamArray::F32AndF16(array, copy) => {
-                if !in_place {
-                    array[range.clone()].copy_from_slice(values);
-                }
-                convert::narrow(simd, &array[range.clone()], &mut copy[range.clone()]);
-            }
-            ParamArray::Halves(high, low) => {
-                convert::split(simd, values, &mut high[range.clone()], &mut low[range.clone()]);
-            }
-            ParamArray::Bf16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
-            ParamArray::Bf16Stochastic(array) => {
-                let block = &mut scratch.random;
-                let random = draw.fill(simd, RandomOf::Param, place, range.len(), block);
-                convert::narrow_stochastic(simd, values, random, &mut array[range.clone()]);
-            }
-            ParamArray::F16(array) => convert::narrow(simd, values, &mut array[range.clone()]),
-            ParamArray::F16Stochastic(array) => {
-                let block = &mut scratch.random;
-                let random = draw.fill(simd, RandomOf::Param, place, range.len(), block);
-                let array = &mut array[range.clone()];
-                convert::narrow_stochastic_f16(simd, None, values, random, array);
-            }
-        }
-    }
-
-    /// Writes the moments of a strip back, but for those of 8 bits.
-    #[inline(always)]
-    fn narrow_moments<S: Simd>(&mut self, simd: S) {
-        if self.plain_moments && self.in_place {
-            return;
-        }
-        let (range, place, in_place) = (self.range(), self.place(), self.in_place);
-        let offset = place % BLOCK;
-        let in_block = offset..offset + range.len();
-        let Self { step, tensor, scratch, draw, .. } = self;
-        let Scratch { moments, random, .. } = &mut **scratch;
-        for (position, moment) in tensor.moments.iter_mut().enumerate() {
-            if moment.len() == 0 {
-                continue;
-            }
-            let values = &mut moments[position][in_block.clone()];
-            if step.flush_subnormals {
-                match moment {
-                    MomentArray::F32(array) if in_place => flush(simd, &mut array[range.clone()]),
-                    _ => flush(simd, values),
-                }
-            }
-            let of = RandomOf::Moment(position);
-            match moment {
-                MomentArray::F32(array) if !in_place => {
-                    array[range.clone()].copy_from_slice(values);
-                }
-                MomentArray::Bf16(array) => {
-                    let random = draw.fill(simd, of, place, range.len(), random);
-                    convert::narrow_stochastic(simd, values, random, &mut array[range.clone()]);
-                }
-                MomentArray::F16(array) => {
-                    let random = draw.fill(simd, of, place, range.len(), random);
-                    let (format, array) = (Some(step.formats[position]), &mut array[range.clone()]);
-                    convert::narrow_stochastic_f16(simd, format, values, random, array);
-                }
-                // Moments of 8 bits follow at the end of their block.
-                _ => {}
-            }
-        }
-    }
-
-    /// The values of a block of each moment of 8 bits, as codes and a scale.
-    #[inline(always)]
-    fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>) {
-        let place = block.start - self.drawn_from;
-        let Self { step, tensor, scratch, draw, .. } = self;
-        let Scratch { moments, random, .. } = &mut **scratch;
-        // All scales first: the CPU makes one while it waits for another.
-        let mut encoders = [None; MOMENTS];
-        for (position, moment) in tensor.moments.iter_mut().enumerate() {
-            if let MomentArray::Q8(_, scales) = moment {
-                let (format, values) = (step.formats[position], &moments[position]);
-                let encoder = format.encoder(format.largest_of(simd, &values[..block.len()]));
-                scales[block.start / BLOCK] = encoder.scale;
-                encoders[position] = Some(encoder);
-            }
-        }
-        for (position, moment) in tensor.moments.iter_mut().enumerate() {
-            let (MomentArray::Q8(codes, _), Some(encoder)) = (moment, encoders[position]) else {
-                continue;
-            };
-            let of = RandomOf::Moment(position);
-            let random = draw.fill(simd, of, place, block.len(), random);
-            let values = &mut moments[position];
-            let codes = &mut codes[block.clone()];
-            match codes.first_chunk_mut() {
-                Some(codes) => encoder.encode(simd, values, random, codes),
-                None => {
-                    let mut whole = [0; BLOCK];
-                    encoder.encode(simd, values, random, &mut whole);
-                    codes.copy_from_slice(&whole[..codes.len()]);
-                }
-            }
-        }
-    }
-
     #[inline(always)]
     fn open<S: Simd>(&mut self, simd: S) -> bool {
         let pair = TOGETHER * Words::<S>::LANES;
@@ -324,74 +197,6 @@ impl<'a, 's> Strips<'a, 's> {
             self.widen(simd);
         }
         self.len > 0
-    }
-
-    /// Reads what is not in `f32`, or is no whole pair of registers, as a strip of `f32`, with zeros up to a
-    /// whole pair.
-    #[inline(always)]
-    fn widen<S: Simd>(&mut self, simd: S) {
-        let (range, in_place) = (self.range(), self.in_place);
-        let offset = self.place() % BLOCK;
-        let Self { step, tensor, scratch, .. } = self;
-        if !in_place {
-            scratch.param.fill(0.0);
-            scratch.grad.fill(0.0);
-            for values in &mut scratch.moments {
-                values[offset..].fill(0.0);
-            }
-        }
-        let (param, grad) = (&mut scratch.param, &mut scratch.grad);
-        match &tensor.param {
-            ParamArray::F32(array)
-            | ParamArray::F32AndBf16(array, _)
-            | ParamArray::F32AndF16(array, _) => {
-                if !in_place {
-                    param[..range.len()].copy_from_slice(&array[range.clone()]);
-                }
-            }
-            ParamArray::Halves(high, low) => {
-                convert::join(simd, &high[range.clone()], &low[range.clone()], param);
-            }
-            ParamArray::Bf16(array) | ParamArray::Bf16Stochastic(array) => {
-                convert::widen(simd, &array[range.clone()], param);
-            }
-            ParamArray::F16(array) | ParamArray::F16Stochastic(array) => {
-                convert::widen(simd, &array[range.clone()], param);
-            }
-            ParamArray::F64(_) => {}
-        }
-        match &tensor.grad {
-            GradArray::F32(array) if !in_place => {
-                grad[..range.len()].copy_from_slice(&array[range.clone()]);
-            }
-            GradArray::F32ToZero(array) if !in_place => {
-                grad[..range.len()].copy_from_slice(&array[range.clone()]);
-            }
-            GradArray::Bf16(array) => convert::widen(simd, &array[range.clone()], grad),
-            GradArray::Bf16ToZero(array) => convert::widen(simd, &array[range.clone()], grad),
-            GradArray::F16(array) => convert::widen(simd, &array[range.clone()], grad),
-            GradArray::F16ToZero(array) => convert::widen(simd, &array[range.clone()], grad),
-            GradArray::F32(_) | GradArray::F32ToZero(_) => {}
-            GradArray::F64(_) | GradArray::F64ToZero(_) => {}
-        }
-        if self.plain_moments && in_place {
-            return;
-        }
-        for (position, moment) in tensor.moments.iter().enumerate() {
-            let values = &mut scratch.moments[position][offset..];
-            match moment {
-                MomentArray::F32(array) if !in_place && !array.is_empty() => {
-                    values[..range.len()].copy_from_slice(&array[range.clone()]);
-                }
-                MomentArray::F32(_) | MomentArray::F64(_) => {}
-                MomentArray::Bf16(array) => convert::widen(simd, &array[range.clone()], values),
-                MomentArray::F16(array) => convert::widen(simd, &array[range.clone()], values),
-                MomentArray::Q8(codes, scales) => {
-                    let (format, scale) = (step.formats[position], scales[range.start / BLOCK]);
-                    convert::decode(simd, format, &codes[range.clone()], scale, values);
-                }
-            }
-        }
     }
 
     /// The arrays of the open strip as they are, for the rule's loop.
@@ -486,15 +291,5 @@ impl WithSimd for Turn<'_, '_, '_> {
     fn with_simd<S: Simd>(self, simd: S) -> bool {
         self.strips.close(simd);
         self.strips.open(simd)
-    }
-}
-
-/// Makes subnormal numbers zero, and -0 with them.
-#[inline(always)]
-fn flush<S: Simd>(simd: S, values: &mut [f32]) {
-    let (smallest, zero) = (Vector::splat(simd, f32::MIN_POSITIVE), Vector::splat(simd, 0.0));
-    for values in values.chunks_mut(Words::<S>::LANES) {
-        let value = Vector::read(simd, values);
-        Vector::select(value.abs().less_than(smallest), zero, value).write(values);
     }
 }
