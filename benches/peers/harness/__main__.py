@@ -67,12 +67,16 @@ def busy_cores() -> float:
     return (ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
+def _modules(options: argparse.Namespace) -> list[str]:
+    return options.library or [source.module for source in SOURCES]
+
+
 def _measure(options: argparse.Namespace, header: Header) -> list[Row]:
     cases = all_cases(options.quick, options.case)
     if not cases:
         sys.exit(f"there is no case by the name {options.case}")
     threads = options.threads or sorted({1, header.cores})
-    modules = options.library or [source.module for source in SOURCES]
+    modules = _modules(options)
     rows: list[Row] = []
     log = options.environments / "workers.log"
     with open(log, "wb") as output:
@@ -102,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.environments.mkdir(parents=True, exist_ok=True)
     failed: dict[str, str] = {}
     if not options.no_install:
-        failed = install(options.environments)
+        failed = install(options.environments, _modules(options))
         problem = build_adamant(options.environments, REPOSITORY)
         if problem:
             sys.exit(f"adamant's wheel cannot be built: {problem}")

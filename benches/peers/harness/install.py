@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Collection
 from pathlib import Path
 
 from .libraries import SOURCES
@@ -53,25 +54,32 @@ def _stamp(folder: Path, packages: tuple[str, ...]) -> bool:
     return stamp.exists() and json.loads(stamp.read_text()) == list(packages)
 
 
-def install(environments: Path) -> dict[str, str]:
-    """Installs what is missing, and returns why packages are left out."""
+def needed(modules: Collection[str]) -> set[str]:
+    """The folders of the environments and overlays that libraries run in, adamant among them."""
+    sources = [source for source in SOURCES if source.module in modules or source.module == "adamant"]
+    return {folder for source in sources for folder in (source.environment, source.overlay) if folder}
+
+
+def install(environments: Path, modules: Collection[str]) -> dict[str, str]:
+    """Installs what the libraries lack, and returns why packages are left out."""
     failed: dict[str, str] = {}
+    folders = needed(modules)
     for name, packages in ENVIRONMENTS.items():
         folder = environments / name
-        if _stamp(folder, packages):
+        if name not in folders or _stamp(folder, packages):
             continue
         print(f"installing into {folder}: {', '.join(packages)}", file=sys.stderr)
         venv.create(folder, with_pip=True)
         _install(folder, packages, failed)
     for name, packages in OVERLAYS.items():
         folder = environments / name
-        if not _stamp(folder, packages):
+        if name in folders and not _stamp(folder, packages):
             print(f"installing into {folder}: {', '.join(packages)}", file=sys.stderr)
             folder.mkdir(parents=True, exist_ok=True)
             _install(
                 folder, packages, failed, python=environments / "torch/bin/python", target=("--target", str(folder))
             )
-    _compile(environments, failed)
+    _compile(environments, modules, failed)
     return failed
 
 
@@ -93,10 +101,10 @@ def _install(
         (folder / "packages.json").write_text(json.dumps(packages))
 
 
-def _compile(environments: Path, failed: dict[str, str]) -> None:
+def _compile(environments: Path, modules: Collection[str], failed: dict[str, str]) -> None:
     for source in SOURCES:
         code = COMPILE.get(source.module)
-        if code is None:
+        if code is None or source.module not in modules:
             continue
         python = environments / source.environment / "bin/python"
         variables = environment(source, environments, len(os.sched_getaffinity(0)))

@@ -19,6 +19,7 @@ from harness.__main__ import main  # noqa: E402
 from harness.cases import NAMES, Case, all_cases, explain, fits, gpt2  # noqa: E402
 from harness.competitor import Competitor, Opened, sentence  # noqa: E402
 from harness.driver import Driver, Plan, distance  # noqa: E402
+from harness.install import ENVIRONMENTS, OVERLAYS, needed  # noqa: E402
 from harness.libraries import SOURCES, Source  # noqa: E402
 from harness.process import Process, WorkerError  # noqa: E402
 from harness.report import Header, Row, count, cpu_name, tables, to_json  # noqa: E402
@@ -272,6 +273,12 @@ class Reports(unittest.TestCase):
         self.assertEqual(found["header"]["left_out"], {"slow": "why"})
         self.assertIn("tail (f32), 1 thread", str(printed.call_args_list))
         fake.stop.assert_called_once_with()
+
+    def test_only_what_the_libraries_need_is_installed(self) -> None:
+        self.assertEqual(needed(["pytorch", "deepspeed"]), {"torch"})
+        self.assertEqual(needed(["fbgemm"]), {"torch", "fbgemm"})
+        self.assertEqual(needed(["bitsandbytes_cpu_fork"]), {"torch", "bitsandbytes-cpu-fork"})
+        self.assertEqual(needed([source.module for source in SOURCES]), {*ENVIRONMENTS, *OVERLAYS})
 
     def test_cpus_are_told_apart(self) -> None:
         text = "processor\t: 0\nvendor_id\t: A\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
