@@ -99,8 +99,7 @@ impl VarOptimizer {
             let (group, expected) = (file.number(&format!("{}.group", param.name))?, param.group);
             if group != expected as u64 {
                 let name = format!("{}.group", param.name);
-                let (found, expected) = (group.to_string(), expected.to_string());
-                return Err(Error::Mismatch { name, found, expected });
+                return Err(file.mismatch(&name, group.to_string(), expected.to_string()));
             }
             let values = file.tensor(&param.name, &param.var)?;
             let first = file.number(&format!("{}.first", param.name))?;
@@ -174,7 +173,7 @@ impl VarOptimizer {
         let (found, expected) = (kinds(&groups), kinds(&self.groups));
         match found == expected {
             true => Ok(groups),
-            false => Err(Error::Mismatch { name: GROUPS.into(), found, expected }),
+            false => Err(file.mismatch(GROUPS, found, expected)),
         }
     }
 }
@@ -198,9 +197,16 @@ impl<'a> Saved<'a> {
         Ok(Self { path, arrays, metadata })
     }
 
+    fn missing(&self, name: &str) -> Error {
+        Error::Missing { path: self.path.into(), name: name.into() }
+    }
+
+    fn mismatch(&self, name: &str, found: String, expected: String) -> Error {
+        Error::Mismatch { path: self.path.into(), name: name.into(), found, expected }
+    }
+
     fn entry(&self, name: &str) -> Result<&str, Error> {
-        let missing = || Error::Missing { name: name.into() };
-        self.metadata.get(name).map(String::as_str).ok_or_else(missing)
+        self.metadata.get(name).map(String::as_str).ok_or_else(|| self.missing(name))
     }
 
     fn number(&self, name: &str) -> Result<u64, Error> {
@@ -214,16 +220,13 @@ impl<'a> Saved<'a> {
     /// The bytes of an array, if it has the type and shape.
     fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&[u8], Error> {
         let Ok(array) = self.arrays.tensor(name) else {
-            return Err(Error::Missing { name: name.into() });
+            return Err(self.missing(name));
         };
         if array.dtype() == dtype && array.shape() == shape {
             return Ok(array.data());
         }
-        Err(Error::Mismatch {
-            name: name.into(),
-            found: format!("{:?} of shape {:?}", array.dtype(), array.shape()),
-            expected: format!("{dtype:?} of shape {shape:?}"),
-        })
+        let found = format!("{:?} of shape {:?}", array.dtype(), array.shape());
+        Err(self.mismatch(name, found, format!("{dtype:?} of shape {shape:?}")))
     }
 
     /// The saved values of a variable.

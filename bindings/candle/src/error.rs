@@ -169,15 +169,19 @@ pub enum Error {
     },
 
     /// A file does not have an array or an entry.
-    #[error("the file has no {name}")]
+    #[error("{}: {name} is missing", path.display())]
     Missing {
+        /// The file.
+        path: PathBuf,
         /// The name of the array or the entry.
         name: String,
     },
 
     /// A file and the optimizer differ.
-    #[error("{name} is {found} in the file, but {expected} here")]
+    #[error("{}: {name} is {found} in the file, but {expected} here", path.display())]
     Mismatch {
+        /// The file.
+        path: PathBuf,
         /// The array or the entry.
         name: String,
         /// The value in the file.
