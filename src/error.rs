@@ -338,6 +338,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The position in its call of the tensor that this error is about; `None` if it is about something else.
+    ///
+    /// A caller whose tensors have names can add the name to the message.
+    pub fn tensor(&self) -> Option<usize> {
+        match *self {
+            Self::LengthMismatch { tensor, .. }
+            | Self::UnusedMoment { tensor, .. }
+            | Self::TooManyMoments { tensor, .. }
+            | Self::TypeMismatch { tensor, .. }
+            | Self::StateMismatch { tensor, .. }
+            | Self::ScalesMismatch { tensor, .. } => Some(tensor),
+            _ => None,
+        }
+    }
+}
+
 fn names(sets: &[Isa]) -> String {
     let names: Vec<&str> = sets.iter().map(|isa| isa.name()).collect();
     names.join(", ")

@@ -115,6 +115,7 @@ fn an_instruction_set_that_this_cpu_lacks_is_refused() {
     let message =
         format!("the instruction set {isa} is not available here; available: {}", names.join(", "));
     let error = Error::IsaUnavailable { isa, available };
+    assert_eq!(error.tensor(), None);
     refuses(Adam::default(), exec(isa, true), [0, 0], error, &message);
 }
 
@@ -135,8 +136,10 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
         let tensors = &mut [first.tensor(&mut first_steps), second];
         let found = Adam::default().step_tensors(tensors, &StepOptions::default());
         assert_eq!(found, Err(Error::LengthMismatch { tensor: 1, argument, len, expected: 10 }));
+        let error = found.expect_err("refused");
+        assert_eq!(error.tensor(), Some(1));
         assert_eq!(
-            found.expect_err("refused").to_string(),
+            error.to_string(),
             format!("{argument} of tensor 1 has {len} elements, but its param has 10")
         );
         assert_eq!(first, before);

@@ -97,17 +97,8 @@ impl Error {
         error: adamant::Error,
         mut paths: impl Iterator<Item = &'a str>,
     ) -> Self {
-        use adamant::Error as E;
-        let position = match &error {
-            E::LengthMismatch { tensor, .. }
-            | E::UnusedMoment { tensor, .. }
-            | E::TooManyMoments { tensor, .. }
-            | E::TypeMismatch { tensor, .. }
-            | E::StateMismatch { tensor, .. }
-            | E::ScalesMismatch { tensor, .. } => Some(*tensor),
-            _ => None,
-        };
-        let parameter = position.and_then(|position| paths.nth(position)).map(String::from);
+        let path = error.tensor().and_then(|position| paths.nth(position));
+        let parameter = path.map(String::from);
         Self::Step { parameter, error }
     }
 }
