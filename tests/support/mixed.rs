@@ -1,90 +1,25 @@
 //! One checker of the bits of steps in mixed precision.
 
+mod outcome;
 mod rows;
 mod store;
+mod types;
 
 use std::fmt::Debug;
 
 use adamant::{
     DynOptimizer, Error, Grad, Isa, Moment, MomentRef, Optimizer, Outcome, Param, Q8, Report,
-    State, StepOptions, Storage, Tensor, clip_factor,
+    State, StepOptions, Tensor,
     reference::{self, Reference},
 };
 
-#[allow(unused_imports, reason = "each test takes what it needs")]
-pub use self::rows::{MixedListed, RowValues, check_rows};
-use self::store::Store;
 use super::{Columns, Misfit, Way, exec, same_bits};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParamType {
-    F32,
-    F32AndBf16,
-    F32AndF16,
-    Split,
-    Bf16,
-    Bf16Stochastic,
-    F16,
-    F16Stochastic,
-}
-
-impl ParamType {
-    pub const ALL: [Self; 8] = [
-        Self::F32,
-        Self::F32AndBf16,
-        Self::F32AndF16,
-        Self::Split,
-        Self::Bf16,
-        Self::Bf16Stochastic,
-        Self::F16,
-        Self::F16Stochastic,
-    ];
-
-    fn is_stochastic(self) -> bool {
-        matches!(self, Self::Bf16Stochastic | Self::F16Stochastic)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GradType {
-    F32,
-    Bf16,
-    F16,
-}
-
-impl GradType {
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MomentType {
-    F32,
-    Bf16,
-    F16,
-    Q8,
-}
-
-impl MomentType {
-    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::F16, Self::Q8];
-
-    pub fn storage(self) -> Storage {
-        match self {
-            Self::F32 => Storage::F32,
-            Self::Bf16 => Storage::Bf16,
-            Self::F16 => Storage::F16,
-            Self::Q8 => Storage::Q8,
-        }
-    }
-}
-
-/// The types of a tensor's arrays, and whether its gradients become zeros.
-#[derive(Clone, Copy, Debug)]
-pub struct Types {
-    pub param: ParamType,
-    pub grad: GradType,
-    pub to_zero: bool,
-    pub moments: [MomentType; 4],
-}
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use outcome::{assert_same_norm, check_norm, factor_of, leaves_out, needs_norm, outcome_of};
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use rows::{MixedListed, RowValues, check_rows};
+use store::Store;
+pub use types::{GradType, MomentType, ParamType, Types};
 
 /// The arrays of a tensor in mixed precision.
 #[derive(Clone)]
@@ -96,22 +31,6 @@ pub struct MixedColumns {
     pub first: u64,
     /// The steps taken so far.
     pub steps: u64,
-}
-
-/// Whether a step is to be left out, if the caller says what the norm is.
-pub fn leaves_out(options: &StepOptions<'_>) -> bool {
-    options.grad_norm.is_some_and(|norm| !(norm * options.grad_factor).is_finite())
-}
-
-/// What gradients are to be multiplied by, if their norm is one that a report tells; `None` if the step
-/// is to be left out.
-pub fn factor_of(options: &StepOptions<'_>, norm: Option<f64>) -> Option<f64> {
-    let clip = match (norm, options.max_norm) {
-        (Some(norm), _) if !norm.is_finite() => return None,
-        (Some(norm), Some(max_norm)) => clip_factor(norm, max_norm),
-        _ => 1.0,
-    };
-    Some(options.grad_factor * clip)
 }
 
 impl MixedColumns {
@@ -474,51 +393,6 @@ pub fn check_mixed<R: Reference + Debug>(
 fn take<R: Reference>(rule: &R, tensors: &mut [MixedColumns], options: &StepOptions<'_>) -> Report {
     let mut tensors: Vec<_> = tensors.iter_mut().map(MixedColumns::tensor).collect();
     rule.step_tensors(&mut tensors, options).expect("a valid step")
-}
-
-/// What becomes of a step whose gradients are multiplied so.
-pub fn outcome_of(factor: Option<f64>) -> Outcome {
-    if factor.is_some() { Outcome::Taken } else { Outcome::LeftOut }
-}
-
-/// Whether the norm is to be computed.
-pub fn needs_norm(options: &StepOptions<'_>) -> bool {
-    options.grad_norm.is_none() && (options.max_norm.is_some() || options.skip_nonfinite)
-}
-
-#[track_caller]
-pub fn assert_same_norm(found: &Report, elsewhere: &Report) {
-    let [found, elsewhere] = [found, elsewhere].map(|report| report.grad_norm.expect("a norm"));
-    assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}");
-}
-
-/// Fails unless a report tells the norm of gradients, if the options need it: right to 1e-10, which the
-/// plain sum of a million squares is that it is held against.
-#[track_caller]
-pub fn check_norm(
-    report: &Report,
-    options: &StepOptions<'_>,
-    grads: impl Iterator<Item = f64> + Clone,
-) {
-    if let Some(norm) = options.grad_norm {
-        let found = report.grad_norm.expect("the caller's norm");
-        assert!(same_bits(found, norm * options.grad_factor), "norm {found}, passed {norm}");
-        return;
-    }
-    assert_eq!(report.grad_norm.is_some(), needs_norm(options));
-    let Some(found) = report.grad_norm else { return };
-    let truth = plain_norm(grads) * options.grad_factor;
-    let is_near = (found - truth).abs() <= 1e-10 * truth;
-    assert!(is_near || !(found.is_finite() || truth.is_finite()), "norm {found}, truth {truth}");
-}
-
-/// The norm of gradients, by the plain sum of their squares.
-fn plain_norm(grads: impl Iterator<Item = f64> + Clone) -> f64 {
-    // Scaled by a power of two, no square of f64 overflows, and none that counts is lost.
-    let largest = grads.clone().fold(0.0, |largest, grad| f64::max(largest, grad.abs()));
-    let scale = if largest > 1e100 { 2_f64.powi(-600) } else { 1.0 };
-    let scale = if largest < 1e-100 { 2_f64.powi(600) } else { scale };
-    grads.map(|grad| (grad * scale).powi(2)).sum::<f64>().sqrt() / scale
 }
 
 /// Fails unless a step over all pieces at once that have taken `steps` steps, with the misfit among them,

@@ -10,8 +10,9 @@ use half::{bf16, f16};
 
 use super::{
     super::{Columns, guarded::Guarded},
-    GradType, MixedColumns, MomentType, Types, check_norm, factor_of, outcome_of, param_of,
-    plain_norm,
+    GradType, MixedColumns, MomentType, Types, check_norm, factor_of,
+    outcome::plain_norm,
+    outcome_of, param_of,
     store::Store,
 };
 

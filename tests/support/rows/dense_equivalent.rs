@@ -8,8 +8,12 @@ use adamant::{
 };
 
 use super::{
-    super::Guarded, Arrays, Faults, IndexType, Listed, Misfit, RowColumns, WithRows, check_report,
-    expected_norm, places, with_rows,
+    super::Guarded,
+    IndexType, Listed, Misfit, RowColumns,
+    arrays::Arrays,
+    check_report, expected_norm,
+    faults::Faults,
+    listed::{WithRows, places, with_rows},
 };
 
 /// Something that a table with a [`DenseEquivalent`] goes through.
