@@ -424,7 +424,7 @@ fn at_random(rule: &dyn DynOptimizer, storage: Storage, first: u64) -> u64 {
 }
 
 #[test]
-fn what_is_rounded_at_random_has_the_same_bits_everywhere() {
+fn random_rounding_has_the_same_bits_everywhere() {
     let rules: [&dyn DynOptimizer; 2] = [&Adam::adamw(), &Adan::default()];
     let found = rules.map(|rule| {
         // Elements that are numbered from an even number on, from an odd one, and across the end of 2^33.

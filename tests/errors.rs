@@ -99,7 +99,7 @@ fn a_constant_that_the_step_of_one_tensor_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_tensor_that_can_count_no_further_step_is_refused() {
+fn a_tensor_at_the_largest_step_count_is_refused() {
     let message = "the state has taken 18446744073709551615 steps and cannot count another";
     for steps in [[u64::MAX, 0], [3, u64::MAX]] {
         refuses(Adam::default(), EXEC, steps, Error::StepOverflow, message);
@@ -169,7 +169,7 @@ fn a_moment_of_8_bits_that_is_not_used_must_have_no_scales() {
 }
 
 #[test]
-fn a_moment_that_the_hyper_parameters_do_without_must_be_empty() {
+fn a_moment_that_the_settings_do_not_use_must_be_empty() {
     let sgd = Sgd::default();
     let (mut param, grad, mut buffer) = ([1.0_f32; 4], [0.5; 4], [0.0_f32; 4]);
     let mut steps = 0;
@@ -401,7 +401,7 @@ fn a_clipped_factor_that_f32_cannot_hold_is_refused_but_for_f64() {
 }
 
 #[test]
-fn norms_that_are_none_are_refused_in_every_type() {
+fn norms_that_no_vector_can_have_are_refused_in_every_type() {
     for max_norm in [0.0, -0.0, -1.0, f64::NEG_INFINITY, f64::NAN] {
         for found in with_options(&StepOptions { max_norm: Some(max_norm), ..options(EXEC) }) {
             let error = found.expect_err("a bad norm").to_string();
@@ -423,7 +423,7 @@ fn norms_that_are_none_are_refused_in_every_type() {
 }
 
 #[test]
-fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
+fn a_refused_step_is_not_counted_and_a_step_count_does_not_overflow() {
     let adam = Adam::default();
     let mut state = adam.state(3);
     let mut param = [1.0_f32; 3];

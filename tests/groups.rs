@@ -230,7 +230,7 @@ proptest! {
 }
 
 #[test]
-fn a_call_without_tensors_takes_a_step_of_nothing() {
+fn a_call_without_tensors_is_valid() {
     for options in choices(serial()) {
         let report = |groups: &mut [Group<'_, '_>]| {
             let report = adamant::step(groups, &options).expect("a valid call");
@@ -360,7 +360,7 @@ fn a_step_that_is_left_out_is_counted_by_no_tensor() {
 }
 
 #[test]
-fn a_tensor_that_can_count_no_further_step_has_the_call_refused() {
+fn a_tensor_at_the_largest_step_count_has_its_call_refused() {
     for place in 0..4 {
         let mut four = Four::new();
         four.states[place].set_steps(u64::MAX);
@@ -403,7 +403,7 @@ fn errors_count_tensors_through_all_groups_and_leave_all_of_them_as_they_were() 
 
 /// The settings of a group hold for its tensors alone, and its constants for its steps.
 #[test]
-fn groups_of_one_rule_in_other_settings_are_stepped_each_in_its_own() {
+fn groups_of_one_optimizer_each_have_their_own_settings() {
     let decay = Adam { lr: 0.1, ..Adam::adamw() };
     let no_decay = Adam { weight_decay: 0.0, lr: 0.01, ..decay };
     let grads = vec![bf16::ONE; 100];

@@ -329,7 +329,7 @@ fn lengths_that_do_not_fit_are_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_moment_that_the_rule_does_without_may_be_of_any_type_if_empty() {
+fn an_empty_moment_that_the_settings_do_not_use_may_be_of_any_type() {
     let (mut param, grad, mut square) = ([1.0_f32; 300], [1.0_f32; 300], [0.0_f32; 300]);
     for [second, third] in [
         [Moment::from(&mut [0.5_f64; 0][..]), Moment::none()],

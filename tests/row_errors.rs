@@ -123,7 +123,7 @@ impl Call {
 }
 
 #[test]
-fn a_call_with_nothing_wrong_is_obeyed() {
+fn a_valid_call_is_taken() {
     for ok in [ok(), Call { values: 15, ..ok() }, Call { rows: vec![], values: 0, ..ok() }] {
         assert_eq!(ok.lazy(&ok.rows), Ok(()));
         for way in WAYS {
@@ -133,7 +133,7 @@ fn a_call_with_nothing_wrong_is_obeyed() {
 }
 
 #[test]
-fn a_table_that_is_no_whole_rows_is_refused() {
+fn a_table_whose_length_is_no_multiple_of_its_width_is_refused() {
     let message = "the width is 0, but a row has at least 1 parameter";
     Call { width: 0, grad_width: 0, ..ok() }.refused_by_all(Error::ZeroWidth, message);
 
@@ -156,7 +156,7 @@ fn a_moment_of_another_length_is_refused_by_name() {
 
 /// One that there is one of for each row, and one that the hyper-parameters do without.
 #[test]
-fn a_moment_that_needs_no_element_for_each_parameter_is_refused_if_it_has_one() {
+fn a_row_wise_moment_with_an_element_for_each_parameter_is_refused() {
     let (param, mut moments, scratch) =
         (&mut [1.0_f32; 40], [[0.5_f32; 40]; 2], &mut RowScratch::default());
     let grads = RowGrads::new(&[7_u32], &[0.1_f32; 4], 4);
@@ -200,7 +200,7 @@ fn rows_of_a_gradient_that_overlap_are_refused() {
 }
 
 #[test]
-fn values_that_are_not_as_many_as_the_indices_need_are_refused() {
+fn values_of_another_length_than_the_indices_need_are_refused() {
     for len in [0, 13, 16] {
         let error = Error::ValuesMismatch { len, indices: 3, width: 4, stride: 5 };
         let message = format!("values has {len} elements, which does not fit 3 rows of 4, 5 apart");
@@ -353,7 +353,7 @@ const GRADS: RowGrads<'_, u32, f32> =
     RowGrads { rows: &[7], values: &[0.1; 4], width: 4, stride: 4 };
 
 #[test]
-fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
+fn a_refused_step_is_not_counted_and_a_step_count_does_not_overflow() {
     let adam = Adam::default();
     let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
     let narrow = RowGrads { values: &[0.1; 3], ..GRADS };
@@ -376,7 +376,7 @@ fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
 
 /// Rows go on waiting for as long as before, and catch up with what was obeyed alone.
 #[test]
-fn a_refused_step_is_none_that_rows_catch_up_with() {
+fn rows_do_not_catch_up_with_a_refused_step() {
     for way in WAYS {
         let adam = Adam::default();
         let run = |refused: &[(Adam, RowGrads<'_, u32, f32>)]| {
@@ -420,7 +420,7 @@ fn a_state_that_took_other_steps_than_its_rows_is_refused() {
 }
 
 #[test]
-fn a_dense_equivalent_refuses_to_overflow() {
+fn a_dense_equivalent_at_the_largest_step_count_refuses_another_step() {
     let adam = Adam::default();
     for way in WAYS {
         let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));

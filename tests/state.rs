@@ -202,7 +202,7 @@ fn moments_begin_on_cache_lines_and_large_ones_at_different_offsets_of_a_page() 
 }
 
 #[test]
-fn a_moment_that_the_rule_does_without_takes_no_memory() {
+fn a_moment_that_the_settings_do_not_use_takes_no_memory() {
     let rmsprop = RmsProp::default();
     let centered = RmsProp { centered: true, ..rmsprop };
     for storage in STORAGES {
@@ -250,7 +250,7 @@ fn a_step_that_is_left_out_is_not_counted_and_writes_no_parameter_and_no_moment(
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_nothing_is_written() {
+fn a_state_that_does_not_fit_is_refused_and_nothing_is_written() {
     let momentum = Sgd { lr: 0.1, momentum: 0.9, ..Sgd::default() };
     let mut state = momentum.state_in(Storage::Q8, 300);
     let mut refused = |sgd: Sgd, len: usize, steps, grad_factor, expected: Error| {
@@ -441,7 +441,7 @@ fn moments_of_an_empty_tensor_are_restored_from_and_into_arrays_of_any_type() {
 }
 
 #[test]
-fn what_does_not_fit_a_moment_is_not_restored() {
+fn arrays_that_do_not_fit_a_moment_are_not_restored() {
     let adam = Adam::default();
     for storage in STORAGES {
         let mut state = adam.state_in(storage, 300);
@@ -477,7 +477,7 @@ fn what_does_not_fit_a_moment_is_not_restored() {
 }
 
 #[test]
-fn a_clone_goes_on_by_itself() {
+fn a_clone_does_not_share_memory_with_its_original() {
     let adam = Adam::default();
     for storage in SINGLE {
         let mut params = vec![bf16::ONE; 2000];

@@ -156,7 +156,7 @@ fn a_parameter_that_joins_after_burn_loads_has_random_bits_of_its_own() {
 }
 
 #[test]
-fn a_file_that_is_none_or_damaged_is_refused() {
+fn a_missing_or_damaged_file_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("optimizer.bpk");
     let (mut run, mut optimizer) = (Run::new(DType::F32), one_call(Storage::F32));

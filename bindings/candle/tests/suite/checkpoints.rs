@@ -154,7 +154,7 @@ fn step(map: &VarMap, optimizer: &mut VarOptimizer) -> Result<()> {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
+fn a_file_that_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("run.safetensors");
     let saved = map(&["a", "b"], 1.0)?;

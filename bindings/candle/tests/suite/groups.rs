@@ -102,7 +102,7 @@ fn a_variable_without_a_gradient_stays_and_its_steps_are_its_own() -> Result<()>
 }
 
 #[test]
-fn variables_that_are_whole_numbers_are_left_out() -> Result<()> {
+fn variables_of_integers_are_left_out() -> Result<()> {
     let (counter, x) = (Var::new(&[1_u32, 2], &Device::Cpu)?, Var::new(&[1_f32], &Device::Cpu)?);
     let mut optimizer = VarOptimizer::new(vec![counter, x.clone()], Adam::adamw())?;
     assert_eq!(optimizer.names().collect::<Vec<_>>(), ["1"]);
