@@ -147,7 +147,7 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
     }
 }
 
-/// Found by the fuzzer: they were not looked at.
+/// Found by the fuzzer: these scales were not checked.
 #[test]
 fn a_moment_of_8_bits_that_is_not_used_must_have_no_scales() {
     let sgd = Sgd::default();
@@ -222,7 +222,7 @@ fn hyper_parameters_that_do_not_go_together_are_refused() {
     }
 }
 
-/// Every number of every optimizer, for one that no range contains.
+/// Every number of every optimizer, as NaN, which no range contains.
 #[test]
 fn every_optimizer_refuses_nan_in_every_number() {
     struct Step;
@@ -252,7 +252,7 @@ fn every_optimizer_refuses_nan_in_every_number() {
     assert!(refused > 60, "{refused} numbers");
 }
 
-/// Every array of f64 beside others, and the others beside f64.
+/// Every array in f64 with the others in f32, and the other way round.
 #[test]
 fn f64_goes_with_nothing_else() {
     let (adam, one) = (Adam::default(), bf16::ONE);
@@ -460,7 +460,7 @@ fn an_instruction_set_is_known_by_name_only() {
     }
 }
 
-/// Says what every value of the variable must lead to; `.ci/run` sets some.
+/// Has the right outcome for every value of the variable; `.ci/run` sets some.
 #[test]
 fn the_environment_chooses_the_instruction_set() {
     let expected = match std::env::var("ADAMANT_ISA") {

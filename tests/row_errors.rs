@@ -8,7 +8,7 @@ use adamant::{
 const EXEC: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
 const WAYS: [CatchUp; 2] = [CatchUp::Series, CatchUp::Replay];
 
-/// A step on rows of a table: what it is passed, in numbers.
+/// The arguments of a step on rows of a table, as lengths and numbers.
 #[derive(Clone, Debug)]
 struct Call {
     adam: Adam,
@@ -24,8 +24,7 @@ struct Call {
     values: usize,
 }
 
-/// Nothing is wrong with it: three gradients for ten rows of four, a gap of one after each but the
-/// last.
+/// A valid call: three gradients for ten rows of four, with a gap of one element after each but the last.
 fn ok() -> Call {
     Call {
         adam: Adam::default(),
@@ -154,7 +153,7 @@ fn a_moment_of_another_length_is_refused_by_name() {
     }
 }
 
-/// One that there is one of for each row, and one that the hyper-parameters do without.
+/// A moment with one element for each row, and a moment that the settings do not use.
 #[test]
 fn a_row_wise_moment_with_an_element_for_each_parameter_is_refused() {
     let (param, mut moments, scratch) =
@@ -209,7 +208,7 @@ fn values_of_another_length_than_the_indices_need_are_refused() {
     let error = Error::ValuesMismatch { len: 1, indices: 0, width: 4, stride: 5 };
     let message = "values has 1 elements, which does not fit 0 rows of 4, 5 apart";
     Call { rows: vec![], values: 1, ..ok() }.refused(error, message);
-    // More than there can be.
+    // More than memory can have.
     let stride = usize::MAX;
     let error = Error::ValuesMismatch { len: 14, indices: 3, width: 4, stride };
     let message = format!("values has 14 elements, which does not fit 3 rows of 4, {stride} apart");
@@ -348,7 +347,7 @@ fn step_zero_is_refused() {
     assert_eq!(Call { t: 0, ..ok() }.lazy(&ok().rows), Err(Error::ZeroStep));
 }
 
-/// The gradient of row 7 of ten of four.
+/// The gradient of row 7 of a table of ten rows of four.
 const GRADS: RowGrads<'_, u32, f32> =
     RowGrads { rows: &[7], values: &[0.1; 4], width: 4, stride: 4 };
 
@@ -374,7 +373,7 @@ fn a_refused_step_is_not_counted_and_a_step_count_does_not_overflow() {
     assert_eq!(Error::StepOverflow.to_string(), message);
 }
 
-/// Rows go on waiting for as long as before, and catch up with what was obeyed alone.
+/// Rows wait for as long as before, and catch up only with steps that were taken.
 #[test]
 fn rows_do_not_catch_up_with_a_refused_step() {
     for way in WAYS {
@@ -465,7 +464,7 @@ fn options_out_of_their_range_are_refused() {
     refused(StepOptions { grad_factor: 1e-40, ..options }, "grad_factor", 1e-40);
     refused(StepOptions { max_norm: Some(-1.0), ..options }, "max_norm", -1.0);
     refused(StepOptions { grad_norm: Some(-1.0), ..options }, "grad_norm", -1.0);
-    // Clipped, the factor is too small for f32.
+    // Clipping makes the factor too small for f32.
     let clipped = StepOptions { max_norm: Some(1e-40), grad_norm: Some(1.0), ..options };
     refused(clipped, "grad_factor", adamant::clip_factor(1.0, 1e-40));
 }

@@ -49,8 +49,7 @@ impl MixedColumns {
         }
     }
 
-    /// What the reference makes of them in their next step, with gradients multiplied by `grad_factor`
-    /// and nothing else.
+    /// Takes the next step with the reference. Of the options, only `grad_factor` is used.
     pub fn reference<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) {
         let formats = self.formats(rule);
         self.reference_by(&formats, &|columns, t| columns.reference(rule, t), options);
@@ -102,7 +101,7 @@ impl MixedColumns {
         self.zero_grad();
     }
 
-    /// What a step that is left out makes of them.
+    /// Does what a step that is left out does.
     pub fn leave_out(&mut self, options: &StepOptions<'_>) {
         if !options.keep_grads {
             self.zero_grad();
@@ -141,7 +140,7 @@ impl MixedColumns {
         state
     }
 
-    /// A state that nothing has been put into.
+    /// A new state.
     pub fn new_state(&self, optimizer: &dyn DynOptimizer) -> State {
         let mut state =
             optimizer.state_of(&self.types.moments.map(MomentType::storage), self.param.len());
@@ -173,7 +172,7 @@ impl MixedColumns {
         self.param.len()
     }
 
-    /// Takes the gradients of a tensor that this is a part of.
+    /// Copies the gradients from the tensor that this is a part of.
     pub fn take_grad(&mut self, whole: &Self, offset: usize) {
         let start = self.first.wrapping_sub(whole.first) as usize;
         self.grad = whole.grad.part(start..start + self.param.len(), offset);
@@ -229,7 +228,7 @@ impl MixedColumns {
         starts.zip(ends).map(piece).collect()
     }
 
-    /// Makes one of the arrays, by a number that may be any, longer or shorter.
+    /// Makes one of the arrays longer or shorter. Any number is allowed.
     fn put(&mut self, misfit: &Misfit) {
         let mut arrays: Vec<_> = self.stores_mut().flat_map(Store::arrays_mut).collect();
         let count = arrays.len();
@@ -238,7 +237,7 @@ impl MixedColumns {
         array.resize(if misfit.len == fitting { fitting + 1 } else { misfit.len });
     }
 
-    /// Gives every array other elements, of any bits: by the array, and the place in it.
+    /// Replaces all elements by bits that depend on the array and the position.
     pub fn overwrite(&mut self, mut bits: impl FnMut(usize, usize) -> u64) {
         let mut array = 0;
         for store in self.stores_mut() {
@@ -337,10 +336,11 @@ fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
     tensors.iter().flat_map(|tensor| tensor.pieces(way)).collect()
 }
 
-/// Fails unless steps over some tensors, made this way, give the bits of the reference, or leave
-/// everything as it was where they are to be left out (but for gradients that are to be zeroed), count
-/// themselves and write nothing else; and unless the norm of the gradients is right and the same
-/// everywhere.
+/// Takes steps of some tensors in the way that is given. Fails unless:
+///
+/// - each step gives the bits of the reference, is counted, and writes nothing else;
+/// - a step that must be left out changes nothing but gradients that are to be zeroed;
+/// - the norm of the gradients is right, and has the same bits everywhere.
 #[track_caller]
 pub fn check_mixed<R: Reference + Debug>(
     rule: &R,
@@ -395,8 +395,8 @@ fn take<R: Reference>(rule: &R, tensors: &mut [MixedColumns], options: &StepOpti
     rule.step_tensors(&mut tensors, options).expect("a valid step")
 }
 
-/// Fails unless a step over all pieces at once that have taken `steps` steps, with the misfit among them,
-/// is refused, writes nothing and is not counted; says why it was refused.
+/// Takes one step of all pieces, after `steps` steps, with one array of a wrong length. Fails unless the step is
+/// refused, writes nothing and is not counted. Returns the error.
 #[track_caller]
 pub fn check_mixed_refused<R: Reference + Debug>(
     rule: &R,

@@ -1,4 +1,4 @@
-//! One checker of steps on rows: of their bits, and of what they refuse.
+//! One checker of steps on rows: of their bits and their errors.
 
 mod arrays;
 mod columns;
@@ -23,8 +23,8 @@ pub use faults::Misfit;
 pub use lazy::{check_lazy, check_lazy_or_refused, check_lazy_with};
 pub use listed::{IndexType, Listed};
 
-/// The norm that a report is to tell of a step with options, if any; `sums` are the gradients of the
-/// rows, each added up.
+/// The norm that the report of a step with these options must have; `None` if it must have none. `sums` are the
+/// sums of the gradients of each row.
 fn expected_norm<F: Float>(sums: &[Vec<F>], options: &StepOptions<'_>) -> Option<f64> {
     let norm = if needs_norm(options) {
         let sums = sums.concat();
@@ -37,8 +37,8 @@ fn expected_norm<F: Float>(sums: &[Vec<F>], options: &StepOptions<'_>) -> Option
     norm.map(|norm| norm * options.grad_factor)
 }
 
-/// Fails unless a report tells the norm and the outcome of a step; returns what gradients are
-/// multiplied by, or `None` if the step is left out.
+/// Fails unless a report has the norm and the outcome of a step. Returns the factor of the gradients, or `None` if
+/// the step is left out.
 #[track_caller]
 pub fn check_report(report: &Report, norm: Option<f64>, options: &StepOptions<'_>) -> Option<f64> {
     let bits = |norm: Option<f64>| norm.map(|norm| if norm.is_nan() { 0 } else { norm.to_bits() });

@@ -1,16 +1,15 @@
-//! What a step is to report: its norm, and whether it was taken.
+//! The report that a step must give: the norm, and whether it was taken.
 
 use adamant::{Outcome, Report, StepOptions, clip_factor};
 
 use super::super::same_bits;
 
-/// Whether a step is to be left out, if the caller says what the norm is.
+/// Whether a step must be left out because of the norm that the caller passes.
 pub fn leaves_out(options: &StepOptions<'_>) -> bool {
     options.grad_norm.is_some_and(|norm| !(norm * options.grad_factor).is_finite())
 }
 
-/// What gradients are to be multiplied by, if their norm is one that a report tells; `None` if the step
-/// is to be left out.
+/// The factor of the gradients; `None` if the step must be left out. `norm` is the one in the report.
 pub fn factor_of(options: &StepOptions<'_>, norm: Option<f64>) -> Option<f64> {
     let clip = match (norm, options.max_norm) {
         (Some(norm), _) if !norm.is_finite() => return None,
@@ -20,12 +19,12 @@ pub fn factor_of(options: &StepOptions<'_>, norm: Option<f64>) -> Option<f64> {
     Some(options.grad_factor * clip)
 }
 
-/// What becomes of a step whose gradients are multiplied so.
+/// The outcome of a step whose gradients have this factor.
 pub fn outcome_of(factor: Option<f64>) -> Outcome {
     if factor.is_some() { Outcome::Taken } else { Outcome::LeftOut }
 }
 
-/// Whether the norm is to be computed.
+/// Whether the step must compute the norm.
 pub fn needs_norm(options: &StepOptions<'_>) -> bool {
     options.grad_norm.is_none() && (options.max_norm.is_some() || options.skip_nonfinite)
 }
@@ -36,8 +35,8 @@ pub fn assert_same_norm(found: &Report, elsewhere: &Report) {
     assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}");
 }
 
-/// Fails unless a report tells the norm of gradients, if the options need it: right to 1e-10, which the
-/// plain sum of a million squares is that it is held against.
+/// Fails unless a report has the norm of the gradients, if the options need it. It may be off by 1e-10, as the plain
+/// sum of a million squares is, with which it is compared.
 #[track_caller]
 pub fn check_norm(
     report: &Report,
@@ -58,7 +57,7 @@ pub fn check_norm(
 
 /// The norm of gradients, by the plain sum of their squares.
 pub(super) fn plain_norm(grads: impl Iterator<Item = f64> + Clone) -> f64 {
-    // Scaled by a power of two, no square of f64 overflows, and none that counts is lost.
+    // Scaled by a power of two, no square overflows in f64, and no square that matters underflows.
     let largest = grads.clone().fold(0.0, |largest, grad| f64::max(largest, grad.abs()));
     let scale = if largest > 1e100 { 2_f64.powi(-600) } else { 1.0 };
     let scale = if largest < 1e-100 { 2_f64.powi(600) } else { scale };

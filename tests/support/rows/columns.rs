@@ -75,7 +75,7 @@ impl<F: Float> RowColumns<F> {
         reference::sum_rows(&places(rows), values, self.width, *stride).into_values().collect()
     }
 
-    /// What the reference makes of the listed rows, with gradients multiplied by `grad_factor`.
+    /// Takes step `t` of the listed rows with the reference. Gradients are multiplied by `grad_factor`.
     pub fn reference<R: RowReference + Debug>(
         &mut self,
         rule: &R,

@@ -16,8 +16,8 @@ use super::{
     listed::{WithRows, with_rows},
 };
 
-/// Fails unless lazy steps, the first of which is `t`, give the bits of the reference and write
-/// nothing else.
+/// Takes lazy steps, the first with number `t`. Fails unless they give the bits of the reference and write nothing
+/// else.
 #[track_caller]
 pub fn check_lazy<R: RowReference + Debug, F: Float>(
     rule: &R,
@@ -45,8 +45,8 @@ pub fn check_lazy_with<R: RowReference + Debug, F: Float>(
     assert_eq!(check_lazy_or_refused(rule, t, before, steps, options, offset), [], "valid steps");
 }
 
-/// Fails unless lazy steps, the first of which is `t`, give the bits of the reference and write
-/// nothing else, or are refused for a reason that they have and write nothing; returns the errors.
+/// Takes lazy steps, the first with number `t`. Fails unless each gives the bits of the reference and writes nothing
+/// else, or is refused for a fault that it has and writes nothing. Returns the errors.
 #[track_caller]
 pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     rule: &R,
@@ -60,8 +60,8 @@ pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
     check_lazy_by(rule, t, before, &steps, options, offset)
 }
 
-/// What the check of lazy steps needs of a rule. By a pointer: compiled for each rule and type of indices, the check
-/// would take most of the time of compiling the tests.
+/// The methods of a rule that the check of lazy steps uses, behind a pointer: if the check were compiled for each
+/// rule and type of indices, it would take most of the time of compiling the tests.
 trait LazyRule<F>: Debug {
     fn find_faults(&self, faults: &mut Faults, t: u64, sizes: &(usize, Vec<usize>));
 

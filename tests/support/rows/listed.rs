@@ -30,7 +30,7 @@ impl IndexType {
     }
 }
 
-/// Something to do with indices of any type; may be refused.
+/// Code that runs with indices of any type. Returns the error if the call is refused.
 pub(super) trait WithRows {
     fn run<I: RowIndex>(&mut self, rows: &[I]) -> Option<Error>;
 }
@@ -60,14 +60,14 @@ pub(super) fn with_rows(
 #[derive(Clone, Debug)]
 pub struct Listed<F> {
     pub index_type: IndexType,
-    /// Those of the table, or any others of the type.
+    /// Rows of the table, or any other numbers of the type.
     pub rows: Vec<i128>,
     pub values: Vec<F>,
     pub stride: usize,
 }
 
 impl<F: Float> Listed<F> {
-    /// Values from a function of their position.
+    /// Makes the values by a function of their position.
     pub fn new(
         index_type: IndexType,
         rows: Vec<usize>,
