@@ -16,7 +16,7 @@ use crate::{
 use pairs::sweep_with;
 pub(crate) use pairs::{TOGETHER, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
 
-/// A step whose hyper-parameters nothing can be wrong with any more.
+/// A step whose settings were checked.
 pub(crate) struct Step<R: RowRule> {
     pub cpu: Cpu,
     pub constants: Many<R::RowConstants, f64>,
@@ -40,9 +40,9 @@ impl<R: RowRule> Step<R> {
     }
 }
 
-/// What all elements of a call share, besides the rule.
+/// The options that all elements of a call share.
 pub struct Pass {
-    /// What gradients are multiplied by.
+    /// The factor of the gradients.
     pub grad_factor: f64,
     pub flush_subnormals: bool,
     pub seed: u64,
@@ -51,7 +51,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// What a step of a tensor goes through.
+    /// How the step of a tensor is computed.
     #[inline]
     fn precision(&self, tensor: &Tensor<'_>) -> Precision {
         match tensor.precision() {
@@ -62,8 +62,8 @@ impl Pass {
     }
 }
 
-/// Takes a step of some elements. `known` are the constants of a step, which may be that of the
-/// elements.
+/// Takes a step of some elements. `known` is a step number with its constants, which are used if the elements take
+/// this step.
 #[inline]
 pub(crate) fn run<R: Rule>(
     rule: R,
@@ -107,7 +107,7 @@ pub(crate) fn run<R: Rule>(
     }
 }
 
-/// The constants of a step. Not inlined: the compiler would begin with them where they are known.
+/// The constants of a step. Not inlined: the compiler would compute them first, even if they are known.
 #[inline(never)]
 fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
     rule.constants(t)
@@ -154,7 +154,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    // Of 256 bits and of 512: whether this CPU gains, the call knows.
+                    // Loops of 256 and 512 bits can ask ahead. `prefetch` says whether this CPU gains by it.
                     if pass.prefetch && S::U32_LANES >= 8 {
                         sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {
@@ -172,7 +172,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
     }
 }
 
-/// [`Rule::specialise`] where there are registers. Without them one place is enough: it is not for speed.
+/// [`Rule::specialise`], but for the scalar instruction set, which is not for speed: there one loop is enough.
 #[inline(always)]
 pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
     if S::IS_SCALAR {

@@ -1,4 +1,4 @@
-//! The one loop: a rule over arrays that hold what is computed in, two registers at a time.
+//! The loop of all steps: a rule over arrays of the type that is computed in, two registers at a time.
 
 use core::mem;
 
@@ -22,14 +22,14 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     sweep_with::<S, R, F, false>(simd, rule, k, Vector::constant(simd, 1.0), slices);
 }
 
-/// Registers that the plain loop takes at a time: with one, the CPU finds too little that does not wait
-/// for something else. On AVX2 two are a cache line.
+/// The number of registers that the loop takes at a time. With one, too many instructions wait for each other. On
+/// AVX2 two are a cache line.
 pub(crate) const TOGETHER: usize = 2;
 
 /// Pairs of registers.
 type PairsOf<S, F> = [[<F as Register>::Of<S>; TOGETHER]];
 
-/// As many whole pairs of registers as a slice has.
+/// The whole pairs of registers of a slice.
 #[inline(always)]
 pub(crate) fn pairs<S: Simd, F: Float>(slice: &[F]) -> &PairsOf<S, F> {
     F::split::<S>(slice).0.as_chunks().0
@@ -41,7 +41,7 @@ pub(crate) fn pairs_mut<S: Simd, F: Float>(slice: &mut [F]) -> &mut PairsOf<S, F
     F::split_mut::<S>(slice).0.as_chunks_mut().0
 }
 
-/// A step over arrays that hold what is computed in: pairs of registers, then what is left, by the same
+/// A step over arrays of the type that is computed in: pairs of registers, then the remaining elements by the same
 /// formula.
 #[inline(always)]
 pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
@@ -114,8 +114,8 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     }
 }
 
-/// A step over pairs of registers, with gradients that are multiplied by a factor, if there is one: say
-/// whether where the call is, for the compiler. Moments that the rule does without are empty.
+/// A step over pairs of registers. Gradients are multiplied by the factor, if there is one; the call must show the
+/// compiler which it is. Moments that the settings do not use are empty.
 #[inline(always)]
 pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     simd: S,
@@ -126,7 +126,8 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     grad: &PairsOf<S, F>,
     moments: [&mut PairsOf<S, F>; MOMENTS],
 ) {
-    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
+    // All lengths were checked. Taking slices of this length shows it to the compiler, which then omits checks in the
+    // loop.
     let count = param.len();
     let [a, b, c, d] = moments;
     let of_rule = |moment: usize, array| -> &mut PairsOf<S, F> {
@@ -154,7 +155,7 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
             }
             let (param, grad, moments) = loaded;
             let (param, moments) = rule.update(k, param, grad, moments);
-            // Behind the last pair, that one again: a jump less.
+            // After the last pair, the last one again: this saves a jump.
             loaded = pairs.load((pair + 1).min(last));
             pairs.store(pair, param, moments);
         }
@@ -176,14 +177,14 @@ fn first<S: Simd, F: Float>(array: &mut PairsOf<S, F>, count: usize) -> &mut Pai
     &mut array[..count]
 }
 
-/// Arrays that hold what is computed in, as pairs of registers.
+/// Arrays of the type that is computed in, as pairs of registers.
 struct Pairs<'a, S: Simd, R: Rule, F: Float> {
     simd: S,
     rule: R,
     param: &'a mut PairsOf<S, F>,
     grad: &'a PairsOf<S, F>,
     moments: [&'a mut PairsOf<S, F>; MOMENTS],
-    /// What gradients are multiplied by.
+    /// The factor of the gradients.
     factor: Option<Wide<Vector<S, F>, TOGETHER>>,
 }
 

@@ -29,23 +29,21 @@ pub enum CatchUp {
 /// gradients are zero for all other rows: those of TensorFlow's and Keras's Adam, and of PyTorch's with dense
 /// gradients.
 ///
-/// In a dense step moments decay and parameters move on, also where the gradient is zero. Here a row does so
-/// when it is next needed; until then, the table holds it as it was when it was last needed. So, for each
-/// batch:
+/// In a dense step, moments decay and parameters move even if the gradient is zero. Here a row takes these steps
+/// when it is next needed. Until then, the table has the row as it was when it was last needed. So, for each batch:
 ///
 /// 1. [`catch_up`](Self::catch_up) with the rows that the forward pass will read;
 /// 2. forward and backward pass;
-/// 3. [`Adam::step_rows_dense_equivalent`] on the rows that have a gradient; it catches up by itself
-///    with those that are not current yet.
+/// 3. [`Adam::step_rows_dense_equivalent`] on the rows that have a gradient. Rows that have not caught up do so
+///    first.
 ///
-/// Before the whole table is read, for an evaluation or a checkpoint,
-/// [`catch_up_all`](Self::catch_up_all). A checkpoint then is parameters, moments and
-/// [`step`](Self::step), and is restored by [`set_step`](Self::set_step).
+/// Before the whole table is read, for an evaluation or a checkpoint, call [`catch_up_all`](Self::catch_up_all). A
+/// checkpoint has the parameters, the moments and [`step`](Self::step), and is restored by
+/// [`set_step`](Self::set_step).
 ///
-/// Learning rate and strength of weight decay may change from step to step. With decoupled weight
-/// decay (AdamW) rows decay in the steps that they skip, too. A change of anything else, such as of
-/// the betas, or of a weight decay from or to 0, is allowed, but the step that brings it first catches
-/// up with the whole table.
+/// The learning rate and the weight decay may change from step to step. With decoupled weight decay (AdamW), rows
+/// decay in the steps that they skip, too. Other settings may change as well, and so may a weight decay from or to 0,
+/// but then the whole table catches up first.
 ///
 /// # The ways to catch up
 ///
@@ -61,47 +59,42 @@ pub enum CatchUp {
 /// r = beta1 / sqrt(beta2)    x_j = e_j beta2^(-j/2)
 /// ```
 ///
-/// with the step's size s and epsilon e. r^j fades before x_j has moved far from x_1, and so
-/// 1 / (sqrt(v) + x_j) is expanded around 1 / (sqrt(v) + x_1), to 6 terms in `f32` and 12 in `f64`,
-/// whose coefficients are the same for all parameters that waited equally long, and are kept up to
-/// date from step to step, in `f64`.
+/// with the step's size s and epsilon e. r^j becomes small before x_j has moved far from x_1. So
+/// 1 / (sqrt(v) + x_j) is expanded around 1 / (sqrt(v) + x_1), to 6 terms in `f32` and 12 in `f64`. The
+/// coefficients are the same for all parameters that waited equally long. They are updated in each step, in `f64`.
 ///
-/// - The series is cut where what is left out is less than a quarter of a rounding (2^-26 in `f32`)
-///   of the way that the parameter goes; so the error of catching up is that of the handful of
-///   roundings of its last formula, where the dense steps round each time. Against dense steps in
-///   higher precision, that of `f32` is mostly smaller than theirs, however long the wait, and at most
-///   1.5 times as large (`tests/series.rs`: the root mean square over parameters of all sizes, each
-///   relative to where it came from and how far it went). That of `f64` is some roundings larger, since
-///   the coefficients are `f64` themselves.
-/// - Steps count until r^j is below 2^-64 (424 steps for the default betas). Later ones add 2^-64 of
-///   their usual length, which is nothing, unless the learning rate has grown a millionfold meanwhile.
-/// - Up to three skipped steps are replayed, bits and all.
-/// - For the default betas it converges so fast for every v, m and epsilon, once the epsilon of the
-///   step hardly changes: always with [`Epsilon::Hat`](crate::Epsilon::Hat), and after the first
-///   340 steps (950 in `f64`) with [`Epsilon::Standard`](crate::Epsilon::Standard). In general it does
-///   where `beta1 < beta2^3.5` by a margin (`beta2^6.5` in `f64`). Elsewhere it does for parameters
-///   with `sqrt(v)` well above the epsilon, which is the rule; the few others take the skipped steps
-///   one by one, of which no more count than it takes r^j to fade.
-/// - It serves `beta1 < 0.995 sqrt(beta2)`, weight decay that is decoupled, and
-///   `lr * weight_decay < 1`. Anything else is an error; replay serves it.
-/// - Infinite moments stay infinite, where dense steps make them NaN.
+/// - The terms that are left out are less than a quarter of a rounding (2^-26 in `f32`) of the parameter's way. So
+///   the error is that of a few roundings, while dense steps round in each step. In `f32`, compared with dense
+///   steps in `f64`, it is mostly smaller than that of dense steps, however long the wait, and at most 1.5 times as
+///   large (`tests/series.rs`: the root mean square over parameters of all sizes, each relative to where it came
+///   from and how far it went). In `f64`, it is some roundings larger, since the coefficients are `f64` themselves.
+/// - Steps are counted until r^j is below 2^-64 (424 steps for the default betas). Later ones would add 2^-64 of
+///   their usual length, which matters only if the learning rate has grown a millionfold since.
+/// - Up to three skipped steps are replayed, with the bits of dense steps.
+/// - With the default betas, the series converges for every v, m and epsilon once the epsilon of the step hardly
+///   changes: always with [`Epsilon::Hat`](crate::Epsilon::Hat), and after the first 340 steps (950 in `f64`) with
+///   [`Epsilon::Standard`](crate::Epsilon::Standard). In general it does if `beta1` is well below `beta2^3.5`
+///   (`beta2^6.5` in `f64`). With other betas it converges for parameters with `sqrt(v)` well above the epsilon,
+///   which most have. The others take the skipped steps one by one, until r^j is below 2^-64.
+/// - It needs `beta1 < 0.995 sqrt(beta2)`, decoupled weight decay, and `lr * weight_decay < 1`. Other settings are an
+///   error; [`CatchUp::Replay`] takes them.
+/// - Infinite moments stay infinite. Dense steps make them NaN.
 ///
-/// Training amplifies roundings: each batch is computed from the parameters that the last ones left,
-/// and Adam divides by small roots. A run with the series ends about as far from a dense run as does
-/// a dense run from one whose initial values differ by a rounding. Where two runs are to have the same
-/// bits, replay. With the series the bits also depend on when a row catches up: twice five steps are not
-/// rounded like ten.
+/// Training amplifies roundings: each batch is computed from the parameters of the batch before, and Adam divides by
+/// small roots. A run with the series ends about as far from a dense run as a dense run whose initial values differ
+/// by a rounding. If two runs must have the same bits, use [`CatchUp::Replay`]. With the series, the bits also depend
+/// on when a row catches up: two times five steps are not rounded like ten.
 ///
 /// # Cost
 ///
-/// 4 bytes a row, and a history of the latest 4,096 steps, or as many as a 64th of the rows if that
-/// is more: 192 bytes a step for the series in `f32`, 224 in `f64`, 32 and 64 for replay. A large table
-/// so takes 7 bytes a row in all (7.5 in `f64`). A row that was not needed for as long as the history
-/// goes back catches up then; it is the turn of at most 64 rows or so in a step.
+/// 4 bytes a row, and a history of the last steps: 4,096, or a 64th of the number of rows if that is more. A step in
+/// it has 192 bytes for the series in `f32`, 224 in `f64`, 32 and 64 for replay. So a large table takes 7 bytes a row
+/// in all (7.5 in `f64`). A row that was not needed for the whole history catches up at its end: about 64 rows at
+/// most in each step.
 ///
-/// So with the series the cost of a step does not depend on the size of the table. It adds the upkeep
-/// of the coefficients, a microsecond or two a step with the default betas, 40 for `beta1 = 0.99`. With
-/// replay, rows that nobody needs cost in the end what dense steps cost, a few of them in each step.
+/// So with the series the cost of a step does not depend on the size of the table. To update the coefficients takes
+/// one or two microseconds a step with the default betas, 40 for `beta1 = 0.99`. With replay, rows that are never
+/// listed cost as much as dense steps in the end, a few of them in each step.
 ///
 /// # Examples
 ///
@@ -136,7 +129,7 @@ pub struct DenseEquivalent<F: Float> {
 }
 
 impl<F: Float> DenseEquivalent<F> {
-    /// For a table of `rows` rows that has taken no step yet.
+    /// Makes the state of a table of `rows` rows before its first step.
     ///
     /// # Panics
     ///
@@ -161,22 +154,22 @@ impl<F: Float> DenseEquivalent<F> {
         self.step
     }
 
-    /// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
-    /// step. What rows had yet to catch up with is forgotten: see [`catch_up_all`](Self::catch_up_all).
+    /// Sets the number of steps taken, as when a checkpoint is restored. All rows are then at that step: steps that
+    /// rows had yet to catch up with are forgotten, so call [`catch_up_all`](Self::catch_up_all) before.
     pub fn set_step(&mut self, step: u64) {
         self.step = step;
         self.history.clear();
         self.at.fill(step as u32);
     }
 
-    /// How many steps a row has to catch up with; `None` if the table has no such row.
+    /// The number of steps that a row has to catch up with; `None` if the table has no such row.
     ///
-    /// For checks that a forward pass reads current rows only.
+    /// Use it to check that a forward pass reads only rows that have caught up.
     pub fn skipped(&self, row: usize) -> Option<u64> {
         self.at.get(row).map(|&at| (self.step as u32).wrapping_sub(at).into())
     }
 
-    /// Brings the listed rows to the present step, before they are read.
+    /// Brings the listed rows to the present step. Call it before they are read.
     ///
     /// # Errors
     ///
@@ -186,7 +179,7 @@ impl<F: Float> DenseEquivalent<F> {
     /// - [`Error::RowOutOfRange`] or [`Error::TooManyRows`] for the indices;
     /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
     ///
-    /// Nothing has changed then.
+    /// On an error, nothing has changed.
     pub fn catch_up<I: RowIndex>(&mut self, table: Table<'_>, rows: &[I]) -> Result<(), Error> {
         self.catch_up_on(Exec::default(), table, rows)
     }
@@ -232,7 +225,7 @@ impl<F: Float> DenseEquivalent<F> {
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
         let all = EveryRow { table, before };
         with_default_float_modes(|| F::run_every_row(all, exec.threads));
-        // What comes is the same as after a restart from here.
+        // So the next steps have the bits of a run that is restarted from here.
         self.history.clear();
         Ok(())
     }

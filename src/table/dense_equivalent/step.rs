@@ -17,9 +17,8 @@ use crate::{
 };
 
 impl Adam {
-    /// Takes the next step on all rows of a table, of which the listed ones have a gradient and the
-    /// others one of zero, at the cost of the listed ones; see [`DenseEquivalent`], which counts the
-    /// steps, and the state with it.
+    /// Takes the next step of all rows of a table, at the cost of the listed ones. Rows that are not listed have a
+    /// gradient of zero; see [`DenseEquivalent`], which counts the steps as the state does.
     ///
     /// The rows are as wide as those of the gradient.
     ///
@@ -148,8 +147,8 @@ impl<F: Float> DenseEquivalent<F> {
         Ok(Report { outcome: Outcome::Taken, grad_norm })
     }
 
-    /// The rows whose turn it is to catch up at this step, so that none ever waits for longer than
-    /// the history goes back.
+    /// The rows that catch up at this step although nobody needs them, so that none waits for longer than the history
+    /// lasts.
     fn due(&self) -> Range<usize> {
         let reach = self.history.reach() as u64;
         let rows = self.at.len() as u128;
