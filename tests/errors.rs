@@ -43,14 +43,21 @@ fn a_hyper_parameter_out_of_range_is_refused_by_name() {
     let ok = Adam::default();
     const SIZE: &str = "finite and at least 0";
     const DECAY: &str = "at least 0 and less than 1";
-    for value in [-1e-9, f64::INFINITY, f64::NAN] {
+    let values = [
+        (-1.0, "-1"),
+        (-0.25, "-0.25"),
+        (-1e-40, "-1e-40"),
+        (f64::INFINITY, "inf"),
+        (f64::NAN, "NaN"),
+    ];
+    for (value, text) in values {
         for (name, adam) in [
             ("lr", Adam { lr: value, ..ok }),
             ("eps", Adam { eps: value, ..ok }),
             ("weight_decay", Adam { weight_decay: value, ..ok }),
         ] {
             let found = step_of_none(&adam, EXEC).expect_err("refused");
-            assert_eq!(found.to_string(), format!("{name} is {value}, but must be {SIZE}"));
+            assert_eq!(found.to_string(), format!("{name} is {text}, but must be {SIZE}"));
         }
     }
     for value in [-0.1, 1.0, f64::INFINITY, f64::NAN] {
@@ -402,17 +409,19 @@ fn a_clipped_factor_that_f32_cannot_hold_is_refused_but_for_f64() {
 
 #[test]
 fn norms_that_no_vector_can_have_are_refused_in_every_type() {
-    for max_norm in [0.0, -0.0, -1.0, f64::NEG_INFINITY, f64::NAN] {
+    let max_norms =
+        [(0.0, "0"), (-0.0, "-0"), (-1.5, "-1.5"), (f64::NEG_INFINITY, "-inf"), (f64::NAN, "NaN")];
+    for (max_norm, text) in max_norms {
         for found in with_options(&StepOptions { max_norm: Some(max_norm), ..options(EXEC) }) {
             let error = found.expect_err("a bad norm").to_string();
-            assert_eq!(error, format!("max_norm is {max_norm:e}, but must be over 0"));
+            assert_eq!(error, format!("max_norm is {text}, but must be over 0"));
         }
     }
-    for grad_norm in [-1.0, -5e-324, f64::NEG_INFINITY] {
+    for (grad_norm, text) in [(-1.0, "-1"), (-5e-324, "-5e-324"), (f64::NEG_INFINITY, "-inf")] {
         for found in with_options(&StepOptions { grad_norm: Some(grad_norm), ..options(EXEC) }) {
             let error = found.expect_err("a bad norm").to_string();
             let allowed = "at least 0, infinite or NaN";
-            assert_eq!(error, format!("grad_norm is {grad_norm:e}, but must be {allowed}"));
+            assert_eq!(error, format!("grad_norm is {text}, but must be {allowed}"));
         }
     }
     // No gradient is too long for it.

@@ -476,7 +476,7 @@ fn dense_equivalent_steps_that_flush_subnormals_are_refused() {
     assert_eq!(call.lazy(&call.rows), Ok(()));
     for way in WAYS {
         let found = call.dense_equivalent(way, &call.rows).expect_err("refused").to_string();
-        let message = "flush_subnormals is 1e0, but must be false in dense-equivalent steps: rows that \
+        let message = "flush_subnormals is 1, but must be false in dense-equivalent steps: rows that \
                        wait are not flushed";
         assert_eq!(found, message);
     }
