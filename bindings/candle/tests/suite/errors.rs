@@ -118,7 +118,12 @@ fn moments_that_do_not_go_with_a_variable_are_refused_by_name() -> candle_core::
     let x = x();
     let mut optimizer = named([("x", x.clone())])?;
     let store = grads([(&x, x.ones_like()?)]);
+    let nothing = StepOptions { max_norm: Some(0.0), ..StepOptions::default() };
+    assert!(optimizer.step_with(&store, &nothing).is_err());
+    let mut optimizer = optimizer.with_moments(Storage::F16)?; // no step was taken
     let _ = optimizer.step_with(&store, &StepOptions::default())?;
+    let moment = optimizer.state("x").and_then(|state| state.moment("exp_avg"));
+    assert_eq!(moment.map(|moment| moment.storage()), Some(Storage::F16));
     // Another kind of optimizer has other moments.
     optimizer.groups_mut()[0] = AnyOptimizer::from(Lion::default());
     let message = "variable x: the state of tensor 0 is another optimizer's: it has exp_avg_sq, \
