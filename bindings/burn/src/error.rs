@@ -1,5 +1,7 @@
 //! The errors of this crate, each with the name of its parameter.
 
+use std::path::{Path, PathBuf};
+
 use adamant::Storage;
 use burn::{store::RecordError, tensor::DType};
 
@@ -83,6 +85,16 @@ pub enum Error {
     /// A record cannot be read or written, or is not one of this crate.
     #[error(transparent)]
     Record(#[from] RecordError),
+
+    /// A file cannot be read or written, or has no record of this crate.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The error of its record.
+        #[source]
+        error: RecordError,
+    },
 }
 
 impl From<adamant::Error> for Error {
@@ -92,6 +104,14 @@ impl From<adamant::Error> for Error {
 }
 
 impl Error {
+    /// The error of a record in a file.
+    pub(crate) fn of_file(error: impl Into<Self>, path: &Path) -> Self {
+        match error.into() {
+            Self::Record(error) => Self::File { path: path.into(), error },
+            error => error,
+        }
+    }
+
     /// The refusal of a step, with the path of the parameter instead of its position.
     pub(crate) fn of_step<'a>(
         error: adamant::Error,
