@@ -1,4 +1,4 @@
-//! What is refused: the message names the parameter, and nothing has changed.
+//! Calls that are refused: the message names the parameter, and nothing has changed.
 
 use adamant_burn::{Adam, Error, Lion, OneCallOptimizer, ParamOptimizer, Storage};
 use burn::{

@@ -1,4 +1,4 @@
-//! Saved by burn, restored, resumed to the bit.
+//! Runs that burn saves and restores have the same bits.
 
 use adamant_burn::{Adam, OneCallOptimizer, ParamOptimizer, Storage};
 use burn::{

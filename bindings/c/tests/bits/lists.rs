@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// All names, and each setting of each: what a binding needs for its interface.
+/// All names and settings, from which a binding can make its interface.
 #[test]
 fn names_and_settings_are_listed_as_rust_has_them() {
     let names: Vec<_> = (0..)

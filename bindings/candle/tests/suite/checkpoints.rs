@@ -1,4 +1,4 @@
-//! Saved, restored, resumed to the bit.
+//! Runs that are saved, restored and resumed have the same bits.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What is refused: the message names the variable, and nothing has changed.
+//! Calls that are refused: the message names the variable, and nothing has changed.
 
 use adamant_candle::{Adam, AnyOptimizer, Error, Lion, StepOptions, Storage, VarOptimizer};
 use candle_core::{CpuStorage, DType, Device, Storage as Memory, Tensor, Var, op::BackpropOp};

@@ -94,7 +94,7 @@ fn a_variable_without_a_gradient_stays_and_its_steps_are_its_own() -> Result<()>
     }
     let steps = |name| optimizer.state(name).map(|state| state.steps());
     assert_eq!((steps("a.weight"), steps("a.bias"), steps("b.weight")), (Some(3), Some(1), None));
-    // Its first step moves it by the learning rate, as a first step does.
+    // A first step moves by the learning rate.
     let moved = bias.to_vec1::<f32>()?[0];
     assert!((moved - (1.0 - 1e-3 * 0.01 - 1e-3)).abs() < 1e-6, "{moved}");
     assert_eq!(var(&map, "b.weight").sum_all()?.to_scalar::<f32>()?, 8.0);
