@@ -64,8 +64,7 @@ fn bytes_of(storage: Storage) -> usize {
     }
 }
 
-/// What an array of a file is and what it must be, unless it has the type and the length of `values`. Its
-/// shape may have any rank.
+/// Descriptions of an array in a file and of `values`, if their types or lengths differ. The array may have any rank.
 pub(super) fn mismatch(
     values: MomentRef<'_>,
     info: &TensorInfo,
