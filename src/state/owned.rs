@@ -5,10 +5,8 @@ use half::{bf16, f16};
 use crate::{
     Buffer, BufferElement, Moment, MomentRef, Storage,
     array::{Q8, nearest_f16},
+    buffer::{CACHE_LINE, PAGE},
 };
-
-const CACHE_LINE: usize = 64;
-const PAGE: usize = 4 << 10;
 
 /// A moment.
 #[derive(Clone)]
@@ -109,8 +107,10 @@ pub(super) struct Array<E: BufferElement> {
 
 impl<E: BufferElement> Array<E> {
     fn zeros(len: usize, stagger: Stagger) -> Self {
-        let start = stagger.offset::<E>(len);
-        Self { buffer: Buffer::zeros(len.saturating_add(start)), start }
+        match stagger.offset::<E>(len) {
+            0 => Self { buffer: Buffer::zeros(len), start: 0 },
+            start => Self { buffer: Buffer::on_page(len.saturating_add(start)), start },
+        }
     }
 
     fn get(&self) -> &[E] {
