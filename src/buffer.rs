@@ -8,7 +8,8 @@ use core::{
 use aligned_vec::{AVec, RuntimeAlign};
 use half::{bf16, f16};
 
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
+pub(crate) const PAGE: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 
 /// An array that begins on a cache line. A large one lies on huge pages, if Linux grants them. It is used
@@ -37,6 +38,15 @@ impl<E: BufferElement> Buffer<E> {
     ///
     /// Panics if they take more than `isize::MAX` bytes, as `Vec` does.
     pub fn zeros(len: usize) -> Self {
+        Self::aligned(len, CACHE_LINE)
+    }
+
+    /// As [`zeros`](Self::zeros), but the array begins on a page.
+    pub(crate) fn on_page(len: usize) -> Self {
+        Self::aligned(len, PAGE)
+    }
+
+    fn aligned(len: usize, align: usize) -> Self {
         // `aligned_vec` does not check this.
         assert!(
             len <= isize::MAX as usize / size_of::<E>(),
@@ -44,7 +54,7 @@ impl<E: BufferElement> Buffer<E> {
             size_of::<E>()
         );
         let huge = len.saturating_mul(size_of::<E>()) >= HUGE_PAGE;
-        let mut buffer = AVec::with_capacity(if huge { HUGE_PAGE } else { CACHE_LINE }, len);
+        let mut buffer = AVec::with_capacity(if huge { HUGE_PAGE } else { align }, len);
         if huge {
             // The system gives the memory its pages when they are first written, so the advice comes before.
             advise_huge_pages(&buffer);
@@ -70,7 +80,7 @@ impl<E: BufferElement> DerefMut for Buffer<E> {
 
 impl<E: BufferElement> Clone for Buffer<E> {
     fn clone(&self) -> Self {
-        let mut buffer = Self::zeros(self.len());
+        let mut buffer = Self::aligned(self.len(), self.0.alignment());
         buffer.copy_from_slice(self);
         buffer
     }

@@ -43,10 +43,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use safetensors::{SafeTensorError, SafeTensors};
+use safetensors::{
+    SafeTensorError, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
 
 use crate::{Moment, MomentRef, State};
-use array::{Array, check, copy};
+use array::{Array, copy, mismatch};
 
 pub use error::CheckpointError;
 pub use replace::replace_file;
@@ -96,8 +99,13 @@ pub fn save<'a>(
 pub struct Checkpoint {
     path: PathBuf,
     bytes: Vec<u8>,
-    metadata: HashMap<String, String>,
+    header: Metadata,
+    /// The position in `bytes` that the offsets of the header are counted from.
+    data: usize,
 }
+
+/// The length of the number at the start of a file: the length of its header.
+const HEADER_LEN: usize = size_of::<u64>();
 
 impl Checkpoint {
     /// Reads a file.
@@ -111,22 +119,18 @@ impl Checkpoint {
             Ok(bytes) => bytes,
             Err(error) => return Err(CheckpointError::File { path, error }),
         };
-        let read = SafeTensors::deserialize(&bytes)
-            .and_then(|_| SafeTensors::read_metadata(&bytes))
-            .map(|(_, metadata)| metadata.metadata().clone().unwrap_or_default());
-        match read {
-            Ok(metadata) => Ok(Self { path, bytes, metadata }),
-            Err(error) => Err(CheckpointError::Format { path, error }),
+        match SafeTensors::read_metadata(&bytes) {
+            Ok((len, header)) => Ok(Self { path, bytes, header, data: HEADER_LEN + len }),
+            Err(error) => {
+                let reason = format!("not a whole safetensors file: {error}");
+                Err(CheckpointError::Format { path, reason })
+            }
         }
     }
 
-    /// The names of all arrays, in no order.
-    ///
-    /// # Errors
-    ///
-    /// [`CheckpointError::Format`], which [`load`](Self::load) would have found.
-    pub fn names(&self) -> Result<Vec<String>, CheckpointError> {
-        Ok(self.arrays()?.names().into_iter().map(String::from).collect())
+    /// The names of all arrays, in the order of their bytes in the file.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
     }
 
     /// Restores the parameters and the state of a tensor. Each array must have the type and the length
@@ -134,40 +138,74 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Missing`] or [`CheckpointError::Mismatch`] for an array, and then nothing has
-    /// changed.
+    /// [`CheckpointError::Missing`] or [`CheckpointError::Mismatch`] for an array,
+    /// [`CheckpointError::Format`] for a step count that is no number, and then nothing has changed.
     pub fn restore(
         &self,
         name: &str,
         mut param: Moment<'_>,
         state: &mut State,
     ) -> Result<(), CheckpointError> {
-        let arrays = self.arrays()?;
-        let steps = format!("{name}.steps");
-        let count = self.metadata.get(&steps).and_then(|count| count.parse().ok());
-        let Some(count) = count else { return Err(CheckpointError::Missing { name: steps }) };
-        check(&arrays, name, param.read())?;
+        let steps = self.steps(name)?;
+        self.check(name, param.read())?;
         for (moment, values) in state.moments() {
-            check(&arrays, &format!("{name}.{moment}"), values)?;
+            let moment = format!("{name}.{moment}");
+            self.check(&moment, values)?;
             if let MomentRef::Q8(_, scales) = values {
-                check(&arrays, &format!("{name}.{moment}.scales"), MomentRef::F32(scales))?;
+                self.check(&format!("{moment}.scales"), MomentRef::F32(scales))?;
             }
         }
 
-        copy(&arrays, name, &mut param);
+        self.copy(name, &mut param);
         let moments: Vec<_> = state.moments().map(|(moment, _)| moment).collect();
         for moment in moments {
             if let Some(mut values) = state.moment_mut(moment) {
-                copy(&arrays, &format!("{name}.{moment}"), &mut values);
+                self.copy(&format!("{name}.{moment}"), &mut values);
             }
         }
-        state.set_steps(count);
+        state.set_steps(steps);
         Ok(())
     }
 
-    fn arrays(&self) -> Result<SafeTensors<'_>, CheckpointError> {
-        let format = |error| CheckpointError::Format { path: self.path.clone(), error };
-        SafeTensors::deserialize(&self.bytes).map_err(format)
+    /// The step count of a tensor.
+    fn steps(&self, name: &str) -> Result<u64, CheckpointError> {
+        let name = format!("{name}.steps");
+        let Some(steps) = self.header.metadata().as_ref().and_then(|steps| steps.get(&name)) else {
+            return Err(CheckpointError::Missing { path: self.path.clone(), name });
+        };
+        steps.parse().map_err(|error| CheckpointError::Format {
+            path: self.path.clone(),
+            reason: format!("{name} is {steps:?}: {error}"),
+        })
+    }
+
+    /// Fails unless the file has the array, of the same type and length.
+    fn check(&self, name: &str, values: MomentRef<'_>) -> Result<(), CheckpointError> {
+        let (path, name) = (self.path.clone(), String::from(name));
+        let Some((info, bytes)) = self.array(&name) else {
+            return Err(CheckpointError::Missing { path, name });
+        };
+        match mismatch(values, info, bytes) {
+            None => Ok(()),
+            Some([found, expected]) => {
+                Err(CheckpointError::Mismatch { path, name, found, expected })
+            }
+        }
+    }
+
+    /// Copies an array that was checked.
+    fn copy(&self, name: &str, to: &mut Moment<'_>) {
+        let bytes = |name: &str| self.array(name).map(|(_, bytes)| bytes);
+        if let Some(values) = bytes(name) {
+            copy(values, bytes(&format!("{name}.scales")), to);
+        }
+    }
+
+    /// The type, shape and bytes of an array.
+    fn array(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
+        let info = self.header.info(name)?;
+        let (start, end) = info.data_offsets;
+        Some((info, self.bytes.get(self.data + start..self.data + end)?))
     }
 }
 
@@ -175,7 +213,7 @@ impl fmt::Debug for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkpoint")
             .field("path", &self.path)
-            .field("metadata", &self.metadata)
+            .field("header", &self.header)
             .finish_non_exhaustive()
     }
 }
@@ -230,36 +268,59 @@ mod tests {
     fn a_model_without_tensors_is_saved_and_loaded() {
         let (_folder, file) = file();
         save(&file, []).expect("a file");
-        assert_eq!(Checkpoint::load(&file).expect("the file").names().expect("names").len(), 0);
+        assert_eq!(Checkpoint::load(&file).expect("the file").names().len(), 0);
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_by_name_and_nothing_changes() {
+    fn an_array_that_does_not_fit_is_refused_with_file_name_and_shapes() {
         let (_folder, file) = file();
         let state = Adam::default().state(3);
         save(&file, [("w", MomentRef::F32(&[1.0; 3]), &state)]).expect("a file");
         let saved = Checkpoint::load(&file).expect("the file");
+        let says = |error: CheckpointError, expected: &str| {
+            assert_eq!(error.to_string(), format!("{}: {expected}", file.display()));
+        };
 
         let mut params = [2.0_f32; 3];
-        for (storage, len, name) in [
-            (Storage::F32, 4, "w.exp_avg"),
-            (Storage::Bf16, 3, "w.exp_avg"),
-            (Storage::Q8, 3, "w.exp_avg"),
+        for (storage, len, expected) in [
+            (Storage::F32, 4, "F32 of shape [4]"),
+            (Storage::Bf16, 3, "BF16 of shape [3]"),
+            (Storage::Q8, 3, "U8 of shape [3]"),
         ] {
             let mut state = Adam::default().state_in(storage, len);
             let error = saved.restore("w", (&mut params).into(), &mut state).expect_err("refused");
-            assert!(error.to_string().starts_with(name), "{error}");
+            says(error, &format!("w.exp_avg is F32 of shape [3] in the file, but {expected} here"));
             assert_eq!((params, state.steps()), ([2.0; 3], 0));
         }
         let mut momentum = Sgd { momentum: 0.9, ..Sgd::default() }.state(3);
         let error = saved.restore("w", (&mut params).into(), &mut momentum).expect_err("refused");
-        assert_eq!(error.to_string(), "the file has no w.momentum_buffer");
+        says(error, "w.momentum_buffer is missing");
         let mut state = Adam::default().state(3);
         let error = saved.restore("v", (&mut params).into(), &mut state).expect_err("refused");
-        assert_eq!(error.to_string(), "the file has no v.steps");
+        says(error, "v.steps is missing");
         let mut wide = [2.0_f64; 3];
-        assert!(saved.restore("w", (&mut wide).into(), &mut state).is_err());
+        let error = saved.restore("w", (&mut wide).into(), &mut state).expect_err("refused");
+        says(error, "w is F32 of shape [3] in the file, but F64 of shape [3] here");
         assert_eq!((params, wide), ([2.0; 3], [2.0; 3]));
+    }
+
+    #[test]
+    fn a_step_count_that_is_no_number_is_refused() {
+        let (_folder, file) = file();
+        let state = Adam::default().state(3);
+        save(&file, [("w", MomentRef::F32(&[1.0; 3]), &state)]).expect("a file");
+        let mut bytes = fs::read(&file).expect("the file");
+        let steps = br#""w.steps":"0""#;
+        let at = bytes.windows(steps.len()).position(|bytes| bytes == steps).expect("the count");
+        bytes[at + steps.len() - 2] = b'x';
+        fs::write(&file, bytes).expect("the file");
+
+        let saved = Checkpoint::load(&file).expect("a whole file");
+        let (mut params, mut state) = ([2.0_f32; 3], Adam::default().state(3));
+        let error = saved.restore("w", (&mut params).into(), &mut state).expect_err("refused");
+        let expected = format!(r#"{}: w.steps is "x": invalid digit"#, file.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert_eq!((params, state.steps()), ([2.0; 3], 0));
     }
 
     #[test]

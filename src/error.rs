@@ -55,7 +55,7 @@ pub enum Error {
     },
 
     /// A state has the moments of another optimizer.
-    #[error("the state of tensor {tensor} has {found:?} where the optimizer has {expected:?}")]
+    #[error("the state of tensor {tensor} is another optimizer's: {}", unlike(found, expected))]
     StateMismatch {
         /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
@@ -216,7 +216,7 @@ pub enum Error {
     },
 
     /// A setting is outside its range, infinite or NaN, or does not fit the other settings.
-    #[error("{name} is {value}, but must be {allowed}")]
+    #[error("{name} is {}, but must be {allowed}", short(*value))]
     HyperParameter {
         /// The name of the field.
         name: &'static str,
@@ -227,7 +227,7 @@ pub enum Error {
     },
 
     /// An option of the step is outside its range.
-    #[error("{name} is {value:e}, but must be {allowed}")]
+    #[error("{name} is {}, but must be {allowed}", short(*value))]
     Option {
         /// The name of the field of [`StepOptions`](crate::StepOptions).
         name: &'static str,
@@ -270,7 +270,8 @@ pub enum Error {
 
     /// A constant of the step is too large for the type of the step.
     #[error(
-        "the hyper-parameters make {value:e} a constant of the step, which {float} cannot hold"
+        "the hyper-parameters make {} a constant of the step, which {float} cannot hold",
+        short(*value)
     )]
     ConstantOverflow {
         /// The constant.
@@ -336,6 +337,41 @@ pub enum Error {
         /// The number of tensors.
         tensors: usize,
     },
+}
+
+impl Error {
+    /// The position in its call of the tensor that this error is about; `None` if it is about something else.
+    ///
+    /// A caller whose tensors have names can add the name to the message.
+    pub fn tensor(&self) -> Option<usize> {
+        match *self {
+            Self::LengthMismatch { tensor, .. }
+            | Self::UnusedMoment { tensor, .. }
+            | Self::TooManyMoments { tensor, .. }
+            | Self::TypeMismatch { tensor, .. }
+            | Self::StateMismatch { tensor, .. }
+            | Self::ScalesMismatch { tensor, .. } => Some(tensor),
+            _ => None,
+        }
+    }
+}
+
+/// How the moments of a state differ from those of an optimizer.
+fn unlike(found: &str, expected: &str) -> String {
+    match (found, expected) {
+        ("", expected) => format!("it has no {expected}"),
+        (found, "") => format!("it has {found}, which this one does not use"),
+        (found, expected) => format!("it has {found}, not {expected}"),
+    }
+}
+
+/// A number without needless digits: `1`, `0.001`, `1e-40`.
+fn short(value: f64) -> String {
+    let text = format!("{value:?}");
+    match text.strip_suffix(".0") {
+        Some(whole) => String::from(whole),
+        None => text,
+    }
 }
 
 fn names(sets: &[Isa]) -> String {

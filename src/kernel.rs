@@ -1,17 +1,22 @@
-//! The one loop: a rule over spans of memory, on one instruction set.
+//! A rule over the elements of a call, on one instruction set: all arrays of one type here, others in
+//! `mixed`. The loop of both is in `pairs`.
 
-use core::{marker::PhantomData, mem};
+mod pairs;
+
+use core::marker::PhantomData;
 
 use crate::{
-    Arity, Error, Float, MOMENTS, Many, RowRule, Rule, Tensor,
+    Arity, Error, Float, Many, RowRule, Rule, Tensor,
     isa::Cpu,
     mixed,
     optimizer::{Constants, of_rule},
-    simd::{Register, Simd, Vector, Wide, WithSimd, prefetch_item},
+    simd::{Simd, Vector, WithSimd},
     tensor::{Precision, Run, Slices, TensorArrays},
 };
+use pairs::sweep_with;
+pub(crate) use pairs::{TOGETHER, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
 
-/// A step whose hyper-parameters nothing can be wrong with any more.
+/// A step whose settings were checked.
 pub(crate) struct Step<R: RowRule> {
     pub cpu: Cpu,
     pub constants: Many<R::RowConstants, f64>,
@@ -35,9 +40,9 @@ impl<R: RowRule> Step<R> {
     }
 }
 
-/// What all elements of a call share, besides the rule.
+/// The options that all elements of a call share.
 pub struct Pass {
-    /// What gradients are multiplied by.
+    /// The factor of the gradients.
     pub grad_factor: f64,
     pub flush_subnormals: bool,
     pub seed: u64,
@@ -46,7 +51,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// What a step of a tensor goes through.
+    /// How the step of a tensor is computed.
     #[inline]
     fn precision(&self, tensor: &Tensor<'_>) -> Precision {
         match tensor.precision() {
@@ -57,8 +62,8 @@ impl Pass {
     }
 }
 
-/// Takes a step of some elements. `known` are the constants of a step, which may be that of the
-/// elements.
+/// Takes a step of some elements. `known` is a step number with its constants, which are used if the elements take
+/// this step.
 #[inline]
 pub(crate) fn run<R: Rule>(
     rule: R,
@@ -102,7 +107,7 @@ pub(crate) fn run<R: Rule>(
     }
 }
 
-/// The constants of a step. Not inlined: the compiler would begin with them where they are known.
+/// The constants of a step. Not inlined: the compiler would compute them first, even if they are known.
 #[inline(never)]
 fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
     rule.constants(t)
@@ -149,7 +154,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    // Of 256 bits and of 512: whether this CPU gains, the call knows.
+                    // Loops of 256 and 512 bits can ask ahead. `prefetch` says whether this CPU gains by it.
                     if pass.prefetch && S::U32_LANES >= 8 {
                         sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {
@@ -167,7 +172,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
     }
 }
 
-/// [`Rule::specialise`] where there are registers. Without them one place is enough: it is not for speed.
+/// [`Rule::specialise`], but for the scalar instruction set, which is not for speed: there one loop is enough.
 #[inline(always)]
 pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
     if S::IS_SCALAR {
@@ -194,259 +199,4 @@ fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
 #[inline(always)]
 pub(crate) fn asks_ahead<S: Simd>() -> bool {
     S::U32_LANES == 8
-}
-
-/// A parameter, its gradient and its moments, a register of each.
-type Values<R, L> = (L, L, Many<<R as Rule>::Moments, L>);
-
-/// A step over a few elements in cache, of gradients as they are.
-#[inline(always)]
-pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
-    simd: S,
-    rule: R,
-    k: &Many<R::Constants, Vector<S, F>>,
-    slices: Slices<'_, R, F>,
-) {
-    sweep_with::<S, R, F, false>(simd, rule, k, Vector::constant(simd, 1.0), slices);
-}
-
-/// Registers that the plain loop takes at a time: with one, the CPU finds too little that does not wait
-/// for something else. On AVX2 two are a cache line.
-pub(crate) const TOGETHER: usize = 2;
-
-/// Pairs of registers.
-type PairsOf<S, F> = [[<F as Register>::Of<S>; TOGETHER]];
-
-/// As many whole pairs of registers as a slice has.
-#[inline(always)]
-pub(crate) fn pairs<S: Simd, F: Float>(slice: &[F]) -> &PairsOf<S, F> {
-    F::split::<S>(slice).0.as_chunks().0
-}
-
-/// As [`pairs`], to write to.
-#[inline(always)]
-pub(crate) fn pairs_mut<S: Simd, F: Float>(slice: &mut [F]) -> &mut PairsOf<S, F> {
-    F::split_mut::<S>(slice).0.as_chunks_mut().0
-}
-
-/// A step over arrays that hold what is computed in: pairs of registers, then what is left, by the same
-/// formula.
-#[inline(always)]
-fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
-    simd: S,
-    rule: R,
-    k: &Many<R::Constants, Vector<S, F>>,
-    factor: Vector<S, F>,
-    slices: Slices<'_, R, F>,
-) {
-    let pair = F::lanes::<S>() * TOGETHER;
-    let whole = slices.param.len() / pair * pair;
-    let Slices { param, grad, mut moments } = slices;
-    let (param, mut param_rest) = param.split_at_mut(whole);
-    let (grad, mut grad_rest) = grad.split_at(whole);
-    let mut rests: [&mut [F]; MOMENTS] = [&mut [], &mut [], &mut [], &mut []];
-    let mut take = |moment: usize| -> &mut PairsOf<S, F> {
-        let Some(array) = moments.as_mut().get_mut(moment) else { return &mut [] };
-        if rule.start(moment).is_none() {
-            return &mut [];
-        }
-        let (array, rest) = mem::take(array).split_at_mut(whole);
-        rests[moment] = rest;
-        pairs_mut::<S, F>(array)
-    };
-    // Not by a loop, which the compiler would unroll too late to see that the lengths are the same.
-    let arrays = [take(0), take(1), take(2), take(3)];
-    let wide = R::Constants::from_fn(
-        #[inline(always)]
-        |i| Wide([k.as_ref()[i]; TOGETHER]),
-    );
-    let factor_of_pair = F::SCALES.then_some(Wide([factor; TOGETHER]));
-    sweep_pairs::<S, R, F, PREFETCH>(
-        simd,
-        rule,
-        &wide,
-        factor_of_pair,
-        pairs_mut::<S, F>(param),
-        pairs::<S, F>(grad),
-        arrays,
-    );
-
-    while !param_rest.is_empty() {
-        let len = param_rest.len().min(F::lanes::<S>());
-        let param = Vector::<S, F>::read(simd, &param_rest[..len]);
-        let mut grad = Vector::<S, F>::read(simd, &grad_rest[..len]);
-        if F::SCALES {
-            grad = grad * factor;
-        }
-        let moments = R::Moments::from_fn(
-            #[inline(always)]
-            |moment| match rule.start(moment) {
-                Some(_) => Vector::read(simd, &rests[moment][..len]),
-                None => Vector::constant(simd, 0.0),
-            },
-        );
-        let (param, moments) = rule.update(k, param, grad, moments);
-        param.write(&mut param_rest[..len]);
-        R::Moments::unrolled(
-            #[inline(always)]
-            |moment| {
-                if rule.start(moment).is_some() {
-                    let rest = mem::take(&mut rests[moment]);
-                    moments.as_ref()[moment].write(&mut rest[..len]);
-                    rests[moment] = &mut rest[len..];
-                }
-            },
-        );
-        param_rest = &mut param_rest[len..];
-        grad_rest = &grad_rest[len..];
-    }
-}
-
-/// A step over pairs of registers, with gradients that are multiplied by a factor, if there is one: say
-/// whether where the call is, for the compiler. Moments that the rule does without are empty.
-#[inline(always)]
-pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
-    simd: S,
-    rule: R,
-    k: &Many<R::Constants, Wide<Vector<S, F>, TOGETHER>>,
-    factor: Option<Wide<Vector<S, F>, TOGETHER>>,
-    param: &mut PairsOf<S, F>,
-    grad: &PairsOf<S, F>,
-    moments: [&mut PairsOf<S, F>; MOMENTS],
-) {
-    // `validate` found all lengths equal; said once more here, it frees the loop of checks.
-    let count = param.len();
-    let [a, b, c, d] = moments;
-    let of_rule = |moment: usize, array| -> &mut PairsOf<S, F> {
-        let has = moment < R::MOMENT_NAMES.as_ref().len() && rule.start(moment).is_some();
-        if has { first::<S, F>(array, count) } else { &mut [] }
-    };
-    let mut pairs = Pairs {
-        simd,
-        rule,
-        param,
-        grad: &grad[..count],
-        moments: [of_rule(0, a), of_rule(1, b), of_rule(2, c), of_rule(3, d)],
-        factor,
-    };
-    // Every load stands before the first store: mixed, they stall each other where the arrays share page offsets.
-    // With 512 bits they also do where an array begins some lines after another, as an allocator places them. So
-    // the loads of the next pair stand there, too, if there are registers for them.
-    let loads_next = S::U32_LANES == 16 && R::MOMENT_NAMES.as_ref().len() <= 2;
-    if loads_next {
-        let Some(last) = count.checked_sub(1) else { return };
-        let mut loaded = pairs.load(0);
-        for pair in 0..count {
-            if PREFETCH {
-                pairs.prefetch(pair);
-            }
-            let (param, grad, moments) = loaded;
-            let (param, moments) = rule.update(k, param, grad, moments);
-            // Behind the last pair, that one again: a jump less.
-            loaded = pairs.load((pair + 1).min(last));
-            pairs.store(pair, param, moments);
-        }
-        return;
-    }
-    for pair in 0..count {
-        if PREFETCH {
-            pairs.prefetch(pair);
-        }
-        let (param, grad, moments) = pairs.load(pair);
-        let (param, moments) = rule.update(k, param, grad, moments);
-        pairs.store(pair, param, moments);
-    }
-}
-
-/// The first few pairs.
-#[inline(always)]
-fn first<S: Simd, F: Float>(array: &mut PairsOf<S, F>, count: usize) -> &mut PairsOf<S, F> {
-    &mut array[..count]
-}
-
-/// Arrays that hold what is computed in, as pairs of registers.
-struct Pairs<'a, S: Simd, R: Rule, F: Float> {
-    simd: S,
-    rule: R,
-    param: &'a mut PairsOf<S, F>,
-    grad: &'a PairsOf<S, F>,
-    moments: [&'a mut PairsOf<S, F>; MOMENTS],
-    /// What gradients are multiplied by.
-    factor: Option<Wide<Vector<S, F>, TOGETHER>>,
-}
-
-impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
-    /// Asks for the memory of a pair ahead.
-    #[inline(always)]
-    fn prefetch(&self, pair: usize) {
-        prefetch_item(self.param, pair);
-        prefetch_item(self.grad, pair);
-        R::Moments::unrolled(
-            #[inline(always)]
-            |moment| {
-                if self.rule.start(moment).is_some() {
-                    prefetch_item(self.moments[moment], pair);
-                }
-            },
-        );
-    }
-
-    /// A pair of each array.
-    #[inline(always)]
-    fn load(&self, pair: usize) -> Values<R, Wide<Vector<S, F>, TOGETHER>> {
-        let mut grad = wide(self.simd, self.grad[pair]);
-        if let Some(factor) = self.factor {
-            grad = grad * factor;
-        }
-        let zero = Wide([Vector::constant(self.simd, 0.0); TOGETHER]);
-        let mut moments = R::Moments::from_fn(
-            #[inline(always)]
-            |_| zero,
-        );
-        R::Moments::unrolled(
-            #[inline(always)]
-            |moment| {
-                if self.rule.start(moment).is_some() {
-                    moments.as_mut()[moment] = wide(self.simd, self.moments[moment][pair]);
-                }
-            },
-        );
-        (wide(self.simd, self.param[pair]), grad, moments)
-    }
-
-    #[inline(always)]
-    fn store(
-        &mut self,
-        pair: usize,
-        param: Wide<Vector<S, F>, TOGETHER>,
-        moments: Many<R::Moments, Wide<Vector<S, F>, TOGETHER>>,
-    ) {
-        self.param[pair] = registers(param);
-        R::Moments::unrolled(
-            #[inline(always)]
-            |moment| {
-                if self.rule.start(moment).is_some() {
-                    self.moments[moment][pair] = registers(moments.as_ref()[moment]);
-                }
-            },
-        );
-    }
-}
-
-/// A pair of registers as one.
-#[inline(always)]
-pub(crate) fn wide<S: Simd, F: Float>(
-    simd: S,
-    [first, second]: [F::Of<S>; TOGETHER],
-) -> Wide<Vector<S, F>, TOGETHER> {
-    Wide([Vector::new(simd, first), Vector::new(simd, second)])
-}
-
-/// The inverse of [`wide`].
-#[inline(always)]
-pub(crate) fn registers<S: Simd, F: Float>(
-    vectors: Wide<Vector<S, F>, TOGETHER>,
-) -> [F::Of<S>; TOGETHER] {
-    let Wide([first, second]) = vectors;
-    [first.register(), second.register()]
 }

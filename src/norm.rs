@@ -1,11 +1,13 @@
 //! The norm of gradients, for clipping and for loss scalers.
 
 mod blocks;
+mod gradients;
 mod tree;
 
 pub(crate) use blocks::BLOCK;
 pub use blocks::Summed;
-pub(crate) use tree::{Gradients, List, Sum};
+pub(crate) use gradients::{Gradients, List};
+pub(crate) use tree::Sum;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};

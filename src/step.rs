@@ -246,11 +246,11 @@ pub(crate) fn check_factor(factor: f64, any_f32: bool, any_f64: bool) -> Result<
     }
 }
 
-/// What becomes of the gradients of a call.
+/// The norm and the factor of the gradients of a call.
 pub(crate) struct Scaling {
     /// Their norm, with [`StepOptions::grad_factor`], if the options need it.
     pub grad_norm: Option<f64>,
-    /// What they are multiplied by: `grad_factor`, and less where they are clipped.
+    /// The factor of the gradients: `grad_factor`, times the factor of clipping.
     pub factor: f64,
     /// Whether the step is left out.
     pub leaves_out: bool,
@@ -278,7 +278,7 @@ impl StepOptions<'_> {
         Ok(())
     }
 
-    /// What becomes of the gradients; `norm` computes their norm, if it is needed.
+    /// The norm and the factor of the gradients. `norm` computes their norm, and is called if it is needed.
     #[inline]
     pub(crate) fn scaling(&self, norm: impl FnOnce() -> f64) -> Scaling {
         let grad_norm = match self.grad_norm {

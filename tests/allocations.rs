@@ -22,7 +22,7 @@ static IN_POOL: AtomicUsize = AtomicUsize::new(0);
 static EVERYWHERE: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// By this thread. The test runner's own thread, for one, allocates as it likes.
+    /// By this thread. Other threads, such as the test runner's, may allocate.
     static HERE: Cell<usize> = const { Cell::new(0) };
     /// Whether this is a thread of the pool.
     static IS_IN_POOL: Cell<bool> = const { Cell::new(false) };
@@ -54,7 +54,7 @@ fn options(exec: Exec<'_>) -> StepOptions<'_> {
     StepOptions { exec, ..StepOptions::default() }
 }
 
-/// How many allocations ten steps of `len` parameters make, after one that warms up.
+/// The number of allocations of ten steps of `len` parameters, after a first step.
 fn allocations(count: impl Fn() -> usize, exec: Exec<'_>, len: usize) -> usize {
     let adam = Adam::adamw();
     let (mut param, grad, mut state) = (vec![1.0_f32; len], vec![0.5_f32; len], adam.state(len));
@@ -92,7 +92,7 @@ fn row_allocations(count: impl Fn() -> usize, exec: Exec<'_>, rows: usize) -> us
     };
     step(ids.len());
     let before = count();
-    // Few rows in between, so that the others have something to catch up with.
+    // Some steps list few rows, so that the others must catch up later.
     (0..10).for_each(|turn| step(if turn % 5 == 4 { ids.len() } else { 3 }));
     count() - before
 }
@@ -166,8 +166,8 @@ fn a_step_inside_a_pool_of_rayon_allocates_one_request_a_pass_at_most() {
     let in_pool = || IN_POOL.load(Relaxed);
     for isa in Isa::available() {
         let exec = exec(isa, Threads::Rayon);
-        // Rayon sets up a thread's queue when it first steals or is stolen from. A step that
-        // allocates more would do so in all of its tens.
+        // Rayon sets up a thread's queue when it first steals or is stolen from. A step that allocates more would do
+        // so in each group of ten.
         let in_one_pass = |_| pool.install(|| allocations(in_pool, exec, 1_000_000)) <= 10;
         assert!((0..20).any(in_one_pass), "{isa}");
         // Two calls a step.
@@ -185,7 +185,7 @@ fn a_step_on_a_pool_of_our_own_allocates_nothing_on_any_thread() {
     let everywhere = || EVERYWHERE.load(Relaxed);
     for isa in Isa::available() {
         let exec = exec(isa, Threads::Pool(&pool));
-        // Other tests allocate meanwhile. A step that allocates would do so in all of its tens.
+        // Other tests allocate at the same time. A step that allocates would do so in each group of ten.
         assert!((0..100).any(|_| allocations(everywhere, exec, 300_000) == 0), "{isa}");
         assert!((0..100).any(|_| row_allocations(everywhere, exec, 3_000) == 0), "{isa}");
         assert!((0..100).any(|_| group_allocations(everywhere, exec, 300_000) == 0), "{isa}");

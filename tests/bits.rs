@@ -189,7 +189,7 @@ impl AnyStep {
 }
 
 proptest! {
-    // What fails is printed, and becomes a test with a name.
+    // A case that fails is printed, and becomes a test with a name.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -208,7 +208,8 @@ proptest! {
     }
 }
 
-/// The two ways to move an average meet at a beta of a half, in the type that it is given in.
+/// An average moves in one of two ways: one for a beta below a half, one for larger betas. The beta decides after
+/// it was rounded to the type of the step.
 #[test]
 fn a_beta_that_rounds_to_a_half_gives_the_reference_bits() {
     for beta in [0.5, 0.5 - 1e-12, 0.5 + 1e-12] {
@@ -219,7 +220,7 @@ fn a_beta_that_rounds_to_a_half_gives_the_reference_bits() {
     }
 }
 
-/// A rule outside the crate that uses what [`Lanes`] offers and Adam has no use for.
+/// A rule outside the crate that uses the operations of [`Lanes`] that Adam does not use.
 #[derive(Clone, Copy, Debug)]
 struct EveryOperation;
 

@@ -97,12 +97,12 @@ fn a_step_takes_arrays_of_buffers() {
 #[test]
 fn a_buffer_of_more_bytes_than_there_can_be_panics_and_asks_for_no_memory() {
     fn check<E: BufferElement>() {
-        // One too many; more than usize::MAX bytes; and as many, modulo that, as an allocator has.
+        // One too many; more than usize::MAX bytes; and a number of bytes that is small modulo 2^64.
         let most = isize::MAX as usize / size_of::<E>();
         for len in [most + 1, usize::MAX, (usize::MAX / size_of::<E>()).saturating_add(17)] {
             LARGEST.set(0);
             let panic = std::panic::catch_unwind(|| drop(Buffer::<E>::zeros(len)));
-            // A panic's backtrace takes some itself.
+            // The backtrace of the panic allocates, too.
             assert!(LARGEST.get() < 1 << 30, "asked for {} bytes", LARGEST.get());
             let message = panic.expect_err("too large").downcast::<String>().expect("a message");
             let bytes = size_of::<E>();

@@ -1,6 +1,6 @@
 //! The bits of every optimizer in every type that is rounded to nearest, as checksums of what version 0.1
-//! computed: a change of structure must not change a result. And what is rounded at random, which must be the same
-//! everywhere.
+//! computed: a change of structure must not change a result. And checksums of random rounding, which must have the
+//! same bits everywhere.
 
 use adamant::*;
 use half::{bf16, f16};
@@ -24,7 +24,7 @@ fn number(column: u64, index: usize) -> f64 {
     unit * f64::powi(2.0, (bits & 7) as i32 - 4)
 }
 
-/// In two steps, since `f16::from_f64` rounds once or twice, by what the CPU has.
+/// In two steps, since `f16::from_f64` rounds once on some CPUs and twice on others.
 fn to_f16(number: f64) -> f16 {
     f16::from_f32(number as f32)
 }
@@ -424,10 +424,10 @@ fn at_random(rule: &dyn DynOptimizer, storage: Storage, first: u64) -> u64 {
 }
 
 #[test]
-fn what_is_rounded_at_random_has_the_same_bits_everywhere() {
+fn random_rounding_has_the_same_bits_everywhere() {
     let rules: [&dyn DynOptimizer; 2] = [&Adam::adamw(), &Adan::default()];
     let found = rules.map(|rule| {
-        // Elements that are numbered from an even number on, from an odd one, and across the end of 2^33.
+        // The number of the first element is even, odd, and such that numbers pass 2^33.
         [0, 7, (1 << 33) - 500].map(|first| {
             [Storage::Bf16, Storage::F16, Storage::Q8]
                 .map(|moments| at_random(rule, moments, first))

@@ -43,14 +43,21 @@ fn a_hyper_parameter_out_of_range_is_refused_by_name() {
     let ok = Adam::default();
     const SIZE: &str = "finite and at least 0";
     const DECAY: &str = "at least 0 and less than 1";
-    for value in [-1e-9, f64::INFINITY, f64::NAN] {
+    let values = [
+        (-1.0, "-1"),
+        (-0.25, "-0.25"),
+        (-1e-40, "-1e-40"),
+        (f64::INFINITY, "inf"),
+        (f64::NAN, "NaN"),
+    ];
+    for (value, text) in values {
         for (name, adam) in [
             ("lr", Adam { lr: value, ..ok }),
             ("eps", Adam { eps: value, ..ok }),
             ("weight_decay", Adam { weight_decay: value, ..ok }),
         ] {
             let found = step_of_none(&adam, EXEC).expect_err("refused");
-            assert_eq!(found.to_string(), format!("{name} is {value}, but must be {SIZE}"));
+            assert_eq!(found.to_string(), format!("{name} is {text}, but must be {SIZE}"));
         }
     }
     for value in [-0.1, 1.0, f64::INFINITY, f64::NAN] {
@@ -99,7 +106,7 @@ fn a_constant_that_the_step_of_one_tensor_cannot_hold_is_refused() {
 }
 
 #[test]
-fn a_tensor_that_can_count_no_further_step_is_refused() {
+fn a_tensor_at_the_largest_step_count_is_refused() {
     let message = "the state has taken 18446744073709551615 steps and cannot count another";
     for steps in [[u64::MAX, 0], [3, u64::MAX]] {
         refuses(Adam::default(), EXEC, steps, Error::StepOverflow, message);
@@ -115,6 +122,7 @@ fn an_instruction_set_that_this_cpu_lacks_is_refused() {
     let message =
         format!("the instruction set {isa} is not available here; available: {}", names.join(", "));
     let error = Error::IsaUnavailable { isa, available };
+    assert_eq!(error.tensor(), None);
     refuses(Adam::default(), exec(isa, true), [0, 0], error, &message);
 }
 
@@ -135,8 +143,10 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
         let tensors = &mut [first.tensor(&mut first_steps), second];
         let found = Adam::default().step_tensors(tensors, &StepOptions::default());
         assert_eq!(found, Err(Error::LengthMismatch { tensor: 1, argument, len, expected: 10 }));
+        let error = found.expect_err("refused");
+        assert_eq!(error.tensor(), Some(1));
         assert_eq!(
-            found.expect_err("refused").to_string(),
+            error.to_string(),
             format!("{argument} of tensor 1 has {len} elements, but its param has 10")
         );
         assert_eq!(first, before);
@@ -144,7 +154,7 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
     }
 }
 
-/// Found by the fuzzer: they were not looked at.
+/// Found by the fuzzer: these scales were not checked.
 #[test]
 fn a_moment_of_8_bits_that_is_not_used_must_have_no_scales() {
     let sgd = Sgd::default();
@@ -166,7 +176,7 @@ fn a_moment_of_8_bits_that_is_not_used_must_have_no_scales() {
 }
 
 #[test]
-fn a_moment_that_the_hyper_parameters_do_without_must_be_empty() {
+fn a_moment_that_the_settings_do_not_use_must_be_empty() {
     let sgd = Sgd::default();
     let (mut param, grad, mut buffer) = ([1.0_f32; 4], [0.5; 4], [0.0_f32; 4]);
     let mut steps = 0;
@@ -219,7 +229,7 @@ fn hyper_parameters_that_do_not_go_together_are_refused() {
     }
 }
 
-/// Every number of every optimizer, for one that no range contains.
+/// Every number of every optimizer, as NaN, which no range contains.
 #[test]
 fn every_optimizer_refuses_nan_in_every_number() {
     struct Step;
@@ -249,7 +259,7 @@ fn every_optimizer_refuses_nan_in_every_number() {
     assert!(refused > 60, "{refused} numbers");
 }
 
-/// Every array of f64 beside others, and the others beside f64.
+/// Every array in f64 with the others in f32, and the other way round.
 #[test]
 fn f64_goes_with_nothing_else() {
     let (adam, one) = (Adam::default(), bf16::ONE);
@@ -398,18 +408,20 @@ fn a_clipped_factor_that_f32_cannot_hold_is_refused_but_for_f64() {
 }
 
 #[test]
-fn norms_that_are_none_are_refused_in_every_type() {
-    for max_norm in [0.0, -0.0, -1.0, f64::NEG_INFINITY, f64::NAN] {
+fn norms_that_no_vector_can_have_are_refused_in_every_type() {
+    let max_norms =
+        [(0.0, "0"), (-0.0, "-0"), (-1.5, "-1.5"), (f64::NEG_INFINITY, "-inf"), (f64::NAN, "NaN")];
+    for (max_norm, text) in max_norms {
         for found in with_options(&StepOptions { max_norm: Some(max_norm), ..options(EXEC) }) {
             let error = found.expect_err("a bad norm").to_string();
-            assert_eq!(error, format!("max_norm is {max_norm:e}, but must be over 0"));
+            assert_eq!(error, format!("max_norm is {text}, but must be over 0"));
         }
     }
-    for grad_norm in [-1.0, -5e-324, f64::NEG_INFINITY] {
+    for (grad_norm, text) in [(-1.0, "-1"), (-5e-324, "-5e-324"), (f64::NEG_INFINITY, "-inf")] {
         for found in with_options(&StepOptions { grad_norm: Some(grad_norm), ..options(EXEC) }) {
             let error = found.expect_err("a bad norm").to_string();
             let allowed = "at least 0, infinite or NaN";
-            assert_eq!(error, format!("grad_norm is {grad_norm:e}, but must be {allowed}"));
+            assert_eq!(error, format!("grad_norm is {text}, but must be {allowed}"));
         }
     }
     // No gradient is too long for it.
@@ -420,7 +432,7 @@ fn norms_that_are_none_are_refused_in_every_type() {
 }
 
 #[test]
-fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
+fn a_refused_step_is_not_counted_and_a_step_count_does_not_overflow() {
     let adam = Adam::default();
     let mut state = adam.state(3);
     let mut param = [1.0_f32; 3];
@@ -457,7 +469,7 @@ fn an_instruction_set_is_known_by_name_only() {
     }
 }
 
-/// Says what every value of the variable must lead to; `.ci/run` sets some.
+/// Has the right outcome for every value of the variable; `.ci/run` sets some.
 #[test]
 fn the_environment_chooses_the_instruction_set() {
     let expected = match std::env::var("ADAMANT_ISA") {

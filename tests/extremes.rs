@@ -1,4 +1,4 @@
-//! Numbers at the ends of their types: what finite input must not turn into NaN, and what is right there.
+//! Numbers near the ends of their types: finite input must not give NaN, and results must be right.
 
 use std::fmt::Debug;
 

@@ -1,6 +1,5 @@
-//! Replays what PyTorch, TensorFlow and Keras compute (`tests/golden/make.py` made the vectors), and
-//! what the papers of three more optimizers say (`paper.py`), on every
-//! instruction set, in `f64` and `f32`.
+//! Replays what PyTorch, TensorFlow and Keras compute (`tests/golden/make.py` made the vectors), and the algorithms
+//! of papers in 50 digits (`paper.py`), on every instruction set, in `f64` and `f32`.
 //!
 //! `ADAMANT_GOLDEN_DIR` names another folder of such files. `ADAMANT_GOLDEN_WORDS` names a folder to
 //! write the dense ones to, as the programs of `bindings/c/tests` read them.
@@ -36,14 +35,14 @@ struct Golden {
     state: BTreeMap<String, serde_json::Value>,
 }
 
-/// What a gradient of some rows means for the others.
+/// What a step on some rows does with the others.
 #[derive(Clone, Copy, PartialEq)]
 enum Rows {
     Lazy,
     DenseEquivalent,
 }
 
-/// What the roundings on the way may add up to, in units of the type's rounding error.
+/// The largest error that roundings may add up to, in units of the type's rounding error.
 struct Tolerance {
     /// Of the way that a parameter went: a dozen roundings an update here, as many in the library,
     /// and those of the moments that went into it.
@@ -92,8 +91,7 @@ impl Golden {
         }
     }
 
-    /// The optimizer with the run's hyper-parameters, by their names; what a run leaves out has its
-    /// default.
+    /// The optimizer with the run's hyper-parameters, by their names. Others have their defaults.
     fn optimizer(&self) -> AnyOptimizer {
         let name = self.optimizer.to_lowercase();
         let amsgrad = self.hyper.get("amsgrad").is_some_and(|value| value == true);
@@ -214,8 +212,8 @@ impl Golden {
         }
     }
 
-    /// A step on the rows of a table; dense-equivalent ones leave all rows caught up with where the
-    /// run knows the parameters.
+    /// A step on the rows of a table. After a dense-equivalent step, all rows catch up if the run has the
+    /// parameters of that step.
     fn row_step<F: Float>(
         &self,
         adam: Adam,
@@ -350,7 +348,7 @@ fn in_ours(name: &str) -> &str {
     }
 }
 
-/// Our names of what a library has in one array.
+/// Our names of moments that a library keeps in one array.
 fn in_pair(name: &str) -> Vec<&str> {
     match name {
         "betas" => vec!["beta1", "beta2"],
@@ -383,7 +381,7 @@ fn kernels_agree_with_pytorch_tensorflow_and_keras() {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        // The name stands before whatever fails in the file.
+        // If the file fails, its name stands before the message.
         println!("golden: {}", path.display());
         Golden::read(&path).replay();
         checked += 1;

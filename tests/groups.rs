@@ -19,7 +19,7 @@ use support::{
     serial,
 };
 
-/// A rule outside the crate, whose constants tell steps and settings apart.
+/// A rule outside the crate, whose constants differ for each step and each setting.
 #[derive(Clone, Copy, Debug)]
 struct Own {
     lr: f64,
@@ -86,7 +86,7 @@ fn rules() -> Vec<Rc<dyn AnyRule>> {
     ]
 }
 
-/// The types of a tensor, by a number that may be any; `None` for `f64`.
+/// The types of a tensor that a number chooses; `None` for `f64`. Any number is allowed.
 fn types(number: usize) -> Option<Types> {
     let all_single = Types {
         param: ParamType::F32,
@@ -110,7 +110,7 @@ fn types(number: usize) -> Option<Types> {
 /// Step counts of tensors: equal ones side by side, and others.
 const STEPS: [u64; 6] = [0, 0, 1, 7, 7, 100_000];
 
-/// Tensors of some lengths in a group, all else by a number.
+/// A group of tensors of some lengths. A number chooses everything else.
 fn group(number: usize, lens: &[usize]) -> (Rc<dyn AnyRule>, Vec<AnyTensor>) {
     let rules = rules();
     let rule = Rc::clone(&rules[number % rules.len()]);
@@ -207,7 +207,7 @@ fn hundreds_of_small_tensors_have_the_bits_of_the_reference() {
 }
 
 proptest! {
-    // What fails is printed, and becomes a test with a name.
+    // A case that fails is printed, and becomes a test with a name.
     #![proptest_config(ProptestConfig {
         cases: 60, failure_persistence: None, ..ProptestConfig::default()
     })]
@@ -230,7 +230,7 @@ proptest! {
 }
 
 #[test]
-fn a_call_without_tensors_takes_a_step_of_nothing() {
+fn a_call_without_tensors_is_valid() {
     for options in choices(serial()) {
         let report = |groups: &mut [Group<'_, '_>]| {
             let report = adamant::step(groups, &options).expect("a valid call");
@@ -348,19 +348,19 @@ fn a_step_that_is_left_out_is_counted_by_no_tensor() {
         for (state, before) in four.states.iter().zip(&before.states) {
             assert!(state.moments().eq(before.moments()));
         }
-        // Those that are to be zeroed are, and no others.
+        // Only gradients that are to be zeroed are zero.
         assert_eq!((&four.grads[1], &four.double_grads[1]), (&vec![0.0; 10], &vec![0.0; 257]));
         let kept = (&four.grads[0], &four.double_grads[0]);
         let expected = (&before.grads[0], &before.double_grads[0]);
         assert_eq!(format!("{kept:?}"), format!("{expected:?}"));
-        // And so the next step is taken, unless others hold what is not finite.
+        // So the next step is taken, unless gradients that are not zeroed are not finite.
         let next = four.step(&options).expect("a valid call").outcome;
         assert_eq!(next, [Outcome::LeftOut, Outcome::Taken][place % 2]);
     }
 }
 
 #[test]
-fn a_tensor_that_can_count_no_further_step_has_the_call_refused() {
+fn a_tensor_at_the_largest_step_count_has_its_call_refused() {
     for place in 0..4 {
         let mut four = Four::new();
         four.states[place].set_steps(u64::MAX);
@@ -395,7 +395,7 @@ fn errors_count_tensors_through_all_groups_and_leave_all_of_them_as_they_were() 
     let error = Error::HyperParameter { name, value, allowed };
     four.refuses(Adam { beta1: 1.0, ..adam }, &options(), &error);
 
-    // What f32 cannot hold, though a tensor in f64 would.
+    // f32 cannot hold it; a tensor in f64 could.
     let allowed = "a normal number over 0 in the type of the step, with clipping, too";
     let error = Error::Option { name: "grad_factor", value: 1e-40, allowed };
     four.refuses(adam, &StepOptions { grad_factor: 1e-40, ..options() }, &error);
@@ -403,7 +403,7 @@ fn errors_count_tensors_through_all_groups_and_leave_all_of_them_as_they_were() 
 
 /// The settings of a group hold for its tensors alone, and its constants for its steps.
 #[test]
-fn groups_of_one_rule_in_other_settings_are_stepped_each_in_its_own() {
+fn groups_of_one_optimizer_each_have_their_own_settings() {
     let decay = Adam { lr: 0.1, ..Adam::adamw() };
     let no_decay = Adam { weight_decay: 0.0, lr: 0.01, ..decay };
     let grads = vec![bf16::ONE; 100];

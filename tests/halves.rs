@@ -47,7 +47,7 @@ fn halves_are_the_nearest_bf16_and_the_rest_and_make_the_number_again() {
     }
 }
 
-/// What a checkpoint has for halves may be anything.
+/// The halves in a checkpoint may have any bits.
 #[test]
 fn any_halves_are_joined_by_their_definition() {
     for values in numbers_of_every_half() {

@@ -1,5 +1,4 @@
-//! Mixed precision: the bits of the reference for every combination of types, and what the rounding is
-//! like.
+//! Mixed precision: the bits of the reference for every combination of types, and statistics of the rounding.
 
 mod support;
 
@@ -30,7 +29,7 @@ fn options() -> StepOptions<'static> {
 fn mixed<R: BuiltIn>(rule: &R, seed: u64, len: usize, types: Types) -> MixedColumns {
     let mut columns: Columns<f32> = columns(rule, seed, len, seed.is_multiple_of(3));
     if seed % 3 == 1 {
-        // Numbers alike in size, as a block of moments has them.
+        // Numbers of similar size, as in a block of moments.
         for column in columns.moments.iter_mut().chain([&mut columns.param, &mut columns.grad]) {
             for (place, value) in column.iter_mut().enumerate() {
                 *value = value.signum() * (0.001 + (place as f32 * 0.77).sin().abs());
@@ -69,20 +68,20 @@ fn every_combination_of_types_gives_the_reference_bits() {
             grad_factor: if seed.is_multiple_of(2) { 1.0 } else { 0.37 },
             // Steps with numbers that are not finite are left out by the norm.
             skip_nonfinite: seed.is_multiple_of(7),
-            // Of no special numbers, by which a factor could become too small for f32.
+            // No special numbers: they could make the factor too small for f32.
             max_norm: (seed % 6 == 1).then_some(0.5),
             seed,
             ..StepOptions::default()
         };
         for exec in execs(false) {
-            // Types that go together have loops of their own, but where subnormal numbers are flushed.
+            // Common combinations of types have loops of their own, except when subnormal numbers are flushed.
             for (adam, flush_subnormals) in
                 [(Adam::default(), seed.is_multiple_of(5)), (Adam::adamw(), false)]
             {
                 let options = StepOptions { flush_subnormals, ..options };
                 let mut before = mixed(&adam, seed, LENGTHS[seed as usize % LENGTHS.len()], types);
                 if adam.weight_decay > 0.0 {
-                    // Nor where the lower half of elements' numbers ends within the tensor.
+                    // They are not used either if the lower half of the elements' numbers overflows within the tensor.
                     before.first = seed;
                 }
                 let way = Way::whole(exec);
@@ -193,7 +192,7 @@ fn every_number_of_16_bits_is_kept_and_numbers_between_are_rounded_to_nearest() 
 
 /// The means of the second moment over many elements, before and after 3,000 steps of a gradient.
 fn mean_squares(moment: MomentType, start: f32, grad: f32) -> [f64; 2] {
-    // Enough for the mean to be right to a percent: of 8 bits, each is off by tens.
+    // Enough for a mean that is right to 1 %: in 8 bits, each element is off by 10 % and more.
     let len = if moment == MomentType::Q8 { 8 << 10 } else { 1 << 10 };
     let adam = Adam { lr: 0.0, ..Adam::default() };
     let types = Types {
@@ -202,7 +201,7 @@ fn mean_squares(moment: MomentType, start: f32, grad: f32) -> [f64; 2] {
         to_zero: false,
         moments: [MomentType::F32, moment, moment, moment],
     };
-    // The block's largest element is another one: a lone value would be kept exactly.
+    // Another element is the block's largest, since the largest is kept exactly.
     let value = |column, place: usize| match (column, place.is_multiple_of(256)) {
         (1 | 3, true) => 1.5,
         (1, false) => grad,
@@ -231,7 +230,7 @@ fn moments_rounded_at_random_neither_stand_still_nor_drift() {
     for moment in [MomentType::Bf16, MomentType::Q8] {
         let [_, grown] = mean_squares(moment, 0.0, 1.0);
         assert!((grown / (1.0 - decayed) - 1.0).abs() < 0.01, "{moment:?}: {grown}");
-        // 8 bits hold no 1 beside a 1.5.
+        // In 8 bits, 1 cannot be kept exactly in a block whose largest is 1.5.
         let [start, shrunk] = mean_squares(moment, 1.0, 0.0);
         assert!((shrunk / (start * decayed) - 1.0).abs() < 0.02, "{moment:?}: {shrunk}");
     }
@@ -329,7 +328,7 @@ fn lengths_that_do_not_fit_are_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_moment_that_the_rule_does_without_may_be_of_any_type_if_empty() {
+fn an_empty_moment_that_the_settings_do_not_use_may_be_of_any_type() {
     let (mut param, grad, mut square) = ([1.0_f32; 300], [1.0_f32; 300], [0.0_f32; 300]);
     for [second, third] in [
         [Moment::from(&mut [0.5_f64; 0][..]), Moment::none()],
@@ -356,7 +355,7 @@ fn noisy_run(param: ParamType, grad: GradType, moment: MomentType) -> f64 {
     for t in 1..=4000 {
         let (found, _) = tensor.values(&Adam::default());
         let errors = found.iter().zip(&target).map(|(found, target)| found - target);
-        // Elements differ in how noisy they are, by a hundred.
+        // The noise of elements differs by a factor of up to 100.
         let noise = |place: usize| 0.02 * 100_f32.powf(place as f32 / LEN as f32);
         let grads: Vec<f32> = (errors.clone().enumerate())
             .map(|(place, error)| error + noise(place) * rng.random_range(-1.0..1.0))

@@ -33,7 +33,7 @@ fn everywhere(check: impl Fn(Exec<'static>) + Sync) {
 
 #[test]
 fn the_norm_has_the_same_bits_everywhere_and_is_right() {
-    // Large enough for threads that sleep.
+    // Large enough to wake threads that sleep.
     let len = 600_001;
     let grads: Vec<f32> = (0..len).map(|i| (i as f32 * 0.37).sin() * 1e30).collect();
     let brain: Vec<bf16> = grads.iter().map(|&grad| bf16::from_f32(grad)).collect();
@@ -230,7 +230,7 @@ fn a_norm_on_an_instruction_set_that_is_lacking_is_refused() {
 
 const ORDERS: [NormOrder; 3] = [NormOrder::One, NormOrder::Two, NormOrder::Infinity];
 
-/// The sum of a vector as the docs of the crate's sources have it: halves of blocks, and 32 sums in each.
+/// The sum of squares in the documented order: a binary tree of blocks, and 32 sums in each block.
 fn tree_of_blocks(grads: &[f64], order: NormOrder) -> f64 {
     let blocks = grads.len().div_ceil(4096);
     if blocks > 1 {
@@ -315,7 +315,7 @@ fn norms_of_all_orders_have_the_bits_of_the_tree_for_all_tensors_and_for_each() 
     }
 }
 
-/// Each order, in a type of gradients, against plain sums.
+/// Compares each order with plain sums, in one type of gradients.
 fn orders_are_right<E: Element + std::fmt::Debug>(from: fn(f64) -> E, to: fn(E) -> f64) {
     let grads: Vec<E> = (0..70_001).map(|i| from((f64::from(i) * 0.37).sin())).collect();
     let wide = || grads.iter().map(|&grad| to(grad).abs());
@@ -341,7 +341,7 @@ fn norms_of_all_orders_are_right_in_every_type() {
     orders_are_right::<f16>(f16::from_f64, f16::to_f64);
 }
 
-/// Puts something that is not finite into one tensor of several.
+/// Puts a number that is not finite into one of several tensors.
 fn nonfinite_is_found<E: Element>(from: fn(f64) -> E) {
     let lens = [0, 5000, 9000, 7, 1000];
     for (tensor, place) in [(1, 0), (1, 4999), (2, 4096), (2, 8999), (3, 6), (4, 1)] {

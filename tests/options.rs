@@ -1,5 +1,5 @@
-//! What a step does besides the step: clipping, factors, leaving out, flushing; in every type of
-//! parameters. `groups.rs` has the bits of all of them.
+//! The options of a step: clipping, factors, leaving out, flushing; in every type of parameters. `groups.rs`
+//! compares their bits with the reference.
 
 mod support;
 
@@ -48,7 +48,7 @@ number! {
     f16: f16::from_f64, SINGLE
 }
 
-/// Something to do with every type.
+/// Code that runs with every type.
 trait ForEachNumber {
     fn run<F: Number>(&self);
 }
@@ -60,7 +60,7 @@ fn for_each_number(each: &impl ForEachNumber) {
     each.run::<f16>();
 }
 
-/// A tensor that gradients are added to.
+/// A tensor whose gradients are accumulated.
 struct Training<F> {
     param: Vec<F>,
     grad: Vec<F>,
@@ -137,7 +137,7 @@ impl ForEachNumber for OneBadBatch {
     }
 }
 
-/// A buffer that gradients are added to must not keep its NaN.
+/// A buffer in which gradients are accumulated must not keep a NaN.
 #[test]
 fn training_goes_on_after_one_bad_batch_as_if_it_had_not_been() {
     for_each_number(&OneBadBatch);
@@ -158,7 +158,7 @@ impl ForEachNumber for KeepGrads {
             let after = (training.param.clone(), training.grad.clone(), training.moments());
             assert_eq!(after, before);
         }
-        // A step that is taken zeroes them nevertheless.
+        // A step that is taken zeroes them all the same.
         training.grad[299] = F::of(1.0);
         let report = training.step(&lion, &options).expect("a valid call");
         assert_eq!((report.outcome, training.state.steps()), (Outcome::Taken, 1));
@@ -175,7 +175,7 @@ struct Clipping;
 
 impl ForEachNumber for Clipping {
     fn run<F: Number>(&self) {
-        // The step is the gradient, times what it was multiplied by.
+        // The step is the gradient times its factor.
         let sgd = Sgd { lr: 1.0, ..Sgd::default() };
         let len = 300;
         let step = |options: StepOptions<'_>| {
@@ -202,7 +202,7 @@ impl ForEachNumber for Clipping {
             near(stepped, grad_factor * norm);
             assert_eq!(none, None);
 
-            // Shorter than the limit, and longer.
+            // Norms below the limit and above it.
             for (max_norm, expected) in
                 [(10.0 * grad_factor * norm, grad_factor * norm), (0.5, 0.5)]
             {
@@ -251,7 +251,7 @@ impl ForEachNumber for CallersNorm {
             (1e300, Outcome::Taken),
             (0.0, Outcome::Taken),
         ] {
-            // It need not be asked for: a caller who passes one wants it looked at.
+            // No other option is needed: a norm that is passed is always checked.
             for skip_nonfinite in [false, true] {
                 let mut training = Training::<F>::new(&adam, F::STORAGES[0], 20);
                 training.add(usual);
@@ -262,7 +262,7 @@ impl ForEachNumber for CallersNorm {
                 assert_eq!((report.outcome, training.state.steps()), (outcome, steps));
             }
         }
-        // The norm of the caller's is believed, whatever the gradients are.
+        // The caller's norm counts, whatever the gradients are.
         let mut training = Training::<F>::new(&adam, F::STORAGES[0], 20);
         training.add(|place| if place == 7 { f64::NAN } else { usual(place) });
         let options = StepOptions { grad_norm: Some(1.0), skip_nonfinite: true, ..options() };

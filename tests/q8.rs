@@ -126,7 +126,7 @@ fn blocks_of_any_size_are_kept() {
             let value = f32::exp2(exponent as f32);
             let (codes, scales) = encode(format, &[value, value / 2.0]);
             let decoded = decode(format, &codes, &scales);
-            // Below 2^-122 the scale stays: a number has a code below the largest, at last none.
+            // Below 2^-122 the scale stays the same: smaller numbers get smaller codes, the smallest code 0.
             let error = match exponent {
                 -122.. => value * 1e-6,
                 _ => f32::max(
@@ -164,7 +164,7 @@ fn second_of_two(moments: Option<[[f32; 2]; 2]>, steps: &[(u64, [f32; 2])], seed
 
 #[test]
 fn a_small_gradient_beside_a_large_one_does_not_step_a_hundred_times_too_far() {
-    // Right are 0.00165081 and 0.000713386; they were 0.09736 and 0.183108.
+    // The right numbers are 0.00165081 and 0.000713386. A fault once gave 0.09736 and 0.183108.
     for seed in 0..300 {
         let found = second_of_two(None, &[(1, [1.0, 1e-6]), (2, [1.0, 0.0])], seed);
         assert!(found.abs() < 2.0 * 0.00165081, "seed {seed}: {found}");
@@ -174,14 +174,14 @@ fn a_small_gradient_beside_a_large_one_does_not_step_a_hundred_times_too_far() {
     assert!(found.abs() < 2.0 * 0.000713386, "{found}");
 }
 
-/// What the gradients of a block are like: one element is large, and the others are smaller by a ratio.
+/// The gradients of a block: one element is large, and the others are smaller by a ratio.
 #[derive(Clone, Copy, Debug)]
 enum Mix {
     Constant(f32),
     Normal(f32),
     /// 0 in 49 of 50 steps.
     Sparse(f32),
-    /// All alike, of any size in each step.
+    /// All elements have one size, which changes from step to step.
     Lognormal,
     /// Each element has a size of its own.
     LognormalSizes,
@@ -232,7 +232,7 @@ fn steps_of(optimizer: &dyn DynOptimizer, grads: &[Vec<f32>], storage: Storage) 
     [longest, way]
 }
 
-/// Beside whatever else stands in the block; and no block stands still.
+/// Whatever the other elements of the block are; and the elements of no block stand still.
 #[test]
 fn no_element_steps_further_than_twice_its_longest_step_in_f32() {
     let optimizers: [(&str, &dyn DynOptimizer); 13] = [

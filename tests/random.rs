@@ -20,7 +20,7 @@ fn check_pairs(name: &str, pairs: impl Fn(u64) -> [u32; 2]) {
         fields[1][(a & 15) as usize][(b & 15) as usize] += 1;
         let centred = |number: u32| f64::from(number) / f64::from(1 << BITS) - 0.5;
         product += centred(a) * centred(b);
-        // One goes up once in 2^13 times; whether the other one, which does every other time, knows.
+        // One number is rounded up once in 2^13 times, the other every second time: they must not depend on each other.
         for (rare, [one, other]) in rare.iter_mut().zip([[a, b], [b, a]]) {
             if one >= (1 << BITS) - (1 << (BITS - 13)) {
                 rare[(other >> (BITS - 1)) as usize] += 1;
@@ -84,7 +84,7 @@ fn steps_and_seeds_are_rounded_by_independent_random() {
             check_pairs(&format!("array {array}, two seeds in step {t}"), pair);
         }
     }
-    // One element, in step after step.
+    // One element in many steps.
     let pair = |step| [random(0, 1 + step, 0, 9), random(0, 1 + step, 1, 9)];
     check_pairs("moments of an element", pair);
     let pair = |step| [step, 1 + step].map(|step| random(0, 1 + step, 1, 9));

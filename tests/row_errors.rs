@@ -8,7 +8,7 @@ use adamant::{
 const EXEC: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
 const WAYS: [CatchUp; 2] = [CatchUp::Series, CatchUp::Replay];
 
-/// A step on rows of a table: what it is passed, in numbers.
+/// The arguments of a step on rows of a table, as lengths and numbers.
 #[derive(Clone, Debug)]
 struct Call {
     adam: Adam,
@@ -24,8 +24,7 @@ struct Call {
     values: usize,
 }
 
-/// Nothing is wrong with it: three gradients for ten rows of four, a gap of one after each but the
-/// last.
+/// A valid call: three gradients for ten rows of four, with a gap of one element after each but the last.
 fn ok() -> Call {
     Call {
         adam: Adam::default(),
@@ -123,7 +122,7 @@ impl Call {
 }
 
 #[test]
-fn a_call_with_nothing_wrong_is_obeyed() {
+fn a_valid_call_is_taken() {
     for ok in [ok(), Call { values: 15, ..ok() }, Call { rows: vec![], values: 0, ..ok() }] {
         assert_eq!(ok.lazy(&ok.rows), Ok(()));
         for way in WAYS {
@@ -133,7 +132,7 @@ fn a_call_with_nothing_wrong_is_obeyed() {
 }
 
 #[test]
-fn a_table_that_is_no_whole_rows_is_refused() {
+fn a_table_whose_length_is_no_multiple_of_its_width_is_refused() {
     let message = "the width is 0, but a row has at least 1 parameter";
     Call { width: 0, grad_width: 0, ..ok() }.refused_by_all(Error::ZeroWidth, message);
 
@@ -154,9 +153,9 @@ fn a_moment_of_another_length_is_refused_by_name() {
     }
 }
 
-/// One that there is one of for each row, and one that the hyper-parameters do without.
+/// A moment with one element for each row, and a moment that the settings do not use.
 #[test]
-fn a_moment_that_needs_no_element_for_each_parameter_is_refused_if_it_has_one() {
+fn a_row_wise_moment_with_an_element_for_each_parameter_is_refused() {
     let (param, mut moments, scratch) =
         (&mut [1.0_f32; 40], [[0.5_f32; 40]; 2], &mut RowScratch::default());
     let grads = RowGrads::new(&[7_u32], &[0.1_f32; 4], 4);
@@ -200,7 +199,7 @@ fn rows_of_a_gradient_that_overlap_are_refused() {
 }
 
 #[test]
-fn values_that_are_not_as_many_as_the_indices_need_are_refused() {
+fn values_of_another_length_than_the_indices_need_are_refused() {
     for len in [0, 13, 16] {
         let error = Error::ValuesMismatch { len, indices: 3, width: 4, stride: 5 };
         let message = format!("values has {len} elements, which does not fit 3 rows of 4, 5 apart");
@@ -209,7 +208,7 @@ fn values_that_are_not_as_many_as_the_indices_need_are_refused() {
     let error = Error::ValuesMismatch { len: 1, indices: 0, width: 4, stride: 5 };
     let message = "values has 1 elements, which does not fit 0 rows of 4, 5 apart";
     Call { rows: vec![], values: 1, ..ok() }.refused(error, message);
-    // More than there can be.
+    // More than memory can have.
     let stride = usize::MAX;
     let error = Error::ValuesMismatch { len: 14, indices: 3, width: 4, stride };
     let message = format!("values has 14 elements, which does not fit 3 rows of 4, {stride} apart");
@@ -348,12 +347,12 @@ fn step_zero_is_refused() {
     assert_eq!(Call { t: 0, ..ok() }.lazy(&ok().rows), Err(Error::ZeroStep));
 }
 
-/// The gradient of row 7 of ten of four.
+/// The gradient of row 7 of a table of ten rows of four.
 const GRADS: RowGrads<'_, u32, f32> =
     RowGrads { rows: &[7], values: &[0.1; 4], width: 4, stride: 4 };
 
 #[test]
-fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
+fn a_refused_step_is_not_counted_and_a_step_count_does_not_overflow() {
     let adam = Adam::default();
     let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
     let narrow = RowGrads { values: &[0.1; 3], ..GRADS };
@@ -374,9 +373,9 @@ fn a_refused_step_is_not_counted_and_a_state_refuses_to_overflow() {
     assert_eq!(Error::StepOverflow.to_string(), message);
 }
 
-/// Rows go on waiting for as long as before, and catch up with what was obeyed alone.
+/// Rows wait for as long as before, and catch up only with steps that were taken.
 #[test]
-fn a_refused_step_is_none_that_rows_catch_up_with() {
+fn rows_do_not_catch_up_with_a_refused_step() {
     for way in WAYS {
         let adam = Adam::default();
         let run = |refused: &[(Adam, RowGrads<'_, u32, f32>)]| {
@@ -420,7 +419,7 @@ fn a_state_that_took_other_steps_than_its_rows_is_refused() {
 }
 
 #[test]
-fn a_dense_equivalent_refuses_to_overflow() {
+fn a_dense_equivalent_at_the_largest_step_count_refuses_another_step() {
     let adam = Adam::default();
     for way in WAYS {
         let (mut param, mut state) = ([1.0_f32; 40], adam.row_state(10, 4));
@@ -465,7 +464,7 @@ fn options_out_of_their_range_are_refused() {
     refused(StepOptions { grad_factor: 1e-40, ..options }, "grad_factor", 1e-40);
     refused(StepOptions { max_norm: Some(-1.0), ..options }, "max_norm", -1.0);
     refused(StepOptions { grad_norm: Some(-1.0), ..options }, "grad_norm", -1.0);
-    // Clipped, the factor is too small for f32.
+    // Clipping makes the factor too small for f32.
     let clipped = StepOptions { max_norm: Some(1e-40), grad_norm: Some(1.0), ..options };
     refused(clipped, "grad_factor", adamant::clip_factor(1.0, 1e-40));
 }
@@ -477,7 +476,7 @@ fn dense_equivalent_steps_that_flush_subnormals_are_refused() {
     assert_eq!(call.lazy(&call.rows), Ok(()));
     for way in WAYS {
         let found = call.dense_equivalent(way, &call.rows).expect_err("refused").to_string();
-        let message = "flush_subnormals is 1e0, but must be false in dense-equivalent steps: rows that \
+        let message = "flush_subnormals is 1, but must be false in dense-equivalent steps: rows that \
                        wait are not flushed";
         assert_eq!(found, message);
     }

@@ -51,7 +51,7 @@ impl Run {
         MixedColumns::new(rule, &columns, self.types, (1 << 32) - 100)
     }
 
-    /// `count` rows, of which many are duplicates if there are few, and their values.
+    /// `count` rows and their values. In a small table, many rows are duplicates.
     fn listed(&mut self, count: usize) -> MixedListed {
         let stride = self.width + 1;
         let rows = (0..count).map(|_| self.rng.random_range(0..self.rows) as u32).collect();
@@ -59,7 +59,8 @@ impl Run {
         MixedListed { rows, values: RowValues::new(self.types.grad, &values), stride }
     }
 
-    /// Fails unless steps on so many listed rows, the first of which is `t`, give the bits of the reference.
+    /// Takes steps on `counts` listed rows, the first with number `t`. Fails unless they give the bits of the
+    /// reference.
     #[track_caller]
     fn check<R: Reference + Debug>(
         mut self,
@@ -87,8 +88,8 @@ fn every_types() -> impl Iterator<Item = Types> {
     })
 }
 
-/// A width by a number: around registers and around the tile in which duplicates are added up; whole
-/// blocks where moments are of 8 bits.
+/// The width that a number chooses: near the width of registers, and of the tile in which duplicates are added up;
+/// whole blocks if moments are in 8 bits.
 fn width(number: usize, types: &Types) -> usize {
     match types.has_blocks() {
         true => [256, 512, 1280][number % 3],
@@ -166,7 +167,7 @@ fn every_thread_count_gives_the_reference_bits() {
     }
 }
 
-/// Of a table that is listed as a whole, rows are rounded by the random bits of a dense step.
+/// If all rows of a table are listed, they are rounded with the random bits of a dense step.
 #[test]
 fn a_step_on_all_rows_has_the_bits_of_a_dense_step() {
     let adam = Adam::adamw();
@@ -338,7 +339,7 @@ impl WithRule for &AnySteps {
 }
 
 proptest! {
-    // What fails is printed, and becomes a test with a name.
+    // A case that fails is printed, and becomes a test with a name.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

@@ -127,12 +127,12 @@ fn row_wise_steps_give_the_reference_bits() {
     }
 }
 
-/// Every row of a call the same; each listed once, in order and against it.
+/// All rows of a call are the same; or each is listed once, in ascending or descending order.
 #[test]
 fn duplicates_and_any_order_give_the_reference_bits() {
     let adam = Adam::adamw();
     for exec in execs(false) {
-        // Around the 16 that are added up in their order, and twice, three and four times as many.
+        // Near 16, the number that is added up in order, and near two, three and four times 16.
         let many = [16, 17, 31, 32, 33, 48, 49, 64, 65, 1000].map(|count| vec![3; count]);
         let other = [(0..1000).collect(), (0..1000).rev().collect(), vec![999, 0]];
         for rows in many.into_iter().chain(other) {
@@ -172,7 +172,7 @@ fn every_thread_count_gives_the_reference_bits() {
     }
 }
 
-/// The global pool, entered from a thread that is in none.
+/// The global pool, for a call from a thread that is in no pool.
 #[test]
 fn a_call_from_outside_the_pool_gives_the_reference_bits() {
     for exec in execs(true) {
@@ -184,8 +184,8 @@ fn a_call_from_outside_the_pool_gives_the_reference_bits() {
     }
 }
 
-/// Steps on few rows of a table, so that rows wait, with learning rates that change, and for a while
-/// another epsilon; now and then rows are asked for.
+/// Steps on few rows of a table, so that the others wait. Learning rates change, the epsilon changes for a while, and
+/// at times rows catch up before they are read.
 fn events<F: Float>(
     random: &mut Random,
     adam: Adam,
@@ -203,7 +203,7 @@ fn events<F: Float>(
             _ => {
                 let scale = random.rng.random_range(0.0..2.0);
                 let (lr, weight_decay) = (scale * adam.lr, scale * adam.weight_decay);
-                // The rule itself changes, too, and then back.
+                // The settings of the rule change, too, and then change back.
                 let eps = if step % 50 > 40 { 2.0 * adam.eps + 1e-6 } else { adam.eps };
                 let count = random.rng.random_range(0..4);
                 let listed = random.listed(rows, count, table.width);
@@ -284,7 +284,7 @@ impl AnySteps {
 }
 
 proptest! {
-    // What fails is printed, and becomes a test with a name.
+    // A case that fails is printed, and becomes a test with a name.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -322,8 +322,8 @@ proptest! {
     }
 }
 
-/// Every row has had its turn to catch up several times when the table is small against the history,
-/// and rows that nobody needs are no exception.
+/// In a table that is small compared to the history, every row has caught up several times, also rows that are never
+/// listed.
 #[test]
 fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
     let adam = Adam::adamw();
@@ -338,7 +338,7 @@ fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
     }
 }
 
-/// One row that skips some steps of the series, then is caught up with, and skips some again.
+/// A row that skips some steps, catches up by the series, and skips some again.
 fn check_skipped(adam: Adam, steps: usize, again: usize, m: &[f32], v: f32) {
     let width = m.len();
     let (param, moments) = (vec![1.0_f32; width], vec![m.to_vec(), vec![v; width]]);
@@ -378,7 +378,7 @@ fn an_epsilon_whose_inverse_is_subnormal_gives_the_reference_bits() {
     check_skipped(adam, 6, 0, &m, 0.0);
 }
 
-/// The history goes back further for a large table, and all rows have their turn within it.
+/// A large table has a longer history, and all rows catch up within it.
 #[test]
 fn no_row_of_a_large_table_waits_for_longer_than_the_history() {
     let (rows, adam) = (300_000, Adam::default());
@@ -400,7 +400,7 @@ fn no_row_of_a_large_table_waits_for_longer_than_the_history() {
     assert_eq!(waiting.skipped(rows), None);
 }
 
-/// Saving does not disturb: what comes is the same as after a restart.
+/// After a save, a run goes on with the bits of a run that was restarted from it.
 #[test]
 fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
     fn check<F: Float>(way: CatchUp) {
@@ -492,7 +492,7 @@ fn the_error_of_a_sum_of_duplicates_does_not_grow_with_their_number() {
         for (param, value) in param.into_iter().zip(values) {
             let right = -f64::from(value) * count as f64;
             let error = (f64::from(param) / right - 1.0).abs();
-            // 16 additions, and one for each doubling; one after the other the error would be 1e-3.
+            // 16 additions, and one for each doubling of the count. A sum in plain order would have an error of 1e-3.
             let most = 40.0 * f64::from(f32::EPSILON) / 2.0;
             assert!(error <= most, "{count} times {value}: {param}, error {error:e}");
         }

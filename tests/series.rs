@@ -1,5 +1,5 @@
-//! Catching up by the series is as right as the dense steps that it stands for: against dense steps in
-//! `f64`, its error is at most 1.5 times theirs.
+//! Catching up by the series is as accurate as dense steps: compared with dense steps in `f64`, its error is at most
+//! 1.5 times that of dense steps in `f32`.
 
 mod support;
 
@@ -10,12 +10,12 @@ use adamant::{
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::serial;
 
-/// How many steps are skipped.
+/// The numbers of skipped steps.
 const GAPS: [u64; 14] = [1, 2, 3, 4, 5, 8, 15, 40, 100, 300, 1000, 3000, 10_000, 100_000];
 
 const WIDTH: usize = 256;
 
-/// Parameters of several kinds, each with moments that an optimizer could have left: p, m and v.
+/// Parameters of several kinds, each with moments that an optimizer could have: p, m and v.
 fn start(rows: usize) -> [Vec<f32>; 3] {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut columns = [(); 3].map(|()| vec![0.0; rows * WIDTH]);
@@ -46,12 +46,12 @@ fn of<F: Float>(columns: [Vec<f32>; 3]) -> [Vec<F>; 3] {
     columns.map(|column| column.into_iter().map(|x| F::from_f64(x.into())).collect())
 }
 
-/// Steps without gradients, as many as the last gap that is tried.
+/// Steps without gradients, as many as the longest gap.
 struct Case {
     adam: Adam,
-    /// What the learning rate is multiplied by in a step.
+    /// The factor of the learning rate in a step.
     schedule: fn(u64) -> f64,
-    /// The steps taken before.
+    /// The number of steps before.
     before: u64,
     last_gap: u64,
 }
@@ -84,7 +84,7 @@ impl Case {
                 skipped += 1;
                 let t = self.before + skipped;
                 let adam = Adam { lr: self.adam.lr * (self.schedule)(skipped), ..self.adam };
-                // Rows before this one are done with.
+                // The rows before this one are done.
                 Self::dense(&adam, t, &mut single, row);
                 Self::dense(&adam, t, &mut double, row);
                 let nothing = RowGrads::<u32, f32>::new(&[], &[], WIDTH);
@@ -136,9 +136,9 @@ impl Case {
 
 const SCHEDULES: [fn(u64) -> f64; 4] = [
     |_| 1.0,
-    // Up and down again and again.
+    // Up and down, many times.
     |skipped| 0.5 + 0.5 * (skipped as f64 / 300.0).cos(),
-    // From next to nothing.
+    // From almost 0.
     |skipped| (skipped as f64 / 100.0).min(1.0),
     // By steps, and not at all for a while.
     |skipped| [1.0, 0.1, 0.0, 10.0][(skipped / 7 % 4) as usize],
@@ -148,7 +148,7 @@ const SCHEDULES: [fn(u64) -> f64; 4] = [
 fn the_series_is_as_right_as_dense_steps_for_every_epsilon_and_schedule() {
     for (choice, eps) in [1e-12, 1e-10, 1e-8, 1e-5, 1e-3, 0.1, 1.0].into_iter().enumerate() {
         for epsilon in [Epsilon::Standard, Epsilon::Hat] {
-            // Not all combinations, but each with each other's.
+            // Not all combinations, but all pairs.
             for (schedule, before) in SCHEDULES.into_iter().zip([0, 1000, 30, 100_000]) {
                 let adam = if choice % 2 == 0 { Adam::default() } else { Adam::adamw() };
                 let adam = Adam { eps, epsilon, ..adam };

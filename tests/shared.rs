@@ -41,7 +41,7 @@ impl RunTasks for NewThreads {
 const LEN: usize = if cfg!(miri) { 1100 } else { 100_000 };
 
 fn exec(threads: Threads<'_>) -> Exec<'_> {
-    // Miri has no other.
+    // Miri has no other instruction set.
     Exec { isa: cfg!(miri).then_some(Isa::Scalar), threads }
 }
 
@@ -88,7 +88,7 @@ fn tensors_of_every_type_are_shared() {
     }
 }
 
-/// Rows of a table in no order, some of them twice.
+/// Rows of a table in no particular order, some of them twice.
 fn places(rows: usize) -> Vec<usize> {
     (0..rows).map(|index| index * 7 % (rows - rows / 8)).collect()
 }

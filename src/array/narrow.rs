@@ -1,6 +1,7 @@
 //! Numbers of 16 bits: how registers of them are widened to `f32` and narrowed back.
 //!
-//! What need not be inlined with debug assertions would otherwise, unoptimized, take a megabyte of stack.
+//! Inlined without optimization, these conversions need 1 MB of stack. So builds with debug assertions need not inline
+//! them.
 
 use half::{bf16, slice::HalfFloatSliceExt};
 

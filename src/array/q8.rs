@@ -126,7 +126,7 @@ impl Q8 {
         Ok(())
     }
 
-    /// What every number is moved by, so that code 0 is 0: the smallest float of the format.
+    /// The smallest float of the format. It is subtracted from every number, so that code 0 is 0.
     const fn least(self) -> f32 {
         match self {
             Self::Signed | Self::Unsigned => 1.0 / 32_768.0,
@@ -219,7 +219,7 @@ impl Q8 {
         largest
     }
 
-    /// What makes codes of a block, of which the largest element is known.
+    /// The encoder of a block whose largest element is known.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn encoder<S: Simd>(self, largest: Words<S>) -> Encoder {
@@ -241,7 +241,7 @@ impl Q8 {
 /// The bits of infinity; NaN and negative numbers have more.
 const INFINITY: u32 = f32::INFINITY.to_bits();
 
-/// What makes codes of a block.
+/// Turns the numbers of a block into codes.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoder {
     format: Q8,
@@ -251,8 +251,8 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The codes of a block, each rounded to one of its two neighbours by 16 random bits. Of a
-    /// shorter block, what follows it in `block` is any number.
+    /// The codes of a block, each rounded to one of its two neighbours by 16 random bits. If the block is shorter,
+    /// `block` may have any numbers after it.
     #[inline(always)]
     pub(crate) fn encode<S: Simd>(
         &self,

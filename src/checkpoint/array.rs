@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, View, tensor::TensorInfo};
 
-use super::CheckpointError;
 use crate::{Moment, MomentRef, Storage, array::MomentArray};
 
 /// An array on its way to a file.
@@ -65,30 +64,21 @@ fn bytes_of(storage: Storage) -> usize {
     }
 }
 
-/// Fails unless the file has the array, of the same type and length.
-pub(super) fn check(
-    arrays: &SafeTensors<'_>,
-    name: &str,
+/// Descriptions of an array in a file and of `values`, if their types or lengths differ. The array may have any rank.
+pub(super) fn mismatch(
     values: MomentRef<'_>,
-) -> Result<(), CheckpointError> {
-    let Ok(array) = arrays.tensor(name) else {
-        return Err(CheckpointError::Missing { name: String::from(name) });
-    };
-    let (len, storage) = (values.len(), values.storage());
-    if array.dtype() == dtype(storage) && array.data().len() == len * bytes_of(storage) {
-        return Ok(());
-    }
-    Err(CheckpointError::Mismatch {
-        name: String::from(name),
-        found: format!("{:?} of shape {:?}", array.dtype(), array.shape()),
-        expected: format!("{:?} of shape [{len}]", dtype(storage)),
-    })
+    info: &TensorInfo,
+    bytes: &[u8],
+) -> Option<[String; 2]> {
+    let expected = Array::of(values);
+    let fits = (info.dtype, bytes.len()) == (expected.dtype(), expected.data_len());
+    let describe = |dtype: Dtype, shape: &[usize]| format!("{dtype:?} of shape {shape:?}");
+    (!fits)
+        .then(|| [describe(info.dtype, &info.shape), describe(expected.dtype(), &expected.shape)])
 }
 
-/// Copies an array that was checked.
-pub(super) fn copy(arrays: &SafeTensors<'_>, name: &str, to: &mut Moment<'_>) {
-    let Ok(array) = arrays.tensor(name) else { return };
-    let bytes = array.data();
+/// Copies the bytes of an array that fits, and those of its scales if it has them.
+pub(super) fn copy(bytes: &[u8], scales_bytes: Option<&[u8]>, to: &mut Moment<'_>) {
     match &mut to.0 {
         MomentArray::F32(to) => from_bytes(to, bytes, f32::from_le_bytes),
         MomentArray::F64(to) => from_bytes(to, bytes, f64::from_le_bytes),
@@ -96,9 +86,7 @@ pub(super) fn copy(arrays: &SafeTensors<'_>, name: &str, to: &mut Moment<'_>) {
         MomentArray::F16(to) => from_bytes(to, bytes, f16::from_le_bytes),
         MomentArray::Q8(codes, scales) => {
             codes.copy_from_slice(bytes);
-            if let Ok(array) = arrays.tensor(&format!("{name}.scales")) {
-                from_bytes(scales, array.data(), f32::from_le_bytes);
-            }
+            from_bytes(scales, scales_bytes.unwrap_or_default(), f32::from_le_bytes);
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use safetensors::SafeTensorError;
-
 /// The errors of saving and restoring a checkpoint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,32 +17,35 @@ pub enum CheckpointError {
     },
 
     /// The file is damaged, or of another format.
-    #[error("{}: not a whole safetensors file: {error}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
         /// The mistake in it.
-        #[source]
-        error: SafeTensorError,
+        reason: String,
     },
 
-    /// Two tensors have one name.
-    #[error("{name} is the name of two arrays")]
+    /// Two arrays have one name: two tensors, or a tensor and a moment.
+    #[error("two arrays have the name {name}")]
     DuplicateName {
         /// The name.
         name: String,
     },
 
     /// The file does not have an array or a step count.
-    #[error("the file has no {name}")]
+    #[error("{}: {name} is missing", path.display())]
     Missing {
+        /// The file.
+        path: PathBuf,
         /// The name.
         name: String,
     },
 
     /// An array in the file has another type or length than the array to be restored.
-    #[error("{name} is {found} in the file, but {expected} here")]
+    #[error("{}: {name} is {found} in the file, but {expected} here", path.display())]
     Mismatch {
+        /// The file.
+        path: PathBuf,
         /// The name of the array.
         name: String,
         /// Type and length in the file.

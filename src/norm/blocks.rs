@@ -69,7 +69,7 @@ macro_rules! largest {
     };
 }
 
-/// What both floats have in common.
+/// The functions that `f32` and `f64` have in common.
 macro_rules! summed {
     ($float:ty, $bits:ty) => {
         #[inline(always)]

@@ -1,4 +1,4 @@
-//! What a caller keeps between two calls, and how many helpers a call is worth.
+//! The memory that a caller keeps between two calls, and the number of helpers that a call is worth.
 
 use super::{
     process,

@@ -175,8 +175,8 @@ impl Drop for Opened<'_> {
 }
 
 impl Row {
-    /// What a thread that was asked to come does: it takes pieces until none is left. It returns at once
-    /// if it comes too late. It does not panic.
+    /// The work of a helper: it takes pieces until none is left. It returns at once if it comes too late. It does not
+    /// panic.
     pub(crate) fn help(row: &Arc<Self>, crew: &dyn Crew) {
         let mut helped: Option<Time> = None;
         loop {

@@ -137,7 +137,7 @@ fn each_piece_that_is_given_is_done_once_also_in_batches() {
 }
 
 #[test]
-fn helpers_come() {
+fn all_threads_of_a_pool_help() {
     let pool = Pool::new(3).unwrap();
     let ways = [Threads::Pool(&pool), Threads::Tasks(&NewThreads(3))];
     for threads in ways {

@@ -121,12 +121,12 @@ fn row_wise_adam<F: Float>(
     }
 }
 
-/// What [`CatchUp::Series`](crate::CatchUp::Series) makes of parameters that skipped the last
-/// `skipped` of some steps, each with its number and its hyper-parameters; before the first of them
-/// all rows were at one step.
+/// Catches up parameters by the series, as [`CatchUp::Series`](crate::CatchUp::Series) does. They have skipped the
+/// last `skipped` of the steps, each of which has its number and its settings. Before the first of the steps, all rows
+/// were at one step.
 ///
-/// [`DenseEquivalent`](crate::DenseEquivalent) says what the formula is. Here the sums are taken for
-/// one waiting time alone, from its beginning; there, for all at once, step by step.
+/// [`DenseEquivalent`](crate::DenseEquivalent) has the formula. Here the sums are computed for one waiting time, from
+/// its beginning. There they are computed for all waiting times at once, and updated in each step.
 pub fn series<F: Float>(
     steps: &[(u64, Adam)],
     skipped: usize,
@@ -247,7 +247,7 @@ impl Product {
         }
     }
 
-    /// What came since an earlier product.
+    /// The product of the factors since an earlier product.
     fn over(self, earlier: Self) -> f64 {
         let times = (self.times - earlier.times).min(3);
         (0..times).fold(self.number / earlier.number, |ratio, _| ratio * 2.0_f64.powi(-512))

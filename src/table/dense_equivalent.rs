@@ -1,21 +1,17 @@
-//! Steps on some rows with the results of steps on all.
+//! Rows that take the steps of all rows when they are needed: how they catch up.
 
-use core::{fmt, ops::Range};
+mod step;
+
+use core::fmt;
 
 use super::{
-    RowGrads, RowIndex, RowScratch, SortedRows, Table,
+    RowIndex, RowScratch, Table,
     behind::{Behind, EveryRow},
     history::History,
-    sweep::{RowSpan, Update},
+    sweep::RowSpan,
     typed::TypedTable,
 };
-use crate::{
-    Adam, Error, Exec, Float, NormOrder, Outcome, Param, Report, State, StepOptions,
-    kernel::Step,
-    norm::Norms,
-    pieces::with_default_float_modes,
-    step::{Scaling, check_factor},
-};
+use crate::{Adam, Error, Exec, Float, pieces::with_default_float_modes};
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -33,23 +29,21 @@ pub enum CatchUp {
 /// gradients are zero for all other rows: those of TensorFlow's and Keras's Adam, and of PyTorch's with dense
 /// gradients.
 ///
-/// In a dense step moments decay and parameters move on, also where the gradient is zero. Here a row does so
-/// when it is next needed; until then, the table holds it as it was when it was last needed. So, for each
-/// batch:
+/// In a dense step, moments decay and parameters move even if the gradient is zero. Here a row takes these steps
+/// when it is next needed. Until then, the table has the row as it was when it was last needed. So, for each batch:
 ///
 /// 1. [`catch_up`](Self::catch_up) with the rows that the forward pass will read;
 /// 2. forward and backward pass;
-/// 3. [`Adam::step_rows_dense_equivalent`] on the rows that have a gradient; it catches up by itself
-///    with those that are not current yet.
+/// 3. [`Adam::step_rows_dense_equivalent`] on the rows that have a gradient. Rows that have not caught up do so
+///    first.
 ///
-/// Before the whole table is read, for an evaluation or a checkpoint,
-/// [`catch_up_all`](Self::catch_up_all). A checkpoint then is parameters, moments and
-/// [`step`](Self::step), and is restored by [`set_step`](Self::set_step).
+/// Before the whole table is read, for an evaluation or a checkpoint, call [`catch_up_all`](Self::catch_up_all). A
+/// checkpoint has the parameters, the moments and [`step`](Self::step), and is restored by
+/// [`set_step`](Self::set_step).
 ///
-/// Learning rate and strength of weight decay may change from step to step. With decoupled weight
-/// decay (AdamW) rows decay in the steps that they skip, too. A change of anything else, such as of
-/// the betas, or of a weight decay from or to 0, is allowed, but the step that brings it first catches
-/// up with the whole table.
+/// The learning rate and the weight decay may change from step to step. With decoupled weight decay (AdamW), rows
+/// decay in the steps that they skip, too. Other settings may change as well, and so may a weight decay from or to 0,
+/// but then the whole table catches up first.
 ///
 /// # The ways to catch up
 ///
@@ -65,47 +59,42 @@ pub enum CatchUp {
 /// r = beta1 / sqrt(beta2)    x_j = e_j beta2^(-j/2)
 /// ```
 ///
-/// with the step's size s and epsilon e. r^j fades before x_j has moved far from x_1, and so
-/// 1 / (sqrt(v) + x_j) is expanded around 1 / (sqrt(v) + x_1), to 6 terms in `f32` and 12 in `f64`,
-/// whose coefficients are the same for all parameters that waited equally long, and are kept up to
-/// date from step to step, in `f64`.
+/// with the step's size s and epsilon e. r^j becomes small before x_j has moved far from x_1. So
+/// 1 / (sqrt(v) + x_j) is expanded around 1 / (sqrt(v) + x_1), to 6 terms in `f32` and 12 in `f64`. The
+/// coefficients are the same for all parameters that waited equally long. They are updated in each step, in `f64`.
 ///
-/// - The series is cut where what is left out is less than a quarter of a rounding (2^-26 in `f32`)
-///   of the way that the parameter goes; so the error of catching up is that of the handful of
-///   roundings of its last formula, where the dense steps round each time. Against dense steps in
-///   higher precision, that of `f32` is mostly smaller than theirs, however long the wait, and at most
-///   1.5 times as large (`tests/series.rs`: the root mean square over parameters of all sizes, each
-///   relative to where it came from and how far it went). That of `f64` is some roundings larger, since
-///   the coefficients are `f64` themselves.
-/// - Steps count until r^j is below 2^-64 (424 steps for the default betas). Later ones add 2^-64 of
-///   their usual length, which is nothing, unless the learning rate has grown a millionfold meanwhile.
-/// - Up to three skipped steps are replayed, bits and all.
-/// - For the default betas it converges so fast for every v, m and epsilon, once the epsilon of the
-///   step hardly changes: always with [`Epsilon::Hat`](crate::Epsilon::Hat), and after the first
-///   340 steps (950 in `f64`) with [`Epsilon::Standard`](crate::Epsilon::Standard). In general it does
-///   where `beta1 < beta2^3.5` by a margin (`beta2^6.5` in `f64`). Elsewhere it does for parameters
-///   with `sqrt(v)` well above the epsilon, which is the rule; the few others take the skipped steps
-///   one by one, of which no more count than it takes r^j to fade.
-/// - It serves `beta1 < 0.995 sqrt(beta2)`, weight decay that is decoupled, and
-///   `lr * weight_decay < 1`. Anything else is an error; replay serves it.
-/// - Infinite moments stay infinite, where dense steps make them NaN.
+/// - The terms that are left out are less than a quarter of a rounding (2^-26 in `f32`) of the parameter's way. So
+///   the error is that of a few roundings, while dense steps round in each step. In `f32`, compared with dense
+///   steps in `f64`, it is mostly smaller than that of dense steps, however long the wait, and at most 1.5 times as
+///   large (`tests/series.rs`: the root mean square over parameters of all sizes, each relative to where it came
+///   from and how far it went). In `f64`, it is some roundings larger, since the coefficients are `f64` themselves.
+/// - Steps are counted until r^j is below 2^-64 (424 steps for the default betas). Later ones would add 2^-64 of
+///   their usual length, which matters only if the learning rate has grown a millionfold since.
+/// - Up to three skipped steps are replayed, with the bits of dense steps.
+/// - With the default betas, the series converges for every v, m and epsilon once the epsilon of the step hardly
+///   changes: always with [`Epsilon::Hat`](crate::Epsilon::Hat), and after the first 340 steps (950 in `f64`) with
+///   [`Epsilon::Standard`](crate::Epsilon::Standard). In general it does if `beta1` is well below `beta2^3.5`
+///   (`beta2^6.5` in `f64`). With other betas it converges for parameters with `sqrt(v)` well above the epsilon,
+///   which most have. The others take the skipped steps one by one, until r^j is below 2^-64.
+/// - It needs `beta1 < 0.995 sqrt(beta2)`, decoupled weight decay, and `lr * weight_decay < 1`. Other settings are an
+///   error; [`CatchUp::Replay`] takes them.
+/// - Infinite moments stay infinite. Dense steps make them NaN.
 ///
-/// Training amplifies roundings: each batch is computed from the parameters that the last ones left,
-/// and Adam divides by small roots. A run with the series ends about as far from a dense run as does
-/// a dense run from one whose initial values differ by a rounding. Where two runs are to have the same
-/// bits, replay. With the series the bits also depend on when a row catches up: twice five steps are not
-/// rounded like ten.
+/// Training amplifies roundings: each batch is computed from the parameters of the batch before, and Adam divides by
+/// small roots. A run with the series ends about as far from a dense run as a dense run whose initial values differ
+/// by a rounding. If two runs must have the same bits, use [`CatchUp::Replay`]. With the series, the bits also depend
+/// on when a row catches up: two times five steps are not rounded like ten.
 ///
 /// # Cost
 ///
-/// 4 bytes a row, and a history of the latest 4,096 steps, or as many as a 64th of the rows if that
-/// is more: 192 bytes a step for the series in `f32`, 224 in `f64`, 32 and 64 for replay. A large table
-/// so takes 7 bytes a row in all (7.5 in `f64`). A row that was not needed for as long as the history
-/// goes back catches up then; it is the turn of at most 64 rows or so in a step.
+/// 4 bytes a row, and a history of the last steps: 4,096, or a 64th of the number of rows if that is more. A step in
+/// it has 192 bytes for the series in `f32`, 224 in `f64`, 32 and 64 for replay. So a large table takes 7 bytes a row
+/// in all (7.5 in `f64`). A row that was not needed for the whole history catches up at its end: about 64 rows at
+/// most in each step.
 ///
-/// So with the series the cost of a step does not depend on the size of the table. It adds the upkeep
-/// of the coefficients, a microsecond or two a step with the default betas, 40 for `beta1 = 0.99`. With
-/// replay, rows that nobody needs cost in the end what dense steps cost, a few of them in each step.
+/// So with the series the cost of a step does not depend on the size of the table. To update the coefficients takes
+/// one or two microseconds a step with the default betas, 40 for `beta1 = 0.99`. With replay, rows that are never
+/// listed cost as much as dense steps in the end, a few of them in each step.
 ///
 /// # Examples
 ///
@@ -140,7 +129,7 @@ pub struct DenseEquivalent<F: Float> {
 }
 
 impl<F: Float> DenseEquivalent<F> {
-    /// For a table of `rows` rows that has taken no step yet.
+    /// Makes the state of a table of `rows` rows before its first step.
     ///
     /// # Panics
     ///
@@ -165,22 +154,22 @@ impl<F: Float> DenseEquivalent<F> {
         self.step
     }
 
-    /// Sets the number of steps taken, as when a checkpoint is restored; takes all rows to be at that
-    /// step. What rows had yet to catch up with is forgotten: see [`catch_up_all`](Self::catch_up_all).
+    /// Sets the number of steps taken, as when a checkpoint is restored. All rows are then at that step: steps that
+    /// rows had yet to catch up with are forgotten, so call [`catch_up_all`](Self::catch_up_all) before.
     pub fn set_step(&mut self, step: u64) {
         self.step = step;
         self.history.clear();
         self.at.fill(step as u32);
     }
 
-    /// How many steps a row has to catch up with; `None` if the table has no such row.
+    /// The number of steps that a row has to catch up with; `None` if the table has no such row.
     ///
-    /// For checks that a forward pass reads current rows only.
+    /// Use it to check that a forward pass reads only rows that have caught up.
     pub fn skipped(&self, row: usize) -> Option<u64> {
         self.at.get(row).map(|&at| (self.step as u32).wrapping_sub(at).into())
     }
 
-    /// Brings the listed rows to the present step, before they are read.
+    /// Brings the listed rows to the present step. Call it before they are read.
     ///
     /// # Errors
     ///
@@ -190,7 +179,7 @@ impl<F: Float> DenseEquivalent<F> {
     /// - [`Error::RowOutOfRange`] or [`Error::TooManyRows`] for the indices;
     /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
     ///
-    /// Nothing has changed then.
+    /// On an error, nothing has changed.
     pub fn catch_up<I: RowIndex>(&mut self, table: Table<'_>, rows: &[I]) -> Result<(), Error> {
         self.catch_up_on(Exec::default(), table, rows)
     }
@@ -236,7 +225,7 @@ impl<F: Float> DenseEquivalent<F> {
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
         let all = EveryRow { table, before };
         with_default_float_modes(|| F::run_every_row(all, exec.threads));
-        // What comes is the same as after a restart from here.
+        // So the next steps have the bits of a run that is restarted from here.
         self.history.clear();
         Ok(())
     }
@@ -256,149 +245,6 @@ impl<F: Float> DenseEquivalent<F> {
 
     fn wrong_storage(argument: &'static str, found: crate::Storage) -> Error {
         Error::TableStorage { argument, found, method: "DenseEquivalent", expected: F::STORAGE }
-    }
-
-    fn step_rows(
-        &mut self,
-        adam: &Adam,
-        table: Table<'_>,
-        mut grads: SortedRows<'_>,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error> {
-        let now = self.step;
-        let t = now.checked_add(1).ok_or(Error::StepOverflow)?;
-        let (cpu, threads) = (options.exec.cpu()?, options.exec.threads);
-        let step = Step::new::<F>(adam, cpu, t)?;
-        self.history.check(adam)?;
-        options.check()?;
-        if options.flush_subnormals {
-            let allowed = "false in dense-equivalent steps: rows that wait are not flushed";
-            return Err(Error::Option { name: "flush_subnormals", value: 1.0, allowed });
-        }
-        table.check(adam)?;
-        table.check_grads(&grads)?;
-        let mut table = self.typed(table)?;
-        let Scaling { grad_norm, factor, leaves_out } =
-            options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
-        let is_f64 = size_of::<F>() == 8;
-        check_factor(factor, !is_f64, is_f64)?;
-        let Some(values) = grads.values_of::<F>() else {
-            return Err(Self::wrong_storage("grad", grads.storage()));
-        };
-        if leaves_out {
-            return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
-        }
-
-        if !self.history.goes_on_with(adam) {
-            let before = Behind::new(cpu, &self.history, &mut self.at, now, now);
-            F::run_every_row(EveryRow { table: table.reborrow(), before }, threads);
-            self.history.clear();
-        }
-        let before = Behind::new(cpu, &self.history, &mut self.at, now, t);
-        let factor = F::from_f64(factor);
-        let update = Some(Update { step: &step, values, factor, flush_subnormals: false });
-        let (rule, listed) = (*adam, grads.listed);
-        let span = RowSpan { cpu, rule, update, table: table.reborrow(), first: 0, before, listed };
-        F::run_listed_behind(span, threads);
-
-        self.history.push(adam, step.constants);
-        self.step = t;
-        let due = self.due();
-        let before = Behind::new(cpu, &self.history, &mut self.at[due.clone()], t, t);
-        F::run_every_row(EveryRow { table: table.rows_mut(adam, due), before }, threads);
-        Ok(Report { outcome: Outcome::Taken, grad_norm })
-    }
-
-    /// The rows whose turn it is to catch up at this step, so that none ever waits for longer than
-    /// the history goes back.
-    fn due(&self) -> Range<usize> {
-        let reach = self.history.reach() as u64;
-        let rows = self.at.len() as u128;
-        let before = |turn: u64| (u128::from(turn) * rows / u128::from(reach)) as usize;
-        let turn = self.step % reach;
-        before(turn)..before(turn + 1)
-    }
-}
-
-impl Adam {
-    /// Takes the next step on all rows of a table, of which the listed ones have a gradient and the
-    /// others one of zero, at the cost of the listed ones; see [`DenseEquivalent`], which counts the
-    /// steps, and the state with it.
-    ///
-    /// The rows are as wide as those of the gradient.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`RowOptimizer`](crate::RowOptimizer#errors), [`Error::RowCountMismatch`] if `waiting`
-    /// is for a table with another number of rows, [`Error::StepMismatch`] if it has not taken the steps
-    /// of the state, and [`Error::HyperParameter`] if [`CatchUp::Series`] does not serve these. On `Err`,
-    /// no buffer has changed.
-    pub fn step_rows_dense_equivalent<I: RowIndex, F: Float>(
-        &self,
-        param: &mut [F],
-        grads: RowGrads<'_, I, F>,
-        state: &mut State,
-        waiting: &mut DenseEquivalent<F>,
-    ) -> Result<(), Error> {
-        let (table, steps, scratch) = state.table_parts(F::param(param), grads.width);
-        let grads = grads.sort(table.rows(), scratch)?;
-        // With the default options nothing is left out.
-        waiting.count_with(steps, self, table, grads, &StepOptions::default()).map(|_| ())
-    }
-
-    /// [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent) with options, and with gradients
-    /// that were sorted before. A step that is left out changes nothing, and is not counted.
-    ///
-    /// # Errors
-    ///
-    /// As [`step_rows_dense_equivalent`](Self::step_rows_dense_equivalent), and [`Error::Option`] for an
-    /// option that is out of its range; [`StepOptions::flush_subnormals`] must be false.
-    pub fn step_rows_dense_equivalent_with<F: Float>(
-        &self,
-        param: Param<'_>,
-        grads: SortedRows<'_>,
-        state: &mut State,
-        waiting: &mut DenseEquivalent<F>,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error> {
-        let (table, steps, _) = state.table_parts(param, grads.width);
-        waiting.count_with(steps, self, table, grads, options)
-    }
-
-    /// [`step_rows_dense_equivalent_with`](Self::step_rows_dense_equivalent_with) in the caller's memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`step_rows_dense_equivalent_with`](Self::step_rows_dense_equivalent_with).
-    pub fn step_rows_dense_equivalent_on<F: Float>(
-        &self,
-        table: Table<'_>,
-        grads: SortedRows<'_>,
-        waiting: &mut DenseEquivalent<F>,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error> {
-        // Constants and norms, too, depend on the modes.
-        with_default_float_modes(|| waiting.step_rows(self, table, grads, options))
-    }
-}
-
-impl<F: Float> DenseEquivalent<F> {
-    /// Takes a step that the state counts, too.
-    fn count_with(
-        &mut self,
-        steps: &mut u64,
-        adam: &Adam,
-        table: Table<'_>,
-        grads: SortedRows<'_>,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error> {
-        let [of_state, of_rows] = [*steps, self.step];
-        if of_state != of_rows {
-            return Err(Error::StepMismatch { state: of_state, rows: of_rows });
-        }
-        let report = adam.step_rows_dense_equivalent_on(table, grads, self, options)?;
-        *steps = self.step;
-        Ok(report)
     }
 }
 

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_never_parts_the_occurrences_of_a_row() {
+    fn a_cut_keeps_all_gradients_of_a_row_together() {
         let mut scratch = RowScratch::default();
         let (order, starts) = scratch.sort(&[3_u32, 1, 1, 3, 1, 2], 4).expect("rows in range");
         order.find_starts(starts);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn more_bits_than_a_key_has_are_refused() {
+    fn indices_and_rows_that_a_sort_key_cannot_hold_are_refused() {
         let error = RowScratch::default().sort(&[0_u32; 5], usize::MAX).err();
         assert_eq!(error, Some(Error::TooManyRows { indices: 5, rows: usize::MAX }));
     }

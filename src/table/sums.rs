@@ -164,7 +164,7 @@ fn add<F: Float>(sums: &mut [F], before: &[F]) {
 pub struct RowGrad<'a, F: Float> {
     pub(super) values: Values<'a, F>,
     pub(super) occurrences: Occurrences<'a>,
-    /// What the sum is multiplied by.
+    /// The factor of the sum.
     pub(super) factor: F,
     pub(super) tile: &'a mut [F; TILE],
 }

@@ -240,7 +240,7 @@ impl<R: RowRule, F: Float> Before<R, F> for () {
 pub(super) struct Update<'a, R: RowRule, F: Float> {
     pub step: &'a Step<R>,
     pub values: Values<'a, F>,
-    /// What gradients are multiplied by.
+    /// The factor of the gradients.
     pub factor: F,
     pub flush_subnormals: bool,
 }

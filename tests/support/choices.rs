@@ -5,17 +5,17 @@ use std::ops::Bound;
 
 use adamant::{AnyOptimizer, BuiltIn, Setting, SettingKind, SettingValue, WithOptimizer};
 
-/// Something to do with every optimizer.
+/// Code that runs with every optimizer.
 pub trait ForEachRule {
     fn visit<R: BuiltIn>(&mut self, rule: R);
 }
 
-/// Something to do with an optimizer of the crate, by its type alone.
+/// Code that runs with an optimizer of the crate, and needs only its type.
 pub trait WithRule {
     fn run<R: BuiltIn>(self);
 }
 
-/// Runs with an optimizer, by a number that may be any.
+/// Runs with the optimizer that a number chooses. Any number is allowed.
 pub fn with_rule<W: WithRule>(row: u8, with: W) {
     struct Run<W>(W);
     impl<W: WithRule> WithOptimizer for Run<W> {
@@ -29,8 +29,8 @@ pub fn with_rule<W: WithRule>(row: u8, with: W) {
     by_name(name).with(Run(with));
 }
 
-/// Visits every optimizer of the crate with its defaults, with each choice made otherwise, and with all
-/// decays 0, alone and together with all other numbers that may be 0.
+/// Visits every optimizer of the crate: with its defaults, with each choice made the other way, with all decays 0, and
+/// with every number 0 that may be 0.
 pub fn for_each_rule(each: &mut impl ForEachRule) {
     for name in AnyOptimizer::NAMES {
         let default = by_name(name);
@@ -64,7 +64,7 @@ pub fn for_each_negative_zero(each: &mut impl ForEachRule) {
     }
 }
 
-/// Visits every optimizer with each pair of choices made otherwise, where they go together.
+/// Visits every optimizer with each pair of choices made the other way, if the two are allowed together.
 pub fn for_each_pair(each: &mut impl ForEachRule) {
     for name in AnyOptimizer::NAMES {
         let default = by_name(name);
@@ -109,7 +109,7 @@ pub fn toggled(mut optimizer: AnyOptimizer, setting: &Setting) -> Option<AnyOpti
     Some(optimizer)
 }
 
-/// With all numbers of some settings at this zero that may be 0; `None` if there are none.
+/// With `zero` in all numbers of some settings that may be 0; `None` if there are none.
 fn zeroed(
     mut optimizer: AnyOptimizer,
     zero: f64,

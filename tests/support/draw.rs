@@ -33,9 +33,8 @@ impl<'a> Draw<'a> {
 
     /// An optimizer, each setting as it is declared.
     ///
-    /// Fails if the optimizer's own check does not find the numbers that are out of the declared
-    /// ranges, or blames a range that all numbers are in. What settings must be to each other the
-    /// check alone knows.
+    /// Fails if the optimizer's own check accepts a number that is out of its declared range, or names a range
+    /// that all numbers are in. Conditions between settings are known to the check alone.
     pub fn rule<R: Settings>(&mut self) -> R {
         let before = std::mem::replace(&mut self.in_range, true);
         let mut rule = R::default();
@@ -73,8 +72,8 @@ impl<'a> Draw<'a> {
         if bits & 1 == 0 { 0 } else { bits >> (bits >> 1 & 63) }
     }
 
-    /// A number, most of them in the range: usual ones that it contains, and others from either end
-    /// of it, up to 512 of them, or around 0 where there is no end.
+    /// A number, mostly in the range: a usual one, or one of the 512 nearest to an end of the range, or near 0
+    /// if there is no end.
     fn number(&mut self, range: impl RangeBounds<f64>) -> f64 {
         const OUTSIDE: [f64; 5] = [-f64::MIN_POSITIVE, 1.0, f64::INFINITY, f64::NAN, -1.0];
         const USUAL: [f64; 11] = [

@@ -1,4 +1,4 @@
-//! Arrays that tell when they are written beside.
+//! Arrays with guards, which show when a call writes beside an array.
 
 use adamant::Float;
 

@@ -1,90 +1,25 @@
 //! One checker of the bits of steps in mixed precision.
 
+mod outcome;
 mod rows;
 mod store;
+mod types;
 
 use std::fmt::Debug;
 
 use adamant::{
     DynOptimizer, Error, Grad, Isa, Moment, MomentRef, Optimizer, Outcome, Param, Q8, Report,
-    State, StepOptions, Storage, Tensor, clip_factor,
+    State, StepOptions, Tensor,
     reference::{self, Reference},
 };
 
-#[allow(unused_imports, reason = "each test takes what it needs")]
-pub use self::rows::{MixedListed, RowValues, check_rows};
-use self::store::Store;
 use super::{Columns, Misfit, Way, exec, same_bits};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParamType {
-    F32,
-    F32AndBf16,
-    F32AndF16,
-    Split,
-    Bf16,
-    Bf16Stochastic,
-    F16,
-    F16Stochastic,
-}
-
-impl ParamType {
-    pub const ALL: [Self; 8] = [
-        Self::F32,
-        Self::F32AndBf16,
-        Self::F32AndF16,
-        Self::Split,
-        Self::Bf16,
-        Self::Bf16Stochastic,
-        Self::F16,
-        Self::F16Stochastic,
-    ];
-
-    fn is_stochastic(self) -> bool {
-        matches!(self, Self::Bf16Stochastic | Self::F16Stochastic)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GradType {
-    F32,
-    Bf16,
-    F16,
-}
-
-impl GradType {
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MomentType {
-    F32,
-    Bf16,
-    F16,
-    Q8,
-}
-
-impl MomentType {
-    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16, Self::F16, Self::Q8];
-
-    pub fn storage(self) -> Storage {
-        match self {
-            Self::F32 => Storage::F32,
-            Self::Bf16 => Storage::Bf16,
-            Self::F16 => Storage::F16,
-            Self::Q8 => Storage::Q8,
-        }
-    }
-}
-
-/// The types of a tensor's arrays, and whether its gradients become zeros.
-#[derive(Clone, Copy, Debug)]
-pub struct Types {
-    pub param: ParamType,
-    pub grad: GradType,
-    pub to_zero: bool,
-    pub moments: [MomentType; 4],
-}
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use outcome::{assert_same_norm, check_norm, factor_of, leaves_out, needs_norm, outcome_of};
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use rows::{MixedListed, RowValues, check_rows};
+use store::Store;
+pub use types::{GradType, MomentType, ParamType, Types};
 
 /// The arrays of a tensor in mixed precision.
 #[derive(Clone)]
@@ -96,22 +31,6 @@ pub struct MixedColumns {
     pub first: u64,
     /// The steps taken so far.
     pub steps: u64,
-}
-
-/// Whether a step is to be left out, if the caller says what the norm is.
-pub fn leaves_out(options: &StepOptions<'_>) -> bool {
-    options.grad_norm.is_some_and(|norm| !(norm * options.grad_factor).is_finite())
-}
-
-/// What gradients are to be multiplied by, if their norm is one that a report tells; `None` if the step
-/// is to be left out.
-pub fn factor_of(options: &StepOptions<'_>, norm: Option<f64>) -> Option<f64> {
-    let clip = match (norm, options.max_norm) {
-        (Some(norm), _) if !norm.is_finite() => return None,
-        (Some(norm), Some(max_norm)) => clip_factor(norm, max_norm),
-        _ => 1.0,
-    };
-    Some(options.grad_factor * clip)
 }
 
 impl MixedColumns {
@@ -130,8 +49,7 @@ impl MixedColumns {
         }
     }
 
-    /// What the reference makes of them in their next step, with gradients multiplied by `grad_factor`
-    /// and nothing else.
+    /// Takes the next step with the reference. Of the options, only `grad_factor` is used.
     pub fn reference<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) {
         let formats = self.formats(rule);
         self.reference_by(&formats, &|columns, t| columns.reference(rule, t), options);
@@ -183,7 +101,7 @@ impl MixedColumns {
         self.zero_grad();
     }
 
-    /// What a step that is left out makes of them.
+    /// Does what a step that is left out does.
     pub fn leave_out(&mut self, options: &StepOptions<'_>) {
         if !options.keep_grads {
             self.zero_grad();
@@ -222,7 +140,7 @@ impl MixedColumns {
         state
     }
 
-    /// A state that nothing has been put into.
+    /// A new state.
     pub fn new_state(&self, optimizer: &dyn DynOptimizer) -> State {
         let mut state =
             optimizer.state_of(&self.types.moments.map(MomentType::storage), self.param.len());
@@ -254,7 +172,7 @@ impl MixedColumns {
         self.param.len()
     }
 
-    /// Takes the gradients of a tensor that this is a part of.
+    /// Copies the gradients from the tensor that this is a part of.
     pub fn take_grad(&mut self, whole: &Self, offset: usize) {
         let start = self.first.wrapping_sub(whole.first) as usize;
         self.grad = whole.grad.part(start..start + self.param.len(), offset);
@@ -310,7 +228,7 @@ impl MixedColumns {
         starts.zip(ends).map(piece).collect()
     }
 
-    /// Makes one of the arrays, by a number that may be any, longer or shorter.
+    /// Makes one of the arrays longer or shorter. Any number is allowed.
     fn put(&mut self, misfit: &Misfit) {
         let mut arrays: Vec<_> = self.stores_mut().flat_map(Store::arrays_mut).collect();
         let count = arrays.len();
@@ -319,7 +237,7 @@ impl MixedColumns {
         array.resize(if misfit.len == fitting { fitting + 1 } else { misfit.len });
     }
 
-    /// Gives every array other elements, of any bits: by the array, and the place in it.
+    /// Replaces all elements by bits that depend on the array and the position.
     pub fn overwrite(&mut self, mut bits: impl FnMut(usize, usize) -> u64) {
         let mut array = 0;
         for store in self.stores_mut() {
@@ -418,10 +336,11 @@ fn pieces(tensors: &[MixedColumns], way: &Way) -> Vec<MixedColumns> {
     tensors.iter().flat_map(|tensor| tensor.pieces(way)).collect()
 }
 
-/// Fails unless steps over some tensors, made this way, give the bits of the reference, or leave
-/// everything as it was where they are to be left out (but for gradients that are to be zeroed), count
-/// themselves and write nothing else; and unless the norm of the gradients is right and the same
-/// everywhere.
+/// Takes steps of some tensors in the way that is given. Fails unless:
+///
+/// - each step gives the bits of the reference, is counted, and writes nothing else;
+/// - a step that must be left out changes nothing but gradients that are to be zeroed;
+/// - the norm of the gradients is right, and has the same bits everywhere.
 #[track_caller]
 pub fn check_mixed<R: Reference + Debug>(
     rule: &R,
@@ -476,53 +395,8 @@ fn take<R: Reference>(rule: &R, tensors: &mut [MixedColumns], options: &StepOpti
     rule.step_tensors(&mut tensors, options).expect("a valid step")
 }
 
-/// What becomes of a step whose gradients are multiplied so.
-pub fn outcome_of(factor: Option<f64>) -> Outcome {
-    if factor.is_some() { Outcome::Taken } else { Outcome::LeftOut }
-}
-
-/// Whether the norm is to be computed.
-pub fn needs_norm(options: &StepOptions<'_>) -> bool {
-    options.grad_norm.is_none() && (options.max_norm.is_some() || options.skip_nonfinite)
-}
-
-#[track_caller]
-pub fn assert_same_norm(found: &Report, elsewhere: &Report) {
-    let [found, elsewhere] = [found, elsewhere].map(|report| report.grad_norm.expect("a norm"));
-    assert!(same_bits(found, elsewhere), "norm {found}, elsewhere {elsewhere}");
-}
-
-/// Fails unless a report tells the norm of gradients, if the options need it: right to 1e-10, which the
-/// plain sum of a million squares is that it is held against.
-#[track_caller]
-pub fn check_norm(
-    report: &Report,
-    options: &StepOptions<'_>,
-    grads: impl Iterator<Item = f64> + Clone,
-) {
-    if let Some(norm) = options.grad_norm {
-        let found = report.grad_norm.expect("the caller's norm");
-        assert!(same_bits(found, norm * options.grad_factor), "norm {found}, passed {norm}");
-        return;
-    }
-    assert_eq!(report.grad_norm.is_some(), needs_norm(options));
-    let Some(found) = report.grad_norm else { return };
-    let truth = plain_norm(grads) * options.grad_factor;
-    let is_near = (found - truth).abs() <= 1e-10 * truth;
-    assert!(is_near || !(found.is_finite() || truth.is_finite()), "norm {found}, truth {truth}");
-}
-
-/// The norm of gradients, by the plain sum of their squares.
-fn plain_norm(grads: impl Iterator<Item = f64> + Clone) -> f64 {
-    // Scaled by a power of two, no square of f64 overflows, and none that counts is lost.
-    let largest = grads.clone().fold(0.0, |largest, grad| f64::max(largest, grad.abs()));
-    let scale = if largest > 1e100 { 2_f64.powi(-600) } else { 1.0 };
-    let scale = if largest < 1e-100 { 2_f64.powi(600) } else { scale };
-    grads.map(|grad| (grad * scale).powi(2)).sum::<f64>().sqrt() / scale
-}
-
-/// Fails unless a step over all pieces at once that have taken `steps` steps, with the misfit among them,
-/// is refused, writes nothing and is not counted; says why it was refused.
+/// Takes one step of all pieces, after `steps` steps, with one array of a wrong length. Fails unless the step is
+/// refused, writes nothing and is not counted. Returns the error.
 #[track_caller]
 pub fn check_mixed_refused<R: Reference + Debug>(
     rule: &R,

@@ -1,4 +1,4 @@
-//! What the tests, the fuzz targets and the benches share: one checker of the kernels' bits.
+//! Code that the tests, the fuzz targets and the benches share: one checker of the kernels' bits.
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
@@ -62,7 +62,7 @@ impl<F: Float> Columns<F> {
         self.param.len()
     }
 
-    /// A tensor of them, which has taken so many steps.
+    /// The arrays as a tensor that has taken `steps` steps.
     pub fn tensor<'a>(&'a mut self, steps: &'a mut u64) -> Tensor<'a> {
         Slices {
             param: &mut self.param,
@@ -72,13 +72,13 @@ impl<F: Float> Columns<F> {
         .tensor(steps)
     }
 
-    /// What the reference makes of them.
+    /// Takes a step with the reference.
     pub fn reference<R: Reference>(&mut self, rule: &R, t: u64) {
         let moments = many::<R, _>(self.moments.iter_mut().map(Vec::as_mut_slice));
         rule.reference(t, &mut self.param, &self.grad, moments);
     }
 
-    /// What the reference makes of them in a step with options.
+    /// Takes a step with the reference and options.
     pub fn reference_with<R: Reference>(&mut self, rule: &R, t: u64, factor: f64, flush: bool) {
         let grad = self.grad.clone();
         if factor != 1.0 {
@@ -135,7 +135,7 @@ pub fn many<'a, R: Rule, F: Float>(
 #[derive(Clone, Debug)]
 pub struct Way {
     pub exec: Exec<'static>,
-    /// How many elements after a cache line's start each array begins.
+    /// Each array begins this many elements after the start of a cache line.
     pub offset: usize,
     /// Where the tensor is cut; each piece is passed as a tensor of its own.
     pub cuts: Vec<usize>,
@@ -242,8 +242,8 @@ fn tensors<'a, F: Float>(pieces: Vec<Slices<'a, F>>, counts: &'a mut [u64]) -> V
     pieces.into_iter().zip(counts).map(|(piece, steps)| piece.tensor(steps)).collect()
 }
 
-/// Fails unless steps `t`, made this way, give the bits of the reference, write nothing else, and are
-/// counted.
+/// Takes the steps `t` in the way that is given. Fails unless they give the bits of the reference, write nothing
+/// else, and are counted.
 #[track_caller]
 pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
@@ -258,10 +258,11 @@ pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
 }
 
-/// A call of a rule. By a pointer: compiled for each rule, the checks would take much of the time of compiling the tests.
+/// A call of a rule, behind a pointer: if the checks were compiled for each rule, the tests would take much longer to
+/// compile.
 type Call<'a> = dyn Fn(&mut [Tensor<'_>], &StepOptions<'_>) -> Result<Report, Error> + 'a;
 
-/// Steps with some numbers, which are valid.
+/// Takes some steps, which must be valid.
 #[track_caller]
 fn take_steps<F: Float>(
     call: &Call<'_>,
@@ -284,7 +285,7 @@ fn take_steps<F: Float>(
     arrays
 }
 
-/// An array of another length, in place of one of a call; numbers that are too large begin again.
+/// A wrong length for one array of a call. Numbers that are too large are taken modulo the count.
 #[derive(Clone, Debug)]
 pub struct Misfit {
     /// Which of the tensors.
@@ -309,8 +310,8 @@ impl Misfit {
     }
 }
 
-/// Fails unless a step of all pieces at once that have taken `steps` steps, with the misfit among them,
-/// is refused, writes nothing and is not counted; says why it was refused.
+/// Takes one step of all pieces, after `steps` steps, with one array of a wrong length. Fails unless the step is
+/// refused, writes nothing and is not counted. Returns the error.
 #[track_caller]
 pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
@@ -367,8 +368,8 @@ const SPECIAL: [f64; 12] = [
     1.0,
 ];
 
-/// Turns any 64 bits into a number: one in four special, the others of every magnitude that f32
-/// has a square for.
+/// Turns any 64 bits into a number: one in four is special, the others have any magnitude whose square
+/// is in the range of f32.
 pub fn number<F: Float>(bits: u64) -> F {
     let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
     let special = SPECIAL[(bits >> 8) as usize % SPECIAL.len()];

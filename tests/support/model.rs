@@ -1,4 +1,4 @@
-//! Groups of tensors of any rules, types and step counts, and one checker of calls that step them all.
+//! Groups of tensors of any rules, types and step counts, and one checker of calls that step all of them.
 
 use std::{fmt::Debug, rc::Rc};
 
@@ -12,14 +12,14 @@ use super::{
     mixed::{MixedColumns, Types, assert_same_norm, check_norm, factor_of, needs_norm, outcome_of},
 };
 
-/// A rule, by a pointer.
+/// A rule behind a pointer.
 pub trait AnyRule: Debug {
     fn optimizer(&self) -> &dyn DynOptimizer;
 
     /// A tensor of the rule, with numbers from a seed, in some types or in `f64`.
     fn tensor(&self, seed: u64, len: usize, steps: u64, types: Option<Types>) -> AnyTensor;
 
-    /// What the reference makes of a tensor in its next step.
+    /// Takes the next step of a tensor with the reference.
     fn reference(&self, tensor: &mut AnyTensor, options: &StepOptions<'_>);
 }
 
@@ -140,10 +140,13 @@ impl Model {
         self.0.iter().flat_map(|(_, tensors)| tensors)
     }
 
-    /// Fails unless some steps of all groups give the bits of the reference for each tensor by itself,
-    /// or leave everything as it was where they are to be left out (but for gradients that are to be
-    /// zeroed) or refused, and write nothing else; and unless the norm of all gradients is right and the
-    /// same everywhere. Returns what became of the steps, `None` where one was refused.
+    /// Takes some steps of all groups. Fails unless:
+    ///
+    /// - each step gives the bits of the reference for each tensor by itself, and writes nothing else;
+    /// - a step that must be left out or refused changes nothing but gradients that are to be zeroed;
+    /// - the norm of all gradients is right, and has the same bits everywhere.
+    ///
+    /// Returns the outcome of each step; `None` if it was refused.
     #[track_caller]
     pub fn check(&self, steps: usize, options: &StepOptions<'_>) -> Vec<Option<Outcome>> {
         let (mut found, mut expected) = (self.clone(), self.clone());
@@ -169,9 +172,9 @@ impl Model {
         outcomes
     }
 
-    /// Does by the reference what a call with the same gradients has done: a step, or none where it was to
-    /// be left out or was refused. Fails if the call had no reason for that, or told another norm. Returns
-    /// what became of the step, `None` where it was refused.
+    /// Repeats with the reference what a call has done: a step, or none if the call left it out or was refused.
+    /// Fails if the call had no reason for that, or reported another norm. Returns the outcome; `None` if the
+    /// call was refused.
     #[track_caller]
     pub fn follow(
         &mut self,

@@ -1,5 +1,7 @@
 //! The errors of this crate, each with the name of its parameter.
 
+use std::path::{Path, PathBuf};
+
 use adamant::Storage;
 use burn::{store::RecordError, tensor::DType};
 
@@ -83,6 +85,16 @@ pub enum Error {
     /// A record cannot be read or written, or is not one of this crate.
     #[error(transparent)]
     Record(#[from] RecordError),
+
+    /// A file cannot be read or written, or has no record of this crate.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The error of its record.
+        #[source]
+        error: RecordError,
+    },
 }
 
 impl From<adamant::Error> for Error {
@@ -92,22 +104,21 @@ impl From<adamant::Error> for Error {
 }
 
 impl Error {
+    /// The error of a record in a file.
+    pub(crate) fn of_file(error: impl Into<Self>, path: &Path) -> Self {
+        match error.into() {
+            Self::Record(error) => Self::File { path: path.into(), error },
+            error => error,
+        }
+    }
+
     /// The refusal of a step, with the path of the parameter instead of its position.
     pub(crate) fn of_step<'a>(
         error: adamant::Error,
         mut paths: impl Iterator<Item = &'a str>,
     ) -> Self {
-        use adamant::Error as E;
-        let position = match &error {
-            E::LengthMismatch { tensor, .. }
-            | E::UnusedMoment { tensor, .. }
-            | E::TooManyMoments { tensor, .. }
-            | E::TypeMismatch { tensor, .. }
-            | E::StateMismatch { tensor, .. }
-            | E::ScalesMismatch { tensor, .. } => Some(*tensor),
-            _ => None,
-        };
-        let parameter = position.and_then(|position| paths.nth(position)).map(String::from);
+        let path = error.tensor().and_then(|position| paths.nth(position));
+        let parameter = path.map(String::from);
         Self::Step { parameter, error }
     }
 }

@@ -112,17 +112,20 @@ impl OneCallOptimizer {
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] with the error of burn.
+    /// [`Error::Record`] or [`Error::File`] with the error of burn.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        Ok(self.to_record()?.save(path)?)
+        let path = path.as_ref();
+        self.to_record()?.save(path).map_err(|error| Error::of_file(error, path))
     }
 
     /// Loads a file that [`save`](Self::save) or burn has written.
     ///
     /// # Errors
     ///
-    /// As [`load_record`](Self::load_record).
+    /// [`Error::File`] if it cannot be read, or has a parameter that was stepped by another optimizer.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.load_record(OptimizerRecord::load(path)?)
+        let path = path.as_ref();
+        let record = OptimizerRecord::load(path).map_err(|error| Error::of_file(error, path))?;
+        self.load_record(record).map_err(|error| Error::of_file(error, path))
     }
 }

@@ -25,6 +25,8 @@ mod accumulate;
 
 mod moments;
 
+mod q8;
+
 mod convert;
 
 mod rows;
@@ -46,6 +48,7 @@ pub use memory::{adamant_array, adamant_type};
 pub use moments::*;
 pub use norm::*;
 pub use optimizer::*;
+pub use q8::*;
 pub use rows::*;
 pub use status::{adamant_last_error, adamant_status};
 pub use step::*;

@@ -75,7 +75,8 @@ impl adamant_array {
                 );
             }
             if start == 0 {
-                refuse!(ADAMANT_NULL_POINTER, "{place} is null, but has {len} elements");
+                let plural = if len == 1 { "" } else { "s" };
+                refuse!(ADAMANT_NULL_POINTER, "{place} is null, but has {len} element{plural}");
             }
             if !start.is_multiple_of(size) {
                 refuse!(

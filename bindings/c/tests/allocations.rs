@@ -79,7 +79,7 @@ fn a_step_allocates_nothing_refused_or_not() {
             let step = |options: *const adamant_step_options| {
                 adamant_step(groups.as_ptr(), groups.len(), options, &exec, ptr::null_mut())
             };
-            // The first call of a thread keeps room for what it compares and for the tensors.
+            // The first call of a thread allocates memory for the tensors and for checks, and keeps it.
             assert_eq!(step(ptr::null()), adamant_status::ADAMANT_OK);
             let mut options: adamant_step_options = mem::zeroed();
             (options.size, options.max_norm) = (size_of::<adamant_step_options>(), -1.0);

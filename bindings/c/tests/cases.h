@@ -29,7 +29,7 @@
         }                                                                                        \
     } while (0)
 
-/* Evaluates to a status, which must be that. */
+/* Fails unless a call returns the status. */
 #define EXPECT(status, call) CHECK((call) == (status))
 #define OK(call) EXPECT(ADAMANT_OK, call)
 
@@ -54,7 +54,7 @@ static adamant_optimizer *optimizer_of(const char *name) {
 /* Sets a number of an optimizer. */
 #define SET(optimizer, name, value) OK(adamant_optimizer_set(optimizer, name, value))
 
-/* A call with nothing wrong: two tensors of Adam, in float. */
+/* A valid call: two tensors of Adam, in float. */
 typedef struct call {
     float memory[2][4][LEN];
     uint64_t steps[2];
@@ -107,7 +107,7 @@ static adamant_status call_step(call *it) {
     return adamant_step(&it->group, 1, &it->options, &it->exec, &it->report);
 }
 
-/* Fails unless a step is answered by a status, with this part of the message, and nothing written. */
+/* Fails unless a step returns the status, with this part of the message, and writes nothing. */
 static void call_refused(call *it, adamant_status status, const char *part) {
     static call before;
     memcpy(&before, it, sizeof before);
@@ -171,7 +171,7 @@ static void groups_share_a_step_and_a_norm(void) {
     CHECK(report.outcome == ADAMANT_OK && report.has_grad_norm == 1 && report.grad_norm == 5);
     CHECK(steps[0] == 1 && steps[1] == 8 && w[0] < 1 && bias_grad[0] == 0);
     CHECK(fabs(bias[0] - (1 - 1e-3 * 0.8)) < 1e-8);
-    /* Memory of one group is not to be memory of another. */
+    /* Two groups must not share memory. */
     tensors[1].steps = &steps[0];
     EXPECT(ADAMANT_OVERLAP, adamant_step(groups, 2, &options, NULL, &report));
     HAS_MESSAGE("steps of tensor 1");
@@ -342,7 +342,7 @@ static void arrays_that_overlap_are_refused(void) {
     call_init(&it);
     it.tensors[1].param.data = &it.memory[0][3][LEN - 1];
     call_refused(&it, ADAMANT_OVERLAP, "overlaps moments[1] of tensor 0");
-    /* The structs themselves are memory of the call, too. */
+    /* The memory of the structs is checked, too. */
     call_init(&it);
     it.tensors[0].param.data = &it.tensors[1];
     it.tensors[0].param.len = it.tensors[0].grad.len = 2;
@@ -419,7 +419,7 @@ static void unknown_values_are_refused(void) {
     call_end(&it);
 }
 
-/* Half as many elements, for which there is memory in double, too. */
+/* Half as many elements, so that the same memory can be used as double. */
 static void call_halve(call *it) {
     adamant_tensor *t = &it->tensors[0];
     t->param.len = t->grad.len = t->moments[0].len = t->moments[1].len = LEN / 2;
@@ -572,7 +572,7 @@ static void structs_of_other_sizes_are_taken_or_refused(void) {
     later.more[1] = 1;
     EXPECT(ADAMANT_STRUCT_SIZE, adamant_step(&it.group, 1, &later.options, NULL, NULL));
     HAS_MESSAGE("and the others are not 0");
-    /* Later versions add whole 8 bytes: other sizes are of no version, even with zeros there. */
+    /* Later versions add multiples of 8 bytes. Other sizes belong to no version, even if the bytes are zeros. */
     later.more[1] = 0;
     for (i = 1; i < 8; ++i) {
         later.options.size = sizeof later.options + (size_t)i;
@@ -603,7 +603,7 @@ static void structs_of_other_sizes_are_taken_or_refused(void) {
     call_end(&expected);
 }
 
-/* Rows: one call with nothing wrong, three gradients for ten rows of four. */
+/* Rows: a valid call, with three gradients for ten rows of four. */
 typedef struct rows_call {
     float memory[3][40];
     float values[14];
@@ -756,7 +756,7 @@ static void tables_of_16_bits_are_stepped(void) {
     rows_end(&it);
 }
 
-/* A caller whose struct ends before the stride means rows without gaps. */
+/* If the struct of a caller ends before the stride, its rows have no gaps. */
 static void rows_without_a_stride_follow_each_other(void) {
     rows_call it, expected;
     rows_init(&it);
@@ -896,7 +896,7 @@ static void sums_of_gradients_are_checked(void) {
     CHECK(sums[0] == 258 && sums[1] == 3);
 }
 
-/* A thread pool of the caller's, of one thread that leaves out every second task. */
+/* A thread pool of the caller: one thread, which leaves out every second task. */
 static void run_every_second(void *context, size_t tasks, adamant_task task, void *task_context) {
     size_t number;
     for (number = 0; number < tasks; number += 2) task(task_context, number);
@@ -1050,7 +1050,7 @@ static void a_step_has_the_same_bits_in_every_floating_point_mode(void) {
             CHECK(fegetround() == (odd ? FE_UPWARD : before));
             CHECK(fesetround(before) == 0);
 #if defined(__SSE__)
-            /* But for the exceptions that have happened. */
+            /* The flags of exceptions may differ. */
             if (odd) CHECK(((MXCSR() ^ flushing) & ~0x3fu) == 0);
             SET_MXCSR(modes);
 #endif
@@ -1062,8 +1062,7 @@ static void a_step_has_the_same_bits_in_every_floating_point_mode(void) {
     free(memory);
 }
 
-/* Moments below the smallest normal float become 0 where the options say so, in float and double, and no
- * others do. */
+/* Moments below the smallest normal number become 0 if the options say so, in float and double. No others do. */
 static void subnormal_moments_become_0_if_told(void) {
     static const double smallest[2] = {1.17549435082228751e-38, 2.2250738585072014e-308};
     int is_double, flush, i;
@@ -1146,7 +1145,7 @@ static void floats_become_16_bits_and_come_back(void) {
     EXPECT(ADAMANT_OVERLAP, adamant_split(&of_values, &of_high, &of_low));
 }
 
-/* A hundred steps with a pool or without, on memory of its own: what several threads do at once. */
+/* A hundred steps with or without a pool, on memory of its own. Several threads run this at once. */
 static void train_alone(adamant_pool *pool, float *last) {
     enum { COUNT = 300000 };
     float *memory = (float *)calloc(4 * COUNT, sizeof *memory);
@@ -1183,7 +1182,7 @@ static void train_alone(adamant_pool *pool, float *last) {
     free(memory);
 }
 
-/* Reads an optimizer: its name, then the name and the value of each setting, all in a line. */
+/* Reads an optimizer from a line: its name, then the name and the value of each setting. */
 static adamant_optimizer *read_optimizer(FILE *file) {
     static char line[1000];
     const char *const between = " \n";
@@ -1225,7 +1224,7 @@ static double number(FILE *file) {
     return found;
 }
 
-/* Rounds to the type that is stepped in, and back. */
+/* Rounds to the type of the step, and back. */
 static void put(void *array, size_t i, double value, int is_double) {
     if (is_double)
         ((double *)array)[i] = value;
@@ -1326,8 +1325,8 @@ static void replay(const char *path, int is_double) {
     free(grad);
 }
 
-/* All cases, and the golden vectors that are named; or, as the last argument says, what is to happen
- * where ADAMANT_ISA names nothing. */
+/* All cases, and the golden vectors in the arguments; or, if the last argument says so, the case of an ADAMANT_ISA
+ * that names nothing. */
 static void run_all(int count, char **paths) {
     int i;
     if (count == 1 && !strcmp(paths[0], "unknown-isa")) {

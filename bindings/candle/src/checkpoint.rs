@@ -1,17 +1,20 @@
 //! Variables and optimizer to and from one file.
 
+mod array;
+mod saved;
+
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs, io,
     path::Path,
 };
 
-use adamant::{AnyOptimizer, Moment, MomentRef, State, Storage};
-use candle_core::{Device, Tensor};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use adamant::{AnyOptimizer, MomentRef};
+use safetensors::SafeTensorError;
 
 use crate::{Error, VarOptimizer};
+use array::Array;
+use saved::Saved;
 
 /// The key of the groups' settings in a file's metadata.
 const GROUPS: &str = "adamant.groups";
@@ -99,8 +102,7 @@ impl VarOptimizer {
             let (group, expected) = (file.number(&format!("{}.group", param.name))?, param.group);
             if group != expected as u64 {
                 let name = format!("{}.group", param.name);
-                let (found, expected) = (group.to_string(), expected.to_string());
-                return Err(Error::Mismatch { name, found, expected });
+                return Err(file.mismatch(&name, group.to_string(), expected.to_string()));
             }
             let values = file.tensor(&param.name, &param.var)?;
             let first = file.number(&format!("{}.first", param.name))?;
@@ -174,170 +176,7 @@ impl VarOptimizer {
         let (found, expected) = (kinds(&groups), kinds(&self.groups));
         match found == expected {
             true => Ok(groups),
-            false => Err(Error::Mismatch { name: GROUPS.into(), found, expected }),
-        }
-    }
-}
-
-/// A file that was read.
-struct Saved<'a> {
-    path: &'a Path,
-    arrays: SafeTensors<'a>,
-    metadata: HashMap<String, String>,
-}
-
-impl<'a> Saved<'a> {
-    fn read(path: &'a Path, bytes: &'a [u8]) -> Result<Self, Error> {
-        let damaged = |error: SafeTensorError| Error::Format {
-            path: path.into(),
-            reason: format!("not a whole safetensors file: {error}"),
-        };
-        let arrays = SafeTensors::deserialize(bytes).map_err(damaged)?;
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-        let metadata = metadata.metadata().clone().unwrap_or_default();
-        Ok(Self { path, arrays, metadata })
-    }
-
-    fn entry(&self, name: &str) -> Result<&str, Error> {
-        let missing = || Error::Missing { name: name.into() };
-        self.metadata.get(name).map(String::as_str).ok_or_else(missing)
-    }
-
-    fn number(&self, name: &str) -> Result<u64, Error> {
-        let entry = self.entry(name)?;
-        entry.parse().map_err(|error| Error::Format {
-            path: self.path.into(),
-            reason: format!("{name} is {entry:?}: {error}"),
-        })
-    }
-
-    /// The bytes of an array, if it has the type and shape.
-    fn bytes(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&[u8], Error> {
-        let Ok(array) = self.arrays.tensor(name) else {
-            return Err(Error::Missing { name: name.into() });
-        };
-        if array.dtype() == dtype && array.shape() == shape {
-            return Ok(array.data());
-        }
-        Err(Error::Mismatch {
-            name: name.into(),
-            found: format!("{:?} of shape {:?}", array.dtype(), array.shape()),
-            expected: format!("{dtype:?} of shape {shape:?}"),
-        })
-    }
-
-    /// The saved values of a variable.
-    fn tensor(&self, name: &str, variable: &Tensor) -> Result<Tensor, Error> {
-        let bytes = self.bytes(name, variable.dtype().into(), variable.dims())?;
-        let dtype = variable.dtype();
-        Ok(Tensor::from_raw_buffer(bytes, dtype, variable.dims(), &Device::Cpu)?)
-    }
-
-    /// Restores the moments of a variable.
-    fn restore(&self, name: &str, state: &mut State) -> Result<(), Error> {
-        let variable = self.arrays.tensor(name);
-        let shape = variable.map(|array| array.shape().to_vec()).unwrap_or_default();
-        let moments: Vec<_> = state.moments().map(|(moment, _)| moment).collect();
-        for moment in moments {
-            let array = format!("{name}.{moment}");
-            let Some(mut values) = state.moment_mut(moment) else { continue };
-            self.restore_moment(&array, &shape, &mut values)?;
-        }
-        Ok(())
-    }
-
-    fn restore_moment(
-        &self,
-        name: &str,
-        shape: &[usize],
-        moment: &mut Moment<'_>,
-    ) -> Result<(), Error> {
-        let bytes = self.bytes(name, dtype_of(moment.storage()), shape)?;
-        let copied = match moment.storage() {
-            Storage::F64 => moment.copy_from(MomentRef::F64(&numbers(bytes, f64::from_le_bytes))),
-            Storage::Bf16 => {
-                moment.copy_from(MomentRef::Bf16(&numbers(bytes, half::bf16::from_le_bytes)))
-            }
-            Storage::F16 => {
-                moment.copy_from(MomentRef::F16(&numbers(bytes, half::f16::from_le_bytes)))
-            }
-            Storage::Q8 => {
-                let scales = adamant::Q8::scales(moment.len());
-                let scales = self.bytes(&format!("{name}.scales"), Dtype::F32, &[scales])?;
-                moment.copy_from(MomentRef::Q8(bytes, &numbers(scales, f32::from_le_bytes)))
-            }
-            _ => moment.copy_from(MomentRef::F32(&numbers(bytes, f32::from_le_bytes))),
-        };
-        copied.map_err(|error| Error::Step { name: Some(name.into()), error })
-    }
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
-}
-
-fn dtype_of(storage: Storage) -> Dtype {
-    match storage {
-        Storage::F64 => Dtype::F64,
-        Storage::Bf16 => Dtype::BF16,
-        Storage::F16 => Dtype::F16,
-        Storage::Q8 => Dtype::U8,
-        _ => Dtype::F32,
-    }
-}
-
-/// An array on its way to a file.
-enum Array<'a> {
-    Tensor(&'a Tensor),
-    /// With its shape.
-    Moment(MomentRef<'a>, Vec<usize>),
-}
-
-impl View for Array<'_> {
-    fn dtype(&self) -> Dtype {
-        match self {
-            Self::Tensor(tensor) => View::dtype(tensor),
-            Self::Moment(moment, _) => dtype_of(moment.storage()),
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        match self {
-            Self::Tensor(tensor) => tensor.dims(),
-            Self::Moment(_, shape) => shape,
-        }
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let moment = match self {
-            Self::Tensor(tensor) => return View::data(tensor),
-            Self::Moment(moment, _) => moment,
-        };
-        match moment {
-            MomentRef::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::Bf16(values) => {
-                values.iter().flat_map(|value| value.to_le_bytes()).collect()
-            }
-            MomentRef::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::Q8(codes, _) => Cow::Borrowed(codes),
-            // `Storage` has no other.
-            _ => Cow::Borrowed(&[]),
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        match self {
-            Self::Tensor(tensor) => View::data_len(tensor),
-            Self::Moment(moment, _) => {
-                moment.len()
-                    * match moment.storage() {
-                        Storage::F64 => 8,
-                        Storage::Bf16 | Storage::F16 => 2,
-                        Storage::Q8 => 1,
-                        _ => 4,
-                    }
-            }
+            false => Err(file.mismatch(GROUPS, found, expected)),
         }
     }
 }

@@ -169,15 +169,19 @@ pub enum Error {
     },
 
     /// A file does not have an array or an entry.
-    #[error("the file has no {name}")]
+    #[error("{}: {name} is missing", path.display())]
     Missing {
+        /// The file.
+        path: PathBuf,
         /// The name of the array or the entry.
         name: String,
     },
 
     /// A file and the optimizer differ.
-    #[error("{name} is {found} in the file, but {expected} here")]
+    #[error("{}: {name} is {found} in the file, but {expected} here", path.display())]
     Mismatch {
+        /// The file.
+        path: PathBuf,
         /// The array or the entry.
         name: String,
         /// The value in the file.
@@ -203,17 +207,8 @@ impl From<Error> for candle_core::Error {
 impl Error {
     /// The refusal of a step, with the name of the variable instead of its position.
     pub(crate) fn of_step(error: adamant::Error, names: &[&str]) -> Self {
-        use adamant::Error as E;
-        let position = match &error {
-            E::LengthMismatch { tensor, .. }
-            | E::UnusedMoment { tensor, .. }
-            | E::TooManyMoments { tensor, .. }
-            | E::TypeMismatch { tensor, .. }
-            | E::StateMismatch { tensor, .. }
-            | E::ScalesMismatch { tensor, .. } => Some(*tensor),
-            _ => None,
-        };
-        let name = position.and_then(|position| names.get(position)).map(|&name| name.into());
+        let name = error.tensor().and_then(|position| names.get(position));
+        let name = name.map(|&name| name.into());
         Self::Step { name, error }
     }
 }

@@ -175,10 +175,12 @@ impl VarOptimizer {
     /// [`Error::MomentsOfF64`] or [`Error::MomentsInF64`] if one of variable and moments is F64 and the other
     /// is not; [`Error::Started`] after a step.
     pub fn with_moments(mut self, storage: Storage) -> Result<Self, Error> {
-        for Parameter { name, var, state, .. } in &self.params {
+        for Parameter { name, var, state, .. } in &mut self.params {
             check_moments(Some(storage), name, var)?;
-            if let Some(state) = state {
-                return Err(Error::Started { name: name.clone(), steps: state.steps() });
+            // A step that was refused or left out has made the moments, but has not changed them.
+            match state.take().map_or(0, |state| state.steps()) {
+                0 => {}
+                steps => return Err(Error::Started { name: name.clone(), steps }),
             }
         }
         self.moments = Some(storage);

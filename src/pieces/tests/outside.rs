@@ -130,13 +130,16 @@ fn a_fork_works_whatever_other_threads_were_doing_with_the_pool() {
 }
 
 #[test]
-fn a_pool_needs_threads_and_an_error_leaves_none() {
-    in_a_process_of_its_own("a_pool_needs_threads_and_an_error_leaves_none", || {
-        limit_threads();
-        let error = Pool::new(2).unwrap_err();
-        assert!(matches!(error, crate::Error::NoThreads { threads: 2, .. }), "{error}");
-        assert!(works(Threads::Pool(&Pool::new(1).unwrap())));
-    });
+fn a_pool_whose_threads_are_refused_is_an_error_and_keeps_no_thread() {
+    in_a_process_of_its_own(
+        "a_pool_whose_threads_are_refused_is_an_error_and_keeps_no_thread",
+        || {
+            limit_threads();
+            let error = Pool::new(2).unwrap_err();
+            assert!(matches!(error, crate::Error::NoThreads { threads: 2, .. }), "{error}");
+            assert!(works(Threads::Pool(&Pool::new(1).unwrap())));
+        },
+    );
 }
 
 /// From here on, the system refuses threads to this process.
@@ -308,8 +311,8 @@ mod rayon_pools {
     }
 
     #[test]
-    fn what_stays_serial_creates_no_global_pool() {
-        in_a_process_of_its_own("rayon_pools::what_stays_serial_creates_no_global_pool", || {
+    fn serial_calls_create_no_global_pool() {
+        in_a_process_of_its_own("rayon_pools::serial_calls_create_no_global_pool", || {
             assert!(works(Threads::Serial));
             assert!(works(Threads::Pool(&Pool::new(3).unwrap())));
             for len in [0, 1, 16 << 10, (32 << 10) - 1] {

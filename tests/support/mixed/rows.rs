@@ -10,8 +10,9 @@ use half::{bf16, f16};
 
 use super::{
     super::{Columns, guarded::Guarded},
-    GradType, MixedColumns, MomentType, Types, check_norm, factor_of, outcome_of, param_of,
-    plain_norm,
+    GradType, MixedColumns, MomentType, Types, check_norm, factor_of,
+    outcome::plain_norm,
+    outcome_of, param_of,
     store::Store,
 };
 
@@ -120,7 +121,7 @@ pub fn check_rows<'a, R: Reference + Debug>(
     found.check_guards();
 }
 
-/// Fails unless a step was refused for what clipping makes of the factor: less than an `f32` can be.
+/// Fails unless a step was refused because clipping made the factor too small for `f32`.
 #[track_caller]
 fn assert_factor_is_too_small(error: &Error, options: &StepOptions<'_>, norm: f64) {
     let norm = options.grad_norm.unwrap_or(norm) * options.grad_factor;
@@ -153,7 +154,7 @@ impl MixedColumns {
         Table::new(param, width).with_moments(moments).with_first(self.first)
     }
 
-    /// What the reference makes of rows in step `t`: each is a tensor whose gradient is the row's sum.
+    /// Takes step `t` of the listed rows with the reference: each row is a tensor whose gradient is the row's sum.
     fn reference_rows(
         &mut self,
         formats: &[Q8],

@@ -1,4 +1,4 @@
-//! Arrays of any type, as memory that a call can be given.
+//! Arrays of any type, in memory that can be passed to a call.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::{
     {GradType, MomentType, ParamType},
 };
 
-/// An array, and what lies beside it.
+/// An array with guards around it.
 #[derive(Clone)]
 pub enum Store {
     F32(Guarded<f32>),
@@ -22,7 +22,7 @@ pub enum Store {
     Q8(Guarded<u8>, Guarded<f32>),
 }
 
-/// What arrays are made of.
+/// The type of an array's elements.
 trait Element: Copy + PartialEq {
     fn of_bits(bits: u64) -> Self;
 
@@ -90,7 +90,7 @@ impl<T: Element> Elements for Guarded<T> {
     }
 }
 
-/// With guards that are some ordinary number in every type.
+/// An array whose guards are an ordinary number in every type.
 fn guarded<T: Element>(values: &[T], offset: usize) -> Guarded<T> {
     Guarded::with_guard(values, offset, T::of_bits(0x4242_4242_4242_4242))
 }
@@ -169,8 +169,8 @@ impl Store {
         }
     }
 
-    /// Takes the values that a step leaves; `random` has 16 bits for each place. A moment has a
-    /// format, a parameter has none.
+    /// Stores the results of a step; `random` has 16 bits for each place. A moment has a format, a parameter
+    /// has none.
     pub fn store(
         &mut self,
         values: &[f32],
@@ -218,7 +218,7 @@ impl Store {
         self.arrays()[0].len()
     }
 
-    /// As a state or a checkpoint has it; `None` for parameters of two arrays.
+    /// The array for a state or a checkpoint; `None` for parameters of two arrays.
     pub fn read(&self) -> Option<MomentRef<'_>> {
         Some(match self {
             Self::F32(array) => MomentRef::F32(array.get()),
@@ -229,7 +229,7 @@ impl Store {
         })
     }
 
-    /// To be written; `None` for parameters of two arrays.
+    /// The array, to write to; `None` for parameters of two arrays.
     pub fn write(&mut self) -> Option<Moment<'_>> {
         Some(match self {
             Self::F32(array) => Moment::from(array.get_mut()),
@@ -240,7 +240,7 @@ impl Store {
         })
     }
 
-    /// One array of some pieces, which are of the same type.
+    /// Joins pieces of one type to one array.
     pub fn join(pieces: &[&Self]) -> Self {
         macro_rules! join {
             ($($kind:ident($($whole:ident $part:ident),+)),+) => {
@@ -269,8 +269,8 @@ impl Store {
         )
     }
 
-    /// A part of the array, in memory of its own that begins so many elements after a cache line;
-    /// whole blocks of 8 bits.
+    /// A part of the array, in memory of its own that begins `offset` elements after the start of a cache line;
+    /// in 8 bits, whole blocks.
     pub fn part(&self, range: Range<usize>, offset: usize) -> Self {
         fn of<T: Element>(array: &Guarded<T>, range: &Range<usize>, offset: usize) -> Guarded<T> {
             // A moment that the rule does without is empty.

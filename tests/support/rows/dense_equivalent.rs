@@ -8,11 +8,15 @@ use adamant::{
 };
 
 use super::{
-    super::Guarded, Arrays, Faults, IndexType, Listed, Misfit, RowColumns, WithRows, check_report,
-    expected_norm, places, with_rows,
+    super::Guarded,
+    IndexType, Listed, Misfit, RowColumns,
+    arrays::Arrays,
+    check_report, expected_norm,
+    faults::Faults,
+    listed::{WithRows, places, with_rows},
 };
 
-/// Something that a table with a [`DenseEquivalent`] goes through.
+/// A call for a table with a [`DenseEquivalent`].
 #[derive(Clone, Debug)]
 pub enum Event<F> {
     Step(Adam, Listed<F>),
@@ -21,8 +25,8 @@ pub enum Event<F> {
     SetStep(u64),
 }
 
-/// Fails unless the events, and then catching up with the whole table, give the bits of the
-/// reference and write nothing else.
+/// Makes the calls, and then catches up all rows. Fails unless this gives the bits of the reference and writes
+/// nothing else.
 #[track_caller]
 pub fn check_dense_equivalent<F: Float>(
     way: CatchUp,
@@ -51,9 +55,8 @@ pub fn check_dense_equivalent_with<F: Float>(
     assert_eq!(refusals, [], "valid calls");
 }
 
-/// Fails unless the events, and then catching up with the whole table, give the bits of the
-/// reference and write nothing else, or are refused for a reason that they have and change nothing;
-/// returns the errors.
+/// Makes the calls, and then catches up all rows. Fails unless each call gives the bits of the reference and writes
+/// nothing else, or is refused for a fault that it has and changes nothing. Returns the errors.
 #[track_caller]
 pub fn check_dense_equivalent_or_refused<'a, F: Float>(
     way: CatchUp,
@@ -110,7 +113,7 @@ struct Call<'a, F: Float> {
     arrays: &'a mut Arrays<F>,
     waiting: &'a mut DenseEquivalent<F>,
     step: Option<(&'a Adam, &'a Listed<F>)>,
-    /// The norm that the report of a step is to tell.
+    /// The norm that the report of a step must have.
     norm: Option<f64>,
     report: Option<Report>,
 }
@@ -134,7 +137,7 @@ impl<'a, F: Float> Call<'a, F> {
         }
     }
 
-    /// Those that all calls may have.
+    /// The faults that any call can have.
     fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.of_exec(self.options.exec);
@@ -172,7 +175,7 @@ impl<F: Float> WithRows for Call<'_, F> {
     }
 }
 
-/// What a [`DenseEquivalent`] does, written down without care for its cost.
+/// What a [`DenseEquivalent`] does, in plain code that is slow.
 struct Model<F> {
     way: CatchUp,
     columns: RowColumns<F>,

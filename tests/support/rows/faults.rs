@@ -1,24 +1,24 @@
-//! What can be wrong with a call on rows, and the error that each deserves.
+//! The faults that a call on rows can have, and the error of each.
 
 use adamant::{Adam, Error, Exec, Float, Isa, RowGrads, RowIndex, RowRule, StepOptions};
 
 use super::super::mixed::factor_of;
 
-/// A number that does not fit the rest of a call, in place of the one that does.
+/// A wrong number in a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Misfit {
     /// The width of the table.
     Width(usize),
     /// The width of the gradient.
     GradWidth(usize),
-    /// The length of an array of the table: parameters, moments. Positions that are too large begin
-    /// again, and few elements more than the array has are left out.
+    /// The length of an array of the table: parameters, moments. The position is taken modulo the number of arrays.
+    /// A length beyond the guards is reduced to theirs.
     Len { array: usize, len: usize },
     /// The number of rows of the table.
     Rows(usize),
 }
 
-/// All errors that a call may get; none if nothing is wrong with it.
+/// The errors that a call may return; none if the call is valid.
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<Error>);
 
@@ -35,7 +35,7 @@ impl Faults {
         self.add(!available.contains(&isa), Error::IsaUnavailable { isa, available });
     }
 
-    /// `norm` is the one that a report would tell.
+    /// `norm` is the one that the report would have.
     pub(super) fn of_options<F: Float>(&mut self, options: &StepOptions<'_>, norm: Option<f64>) {
         self.of_exec(options.exec);
         let StepOptions { grad_factor, max_norm, grad_norm, .. } = *options;
@@ -65,7 +65,7 @@ impl Faults {
         }
     }
 
-    /// What [`CatchUp::Series`](adamant::CatchUp::Series) does not serve.
+    /// The settings that [`CatchUp::Series`](adamant::CatchUp::Series) does not support.
     pub(super) fn of_series(&mut self, adam: &Adam) {
         let refused =
             |name, value| Error::HyperParameter { name, value, allowed: "something else" };
@@ -105,7 +105,7 @@ impl Faults {
         self.add(width == 0, Error::ZeroWidth);
         self.add(width != expected, Error::WidthMismatch { width, expected });
         self.add(stride < width, Error::StrideTooSmall { stride, width });
-        // All rows, and what follows the last one or not.
+        // All rows, with or without the gap after the last one.
         let most = stride as u128 * indices as u128;
         let least = if indices == 0 { 0 } else { most - stride as u128 + width as u128 };
         let fits = (least..=most).contains(&(len as u128));
@@ -120,8 +120,7 @@ impl Faults {
         }
     }
 
-    /// Fails unless a call with faults was refused for one of them, and one without was not; returns
-    /// the error.
+    /// Fails unless a call with faults was refused for one of them, and a valid call was taken. Returns the error.
     #[track_caller]
     pub(super) fn judge(&self, found: Result<(), Error>) -> Option<Error> {
         match &found {
@@ -135,7 +134,7 @@ impl Faults {
     }
 }
 
-/// Whether two errors are the same, but for the words of what is allowed.
+/// Whether two errors are the same. The words for what is allowed may differ.
 fn is_like(a: &Error, b: &Error) -> bool {
     use Error::{HyperParameter, Option};
     match (a, b) {
@@ -145,7 +144,7 @@ fn is_like(a: &Error, b: &Error) -> bool {
         (HyperParameter { name: a, value: x, .. }, HyperParameter { name: b, value: y, .. }) => {
             a == b && x.to_bits() == y.to_bits()
         }
-        // NaN is not equal to itself, but is printed alike.
+        // NaN is not equal to itself, but its text is.
         _ => a.to_string() == b.to_string(),
     }
 }

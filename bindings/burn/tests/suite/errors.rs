@@ -1,4 +1,4 @@
-//! What is refused: the message names the parameter, and nothing has changed.
+//! Calls that are refused: the message names the parameter, and nothing has changed.
 
 use adamant_burn::{Adam, Error, Lion, OneCallOptimizer, ParamOptimizer, Storage};
 use burn::{
@@ -105,7 +105,7 @@ fn settings_options_and_rates_are_refused_with_their_numbers() {
     assert!(data(&model) == before);
     optimizer.options.grad_factor = -1.0;
     let step = grads(&model, ones(DType::F32));
-    let message = "grad_factor is -1e0, but must be a normal number over 0";
+    let message = "grad_factor is -1, but must be a normal number over 0";
     refused(&mut optimizer, &mut model, step, message);
 }
 

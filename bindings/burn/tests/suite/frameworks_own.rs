@@ -68,7 +68,7 @@ fn with_burns(start: Values, inputs: &[[[f32; 6]; 2]], mut optimizer: ModuleOpti
     stepped(start, inputs, |layer, grads| *layer = optimizer.step(LR, layer.clone(), grads))
 }
 
-/// The steps with both of ours, which have the same bits.
+/// The steps with both optimizers of this crate, which have the same bits.
 fn with_ours(
     start: Values,
     inputs: &[[[f32; 6]; 2]],

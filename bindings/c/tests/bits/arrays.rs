@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// An array of any type, which C and Rust see alike.
+/// An array of any type, for C and for Rust.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Memory {
-    /// Eight bytes each, for their alignment.
+    /// As words of eight bytes, so that each type is aligned.
     pub(super) words: Vec<u64>,
     pub(super) len: usize,
     pub(super) element: adamant_type,

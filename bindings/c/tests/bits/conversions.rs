@@ -35,7 +35,7 @@ fn conversions_to_16_bits_have_the_bits_of_rust() {
         ok(unsafe { adamant_convert(&narrow.array(), &wide.array()) });
         let expected: Vec<u32> = all.iter().map(|&bits| to_f32(bits).to_bits()).collect();
         assert_eq!(wide.slice::<u32>(), expected);
-        // And halfway between these, where ties are, and a little beside.
+        // And the numbers halfway between these, which are ties, and their neighbours.
         for beside in [0, 0x0fff, 0x1000, 0x1001, 0x7fff, 0x8000, 0x8001] {
             let values: Vec<f32> =
                 expected.iter().map(|bits| f32::from_bits(bits.wrapping_add(beside))).collect();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// All names, and each setting of each: what a binding needs for its interface.
+/// All names and settings, from which a binding can make its interface.
 #[test]
 fn names_and_settings_are_listed_as_rust_has_them() {
     let names: Vec<_> = (0..)
@@ -61,7 +61,7 @@ fn names_and_settings_are_listed_as_rust_has_them() {
 }
 
 #[test]
-fn settings_that_there_are_not_are_refused_with_those_that_there_are() {
+fn unknown_names_and_wrong_values_are_refused_with_the_known_ones() {
     let mut handle = ptr::null_mut();
     // SAFETY: a text, and a pointer to a pointer.
     let status = unsafe { adamant_optimizer_new(c"Adam".as_ptr(), &mut handle) };

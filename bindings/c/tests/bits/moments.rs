@@ -20,7 +20,7 @@ fn a_buffer_has_one_pointer_for_all_its_life() {
     }
 }
 
-/// What C says of moments, against the states that Rust makes.
+/// Compares the moments that C describes with the states that Rust makes.
 struct Moments;
 
 impl Moments {

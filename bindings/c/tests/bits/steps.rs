@@ -5,7 +5,7 @@ use super::*;
 struct Dense;
 
 impl Dense {
-    /// Three steps on two tensors at once, and on as many as need memory for their checks.
+    /// Three steps on two tensors in one call, and on so many that their checks need memory.
     fn check(any: AnyOptimizer, element: adamant_type, zero_grad: bool) {
         let handle = Handle::of(any);
         for (isa, lens) in Isa::available().into_iter().flat_map(|isa| {
@@ -225,7 +225,7 @@ fn pools_and_tasks_of_any_size_give_the_bits_of_rust() {
     }
 }
 
-/// As many tensors as a model of many small ones has, in a thread of the stack that musl gives.
+/// Many small tensors, in a thread with the stack size of musl.
 #[test]
 fn a_call_of_256_tensors_takes_less_than_64_kib_of_stack() {
     let adam = Adam::adamw();
@@ -244,7 +244,7 @@ fn a_call_of_256_tensors_takes_less_than_64_kib_of_stack() {
                 adamant_step(groups.as_ptr(), groups.len(), ptr::null(), &exec, ptr::null_mut())
             }
         };
-        // Of it, 32 KiB are for the thread and the test.
+        // 32 KiB of it are for the thread and the test.
         let thread = thread::Builder::new().stack_size(96 << 10).spawn(run).expect("a thread");
         ok(thread.join().expect("a status"));
     }

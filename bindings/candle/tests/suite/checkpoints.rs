@@ -1,4 +1,4 @@
-//! Saved, restored, resumed to the bit.
+//! Runs that are saved, restored and resumed have the same bits.
 
 use std::fs;
 
@@ -154,7 +154,7 @@ fn step(map: &VarMap, optimizer: &mut VarOptimizer) -> Result<()> {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
+fn a_file_that_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("run.safetensors");
     let saved = map(&["a", "b"], 1.0)?;
@@ -163,7 +163,7 @@ fn what_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
     optimizer.save(&file)?;
 
     let cases: [(&[&str], AnyOptimizer, Option<Storage>, &str); 4] = [
-        (&["a", "c"], Adam::adamw().into(), None, "the file has no c.group"),
+        (&["a", "c"], Adam::adamw().into(), None, "c.group is missing"),
         (
             &["a", "b"],
             Lion::default().into(),
@@ -188,7 +188,7 @@ fn what_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
             // The file may have more variables than the optimizer.
             Ok(()) => assert_eq!(message, ""),
             Err(error) => {
-                assert_eq!(error.to_string(), message);
+                assert_eq!(error.to_string(), format!("{}: {message}", file.display()));
                 for var in map.all_vars() {
                     assert_eq!(var.to_vec1::<f32>()?, [2.0; 3]);
                 }
@@ -200,8 +200,9 @@ fn what_does_not_fit_is_refused_by_name_and_nothing_changes() -> Result<()> {
     let other = map(&["a", "b"], 2.0)?;
     let mut grouped = VarOptimizer::from_var_map(&other, Adam::adamw())?;
     grouped.add_group(Adam::default(), |name, _| name == "b")?;
+    let error = grouped.load(&file).expect_err("another group");
     let message = "adamant.groups is adam in the file, but adam, adam here";
-    assert_eq!(grouped.load(&file).expect_err("another group").to_string(), message);
+    assert_eq!(error.to_string(), format!("{}: {message}", file.display()));
     Ok(())
 }
 
@@ -221,7 +222,8 @@ fn a_damaged_file_is_refused_and_a_failed_save_leaves_the_old_one() -> Result<()
     // `VarMap::save` writes no optimizer.
     map.save(&file)?;
     let error = optimizer.load(&file).expect_err("no optimizer");
-    assert_eq!(error.to_string(), "the file has no adamant.groups");
+    let message = format!("{}: adamant.groups is missing", file.display());
+    assert_eq!(error.to_string(), message);
 
     let nowhere = folder.path().join("none").join("run.safetensors");
     assert!(matches!(optimizer.save(&nowhere), Err(Error::File { .. })));

@@ -1,4 +1,4 @@
-//! What is refused: the message names the variable, and nothing has changed.
+//! Calls that are refused: the message names the variable, and nothing has changed.
 
 use adamant_candle::{Adam, AnyOptimizer, Error, Lion, StepOptions, Storage, VarOptimizer};
 use candle_core::{CpuStorage, DType, Device, Storage as Memory, Tensor, Var, op::BackpropOp};
@@ -99,7 +99,7 @@ fn settings_and_options_are_refused_with_their_numbers() -> candle_core::Result<
     refused(optimizer.step_with(&store, &StepOptions::default()), message);
     candle_nn::Optimizer::set_learning_rate(&mut optimizer, 0.1);
     let options = StepOptions { max_norm: Some(0.0), ..StepOptions::default() };
-    refused(optimizer.step_with(&store, &options), "max_norm is 0e0, but must be over 0");
+    refused(optimizer.step_with(&store, &options), "max_norm is 0, but must be over 0");
     assert_eq!(x.to_vec1::<f32>()?, [1.0, 2.0]);
     Ok(())
 }
@@ -118,11 +118,16 @@ fn moments_that_do_not_go_with_a_variable_are_refused_by_name() -> candle_core::
     let x = x();
     let mut optimizer = named([("x", x.clone())])?;
     let store = grads([(&x, x.ones_like()?)]);
+    let nothing = StepOptions { max_norm: Some(0.0), ..StepOptions::default() };
+    assert!(optimizer.step_with(&store, &nothing).is_err());
+    let mut optimizer = optimizer.with_moments(Storage::F16)?; // no step was taken
     let _ = optimizer.step_with(&store, &StepOptions::default())?;
+    let moment = optimizer.state("x").and_then(|state| state.moment("exp_avg"));
+    assert_eq!(moment.map(|moment| moment.storage()), Some(Storage::F16));
     // Another kind of optimizer has other moments.
     optimizer.groups_mut()[0] = AnyOptimizer::from(Lion::default());
-    let message =
-        "variable x: the state of tensor 0 has \"exp_avg_sq\" where the optimizer has \"\"";
+    let message = "variable x: the state of tensor 0 is another optimizer's: it has exp_avg_sq, \
+                   which this one does not use";
     refused(optimizer.step_with(&store, &StepOptions::default()), message);
     let message = "variable x has taken 1 steps: its moments stay in the storage they have";
     refused(optimizer.with_moments(Storage::Q8), message);

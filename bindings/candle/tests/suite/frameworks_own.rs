@@ -83,7 +83,7 @@ fn adamw_regresses_with_a_var_map_whose_values_are_set_afterwards() -> Result<()
 
 /// Code that is generic over candle's trait takes ours.
 #[test]
-fn generic_code_makes_and_schedules_it() -> Result<()> {
+fn code_that_is_generic_over_candles_trait_trains_with_it() -> Result<()> {
     fn train<O: Optimizer>(config: O::Config, vars: &[&Var]) -> Result<O> {
         let mut optimizer = O::from_slice(vars, config)?;
         for step in 0..10 {

@@ -94,7 +94,7 @@ fn a_variable_without_a_gradient_stays_and_its_steps_are_its_own() -> Result<()>
     }
     let steps = |name| optimizer.state(name).map(|state| state.steps());
     assert_eq!((steps("a.weight"), steps("a.bias"), steps("b.weight")), (Some(3), Some(1), None));
-    // Its first step moves it by the learning rate, as a first step does.
+    // A first step moves by the learning rate.
     let moved = bias.to_vec1::<f32>()?[0];
     assert!((moved - (1.0 - 1e-3 * 0.01 - 1e-3)).abs() < 1e-6, "{moved}");
     assert_eq!(var(&map, "b.weight").sum_all()?.to_scalar::<f32>()?, 8.0);
@@ -102,7 +102,7 @@ fn a_variable_without_a_gradient_stays_and_its_steps_are_its_own() -> Result<()>
 }
 
 #[test]
-fn variables_that_are_whole_numbers_are_left_out() -> Result<()> {
+fn variables_of_integers_are_left_out() -> Result<()> {
     let (counter, x) = (Var::new(&[1_u32, 2], &Device::Cpu)?, Var::new(&[1_f32], &Device::Cpu)?);
     let mut optimizer = VarOptimizer::new(vec![counter, x.clone()], Adam::adamw())?;
     assert_eq!(optimizer.names().collect::<Vec<_>>(), ["1"]);

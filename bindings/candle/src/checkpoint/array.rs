@@ -1,0 +1,73 @@
+//! Arrays on their way to a file.
+
+use std::borrow::Cow;
+
+use adamant::{MomentRef, Storage};
+use candle_core::Tensor;
+use safetensors::{Dtype, View};
+
+pub(super) fn dtype_of(storage: Storage) -> Dtype {
+    match storage {
+        Storage::F64 => Dtype::F64,
+        Storage::Bf16 => Dtype::BF16,
+        Storage::F16 => Dtype::F16,
+        Storage::Q8 => Dtype::U8,
+        _ => Dtype::F32,
+    }
+}
+
+/// An array on its way to a file.
+pub(super) enum Array<'a> {
+    Tensor(&'a Tensor),
+    /// With its shape.
+    Moment(MomentRef<'a>, Vec<usize>),
+}
+
+impl View for Array<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Tensor(tensor) => View::dtype(tensor),
+            Self::Moment(moment, _) => dtype_of(moment.storage()),
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Tensor(tensor) => tensor.dims(),
+            Self::Moment(_, shape) => shape,
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let moment = match self {
+            Self::Tensor(tensor) => return View::data(tensor),
+            Self::Moment(moment, _) => moment,
+        };
+        match moment {
+            MomentRef::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            MomentRef::Bf16(values) => {
+                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+            }
+            MomentRef::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            MomentRef::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            MomentRef::Q8(codes, _) => Cow::Borrowed(codes),
+            // `Storage` has no other.
+            _ => Cow::Borrowed(&[]),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Tensor(tensor) => View::data_len(tensor),
+            Self::Moment(moment, _) => {
+                moment.len()
+                    * match moment.storage() {
+                        Storage::F64 => 8,
+                        Storage::Bf16 | Storage::F16 => 2,
+                        Storage::Q8 => 1,
+                        _ => 4,
+                    }
+            }
+        }
+    }
+}

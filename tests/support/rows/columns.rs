@@ -1,0 +1,119 @@
+//! Tables, and what the reference makes of them.
+
+use std::fmt::Debug;
+
+use adamant::{
+    Float, Many, RowOptimizer, RowRule, StepOptions, Table,
+    reference::{self, RowReference},
+};
+
+use super::{super::Columns, Listed, listed::places};
+
+/// As many slices as a rule for rows has moments.
+fn many_rows<'a, R: RowRule, F: Float>(
+    slices: impl IntoIterator<Item = &'a mut [F]>,
+) -> Many<R::RowMoments, &'a mut [F]> {
+    use adamant::Arity;
+    let mut slices = slices.into_iter();
+    R::RowMoments::from_fn(|_| slices.next().expect("a slice for each moment"))
+}
+
+/// A table with its moments, and how it is laid out.
+#[derive(Clone, Debug)]
+pub struct RowColumns<F> {
+    pub width: usize,
+    pub param: Vec<F>,
+    pub moments: Vec<Vec<F>>,
+}
+
+impl<F: Float> RowColumns<F> {
+    /// A table for a rule, each element the `value` of its column and place.
+    pub fn new<R: RowRule>(
+        rule: &R,
+        rows: usize,
+        width: usize,
+        mut value: impl FnMut(usize, usize) -> F,
+    ) -> Self {
+        let mut column = |column, len| (0..len).map(|place| value(column, place)).collect();
+        let state = rule.row_state_in(F::STORAGE, rows, width);
+        // The state leaves out moments that the rule does without.
+        let len = |name| state.moment(name).map_or(0, |moment| moment.len());
+        Self {
+            width,
+            param: column(0, rows * width),
+            moments: (R::ROW_MOMENT_NAMES.into_iter().zip(2..))
+                .map(|(name, position)| column(position, len(name)))
+                .collect(),
+        }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.param.len() / self.width
+    }
+
+    pub fn table(&mut self) -> Table<'_> {
+        let moments = self.moments.iter_mut().map(|moment| F::moment(moment));
+        Table::new(F::param(&mut self.param), self.width).with_moments(moments)
+    }
+
+    /// The parameters and moments of a row.
+    pub(super) fn row<R: RowRule>(
+        &mut self,
+        row: usize,
+    ) -> (&mut [F], Many<R::RowMoments, &mut [F]>) {
+        let rows = self.rows();
+        let moments = self.moments.iter_mut().map(|moment| {
+            let width = moment.len() / rows;
+            &mut moment[row * width..][..width]
+        });
+        (&mut self.param[row * self.width..][..self.width], many_rows::<R, F>(moments))
+    }
+
+    /// The gradients of the listed rows, each added up.
+    pub fn sums(&self, listed: &Listed<F>) -> Vec<Vec<F>> {
+        let Listed { rows, values, stride, .. } = listed;
+        reference::sum_rows(&places(rows), values, self.width, *stride).into_values().collect()
+    }
+
+    /// Takes step `t` of the listed rows with the reference. Gradients are multiplied by `grad_factor`.
+    pub fn reference<R: RowReference + Debug>(
+        &mut self,
+        rule: &R,
+        t: u64,
+        listed: &Listed<F>,
+        options: &StepOptions<'_>,
+    ) {
+        let Listed { rows, values, stride, .. } = listed;
+        let factor = F::from_f64(options.grad_factor);
+        let smallest = F::from_f64(match size_of::<F>() {
+            4 => f32::MIN_POSITIVE.into(),
+            _ => f64::MIN_POSITIVE,
+        });
+        for (row, mut grad) in reference::sum_rows(&places(rows), values, self.width, *stride) {
+            if options.grad_factor != 1.0 {
+                grad.iter_mut().for_each(|grad| *grad = *grad * factor);
+            }
+            let (param, moments) = self.row::<R>(row);
+            rule.reference_row(t, param, &grad, moments);
+            if options.flush_subnormals {
+                let (_, mut moments) = self.row::<R>(row);
+                for value in moments.as_mut().iter_mut().flat_map(|moment| moment.iter_mut()) {
+                    if value.abs() < smallest {
+                        *value = F::default();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fails at the first element whose bits differ; every NaN is like every other.
+    #[track_caller]
+    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+        let columns = |columns: &Self| Columns {
+            param: columns.param.clone(),
+            grad: vec![],
+            moments: columns.moments.clone(),
+        };
+        columns(self).assert_same_bits(&columns(expected), context);
+    }
+}
