@@ -452,7 +452,7 @@ class Optimizer(torch.optim.Optimizer):
         if dims == 1:
             index = indices[0]
         else:
-            index = torch.zeros(indices.shape[1], dtype=torch.int64)
+            index = torch.zeros(indices.shape[1], dtype=torch.int64, device="cpu")
             for one, size in zip(indices, param.shape):
                 # An index out of range would become that of another row.
                 if one.numel() and not (0 <= int(one.min()) and int(one.max()) < size):
