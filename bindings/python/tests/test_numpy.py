@@ -377,3 +377,44 @@ def test_float16_is_rounded_at_random() -> None:
     # The neighbours are 2^-11 apart: the mean is within 5 deviations.
     assert set(np.unique(param)) == {np.float16(1), np.float16(1 - 2**-11)}
     assert abs(param.astype(float).mean() - (1 - 1e-5)) < 5 * (1e-5 * 2**-11) ** 0.5 / 200
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "text"),
+    [
+        ("max_grad_norm", "1", TypeError, "max_grad_norm is '1', but must be a number"),
+        ("max_grad_norm", -1, ValueError, "max_grad_norm is -1, but must be over 0"),
+        ("threads", 0, ValueError, "threads is 0, but must be a whole number from 1 to 1024"),
+        ("threads", 1.5, ValueError, "threads is 1.5"),
+        ("isa", "sse", ValueError, "isa is 'sse'"),
+        ("seed", -1, ValueError, "seed is -1"),
+        ("skip_nonfinite", "no", TypeError, "skip_nonfinite is 'no', but must be True or False"),
+        ("zero_grad_in_step", 1, TypeError, "zero_grad_in_step is 1, but must be True or False"),
+        ("stochastic_rounding", None, TypeError, "stochastic_rounding is None, but must be True or False"),
+    ],
+)
+def test_bad_options_are_refused_by_name(option: str, value: Any, error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        Optimizer("sgd", **{option: value})
+    param, optimizer = np.ones(3, np.float32), Optimizer("sgd")
+    states = optimizer.init(param)
+    setattr(optimizer, option, value)
+    with pytest.raises(error, match=text):
+        optimizer.step(param, param.copy(), states)
+    assert (param == 1).all() and states[0].step == 0
+
+
+def test_options_may_be_numbers_of_numpy() -> None:
+    param = np.ones(3, np.float32)
+    optimizer = Optimizer("sgd", lr=np.float32(0.5), threads=np.int32(1), seed=np.uint64(7), skip_nonfinite=np.True_)
+    optimizer.step(param, np.ones(3, np.float32), optimizer.init(param))
+    assert (param == 0.5).all()
+
+
+def test_a_gradient_of_a_type_that_does_not_fit_is_named() -> None:
+    params = [np.ones(3, np.float32), np.ones(4, np.float32), np.ones(5, np.float32)]
+    grads = [None, np.ones(4, np.float32), np.ones(5)]
+    optimizer = Optimizer("sgd")
+    with pytest.raises(TypeError, match=r"the gradient of params\[2\] is of f64, which does not go with f32"):
+        optimizer.step(params, grads, optimizer.init(params))
+    assert all((param == 1).all() for param in params)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from . import _backward, _core, _options, _sharded, _states
+from . import _backward, _checks, _core, _options, _sharded, _states
 from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
 
 #: The options that groups have; the others are the optimizer's.
@@ -90,7 +90,7 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
         for key, default in _STEP_OPTIONS.items():
             setattr(self, key, options.get(key, default))
-        _options.check_steps(self)
+        _checks.check_steps(self)
         for flag in ("capturable", "differentiable"):
             if defaults.get(flag):
                 raise ValueError(f"{flag}=True is not supported: steps run on the CPU, outside of autograd")
@@ -189,19 +189,23 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
-        _, self.grad_norm = self._native.step(
-            self,
-            self.param_groups,
-            self.state,
-            factor,
-            self.max_grad_norm,
-            self.skip_nonfinite,
-            self.zero_grad_in_step,
-            self.threads,
-            self.isa,
-            self.seed,
-            listed,
-        )
+        try:
+            _, self.grad_norm = self._native.step(
+                self,
+                self.param_groups,
+                self.state,
+                factor,
+                self.max_grad_norm,
+                self.skip_nonfinite,
+                self.zero_grad_in_step,
+                self.threads,
+                self.isa,
+                self.seed,
+                listed,
+            )
+        except (TypeError, ValueError, OverflowError):
+            _checks.name_bad_option(lambda: _checks.check_steps(self))
+            raise
 
     @property
     def skipped(self) -> int:
@@ -247,6 +251,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @grad_norm_group.setter
     def grad_norm_group(self, value: Any) -> None:
+        _options.check_grad_norm_group(value)
         self._grad_norm_group = value
         if "_native" in self.__dict__:
             self._forget_places()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 
+from ._checks import check_flag
+
 if TYPE_CHECKING:
     StateDType = torch.dtype | Literal["f32", "bf16", "f16", "q8"] | None
 
@@ -101,24 +103,12 @@ def check_group(group: dict[str, Any]) -> None:
         raise ValueError(f'master is {master!r}, but must be None, "f32" or "split"')
     if group["dense_equivalent"] not in (False, True, "series", "replay"):
         raise ValueError(f'dense_equivalent is {group["dense_equivalent"]!r}, but must be a bool, "series" or "replay"')
+    check_flag("stochastic_rounding", group["stochastic_rounding"])
     if master is not None and group["stochastic_rounding"]:
         raise ValueError(f"stochastic_rounding has no use beside master={master!r}: choose one")
 
 
-def check_steps(optimizer: Any) -> None:
-    """Checks the options of a whole optimizer."""
-    norm = optimizer.max_grad_norm
-    if norm is not None and not norm > 0:
-        raise ValueError(f"max_grad_norm is {norm}, but must be over 0")
-    threads = optimizer.threads
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
-        raise ValueError(f"threads is {threads!r}, but must be a whole number from 1 to 1024")
-    group = optimizer.grad_norm_group
-    if group is not None and group != "world" and not hasattr(group, "rank"):
-        raise ValueError(f'grad_norm_group is {group!r}, but must be None, "world" or a group of torch.distributed')
-    isa = optimizer.isa
-    if isa not in (None, "scalar", "avx2", "avx512", "neon"):
-        raise ValueError(f'isa is {isa!r}, but must be None, "scalar", "avx2", "avx512" or "neon"')
-    seed = optimizer.seed
-    if not (isinstance(seed, int) and 0 <= seed < 2**64):
-        raise ValueError(f"seed is {seed!r}, but must be a whole number from 0 to 2**64 - 1")
+def check_grad_norm_group(value: Any) -> None:
+    """Checks the option ``grad_norm_group``."""
+    if value is not None and value != "world" and not hasattr(value, "rank"):
+        raise ValueError(f'grad_norm_group is {value!r}, but must be None, "world" or a group of torch.distributed')

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import _core
+from . import _checks, _core
 
 __all__ = [
     "OPTIMIZERS",
@@ -161,6 +161,7 @@ class Optimizer:
 
     Raises:
         ValueError: the optimizer has no such setting, or a value is out of its range.
+        TypeError: a value is of a wrong type.
     """
 
     def __init__(
@@ -188,6 +189,7 @@ class Optimizer:
         self.threads = threads
         self.isa = isa
         self.seed = seed
+        self._check_options()
         #: The settings that were given, and the moments: name, what each number starts from or ``None``, format of
         #: 8 bits. Both change at once, also for other threads.
         self._chosen: tuple[dict[str, Any], list[tuple[str, float | None, str]]] = ({}, [])
@@ -207,6 +209,10 @@ class Optimizer:
         """
         changed = self._chosen[0] | settings
         self._chosen = changed, _core.describe(self.name, changed)[1]
+
+    def _check_options(self) -> None:
+        _checks.check_flag("stochastic_rounding", self.stochastic_rounding)
+        _checks.check_steps(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -294,19 +300,23 @@ class Optimizer:
                 are_bf16.append(is_bf16)
                 moments.append((moment, array))
             described.append((name, param, grad, moments, state, are_bf16, is_numpy))
-        taken, norm = _core.step_arrays(
-            self.name,
-            settings,
-            described,
-            self.stochastic_rounding,
-            grad_factor,
-            self.max_grad_norm,
-            self.skip_nonfinite,
-            self.zero_grad_in_step,
-            self._default_threads if self.threads is None else self.threads,
-            self.isa,
-            self.seed,
-        )
+        try:
+            taken, norm = _core.step_arrays(
+                self.name,
+                settings,
+                described,
+                self.stochastic_rounding,
+                grad_factor,
+                self.max_grad_norm,
+                self.skip_nonfinite,
+                self.zero_grad_in_step,
+                self._default_threads if self.threads is None else self.threads,
+                self.isa,
+                self.seed,
+            )
+        except (TypeError, ValueError, OverflowError):
+            _checks.name_bad_option(self._check_options)
+            raise
         return Report(taken, norm)
 
     def apply(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adamant::{
-    AnyOptimizer, DynOptimizer, Group, MOMENTS, Moment, Outcome, Q8, StepOptions, Tensor,
+    AnyOptimizer, DynOptimizer, Error, Group, MOMENTS, Moment, Outcome, Q8, StepOptions, Tensor,
 };
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -195,7 +195,7 @@ pub fn step_arrays(
             ..StepOptions::default()
         };
         py.detach(|| adamant::step(&mut [Group::new(&optimizer, &mut tensors)], &options))
-            .map_err(exception)
+            .map_err(|error| named(error, &arrays))
     })?;
     drop(tensors);
     let is_taken = report.outcome == Outcome::Taken;
@@ -205,6 +205,20 @@ pub fn step_arrays(
         }
     }
     Ok((is_taken, report.grad_norm))
+}
+
+/// The exception for an error of a step. The core numbers tensors; here they have names.
+fn named(error: Error, arrays: &[ArrayTensor<'_, '_>]) -> PyErr {
+    if let Error::TypeMismatch { tensor, argument, found, expected } = error
+        && let Some(array) = arrays.get(tensor)
+    {
+        let name = if argument == "grad" { "the gradient" } else { argument };
+        let param = array.param.name;
+        return PyTypeError::new_err(format!(
+            "{name} of {param} is of {found}, which does not go with {expected}"
+        ));
+    }
+    exception(error)
 }
 
 fn ranges_of<'a, 'py: 'a, 'n: 'a>(arrays: impl Iterator<Item = &'a Array<'py, 'n>>) -> Ranges {
