@@ -68,7 +68,7 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
         grad.expect_order_of(&param)?;
         if grad.kind.is_complex() != param.kind.is_complex() {
             return Err(PyTypeError::new_err(format!(
-                "{} is of {:?}, but the parameter is of {:?}",
+                "{} is of {}, but the parameter is of {}",
                 grad.name, grad.kind, param.kind
             )));
         }
@@ -209,16 +209,19 @@ pub fn step_arrays(
 
 /// The exception for an error of a step. The core numbers tensors; here they have names.
 fn named(error: Error, arrays: &[ArrayTensor<'_, '_>]) -> PyErr {
-    if let Error::TypeMismatch { tensor, argument, found, expected } = error
-        && let Some(array) = arrays.get(tensor)
-    {
-        let name = if argument == "grad" { "the gradient" } else { argument };
-        let param = array.param.name;
-        return PyTypeError::new_err(format!(
-            "{name} of {param} is of {found}, which does not go with {expected}"
-        ));
-    }
-    exception(error)
+    let Error::TypeMismatch { tensor, argument, found, expected } = error else {
+        return exception(error);
+    };
+    let Some(ArrayTensor { param, grad, .. }) = arrays.get(tensor) else { return exception(error) };
+    PyTypeError::new_err(match argument {
+        "grad" => format!(
+            "{} is of {}, which does not go with a parameter of {}",
+            grad.name, grad.kind, param.kind
+        ),
+        _ => {
+            format!("{argument} of {} is of {found}, which does not go with {expected}", param.name)
+        }
+    })
 }
 
 fn ranges_of<'a, 'py: 'a, 'n: 'a>(arrays: impl Iterator<Item = &'a Array<'py, 'n>>) -> Ranges {
