@@ -310,7 +310,7 @@ def test_states_that_do_not_fit_are_named() -> None:
     plain, heavy = Optimizer("sgd"), Optimizer("sgd", momentum=0.9)
     with pytest.raises(ValueError, match="momentum_buffer of params is missing"):
         heavy.step(param, np.ones(3), plain.init(param))
-    with pytest.raises(ValueError, match="do without"):
+    with pytest.raises(ValueError, match="do not use it"):
         plain.step(param, np.ones(3), heavy.init(param))
     with pytest.raises(ValueError, match="momentum_buffer of params has 4 numbers, not 3"):
         heavy.step(param, np.ones(3), heavy.init(np.zeros(4)))

@@ -55,7 +55,7 @@ class _CatchUp:
 class Optimizer(torch.optim.Optimizer):
     """The base of all optimizers of this package: a :class:`torch.optim.Optimizer` whose steps run in adamant."""
 
-    #: The core's optimizer; a flag of the group that stands for another one; which settings of it come from
+    #: The core's optimizer; a flag of the group that selects another one; which settings come from
     #: ``group[key]`` or ``group[key][position]``; which are always the same.
     _plan: ClassVar[tuple[str, tuple[str, str] | None, list[tuple[str, int | None, str]], list[tuple[str, Any]]]]
 
@@ -78,7 +78,7 @@ class Optimizer(torch.optim.Optimizer):
     _where: _sharded.Places | None = None
     #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
     _firsts: dict[Tensor, int] | None = None
-    #: Whether the other processes have this one's norm, or word that there is none.
+    #: Whether this process has sent its norm to the others, or NaN in place of it.
     _has_told_norm: bool = False
 
     #: The norm of all gradients in the last step, if it was needed.
@@ -485,9 +485,8 @@ class Optimizer(torch.optim.Optimizer):
         that it will read up to date, and one before its ``state_dict`` and its ``load_state_dict``, for all rows.
         Hooks leave the model as it is: no other class, no other keys in its checkpoints.
 
-        A model that reads rows in another way calls :meth:`catch_up`, and so does whoever pickles or copies a model
-        without its optimizer, or is about to write a weight in another way. A step whose gradient was computed from
-        rows that were behind is refused.
+        Call :meth:`catch_up` before rows are read or a weight is written in another way, and before a model is pickled
+        or copied without its optimizer. A step is refused if its gradient was computed from rows that were behind.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
@@ -572,7 +571,7 @@ class Optimizer(torch.optim.Optimizer):
         return state_dict
 
     def _saved(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> dict[str, Any]:
-        """The state of a parameter as PyTorch has it, and what is needed beside it."""
+        """The state of a parameter in PyTorch's form, with the codes and scales of 8-bit moments beside it."""
         saved = dict(state)
         for moment in self._native.moments(group):
             moment = _states.Moment(*moment)
@@ -595,7 +594,7 @@ class Optimizer(torch.optim.Optimizer):
         this optimizer stay. The tensors of ``state_dict`` are copied.
 
         Raises:
-            ValueError: groups or shapes differ from those of this optimizer, or the state has no meaning here.
+            ValueError: this optimizer has other groups or shapes, or the state has no meaning here.
                 Nothing has changed then.
         """
         self._finish()

@@ -1,7 +1,7 @@
 """Parameters of which each process has a part: DTensors, as FSDP2 and tensor parallelism make them.
 
-A step is of the local parts. What it needs from the other processes is one number, the norm of all gradients, and
-only where the options ask for it.
+A step updates the local parts. All it needs from the other processes is one number, the norm of all gradients, and
+only if the options ask for it.
 """
 
 from __future__ import annotations
