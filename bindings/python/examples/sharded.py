@@ -186,7 +186,8 @@ def main() -> None:
             if isinstance(value, Tensor)
         )
         whole = sum(seconds.values())
-        print(f"mode              {arguments.mode}, {size} processes, steps {first + 1} to {first + arguments.steps}")
+        processes = "1 process" if size == 1 else f"{size} processes"
+        print(f"mode              {arguments.mode}, {processes}, steps {first + 1} to {first + arguments.steps}")
         print(f"parameters        {params:,}, states of this process {states / 2**20:.1f} MiB")
         print(
             f"loss              {sum(losses[:5]) / len(losses[:5]):.3f} at first, "

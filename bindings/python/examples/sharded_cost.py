@@ -67,7 +67,8 @@ def main() -> None:
     message = torch.zeros(1, dtype=torch.float64)
     latency = timed(lambda: dist.all_reduce(message), 50, arguments.quantile) if size > 1 else 0.0
     if rank == 0:
-        print(f"{size} processes, {own:,} parameters each; memory {bandwidth / 1e9:.1f} GB/s a process")
+        processes = "1 process" if size == 1 else f"{size} processes"
+        print(f"{processes}, {own:,} parameters each; memory {bandwidth / 1e9:.1f} GB/s a process")
         print(f"an all-reduce of 8 bytes: {1e6 * latency:.0f} us")
         print(f"{'':32}{'bytes kept':>12}{'bytes moved':>12}{'by memory':>12}{'measured':>12}{'clipped':>12}")
 

@@ -1,6 +1,10 @@
 //! Where the elements of a tensor lie, and how that is remembered.
 
-use core::{ffi::c_void, slice};
+use core::{
+    ffi::c_void,
+    fmt::{self, Display, Formatter},
+    slice,
+};
 
 use crate::dlpack::{self, DataType, DlTensor};
 
@@ -72,6 +76,24 @@ impl Kind {
 
     pub fn is_complex(self) -> bool {
         self.reals() == 2
+    }
+}
+
+/// The names that numpy and PyTorch have for types.
+impl Display for Kind {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "float32",
+            Self::F64 => "float64",
+            Self::Bf16 => "bfloat16",
+            Self::F16 => "float16",
+            Self::C64 => "complex64",
+            Self::C128 => "complex128",
+            Self::U8 => "uint8",
+            Self::I16 => "int16",
+            Self::I64 => "int64",
+            Self::Other => "another type",
+        })
     }
 }
 

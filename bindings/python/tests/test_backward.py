@@ -261,7 +261,7 @@ def test_errors_come_from_step_and_the_gradient_is_back() -> None:
     assert not torch.equal(model.layers[0].weight, before["layers.0.weight"])
 
 
-def test_it_can_be_taken_back() -> None:
+def test_step_after_backward_takes_it_back() -> None:
     model = Large()
     optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
     optimizer.step_in_backward(model)

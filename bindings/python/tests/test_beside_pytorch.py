@@ -81,6 +81,55 @@ def test_states_go_through_safetensors_with_their_bits(name: str, state_dtype: A
     assert all(torch.equal(one, two) for one, two in zip(own, others))
 
 
+@pytest.mark.parametrize("name", [*SETTINGS, *OWN])
+@pytest.mark.parametrize(
+    "options", [{}, {"state_dtype": "q8"}, {"state_dtype": "bf16", "master": "split"}], ids=["f32", "q8", "split"]
+)
+def test_states_are_on_the_cpu_whatever_the_default_device(name: str, options: dict[str, Any]) -> None:
+    runs = []
+    for device in (None, "meta"):
+        torch.manual_seed(5)
+        own = [*params(), *params(torch.bfloat16)]
+        gradients = [[torch.randn(param.shape).to(param.dtype) for param in own] for _ in range(4)]
+        make = getattr(adamant_optim, name)
+        optimizer = make(own, **options)
+        # As after torch.set_default_device("cuda"), for a model that is there.
+        torch.set_default_device(device)
+        try:
+            for number, grads in enumerate(gradients):
+                if number == 2:
+                    saved = copy.deepcopy(optimizer.state_dict())
+                    optimizer = make(own, **options)
+                    optimizer.load_state_dict(saved)
+                for param, grad in zip(own, grads):
+                    param.grad = grad
+                optimizer.step()
+        finally:
+            torch.set_default_device(None)
+        values = [value for param in own for value in optimizer.state[param].values()]
+        assert {value.device.type for value in values} <= {"cpu"}
+        runs.append(own)
+    assert all(torch.equal(one, other) for one, other in zip(*runs))
+
+
+def test_rows_are_found_whatever_the_default_device() -> None:
+    runs = []
+    for device in (None, "meta"):
+        table = torch.nn.Parameter(torch.ones(3, 4, 2))
+        # Its rows are those of two dimensions.
+        indices, values = torch.tensor([[0, 2], [1, 3]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        table.grad = torch.sparse_coo_tensor(indices, values, (3, 4, 2))
+        optimizer = adamant_optim.Adam([table], lr=0.1, dense_equivalent=True)
+        torch.set_default_device(device)
+        try:
+            optimizer.step()
+        finally:
+            torch.set_default_device(None)
+        runs.append(table)
+    assert torch.equal(*runs)
+    assert int((runs[0] != 1.0).any(dim=2).sum()) == 2
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("state_dtype", [torch.bfloat16, torch.float16, "q8"], ids=str)
 def test_pytorch_takes_over_moments_of_few_bits(name: str, state_dtype: Any) -> None:

@@ -57,7 +57,7 @@ def test_a_parameter_on_the_gpu_is_refused(make: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, *OWN])
-def test_every_optimizer_refuses_it(name: str) -> None:
+def test_every_optimizer_refuses_a_parameter_on_the_gpu(name: str) -> None:
     params, listed = on_both()
     with pytest.raises(ValueError, match=named(f"on {GPU}")):
         getattr(adamant_optim, name)(listed).step()
@@ -77,7 +77,7 @@ def test_a_table_on_the_gpu_is_refused(options: Any) -> None:
     assert torch.equal(table.weight, before)
 
 
-def test_steps_in_the_backward_pass_refuse_it() -> None:
+def test_steps_in_the_backward_pass_refuse_a_parameter_on_the_gpu() -> None:
     model = torch.nn.Linear(3, 2).to(GPU)
     before = copy.deepcopy(model.state_dict())
     optimizer = adamant_optim.AdamW(model.parameters())

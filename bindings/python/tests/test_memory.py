@@ -119,7 +119,7 @@ def test_16_bit_parameters_and_gradients(dtype: torch.dtype) -> None:
 
 
 @WAYS
-def test_what_moves_is_noticed(make: Any) -> None:
+def test_memory_that_was_moved_is_found_again(make: Any) -> None:
     ours = params()
     theirs = copies(ours)
     optimizer, other = make(ours, lr=0.1), torch.optim.AdamW(theirs, lr=0.1)

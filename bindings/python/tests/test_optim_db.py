@@ -189,7 +189,7 @@ def test_schedules_change_the_learning_rate_as_with_pytorch(name: str, makers: l
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_half_way_through_a_run_changes_hands(case: Case) -> None:
+def test_a_run_changes_hands_half_way_through(case: Case) -> None:
     """PyTorch's optimizer takes over a run of ours, and ours one of PyTorch's."""
     start_params, steps = start(case, torch.float32)
     first, second = steps[: STEPS // 2], steps[STEPS // 2 :]

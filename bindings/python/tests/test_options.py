@@ -256,6 +256,19 @@ def test_every_instruction_set_gives_the_same_bits(isa: str) -> None:
     assert torch.equal(run(isa=isa)[1][0], run()[1][0])
 
 
+def test_the_help_has_every_option_and_formula() -> None:
+    import inspect
+
+    from adamant_optim.torch import Options
+
+    text = inspect.getdoc(Options)
+    assert text is not None
+    for option in Options.__annotations__:
+        assert f"\n    {option}: " in text, option
+    for name in [*SETTINGS, *OWN, "SparseAdam"]:
+        assert ".. code-block:: text" in (getattr(adamant_optim, name).__doc__ or ""), name
+
+
 def test_the_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     adamant_optim.show_config()
     text = capsys.readouterr().out

@@ -8,6 +8,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +250,33 @@ def test_the_number_of_threads_is_what_is_granted() -> None:
     if hasattr(os, "sched_setaffinity"):
         first = min(os.sched_getaffinity(0))
         assert ask(f"import os; os.sched_setaffinity(0, {{{first}}}); {code}") == 1
+
+
+#: A file system for cgroups that grants one CPU, by either version, for this process and its children alone.
+QUOTA = """
+set -e
+mount -t tmpfs quota /sys/fs/cgroup
+second=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+mkdir -p /sys/fs/cgroup/cpu "$second"
+touch /sys/fs/cgroup/cpu/cgroup.procs "$second/cgroup.controllers"
+echo 100000 > /sys/fs/cgroup/cpu/cpu.cfs_quota_us
+echo 100000 > /sys/fs/cgroup/cpu/cpu.cfs_period_us
+echo 100000 100000 > "$second/cpu.max"
+"""
+
+
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: [0])(0)) < 2, reason="there is one CPU only")
+def test_a_quota_of_the_cgroup_counts() -> None:
+    code = "from adamant_optim import _core; print(_core.default_threads())"
+
+    def in_namespace(script: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["unshare", "--mount", "sh", "-c", script, sys.executable, code]
+        return subprocess.run(command, check=False, capture_output=True)
+
+    if shutil.which("unshare") is None or in_namespace(QUOTA).returncode != 0:
+        pytest.skip("this user cannot mount file systems")
+    found = in_namespace(QUOTA + 'exec "$0" -c "$1"')
+    assert found.stdout == b"1\n", found.stderr
 
 
 def test_the_environment_chooses_the_instruction_set() -> None:

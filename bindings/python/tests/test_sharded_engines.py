@@ -125,7 +125,7 @@ def test_place_among_wants_all_parameters() -> None:
     optimizer.step()
 
 
-def test_copies_know_their_place() -> None:
+def test_copies_keep_the_place_of_each_parameter() -> None:
     whole = [torch.nn.Parameter(torch.linspace(-1, 1, 50)) for _ in range(3)]
     part = [torch.nn.Parameter(param.detach().clone()) for param in whole[1:]]
     one = adamant_optim.AdamW(whole, lr=0.05, state_dtype="bf16")

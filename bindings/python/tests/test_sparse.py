@@ -52,7 +52,7 @@ def test_sparse_adam_is_that_of_pytorch_both_ways() -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adagrad"])
-def test_what_pytorch_takes_sparse_is_the_same(name: str) -> None:
+def test_sgd_and_adagrad_take_sparse_gradients_as_pytorch_does(name: str) -> None:
     ours, theirs = embeddings(2)
     optimizer, other = (
         getattr(it, name)(m.parameters(), lr=0.1) for it, m in ((adamant_optim, ours), (torch.optim, theirs))
@@ -233,7 +233,7 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
         ),
     ],
 )
-def test_what_cannot_be_stepped_is_refused_before_anything_is_written(kwargs: Any, error: Any, text: str) -> None:
+def test_sparse_gradients_that_do_not_fit_change_nothing(kwargs: Any, error: Any, text: str) -> None:
     (module,) = embeddings(1)
     other = torch.nn.Parameter(torch.ones(3))
     other.grad = torch.ones(3)
@@ -280,7 +280,7 @@ def test_all_rows_have_the_bits_of_a_dense_step_in_every_type(dtype: torch.dtype
     assert moved.tolist() == [row in (2, 5) for row in range(7)]
 
 
-def test_dense_equivalent_needs_parameters_that_are_computed_in() -> None:
+def test_dense_equivalent_refuses_parameters_of_16_bits() -> None:
     half = torch.nn.Parameter(torch.ones(4, 2, dtype=torch.bfloat16))
     half.grad = torch.sparse_coo_tensor(
         torch.tensor([[1]]), torch.ones(1, 2, dtype=torch.bfloat16), (4, 2), check_invariants=True
@@ -341,7 +341,7 @@ def test_a_dense_gradient_brings_rows_of_several_dimensions_up_to_date() -> None
 
 @pytest.mark.parametrize("shape", [(5, 0), (0, 5)])
 @pytest.mark.parametrize("kwargs", [{}, {"dense_equivalent": True}])
-def test_tables_without_a_number_take_steps(shape: tuple[int, int], kwargs: dict[str, Any]) -> None:
+def test_empty_tables_take_steps(shape: tuple[int, int], kwargs: dict[str, Any]) -> None:
     table, other = torch.nn.Parameter(torch.ones(shape)), torch.nn.Parameter(torch.ones(3))
     index = torch.zeros(1, min(shape[0], 1), dtype=torch.int64)
     table.grad = torch.sparse_coo_tensor(index, torch.ones(index.shape[1], shape[1]), shape, check_invariants=True)

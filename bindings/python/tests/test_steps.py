@@ -278,11 +278,65 @@ def test_a_step_from_within_a_step_is_refused() -> None:
         ({"isa": "sse"}, ValueError, "isa is 'sse'"),
         ({"seed": -1}, ValueError, "seed is -1"),
         ({"dense_equivalent": "soon"}, ValueError, "dense_equivalent is 'soon'"),
+        ({"lr": "0.1"}, TypeError, "lr is '0.1', but must be a number"),
+        ({"eps": None}, TypeError, "eps is None, but must be a number"),
+        ({"betas": None}, ValueError, "betas must be 2 numbers, but are None"),
+        ({"betas": (0.9, "0.99")}, TypeError, r"betas\[1\] is '0.99', but must be a number"),
+        ({"max_grad_norm": "1"}, TypeError, "max_grad_norm is '1', but must be a number"),
+        ({"skip_nonfinite": "no"}, TypeError, "skip_nonfinite is 'no', but must be True or False"),
+        ({"stochastic_rounding": "no"}, TypeError, "stochastic_rounding is 'no', but must be True or False"),
+        ({"grad_norm_group": "all"}, ValueError, "grad_norm_group is 'all'"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs: dict[str, Any], error: type, text: str) -> None:
     with pytest.raises(error, match=text):
         adamant_optim.AdamW(params(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "error", "text"),
+    [
+        ("Adadelta", {"rho": "0.9"}, TypeError, "rho is '0.9', but must be a number"),
+        ("Rprop", {"etas": 0.5}, ValueError, "etas must be 2 numbers, but are 0.5"),
+        ("Rprop", {"etas": ("0.5", 1.2)}, TypeError, r"etas\[0\] is '0.5', but must be a number"),
+    ],
+)
+def test_bad_arguments_of_one_optimizer_are_refused(name: str, kwargs: dict[str, Any], error: type, text: str) -> None:
+    with pytest.raises(error, match=text):
+        getattr(adamant_optim, name)(params(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "text"),
+    [
+        ("max_grad_norm", -1, ValueError, "max_grad_norm is -1, but must be over 0"),
+        ("max_grad_norm", "1", TypeError, "max_grad_norm is '1', but must be a number"),
+        ("skip_nonfinite", "no", TypeError, "skip_nonfinite is 'no', but must be True or False"),
+        ("zero_grad_in_step", None, TypeError, "zero_grad_in_step is None, but must be True or False"),
+        ("threads", 0, ValueError, "threads is 0, but must be a whole number from 1 to 1024"),
+        ("threads", "two", ValueError, "threads is 'two'"),
+        ("isa", "sse", ValueError, "isa is 'sse'"),
+        ("seed", -1, ValueError, "seed is -1"),
+    ],
+)
+def test_an_option_that_became_bad_is_refused_by_name(option: str, value: Any, error: type, text: str) -> None:
+    own = params()
+    set_grads(own)
+    optimizer = adamant_optim.AdamW(own)
+    optimizer.step()
+    before = copies(own)
+    setattr(optimizer, option, value)
+    with pytest.raises(error, match=text):
+        optimizer.step()
+    assert all(torch.equal(one, other) for one, other in zip(own, before))
+    assert {float(optimizer.state[param]["step"]) for param in own} == {1.0}
+
+
+def test_a_group_of_processes_that_is_none_is_refused_when_it_is_set() -> None:
+    optimizer = adamant_optim.AdamW(params())
+    with pytest.raises(ValueError, match="grad_norm_group is 'all'"):
+        optimizer.grad_norm_group = "all"
+    assert optimizer.grad_norm_group is None
 
 
 def test_a_bad_group_is_not_added() -> None:

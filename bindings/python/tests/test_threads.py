@@ -107,7 +107,7 @@ def test_optimizers_that_share_a_parameter_take_turns() -> None:
     assert (param == -0.25 * THREADS * STEPS).all()
 
 
-def test_what_a_state_counts_must_be_a_count() -> None:
+def test_a_step_count_must_not_be_negative() -> None:
     optimizer = Optimizer("adamw")
     param, grad = np.ones(3, np.float32), np.ones(3, np.float32)
     state = optimizer.init(param)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from . import _backward, _core, _options, _sharded, _states
+from . import _backward, _checks, _core, _options, _sharded, _states
 from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
 
 #: The options that groups have; the others are the optimizer's.
@@ -55,7 +55,7 @@ class _CatchUp:
 class Optimizer(torch.optim.Optimizer):
     """The base of all optimizers of this package: a :class:`torch.optim.Optimizer` whose steps run in adamant."""
 
-    #: The core's optimizer; a flag of the group that stands for another one; which settings of it come from
+    #: The core's optimizer; a flag of the group that selects another one; which settings come from
     #: ``group[key]`` or ``group[key][position]``; which are always the same.
     _plan: ClassVar[tuple[str, tuple[str, str] | None, list[tuple[str, int | None, str]], list[tuple[str, Any]]]]
 
@@ -78,7 +78,7 @@ class Optimizer(torch.optim.Optimizer):
     _where: _sharded.Places | None = None
     #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
     _firsts: dict[Tensor, int] | None = None
-    #: Whether the other processes have this one's norm, or word that there is none.
+    #: Whether this process has sent its norm to the others, or NaN in place of it.
     _has_told_norm: bool = False
 
     #: The norm of all gradients in the last step, if it was needed.
@@ -90,7 +90,7 @@ class Optimizer(torch.optim.Optimizer):
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
         for key, default in _STEP_OPTIONS.items():
             setattr(self, key, options.get(key, default))
-        _options.check_steps(self)
+        _checks.check_steps(self)
         for flag in ("capturable", "differentiable"):
             if defaults.get(flag):
                 raise ValueError(f"{flag}=True is not supported: steps run on the CPU, outside of autograd")
@@ -189,19 +189,23 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
-        _, self.grad_norm = self._native.step(
-            self,
-            self.param_groups,
-            self.state,
-            factor,
-            self.max_grad_norm,
-            self.skip_nonfinite,
-            self.zero_grad_in_step,
-            self.threads,
-            self.isa,
-            self.seed,
-            listed,
-        )
+        try:
+            _, self.grad_norm = self._native.step(
+                self,
+                self.param_groups,
+                self.state,
+                factor,
+                self.max_grad_norm,
+                self.skip_nonfinite,
+                self.zero_grad_in_step,
+                self.threads,
+                self.isa,
+                self.seed,
+                listed,
+            )
+        except (TypeError, ValueError, OverflowError):
+            _checks.name_bad_option(lambda: _checks.check_steps(self))
+            raise
 
     @property
     def skipped(self) -> int:
@@ -247,6 +251,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @grad_norm_group.setter
     def grad_norm_group(self, value: Any) -> None:
+        _options.check_grad_norm_group(value)
         self._grad_norm_group = value
         if "_native" in self.__dict__:
             self._forget_places()
@@ -452,7 +457,7 @@ class Optimizer(torch.optim.Optimizer):
         if dims == 1:
             index = indices[0]
         else:
-            index = torch.zeros(indices.shape[1], dtype=torch.int64)
+            index = torch.zeros(indices.shape[1], dtype=torch.int64, device="cpu")
             for one, size in zip(indices, param.shape):
                 # An index out of range would become that of another row.
                 if one.numel() and not (0 <= int(one.min()) and int(one.max()) < size):
@@ -480,9 +485,8 @@ class Optimizer(torch.optim.Optimizer):
         that it will read up to date, and one before its ``state_dict`` and its ``load_state_dict``, for all rows.
         Hooks leave the model as it is: no other class, no other keys in its checkpoints.
 
-        A model that reads rows in another way calls :meth:`catch_up`, and so does whoever pickles or copies a model
-        without its optimizer, or is about to write a weight in another way. A step whose gradient was computed from
-        rows that were behind is refused.
+        Call :meth:`catch_up` before rows are read or a weight is written in another way, and before a model is pickled
+        or copied without its optimizer. A step is refused if its gradient was computed from rows that were behind.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
@@ -567,7 +571,7 @@ class Optimizer(torch.optim.Optimizer):
         return state_dict
 
     def _saved(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> dict[str, Any]:
-        """The state of a parameter as PyTorch has it, and what is needed beside it."""
+        """The state of a parameter in PyTorch's form, with the codes and scales of 8-bit moments beside it."""
         saved = dict(state)
         for moment in self._native.moments(group):
             moment = _states.Moment(*moment)
@@ -590,7 +594,7 @@ class Optimizer(torch.optim.Optimizer):
         this optimizer stay. The tensors of ``state_dict`` are copied.
 
         Raises:
-            ValueError: groups or shapes differ from those of this optimizer, or the state has no meaning here.
+            ValueError: this optimizer has other groups or shapes, or the state has no meaning here.
                 Nothing has changed then.
         """
         self._finish()

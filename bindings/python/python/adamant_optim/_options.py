@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 
+from ._checks import check_flag
+
 if TYPE_CHECKING:
     StateDType = torch.dtype | Literal["f32", "bf16", "f16", "q8"] | None
 
@@ -13,62 +15,58 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """The keyword options of every optimizer.
 
-    ``state_dtype``, ``master``, ``stochastic_rounding`` and ``dense_equivalent`` may differ from group to group.
+    ``state_dtype``, ``master``, ``stochastic_rounding`` and ``dense_equivalent`` may differ from group to group. The
+    others are attributes of the optimizer, and may be changed between steps.
+
+    Args:
+        state_dtype: the type of the moments: ``torch.float32``, ``torch.bfloat16``, ``torch.float16``, or ``"q8"`` for
+            8 bits and a scale for each 256 numbers. ``None`` is ``torch.float32``, and ``torch.float64`` for parameters
+            in ``float64``, which have no other. Below 32 bits, moments are rounded up or down at random.
+        master: how parameters of 16 bits keep the bits that they cannot hold:
+
+            - ``"f32"``: the state has a copy in ``float32``, 4 bytes a number. For bfloat16 and float16.
+            - ``"split"``: the state has the other half of a ``float32``, 2 bytes a number, for bfloat16:
+              ``bits(float32) = (bits(param) << 16) + param_low``, where ``param_low`` is a signed number of 16 bits.
+              The parameter is the ``float32`` rounded to nearest, ties away from 0.
+            - ``None``: those bits are lost.
+
+            If your program writes the parameter, the next step takes that over into the copy: ``param.copy_()`` under
+            ``torch.no_grad()``, ``load_state_dict``, ``param.data = other``. PyTorch does not tell of writes in place
+            through ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those. ``"split"`` has no copy
+            that could be out of date.
+        stochastic_rounding: whether bfloat16 and float16 parameters without ``master`` are rounded up or down at
+            random, so that no update is lost on average. Wider ones are rounded to nearest.
+        dense_equivalent: for sparse gradients of Adam and AdamW: whether a step has the results of one with a dense
+            gradient, but touches only the rows that have a gradient. See :meth:`Optimizer.watch`. ``True`` is
+            ``"series"``: rows that were skipped catch up at once, with roundings of their own. ``"replay"``: step by
+            step, with the bits of dense steps and their cost.
+        max_grad_norm: the largest norm of all gradients. Where it is greater, gradients count as if they were scaled
+            down to it, as by ``torch.nn.utils.clip_grad_norm_``, but are not written. A step whose norm is not finite
+            is left out. ``optimizer.grad_norm`` has the norm.
+        skip_nonfinite: whether a step is left out where a gradient is not finite. ``optimizer.skipped`` counts them.
+        zero_grad_in_step: whether a step sets gradients to zero as it reads them, so that the next batch can be added
+            to them.
+        threads: the number of threads. ``None``: as many as affinity and cgroup grant, and with torchrun this process's
+            share of the machine's CPUs.
+        isa: the instruction set: ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``. ``None``: the best one that this
+            CPU has. All give the same bits.
+        seed: the seed of the random bits, which depend on the seed, the step and the element alone.
+        grad_norm_group: the processes whose gradients ``max_grad_norm`` and ``skip_nonfinite`` are about, if each has
+            other parameters: a group of ``torch.distributed``, or ``"world"``. Needed with ``ZeroRedundancyOptimizer``
+            and pipelines. ``None``: those that share DTensors, or this process alone.
     """
 
     state_dtype: StateDType
-    """The type of the moments: ``torch.float32``, ``torch.bfloat16``, ``torch.float16``, or ``"q8"`` for 8
-    bits and a scale for each 256 numbers. ``None`` is ``torch.float32``, and ``torch.float64`` for parameters in
-    ``float64``, which have no other. Below 32 bits, moments are rounded up or down at random."""
-
     master: Literal["f32", "split"] | None
-    """How parameters of 16 bits keep the bits that they cannot hold.
-
-    - ``"f32"``: the state has a copy in ``float32``, 4 bytes a number. For bfloat16 and float16.
-    - ``"split"``: the state has the other half of a ``float32``, 2 bytes a number, for bfloat16:
-      ``bits(float32) = (bits(param) << 16) + param_low``, where ``param_low`` is a signed number of 16 bits. The
-      parameter is the ``float32`` rounded to nearest, ties away from 0.
-    - ``None``: they do not.
-
-    If your program writes the parameter, the next step takes that over into the copy: ``param.copy_()`` under
-    ``torch.no_grad()``, ``load_state_dict``, ``param.data = other``. PyTorch does not tell of writes in place through
-    ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those. ``"split"`` has no
-    copy that could be out of date."""
-
     stochastic_rounding: bool
-    """Whether bfloat16 and float16 parameters without ``master`` are rounded up or down at random, so that no update is
-    lost on average. Wider ones are rounded to nearest."""
-
     dense_equivalent: bool | Literal["series", "replay"]
-    """For sparse gradients of Adam and AdamW: whether a step has the results of one with a dense gradient, at the cost
-    of the rows that have one. See :meth:`Optimizer.watch`. ``True`` is ``"series"``: rows that were skipped catch up at
-    once, with roundings of their own. ``"replay"``: step by step, with the bits of dense steps and their cost."""
-
     max_grad_norm: float | None
-    """The largest norm of all gradients. Where it is greater, gradients count as if they were scaled down to it, as by
-    ``torch.nn.utils.clip_grad_norm_``, but are not written. A step whose norm is not finite is left out.
-    ``optimizer.grad_norm`` has the norm."""
-
     skip_nonfinite: bool
-    """Whether a step is left out where a gradient is not finite. ``optimizer.skipped`` counts them."""
-
     zero_grad_in_step: bool
-    """Whether a step sets gradients to zero as it reads them, so that the next batch can be added to them."""
-
     threads: int | None
-    """The number of threads. ``None``: as many as affinity and cgroup grant, and with torchrun this process's share
-    of the machine's CPUs."""
-
     isa: Literal["scalar", "avx2", "avx512", "neon"] | None
-    """The instruction set. ``None``: the best one that this CPU has. All give the same bits."""
-
     seed: int
-    """The seed of the random bits, which depend on the seed, the step and the element alone."""
-
     grad_norm_group: Any
-    """The processes whose gradients ``max_grad_norm`` and ``skip_nonfinite`` are about, if each has other parameters:
-    a group of ``torch.distributed``, or ``"world"``. Needed with ``ZeroRedundancyOptimizer`` and pipelines. ``None``:
-    those that share DTensors, or this process alone."""
 
 
 DTYPES = {
@@ -101,24 +99,12 @@ def check_group(group: dict[str, Any]) -> None:
         raise ValueError(f'master is {master!r}, but must be None, "f32" or "split"')
     if group["dense_equivalent"] not in (False, True, "series", "replay"):
         raise ValueError(f'dense_equivalent is {group["dense_equivalent"]!r}, but must be a bool, "series" or "replay"')
+    check_flag("stochastic_rounding", group["stochastic_rounding"])
     if master is not None and group["stochastic_rounding"]:
         raise ValueError(f"stochastic_rounding has no use beside master={master!r}: choose one")
 
 
-def check_steps(optimizer: Any) -> None:
-    """Checks the options of a whole optimizer."""
-    norm = optimizer.max_grad_norm
-    if norm is not None and not norm > 0:
-        raise ValueError(f"max_grad_norm is {norm}, but must be over 0")
-    threads = optimizer.threads
-    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= 1024):
-        raise ValueError(f"threads is {threads!r}, but must be a whole number from 1 to 1024")
-    group = optimizer.grad_norm_group
-    if group is not None and group != "world" and not hasattr(group, "rank"):
-        raise ValueError(f'grad_norm_group is {group!r}, but must be None, "world" or a group of torch.distributed')
-    isa = optimizer.isa
-    if isa not in (None, "scalar", "avx2", "avx512", "neon"):
-        raise ValueError(f'isa is {isa!r}, but must be None, "scalar", "avx2", "avx512" or "neon"')
-    seed = optimizer.seed
-    if not (isinstance(seed, int) and 0 <= seed < 2**64):
-        raise ValueError(f"seed is {seed!r}, but must be a whole number from 0 to 2**64 - 1")
+def check_grad_norm_group(value: Any) -> None:
+    """Checks the option ``grad_norm_group``."""
+    if value is not None and value != "world" and not hasattr(value, "rank"):
+        raise ValueError(f'grad_norm_group is {value!r}, but must be None, "world" or a group of torch.distributed')

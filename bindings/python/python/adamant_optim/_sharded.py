@@ -1,7 +1,7 @@
 """Parameters of which each process has a part: DTensors, as FSDP2 and tensor parallelism make them.
 
-A step is of the local parts. What it needs from the other processes is one number, the norm of all gradients, and
-only where the options ask for it.
+A step updates the local parts. All it needs from the other processes is one number, the norm of all gradients, and
+only if the options ask for it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _dtensor() -> Any:
 
 def _split(shape: torch.Size, mesh: DeviceMesh, placements: Any, dim: int) -> Tensor:
     """The indices along one dimension that this process has, as ``distribute_tensor`` cuts them."""
-    index = torch.arange(shape[dim]).reshape([1] * dim + [-1])
+    index = torch.arange(shape[dim], device="cpu").reshape([1] * dim + [-1])
     for mesh_dim, placement in enumerate(placements):
         # Shards of every kind.
         if getattr(placement, "dim", None) == dim:
@@ -72,7 +72,7 @@ def runs(param: DTensor) -> list[tuple[int, int]]:
     if not cut or not local.is_contiguous():
         return [(0, local.numel())]
     inner = math.prod(shape[cut[-1] + 1 :])
-    firsts = torch.zeros(1, dtype=torch.int64)
+    firsts = torch.zeros(1, dtype=torch.int64, device="cpu")
     for dim in range(cut[-1] + 1):
         stride = math.prod(shape[dim + 1 :])
         firsts = (firsts[:, None] + indices[dim] * stride).reshape(-1)

@@ -85,6 +85,11 @@ def _scalar(value: Any) -> float:
     return float(value.item() if isinstance(value, Tensor) else value)
 
 
+def _number(value: float) -> Tensor:
+    """A number of a state, on the CPU whatever ``torch.set_default_device`` says."""
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
 def _is_kept(value: Any, param: Tensor, dtype: torch.dtype) -> bool:
     """Whether a step can use an array as it is."""
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.requires_grad:
@@ -97,6 +102,11 @@ def _is_kept(value: Any, param: Tensor, dtype: torch.dtype) -> bool:
         and not value.is_neg()
         and not value.is_conj()
     )
+
+
+def _is_kept_number(value: Any) -> bool:
+    """Whether a step can use a number of a state as it is."""
+    return isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel() == 1 and value.is_cpu
 
 
 def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None:
@@ -131,7 +141,7 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
 
 def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, name: str) -> None:
     step: Any = state.get("step")
-    is_kept = isinstance(step, Tensor) and step.dtype == torch.float32 and step.numel() == 1 and step.is_cpu
+    is_kept = _is_kept_number(step)
     # SGD's momentum starts anew where it is missing.
     if is_kept and (has_moments or not uses_moments or step.item() == 0):
         return
@@ -143,7 +153,7 @@ def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, 
         value = 1.0
     if not (value >= 0 and value == math.floor(value)):
         raise ValueError(f"step of {name} is {value}, but must be a whole number of at least 0")
-    state["step"] = torch.tensor(value, dtype=torch.float32)
+    state["step"] = _number(value)
 
 
 def _conform_moment(param: Tensor, state: dict[str, Any], moment: Moment, dtype: Any, name: str) -> None:
@@ -177,7 +187,7 @@ def _conform_q8(param: Tensor, state: dict[str, Any], moment: Moment, name: str)
         values = reals(_empty(param, torch.float32)).fill_(moment.start)
     else:
         values = reals(_copy(value, param, torch.float32, f"{moment.name} of {name}"))
-    scales = torch.zeros(blocks, dtype=torch.float32)
+    scales = torch.zeros(blocks, dtype=torch.float32, device="cpu")
     if moment.start != 0.0 or value is not None:
         _encode(moment, values, array, scales)
     else:
@@ -251,7 +261,7 @@ def _conform_scalars(state: dict[str, Any], scalars: Callable[[float], dict[str,
     step = _scalar(state["step"]) if "step" in state else 0.0
     for key, value in scalars(step).items():
         saved = state.get(key)
-        if isinstance(saved, Tensor) and saved.dtype == torch.float32 and saved.numel() == 1:
+        if _is_kept_number(saved):
             continue
         value = value if saved is None else _scalar(saved)
-        state[key] = torch.tensor(value, dtype=torch.float32)
+        state[key] = _number(value)

@@ -22,7 +22,7 @@ def _increment_each(tensors: list[Tensor]) -> None:
 def _find_increment_version() -> Any:
     """The function that tells autograd that tensors were written. In older versions of PyTorch it takes one tensor."""
     try:
-        torch._C._increment_version([torch.zeros(1)])
+        torch._C._increment_version([torch.zeros(1, device="cpu")])
     except (TypeError, RuntimeError):
         return _increment_each
     return torch._C._increment_version

@@ -1,7 +1,7 @@
 """Checkpoints of models and optimizers that several processes share, by ``torch.distributed.checkpoint``.
 
-What that module writes can be loaded by any number of processes. These two functions add what it lacks: a save that
-fails leaves the checkpoint before it whole, and a load of a damaged or foreign one is an error that names the tensor,
+Any number of processes can load the checkpoints of that module. These two functions add two promises: a save that
+fails leaves the previous checkpoint whole, and a load of a damaged or foreign one is an error that names the tensor,
 before anything has changed.
 
 The folder is one that ``torch.distributed.checkpoint`` reads as well, with one file more for each process. For a

@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import _core
+from . import _checks, _core
 
 __all__ = [
     "OPTIMIZERS",
@@ -126,7 +126,7 @@ def _check_host(array: Any, name: str) -> None:
 
 
 def _order_like(grad: Any, param: Any, name: str) -> Any:
-    """The gradient of an array in that one's order, if numpy can see to it."""
+    """The gradient of a numpy array in the memory order of its parameter: itself, or a copy."""
     if not (isinstance(grad, np.ndarray) and isinstance(param, np.ndarray)):
         _check_array(grad, f"the gradient of {name}")
         return grad
@@ -146,21 +146,23 @@ class Optimizer:
     """An optimizer with its settings.
 
     Args:
-        name: one of :data:`OPTIMIZERS`, such as ``"adamw"``; formulas and defaults are those of the class of the same
+        name: one of :data:`OPTIMIZERS`, such as ``"adamw"``; its formula and defaults are in the class of the same
             name in :mod:`adamant_optim.torch`.
         state_dtype: the type of the moments: ``"f32"``, ``"f16"``, or ``"q8"`` for 8 bits; with ml_dtypes installed,
             ``"bf16"``. Moments of ``float64`` parameters are ``float64``.
         stochastic_rounding: whether bfloat16 and float16 parameters are rounded up or down at random.
-        max_grad_norm: the largest norm of all gradients that is taken as it is; longer ones are made as long.
+        max_grad_norm: the largest norm of all gradients. Where it is greater, gradients count as if they were scaled
+            down to it, but are not written.
         skip_nonfinite: whether a step is left out where a gradient is not finite.
         zero_grad_in_step: whether gradients are set to zero as they are read.
         threads: the number of threads; ``None`` is what affinity and cgroup grant.
         isa: the instruction set; ``None`` is the best one of this CPU.
         seed: the seed of the random bits.
-        settings: those of the optimizer, such as ``lr``, ``beta1``, ``weight_decay``.
+        settings: the settings of the optimizer, such as ``lr``, ``beta1``, ``weight_decay``.
 
     Raises:
         ValueError: the optimizer has no such setting, or a value is out of its range.
+        TypeError: a value is of a wrong type.
     """
 
     def __init__(
@@ -188,6 +190,7 @@ class Optimizer:
         self.threads = threads
         self.isa = isa
         self.seed = seed
+        self._check_options()
         #: The settings that were given, and the moments: name, what each number starts from or ``None``, format of
         #: 8 bits. Both change at once, also for other threads.
         self._chosen: tuple[dict[str, Any], list[tuple[str, float | None, str]]] = ({}, [])
@@ -207,6 +210,10 @@ class Optimizer:
         """
         changed = self._chosen[0] | settings
         self._chosen = changed, _core.describe(self.name, changed)[1]
+
+    def _check_options(self) -> None:
+        _checks.check_flag("stochastic_rounding", self.stochastic_rounding)
+        _checks.check_steps(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -288,25 +295,29 @@ class Optimizer:
             for moment, start, _ in used:
                 array: Any = state.moments.get(moment)
                 if (array is None) != (start is None):
-                    what = "is missing" if array is None else "is there, but the settings do without"
+                    what = "is missing" if array is None else "is there, but these settings do not use it"
                     raise ValueError(f"{moment} of {name} {what}: make new states with init")
                 array, is_bf16 = (tuple(array), False) if isinstance(array, Moment) else _lend(array)
                 are_bf16.append(is_bf16)
                 moments.append((moment, array))
             described.append((name, param, grad, moments, state, are_bf16, is_numpy))
-        taken, norm = _core.step_arrays(
-            self.name,
-            settings,
-            described,
-            self.stochastic_rounding,
-            grad_factor,
-            self.max_grad_norm,
-            self.skip_nonfinite,
-            self.zero_grad_in_step,
-            self._default_threads if self.threads is None else self.threads,
-            self.isa,
-            self.seed,
-        )
+        try:
+            taken, norm = _core.step_arrays(
+                self.name,
+                settings,
+                described,
+                self.stochastic_rounding,
+                grad_factor,
+                self.max_grad_norm,
+                self.skip_nonfinite,
+                self.zero_grad_in_step,
+                self._default_threads if self.threads is None else self.threads,
+                self.isa,
+                self.seed,
+            )
+        except (TypeError, ValueError, OverflowError):
+            _checks.name_bad_option(self._check_options)
+            raise
         return Report(taken, norm)
 
     def apply(
@@ -315,7 +326,7 @@ class Optimizer:
         """Takes a step and returns new parameters, as numpy arrays in the same structure, and new states. Nothing is
         written: for JAX and whatever else is immutable.
 
-        Arguments and errors are those of :meth:`step`.
+        Arguments and errors are as in :meth:`step`.
         """
         values = [_copy_of(param, name) for name, param in _leaves(params, "params")]
         new_states = [
@@ -371,7 +382,7 @@ def _pairs(like: np.ndarray, dtype: np.dtype, start: float) -> np.ndarray:
     """An array for a complex one: its numbers are a last dimension, in the order of its memory."""
     if like.flags.c_contiguous:
         return np.full((*like.shape, 2), start, dtype)
-    # The dimensions from the one of the largest stride to that of the least.
+    # The dimensions, from the largest stride to the smallest.
     order = sorted(range(like.ndim), key=lambda dim: -like.strides[dim])
     memory = np.full((*(like.shape[dim] for dim in order), 2), start, dtype)
     back = [order.index(dim) for dim in range(like.ndim)]

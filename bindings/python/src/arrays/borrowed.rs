@@ -124,7 +124,9 @@ impl Array<'_, '_> {
     pub fn expect(&self, kind: Kind, len: usize) -> PyResult<()> {
         if self.kind != kind {
             let (name, found) = (&self.name, self.kind);
-            return Err(PyTypeError::new_err(format!("{name} is of {found:?}, not of {kind:?}")));
+            return Err(PyTypeError::new_err(format!(
+                "{name} is of {found}, but must be of {kind}"
+            )));
         }
         if self.len != len {
             let (name, found) = (&self.name, self.len);
@@ -137,7 +139,7 @@ impl Array<'_, '_> {
         match self.kind.is_float() || self.kind.is_complex() {
             true => Ok(()),
             false => Err(PyTypeError::new_err(format!(
-                "{} is of {:?}, but must be of float32, float64, bfloat16, float16 or complex",
+                "{} is of {}, but must be of float32, float64, bfloat16, float16 or complex",
                 self.name, self.kind
             ))),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adamant::{
-    AnyOptimizer, DynOptimizer, Group, MOMENTS, Moment, Outcome, Q8, StepOptions, Tensor,
+    AnyOptimizer, DynOptimizer, Error, Group, MOMENTS, Moment, Outcome, Q8, StepOptions, Tensor,
 };
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -68,7 +68,7 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
         grad.expect_order_of(&param)?;
         if grad.kind.is_complex() != param.kind.is_complex() {
             return Err(PyTypeError::new_err(format!(
-                "{} is of {:?}, but the parameter is of {:?}",
+                "{} is of {}, but the parameter is of {}",
                 grad.name, grad.kind, param.kind
             )));
         }
@@ -195,7 +195,7 @@ pub fn step_arrays(
             ..StepOptions::default()
         };
         py.detach(|| adamant::step(&mut [Group::new(&optimizer, &mut tensors)], &options))
-            .map_err(exception)
+            .map_err(|error| named(error, &arrays))
     })?;
     drop(tensors);
     let is_taken = report.outcome == Outcome::Taken;
@@ -205,6 +205,23 @@ pub fn step_arrays(
         }
     }
     Ok((is_taken, report.grad_norm))
+}
+
+/// The exception for an error of a step. The core numbers tensors; here they have names.
+fn named(error: Error, arrays: &[ArrayTensor<'_, '_>]) -> PyErr {
+    let Error::TypeMismatch { tensor, argument, found, expected } = error else {
+        return exception(error);
+    };
+    let Some(ArrayTensor { param, grad, .. }) = arrays.get(tensor) else { return exception(error) };
+    PyTypeError::new_err(match argument {
+        "grad" => format!(
+            "{} is of {}, which does not go with a parameter of {}",
+            grad.name, grad.kind, param.kind
+        ),
+        _ => {
+            format!("{argument} of {} is of {found}, which does not go with {expected}", param.name)
+        }
+    })
 }
 
 fn ranges_of<'a, 'py: 'a, 'n: 'a>(arrays: impl Iterator<Item = &'a Array<'py, 'n>>) -> Ranges {

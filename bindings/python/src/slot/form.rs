@@ -127,7 +127,10 @@ pub(super) fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Re
     let reals = len * kind.reals();
     let has_type = |wanted: &[Kind]| match wanted.contains(&seen.kind) {
         true => Ok(()),
-        false => Err(format!("is of {:?}, not {wanted:?}", seen.kind)),
+        false => {
+            let wanted = wanted.iter().map(Kind::to_string).collect::<Vec<_>>().join(" or ");
+            Err(format!("is of {}, but must be of {wanted}", seen.kind))
+        }
     };
     if !seen.is_cpu {
         return Err("is not on the CPU".into());

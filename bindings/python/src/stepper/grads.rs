@@ -158,7 +158,7 @@ impl<'py> Call<'_, 'py> {
             let misfit = match goes && facts.has_order_of(&seen) {
                 true => None,
                 false => Some(format!(
-                    "is of {:?} with shape {:?} and strides {:?}",
+                    "is of {} with shape {:?} and strides {:?}",
                     seen.kind, seen.shape, seen.strides
                 )),
             };
@@ -167,7 +167,7 @@ impl<'py> Call<'_, 'py> {
         if let Some(found) = found {
             let name = self.name_at(number, position);
             return Err(PyRuntimeError::new_err(format!(
-                "the gradient of {name} {found}, but the parameter is of {:?} with shape {:?} and strides {:?}",
+                "the gradient of {name} {found}, but the parameter is of {} with shape {:?} and strides {:?}",
                 facts.kind.unwrap_or(Kind::Other),
                 facts.shape(),
                 facts.strides()

@@ -52,8 +52,8 @@ impl<'py> Call<'_, 'py> {
         if !fits {
             let (name, found) = (name(), slot.facts.kind.unwrap_or(Kind::Other));
             return Err(PyRuntimeError::new_err(format!(
-                "the gradient of {name} has {count} indices of {index_kind:?} and {len} numbers of {kind:?} in rows \
-                 of {width}, which does not fit {rows} rows of a parameter with {numbers} numbers of {found:?}"
+                "the gradient of {name} has {count} indices of {index_kind} and {len} numbers of {kind} in rows \
+                 of {width}, which does not fit {rows} rows of a parameter with {numbers} numbers of {found}"
             )));
         }
         let rows = Rows { indices: index_data, count, values: data, rows, width };
@@ -237,7 +237,7 @@ impl<'py> Call<'_, 'py> {
                 access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
                     false => Err(PyTypeError::new_err(format!(
-                        "rows is of {:?} with shape {:?} and strides {:?}, but must be of int64, contiguous and on the CPU",
+                        "rows is of {} with shape {:?} and strides {:?}, but must be of int64, contiguous and on the CPU",
                         seen.kind, seen.shape, seen.strides
                     ))),
                 })

@@ -1,10 +1,10 @@
-"""The optimizers for PyTorch: those of ``torch.optim`` that take each parameter for itself, with its signatures,
-defaults and checkpoints, and others.
+"""The optimizers for PyTorch: the elementwise ones of ``torch.optim``, with the same signatures, defaults and
+checkpoints, and others.
 
-Every optimizer has the keyword options of :class:`Options`, too. They are told there.
+Every optimizer also has the keyword options that :class:`Options` lists.
 
 In the formulas, ``p`` is a parameter, ``g`` its gradient, ``t`` the number of the step, counted from 1. Products,
-roots and quotients are of each element for itself. Each line that adds a product rounds once.
+roots and quotients are elementwise. Each line that adds a product rounds once.
 """
 
 from __future__ import annotations

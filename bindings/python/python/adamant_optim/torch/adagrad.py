@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .._checks import check_number
 from .._optimizer import Optimizer
 from .._options import Options
 from .arguments import checked, from_group
@@ -115,6 +116,7 @@ class Adadelta(Optimizer):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
+        check_number("rho", rho)
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"Invalid rho value: {rho}")
         super().__init__(params, checked(locals()), options)

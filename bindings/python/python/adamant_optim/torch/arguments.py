@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .._checks import check_number, check_numbers
+
 BETAS = ("beta1", "beta2")
 BETAS3 = (*BETAS, "beta3")
 
@@ -57,19 +59,23 @@ def checked(variables: dict[str, Any], betas: int = 2) -> dict[str, Any]:
 
     Raises:
         ValueError: one is out of its range; in PyTorch's words, where PyTorch has the optimizer.
+        TypeError: one is not a number.
     """
     settings = arguments(variables)
     lr = settings["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+    check_number("lr", lr)
     if not 0.0 <= lr:
         raise ValueError(f"Invalid learning rate: {lr}")
     for name in _AT_LEAST_0:
-        if name in settings and not 0.0 <= settings[name]:
+        if name not in settings:
+            continue
+        check_number(name, settings[name])
+        if not 0.0 <= settings[name]:
             raise ValueError(f"Invalid {'epsilon' if name == 'eps' else name} value: {settings[name]}")
     if "betas" in settings:
-        if len(settings["betas"]) != betas:
-            raise ValueError(f"betas must be {betas} numbers, but are {settings['betas']}")
+        check_numbers("betas", settings["betas"], betas)
         for index, beta in enumerate(settings["betas"]):
             if not 0.0 <= beta < 1.0:
                 raise ValueError(f"Invalid beta parameter at index {index}: {beta}")

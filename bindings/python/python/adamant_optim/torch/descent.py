@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .._checks import check_numbers
 from .._optimizer import Optimizer
 from .._options import Options
 from .arguments import checked, from_group
@@ -169,6 +170,7 @@ class Rprop(Optimizer):
         differentiable: bool = False,
         **options: Unpack[Options],
     ) -> None:
+        check_numbers("etas", etas, 2)
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
         super().__init__(params, checked(locals()), options)
