@@ -302,7 +302,7 @@ pub enum Error {
         name: String,
     },
 
-    /// This CPU lacks the instruction set that was asked for.
+    /// This CPU, or this [build](Isa), lacks the instruction set that was asked for.
     #[error("the instruction set {isa} is not available here; available: {}", names(available))]
     IsaUnavailable {
         /// The instruction set that was asked for.

@@ -10,6 +10,9 @@ use crate::Error;
 
 /// An instruction set that the kernels can run on; all of them give the same bits.
 ///
+/// A build without optimization (`opt-level = 0`, as debug builds have by default) has the scalar set alone: the others
+/// would take the compiler minutes, and would be slow.
+///
 /// # Examples
 ///
 /// ```
@@ -102,13 +105,13 @@ impl Isa {
     fn arch(self) -> Option<Arch> {
         match self {
             Self::Scalar => Some(Arch::Scalar),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
             Self::Avx2 if std::arch::is_x86_feature_detected!("f16c") => {
                 pulp::x86::V3::try_new().map(Arch::V3)
             }
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
             Self::Avx512 => pulp::x86::V4::try_new().map(Arch::V4),
-            #[cfg(target_arch = "aarch64")]
+            #[cfg(all(target_arch = "aarch64", not(unoptimized)))]
             Self::Neon => pulp::aarch64::Neon::try_new().map(Arch::Neon),
             #[allow(unreachable_patterns, reason = "which sets are left depends on the target")]
             _ => None,
@@ -154,15 +157,15 @@ impl Cpu {
     #[inline(always)]
     pub(crate) fn run<Op: WithSimd>(self, op: Op) -> Op::Output {
         match self.0 {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
             #[allow(unsafe_code, reason = "pulp's set of this name is without F16C")]
             // SAFETY: `Isa::arch` found F16C, and `V3` is the proof of the rest.
             Arch::V3(simd) => unsafe { with_f16c(simd, op) },
             Arch::Scalar => on_scalar(op),
-            #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+            #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(unoptimized)))]
             arch => arch.dispatch(op),
             // `Isa::arch` finds no other set here. For 32-bit x86, pulp has sets that would be compiled for nothing.
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            #[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), unoptimized))]
             _ => on_scalar(op),
         }
     }
@@ -188,7 +191,7 @@ fn on_scalar<Op: WithSimd>(op: Op) -> Op::Output {
 }
 
 /// Code for all that pulp's `V3` stands for, and F16C: AVX2 and FMA do not say that a CPU has it.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(unoptimized)))]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
 #[inline]
 fn with_f16c<Op: WithSimd>(simd: pulp::x86::V3, op: Op) -> Op::Output {

@@ -482,3 +482,12 @@ fn the_environment_chooses_the_instruction_set() {
     assert_eq!(Isa::selected(), expected);
     assert_eq!(step_of_none(&Adam::default(), Exec::default()), expected.map(|_| ()));
 }
+
+/// Compiling the others without optimization would take minutes; `.ci/run` tests such a build.
+#[test]
+#[cfg(unoptimized)]
+fn a_build_without_optimization_has_the_scalar_set_alone() {
+    assert_eq!(Isa::available(), [Isa::Scalar]);
+    let error = step_of_none(&Adam::default(), exec(Isa::Avx2, false)).unwrap_err();
+    assert_eq!(error, Error::IsaUnavailable { isa: Isa::Avx2, available: vec![Isa::Scalar] });
+}
