@@ -227,9 +227,19 @@ pub trait Rule: Copy + Send + Sync + 'static {
     }
 }
 
+/// Takes a step, but not in the crate of the unit tests: nothing there is compiled.
+macro_rules! outside_unit_tests {
+    ($step:expr) => {
+        match cfg!(test) {
+            true => unreachable!("a test that takes steps belongs into `tests/`"),
+            false => $step,
+        }
+    };
+}
+
 /// The functions that step a rule of this crate, for its `impl Rule`. They are not generic, and so they are
 /// compiled in this crate only. The ones that [`Rule`] provides would be compiled in every crate that steps
-/// with the rule, which takes minutes.
+/// with the rule, which takes minutes. The crate of the unit tests would compile them once more, and has none.
 macro_rules! compiled_here {
     () => {
         fn run_elements(
@@ -239,15 +249,17 @@ macro_rules! compiled_here {
             known: (u64, &$crate::optimizer::Constants),
             elements: $crate::tensor::Run<'_, '_>,
         ) {
-            $crate::kernel::run(*self, cpu, pass, known, elements);
+            $crate::rule::outside_unit_tests!($crate::kernel::run(
+                *self, cpu, pass, known, elements
+            ));
         }
 
         fn run_rows_f32(rows: $crate::table::RowSpan<'_, Self, f32>, threads: $crate::Threads<'_>) {
-            rows.run(threads);
+            $crate::rule::outside_unit_tests!(rows.run(threads));
         }
 
         fn run_rows_f64(rows: $crate::table::RowSpan<'_, Self, f64>, threads: $crate::Threads<'_>) {
-            rows.run(threads);
+            $crate::rule::outside_unit_tests!(rows.run(threads));
         }
 
         fn run_rows_mixed(
@@ -258,10 +270,14 @@ macro_rules! compiled_here {
             pass: &$crate::kernel::Pass,
             rows: &mut dyn $crate::mixed::Runs,
         ) {
-            $crate::mixed::run(*self, cpu, constants, t, pass, rows);
+            $crate::rule::outside_unit_tests!($crate::mixed::run(
+                *self, cpu, constants, t, pass, rows
+            ));
         }
     };
 }
+
+pub(crate) use outside_unit_tests;
 
 use compiled_here;
 

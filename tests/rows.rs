@@ -7,7 +7,7 @@ use std::{fmt::Debug, marker::PhantomData};
 
 use adamant::{
     Adam, BuiltIn, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, Moment, Outcome,
-    Report, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, StepOptions, Table,
+    Report, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Sgd, StepOptions, Table,
     reference::RowReference,
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
@@ -140,6 +140,26 @@ fn duplicates_and_any_order_give_the_reference_bits() {
             let before = random.table::<_, f32>(&adam, 1000, 5);
             let listed = Listed::new(IndexType::U32, rows, 5, |_| random.value(1));
             check_lazy(&adam, 1, &before, &[listed], exec, 1);
+        }
+    }
+}
+
+/// Sums that begin with 0 would make it 0, and so would leave these parameters as they are.
+#[test]
+fn the_sum_of_any_number_of_negative_zeros_is_negative_zero() {
+    let sgd = Sgd { lr: 1.0, ..Sgd::default() };
+    for exec in execs(false) {
+        // One, a few, and as many as are added up in pairs.
+        for count in [1, 2, 16, 17, 33] {
+            let before = RowColumns::new(&sgd, 1, 5, |_, _| -0.0_f32);
+            let listed = Listed::new(IndexType::U32, vec![0; count], 5, |_| -0.0);
+            check_lazy(&sgd, 1, &before, &[listed], exec, 0);
+
+            let (mut param, mut state) = ([-0.0_f32; 5], sgd.row_state(1, 5));
+            let (rows, values) = (vec![0_u32; count], vec![-0.0_f32; 5 * count]);
+            sgd.step_rows_lazy(&mut param, RowGrads::new(&rows, &values, 5), &mut state)
+                .expect("a valid step");
+            assert_eq!(param.map(f32::to_bits), [0; 5], "{count}");
         }
     }
 }
@@ -480,7 +500,7 @@ fn a_state_and_rows_that_took_other_steps_are_refused() {
 
 #[test]
 fn the_error_of_a_sum_of_duplicates_does_not_grow_with_their_number() {
-    let sgd = adamant::Sgd { lr: 1.0, ..adamant::Sgd::default() };
+    let sgd = Sgd { lr: 1.0, ..Sgd::default() };
     for count in [17, 1000, 1 << 20] {
         let mut state = sgd.row_state(1, 3);
         let mut param = [0.0_f32; 3];

@@ -38,6 +38,7 @@ fn here() -> usize {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes there, and other tests take the same steps")]
 fn a_step_allocates_nothing_refused_or_not() {
     const LEN: usize = 100;
     // SAFETY: zeros are valid for all of these; sizes are given; arrays are alive.

@@ -17,7 +17,13 @@ fn norms_of_arrays_of_any_types_have_the_bits_of_rust() {
     const TYPES: [adamant_type; 4] = [ADAMANT_F32, ADAMANT_F64, ADAMANT_BF16, ADAMANT_F16];
     let mut rng = ChaCha8Rng::seed_from_u64(4);
     let exec = serial(Isa::detect());
-    for lens in [vec![], vec![10_000], vec![3, 0, 700], vec![5; 40], vec![1; 300]] {
+    for lens in [
+        vec![],
+        vec![unless_miri(10_000, 100)],
+        vec![3, 0, unless_miri(700, 50)],
+        vec![5; unless_miri(40, 17)],
+        vec![1; unless_miri(300, 17)],
+    ] {
         let mut grads: Vec<_> = (lens.iter().enumerate())
             .map(|(at, &len)| Memory::random(&mut rng, TYPES[(at + lens.len()) % 4], len, false))
             .collect();
@@ -61,6 +67,7 @@ fn norms_of_arrays_of_any_types_have_the_bits_of_rust() {
 
 #[test]
 fn sums_of_gradients_have_the_bits_of_rust() {
+    const LEN: usize = unless_miri(1000, 33);
     let mut rng = ChaCha8Rng::seed_from_u64(10);
     for (element, zero_grad) in [
         (ADAMANT_F32, false),
@@ -70,8 +77,8 @@ fn sums_of_gradients_have_the_bits_of_rust() {
         (ADAMANT_BF16, true),
         (ADAMANT_F16, true),
     ] {
-        let mut sums = Memory::random(&mut rng, ADAMANT_F32, 1000, false);
-        let mut grad = Memory::random(&mut rng, element, 1000, false);
+        let mut sums = Memory::random(&mut rng, ADAMANT_F32, LEN, false);
+        let mut grad = Memory::random(&mut rng, element, LEN, false);
         let mut expected = sums.clone();
         adamant::accumulate(expected.slice_mut(), grad_of(&grad), support::serial())
             .expect("lengths that fit");

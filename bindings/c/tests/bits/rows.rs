@@ -10,7 +10,8 @@ struct Rows {
     moments: Vec<Memory>,
 }
 
-const ROWS: usize = 50;
+const ROWS: usize = unless_miri(50, 8);
+const LAST: u8 = ROWS as u8 - 1;
 
 impl Rows {
     fn new<R: RowRule + 'static>(rule: &R, element: adamant_type, width: usize) -> Self {
@@ -90,21 +91,20 @@ fn check_lazy<R: RowRule + 'static, F: Float, I: RowIndex>(
     element: adamant_type,
     (of, index): (adamant_type, impl Fn(u8) -> I),
 ) {
-    for width in [1, 17] {
+    for width in [1, unless_miri(17, 3)].into_iter().skip(unless_miri(0, 1)) {
         let mut found = Rows::new(rule, element, width);
         let mut expected = found.clone();
         let mut scratch = RowScratch::default();
         let mut kept = ptr::null_mut();
         // SAFETY: a handle that is freed below.
         ok(unsafe { adamant_row_scratch_new(&mut kept) });
-        for (t, rows) in [(1, vec![7, 2, 7, 49]), (2, vec![]), (3, (0..50).rev().collect())] {
+        for (t, rows) in [(1, vec![7, 2, 7, LAST]), (2, vec![]), (3, (0..=LAST).rev().collect())] {
             let rows = rows.into_iter().map(&index).collect();
             let mut listed = Listed::new(rows, of, element, width);
-            let max_norm = 0.5 * t as f64;
             let options = StepOptions {
                 exec: support::serial(),
                 grad_factor: 0.5,
-                max_norm: Some(max_norm),
+                max_norm: (t != 2).then_some(0.5 * t as f64),
                 ..StepOptions::default()
             };
             let mut sorted = listed.rust::<F>().sort(ROWS, &mut scratch).expect("valid rows");
@@ -132,7 +132,7 @@ fn check_lazy<R: RowRule + 'static, F: Float, I: RowIndex>(
                 ));
             }
             assert_eq!(of_c.to_bits(), norm.to_bits());
-            assert_eq!(report.grad_norm.map(f64::to_bits), Some(c_report.grad_norm.to_bits()));
+            assert_same_report(&c_report, &report);
         }
         // SAFETY: used no more.
         unsafe { adamant_row_scratch_free(kept) };
@@ -145,9 +145,11 @@ struct Lazy;
 impl Lazy {
     fn check<R: RowRule + 'static, F: Float>(rule: &R, handle: &Handle, element: adamant_type) {
         check_lazy::<R, F, u32>(rule, handle, element, (ADAMANT_U32, u32::from));
-        check_lazy::<R, F, u64>(rule, handle, element, (ADAMANT_U64, u64::from));
-        check_lazy::<R, F, i32>(rule, handle, element, (ADAMANT_I32, i32::from));
         check_lazy::<R, F, i64>(rule, handle, element, (ADAMANT_I64, i64::from));
+        if !cfg!(miri) {
+            check_lazy::<R, F, u64>(rule, handle, element, (ADAMANT_U64, u64::from));
+            check_lazy::<R, F, i32>(rule, handle, element, (ADAMANT_I32, i32::from));
+        }
     }
 }
 
@@ -162,7 +164,7 @@ impl ForEachRule for Lazy {
 #[test]
 fn lazy_steps_of_every_optimizer_give_the_bits_of_rust() {
     for_each_rule(&mut Lazy);
-    for adam in [Adam::adamw(), Adam::default()] {
+    for adam in [Adam::adamw(), Adam::default()].into_iter().take(unless_miri(2, 1)) {
         let handle = Handle::row_wise(adam);
         Lazy::check::<_, f32>(&RowWiseAdam(adam), &handle, ADAMANT_F32);
         Lazy::check::<_, f64>(&RowWiseAdam(adam), &handle, ADAMANT_F64);
@@ -172,7 +174,7 @@ fn lazy_steps_of_every_optimizer_give_the_bits_of_rust() {
 fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
     let exec = support::serial();
     let c_exec = serial(Isa::detect());
-    let mut found = Rows::new(&Adam::default(), element, 9);
+    let mut found = Rows::new(&Adam::default(), element, unless_miri(9, 2));
     let mut expected = found.clone();
     let mut waiting = DenseEquivalent::<F>::new(ROWS, way);
     let mut handle = ptr::null_mut();
@@ -187,13 +189,23 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
         ));
         waiting.set_step(70);
         ok(adamant_dense_equivalent_set_step(handle, 70));
-        for turn in 0..30 {
+        for turn in 0..unless_miri(30, 4) as u32 {
             let adam = Adam { lr: 1e-3 / f64::from(turn + 1), ..Adam::adamw() };
-            let mut listed =
-                Listed::new(vec![turn, 49 - turn, turn], ADAMANT_U32, element, found.width);
+            let mut listed = Listed::new(
+                vec![turn, u32::from(LAST) - turn, turn],
+                ADAMANT_U32,
+                element,
+                found.width,
+            );
             let mut scratch = RowScratch::default();
             let sorted = listed.rust::<F>().sort(ROWS, &mut scratch).expect("valid rows");
-            let options = StepOptions { exec, max_norm: Some(0.5), ..StepOptions::default() };
+            // The norm of a gradient with a NaN, and none.
+            let (norm, max_norm) = match turn {
+                1 => (Some(f64::NAN), Some(0.5)),
+                2 => (None, None),
+                _ => (None, Some(0.5)),
+            };
+            let options = StepOptions { exec, max_norm, grad_norm: norm, ..StepOptions::default() };
             let table = expected.table::<Adam, F>();
             let report = adam
                 .step_rows_dense_equivalent_on(table, sorted, &mut waiting, &options)
@@ -202,7 +214,7 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
             let optimizer = Handle::of(adam);
             let options = c_options(&options);
             let mut c_report = no_report();
-            ok(adamant_step_rows_dense_equivalent(
+            let status = adamant_step_rows_dense_equivalent(
                 optimizer.0,
                 &table,
                 &grads,
@@ -210,8 +222,9 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
                 &options,
                 &c_exec,
                 &mut c_report,
-            ));
-            assert_eq!(report.grad_norm, Some(c_report.grad_norm));
+            );
+            assert_eq!(status as u32, c_report.outcome, "{}", message());
+            assert_same_report(&c_report, &report);
         }
         waiting.catch_up_on(exec, expected.table::<Adam, F>(), &[3_u32, 4]).expect("valid rows");
         let mut rows = Memory::of(&[3_u32, 4], ADAMANT_U32);
@@ -225,8 +238,8 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
         let (mut rows, mut step, mut skipped) = (0, 0, 0);
         ok(adamant_dense_equivalent_rows(copy, &mut rows));
         ok(adamant_dense_equivalent_step(copy, &mut step));
-        ok(adamant_dense_equivalent_skipped(copy, 12, &mut skipped));
-        assert_eq!((rows, step, Some(skipped)), (ROWS, waiting.step(), waiting.skipped(12)));
+        ok(adamant_dense_equivalent_skipped(copy, 5, &mut skipped));
+        assert_eq!((rows, step, Some(skipped)), (ROWS, waiting.step(), waiting.skipped(5)));
         waiting.catch_up_all_on(exec, expected.table::<Adam, F>()).expect("a table that fits");
         ok(adamant_dense_equivalent_catch_up_all(copy, &c_exec, &table));
         adamant_dense_equivalent_free(copy);
