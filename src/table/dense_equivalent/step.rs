@@ -26,8 +26,8 @@ impl Adam {
     ///
     /// Those of [`RowOptimizer`](crate::RowOptimizer#errors), [`Error::RowCountMismatch`] if `waiting`
     /// is for a table with another number of rows, [`Error::StepMismatch`] if it has not taken the steps
-    /// of the state, and [`Error::HyperParameter`] if [`CatchUp::Series`] does not serve these. On `Err`,
-    /// no buffer has changed.
+    /// of the state, and [`Error::HyperParameter`] if [`CatchUp::Series`](crate::CatchUp::Series) cannot
+    /// take these. On `Err`, no buffer has changed.
     pub fn step_rows_dense_equivalent<I: RowIndex, F: Float>(
         &self,
         param: &mut [F],
