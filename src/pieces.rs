@@ -7,6 +7,7 @@
 //! allocate memory that later calls use again. And each helper that is asked from a rayon pool, unless it
 //! still lingers after the last call, takes a request of a few words.
 
+mod affinity;
 mod caller;
 mod float_modes;
 #[cfg(feature = "rayon")]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    affinity::{Cpus, Thread},
     caller::Caller,
     process,
     row::{Crew, MOST_HELPERS, Row},
@@ -22,7 +23,8 @@ use crate::Error;
 ///
 /// A pool of `n` threads starts `n - 1` threads: the calling thread is the other one. Several threads may use a
 /// pool at the same time; they share its threads. After a call, the pool's threads look for a next call for
-/// 50 microseconds, and then sleep.
+/// 50 microseconds, and then sleep. On Linux, a thread that is woken starts on another CPU than the caller's: its
+/// affinity is without that one until it runs.
 ///
 /// In a child of `fork`, the threads are gone, and calls run on the calling thread alone. A pool that is made
 /// in the child has threads.
@@ -51,6 +53,7 @@ impl Pool {
         }
         let board = Arc::new(Board::new());
         let mut pool = Self { board, threads: Vec::new(), process: process::id() };
+        pool.board.lock().beds.reserve(threads - 1);
         for number in 1..threads {
             let board = Arc::clone(&pool.board);
             let thread = thread::Builder::new().name(format!("adamant-{number}"));
@@ -103,8 +106,7 @@ impl Drop for Pool {
             mem::forget(threads);
             return;
         }
-        self.board.lock().is_closed = true;
-        self.board.news.notify_all();
+        self.board.close();
         for thread in threads {
             // The threads do not panic. If one did, nothing could be done about it here.
             let _ = thread.join();
@@ -121,7 +123,6 @@ impl fmt::Debug for Pool {
 /// Where the threads of a pool find work.
 struct Board {
     state: Mutex<State>,
-    news: Condvar,
     /// The length of `requests`, to be read without the lock.
     posted: AtomicUsize,
 }
@@ -130,16 +131,56 @@ struct State {
     requests: VecDeque<Arc<Row>>,
     /// For the next calls.
     callers: Vec<Caller>,
-    /// The number of threads that sleep.
-    asleep: usize,
+    /// Of the threads that sleep.
+    beds: Vec<Arc<Bed>>,
     is_closed: bool,
+}
+
+/// Where a thread sleeps.
+struct Bed {
+    alarm: Condvar,
+    thread: Thread,
+    /// The CPUs that the thread may use again once it runs.
+    kept_off: Mutex<Option<Cpus>>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        Self { alarm: Condvar::new(), thread: Thread::current(), kept_off: Mutex::new(None) }
+    }
+
+    fn kept_off(&self) -> MutexGuard<'_, Option<Cpus>> {
+        self.kept_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps until it is woken, or by chance for a shorter time.
+    fn sleep<'s>(self: &Arc<Self>, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        state.beds.push(Arc::clone(self));
+        state = self.alarm.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.beds.retain(|bed| !Arc::ptr_eq(bed, self));
+        if let Some(cpus) = self.kept_off().take() {
+            cpus.allow();
+        }
+        state
+    }
+
+    /// Wakes the thread on another CPU than this one.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        // With the lock, so that the thread does not run before.
+        if let Some(cpus) = self.thread.keep_off_this_cpu() {
+            *self.kept_off() = Some(cpus);
+        }
+        drop(state);
+        self.alarm.notify_one();
+    }
 }
 
 impl Board {
     fn new() -> Self {
         let requests = VecDeque::new();
-        let state = State { requests, callers: Vec::new(), asleep: 0, is_closed: false };
-        Self { state: Mutex::new(state), news: Condvar::new(), posted: AtomicUsize::new(0) }
+        let (callers, beds) = (Vec::new(), Vec::new());
+        let state = State { requests, callers, beds, is_closed: false };
+        Self { state: Mutex::new(state), posted: AtomicUsize::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,12 +189,22 @@ impl Board {
 
     /// The main function of each thread: helps until the board is closed.
     fn serve(self: &Arc<Self>) {
-        while let Some(row) = self.next() {
+        let bed = Arc::new(Bed::new());
+        while let Some(row) = self.next(&bed) {
             Row::help(&row, self);
         }
     }
 
-    fn next(&self) -> Option<Arc<Row>> {
+    /// Ends the threads.
+    fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        for bed in &state.beds {
+            bed.alarm.notify_one();
+        }
+    }
+
+    fn next(&self, bed: &Arc<Bed>) -> Option<Arc<Row>> {
         let mut state = self.lock();
         loop {
             if state.is_closed {
@@ -163,9 +214,7 @@ impl Board {
                 self.posted.store(state.requests.len(), Ordering::Relaxed);
                 return Some(row);
             }
-            state.asleep += 1;
-            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.asleep -= 1;
+            state = bed.sleep(state);
         }
     }
 }
@@ -175,10 +224,8 @@ impl Crew for Arc<Board> {
         let mut state = self.lock();
         state.requests.push_back(row);
         self.posted.store(state.requests.len(), Ordering::Relaxed);
-        let is_heard = state.asleep > 0;
-        drop(state);
-        if is_heard {
-            self.news.notify_one();
+        if let Some(bed) = state.beds.pop() {
+            bed.wake(state);
         }
     }
 

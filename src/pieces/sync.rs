@@ -51,10 +51,11 @@ impl<T> Shared<T> {
     }
 }
 
-/// The rounds that a thread waits for another one without going to sleep: about a microsecond of
-/// looking, then 64 times giving way to other threads.
+/// The rounds that a thread waits for another one without going to sleep: about a microsecond of looking, then giving
+/// way to other threads for as long as the largest piece takes, half a millisecond. A caller that slept would be woken
+/// on the CPU of its helper, and the next call would have one CPU for both.
 const LOOKS: u32 = 64;
-const ROUNDS: u32 = 2 * LOOKS;
+const ROUNDS: u32 = LOOKS + 2048;
 
 /// Passes a moment; false once it is time to sleep.
 pub(super) fn pause(round: u32) -> bool {
