@@ -1,3 +1,5 @@
+use core::fmt;
+
 use crate::{Isa, Storage};
 
 /// The errors that a call can return. If a call returns one, it has changed no buffer.
@@ -216,7 +218,7 @@ pub enum Error {
     },
 
     /// A setting is outside its range, infinite or NaN, or does not fit the other settings.
-    #[error("{name} is {}, but must be {allowed}", short(*value))]
+    #[error("{name} is {}, but must be {allowed}", Short(*value))]
     HyperParameter {
         /// The name of the field.
         name: &'static str,
@@ -227,7 +229,7 @@ pub enum Error {
     },
 
     /// An option of the step is outside its range.
-    #[error("{name} is {}, but must be {allowed}", short(*value))]
+    #[error("{name} is {}, but must be {allowed}", Short(*value))]
     Option {
         /// The name of the field of [`StepOptions`](crate::StepOptions).
         name: &'static str,
@@ -271,7 +273,7 @@ pub enum Error {
     /// A constant of the step is too large for the type of the step.
     #[error(
         "the hyper-parameters make {} a constant of the step, which {float} cannot hold",
-        short(*value)
+        Short(*value)
     )]
     ConstantOverflow {
         /// The constant.
@@ -365,12 +367,17 @@ fn unlike(found: &str, expected: &str) -> String {
     }
 }
 
-/// A number without needless digits: `1`, `0.001`, `1e-40`.
-fn short(value: f64) -> String {
-    let text = format!("{value:?}");
-    match text.strip_suffix(".0") {
-        Some(whole) => String::from(whole),
-        None => text,
+/// A number without needless digits: `1`, `0.001`, `1e-40`. It allocates nothing, since a step that is refused must not.
+struct Short(f64);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // From here on, `Debug` writes exponents.
+        const LARGE: f64 = 1e16;
+        match self.0 {
+            whole if whole.fract() == 0.0 && whole.abs() < LARGE => write!(f, "{whole}"),
+            other => write!(f, "{other:?}"),
+        }
     }
 }
 
