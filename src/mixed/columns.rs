@@ -227,32 +227,24 @@ impl<S: Simd> MomentColumn<S> for Block<'_> {
     }
 }
 
-// Not by `map`, which would be a call.
+/// Four moments that are of one type or empty. Not by `map`, which would be a call.
+macro_rules! all_of {
+    ($type:ident, $($moment:ident),+) => {
+        [$(match $moment {
+            MomentArray::$type(moment) => moment,
+            _ => &mut [],
+        }),+]
+    };
+}
 
 #[inline(always)]
 pub(super) fn f32_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [f32]; MOMENTS] {
-    macro_rules! of {
-        ($moment:ident) => {
-            match $moment {
-                MomentArray::F32(moment) => moment,
-                _ => &mut [],
-            }
-        };
-    }
-    [of!(a), of!(b), of!(c), of!(d)]
+    all_of!(F32, a, b, c, d)
 }
 
 #[inline(always)]
 pub(super) fn bf16_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [bf16]; MOMENTS] {
-    macro_rules! of {
-        ($moment:ident) => {
-            match $moment {
-                MomentArray::Bf16(moment) => moment,
-                _ => &mut [],
-            }
-        };
-    }
-    [of!(a), of!(b), of!(c), of!(d)]
+    all_of!(Bf16, a, b, c, d)
 }
 
 #[inline(always)]
