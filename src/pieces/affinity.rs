@@ -40,9 +40,10 @@ mod system {
     const SIZE: usize = size_of::<Set>();
 
     pub(super) fn current() -> Id {
-        // SAFETY: it cannot fail. Old versions of the C library have no function for it.
+        // SAFETY: it takes no arguments and only returns a number. Old versions of the C library have no function for it.
         let id = unsafe { libc::syscall(libc::SYS_gettid) };
-        Id::try_from(id).unwrap_or(0)
+        // No thread has the number -1, while 0 would be whichever thread asks.
+        Id::try_from(id).unwrap_or(-1)
     }
 
     pub(super) fn keep_off_this_cpu(thread: Id) -> Option<Set> {

@@ -140,7 +140,7 @@ struct State {
 struct Bed {
     alarm: Condvar,
     thread: Thread,
-    /// The CPUs that the thread may use again once it runs.
+    /// The CPUs that the thread may use again once it runs. Used by whoever has the lock of the state.
     kept_off: Mutex<Option<Cpus>>,
 }
 
@@ -235,5 +235,33 @@ impl Crew for Arc<Board> {
 
     fn has_other_work(&self) -> bool {
         self.posted.load(Ordering::Relaxed) > 0
+    }
+}
+
+#[cfg(all(test, target_os = "linux", not(miri)))]
+mod tests {
+    use std::{
+        sync::{Arc, mpsc},
+        thread,
+    };
+
+    use super::{Bed, Board, Cpus, Thread};
+
+    #[test]
+    fn a_thread_that_is_woken_is_kept_off_the_callers_cpu() {
+        let board = Board::new();
+        let (tell, told) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        // It does not sleep in its bed, and so does not allow itself all CPUs again.
+        let other = thread::spawn(move || {
+            let _ = tell.send(Arc::new(Bed::new()));
+            let _ = ended.recv();
+        });
+        let bed = told.recv().expect("a bed");
+        bed.wake(board.lock());
+        let has_other_cpus = Thread::current().keep_off_this_cpu().map(Cpus::allow).is_some();
+        assert_eq!(bed.kept_off().is_some(), has_other_cpus);
+        drop(end);
+        other.join().expect("a thread that ends");
     }
 }
