@@ -91,6 +91,25 @@ fn every_combination_of_types_gives_the_reference_bits() {
     }
 }
 
+/// The last element of each block then shares its random bits with the first one of the next.
+#[test]
+fn blocks_of_8_bits_that_begin_with_an_odd_element_give_the_reference_bits() {
+    let adam = Adam::default();
+    for (param, grad) in [
+        (ParamType::F32, GradType::F32),
+        (ParamType::F32, GradType::Bf16),
+        (ParamType::Bf16Stochastic, GradType::Bf16),
+    ] {
+        let types = Types { param, grad, to_zero: false, moments: [MomentType::Q8; 4] };
+        for exec in execs(false) {
+            // Numbers of similar size, so that random bits decide about every code.
+            let mut before = mixed(&adam, 1, 40 * 256, types);
+            before.first = 12_345;
+            check_mixed(&adam, 1..4, options(), &[before], &Way::whole(exec));
+        }
+    }
+}
+
 struct EveryRule;
 
 impl ForEachRule for EveryRule {

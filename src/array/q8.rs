@@ -169,13 +169,20 @@ impl Q8 {
         scale: Vector<S, f32>,
     ) -> Vector<S, f32> {
         let codes = Words::widen(simd, codes);
-        let least = codes.all(self.least().to_bits());
-        let shift = self.shift();
-        let number = |code: Words<S>| scale * (((code << shift) + least).floats() - least.floats());
         match self {
-            Self::Signed => (Words::of(number(codes & 0x7f)) ^ (codes & 0x80) << 24).floats(),
-            Self::Squares | Self::Unsigned => number(codes),
+            Self::Signed => {
+                let number = self.number(codes & 0x7f, scale);
+                (Words::of(number) ^ (codes & 0x80) << 24).floats()
+            }
+            Self::Squares | Self::Unsigned => self.number(codes, scale),
         }
+    }
+
+    /// The numbers of codes without a sign.
+    #[inline(always)]
+    fn number<S: Simd>(self, codes: Words<S>, scale: Vector<S, f32>) -> Vector<S, f32> {
+        let least = codes.all(self.least().to_bits());
+        scale * (((codes << self.shift()) + least).floats() - least.floats())
     }
 
     /// The largest element of registers and those before, as bits: those of numbers that are not
@@ -199,9 +206,9 @@ impl Q8 {
         largest
     }
 
-    /// The largest element of a block.
+    /// The bits of the largest element of a block.
     #[inline(always)]
-    pub(crate) fn largest_of<S: Simd>(self, simd: S, values: &[f32]) -> Words<S> {
+    pub(crate) fn largest_of<S: Simd>(self, simd: S, values: &[f32]) -> u32 {
         let mut largest = Words::splat(simd, 0);
         if let Some(block) = values.first_chunk::<BLOCK>() {
             let (lanes, mut other, mut start) = (Words::<S>::LANES, largest, 0);
@@ -211,19 +218,18 @@ impl Q8 {
                 other = self.largest(other, [Vector::read(simd, &block[start..start + lanes])]);
                 start += lanes;
             }
-            return largest.max(other);
+            return largest.max(other).fold(u32::max);
         }
         for values in values.chunks(Words::<S>::LANES) {
             largest = self.largest(largest, [Vector::read(simd, values)]);
         }
-        largest
+        largest.fold(u32::max)
     }
 
-    /// The encoder of a block whose largest element is known.
+    /// The encoder of a block, by the [bits of its largest element](Self::largest_of).
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
-    pub(crate) fn encoder<S: Simd>(self, largest: Words<S>) -> Encoder {
-        let bits = largest.fold(u32::max);
+    pub(crate) fn encoder(self, bits: u32) -> Encoder {
         let largest = f32::from_bits(bits).clamp(SMALLEST, LARGEST);
         let (scale, inverse) = match bits {
             0 => (0.0, 0.0),

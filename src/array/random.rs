@@ -119,6 +119,12 @@ impl<S: Simd> RandomBits<S> {
         let (first, second) = bits[..2 * Words::<S>::LANES].split_at(Words::<S>::LANES);
         [Words::widen(simd, first), Words::widen(simd, second)]
     }
+
+    /// Those of each element, in order.
+    #[inline(always)]
+    pub(crate) fn store(self, bits: &mut [u16]) {
+        self.0.store_pairs(bits);
+    }
 }
 
 /// Memory for the random bits of a block, on a cache line: and for what one before it and a register behind it
@@ -129,6 +135,22 @@ pub(crate) struct RandomBlock([u16; BLOCK + 2 * MOST_LANES]);
 impl RandomBlock {
     pub(crate) const fn new() -> Self {
         Self([0; BLOCK + 2 * MOST_LANES])
+    }
+
+    /// Where pairs are written, from that of the first element of the block on.
+    #[inline(always)]
+    pub(crate) fn pairs(&mut self) -> &mut [u16; BLOCK + 2 * MOST_LANES] {
+        &mut self.0
+    }
+
+    /// The bits of the elements. The first one can be the second of its pair.
+    #[inline(always)]
+    pub(crate) fn elements(&self, is_second: bool) -> &[u16; BLOCK] {
+        match is_second {
+            false => self.0.first_chunk(),
+            true => self.0[1..].first_chunk(),
+        }
+        .expect("the block has room for an element more")
     }
 }
 
@@ -143,15 +165,21 @@ pub(crate) struct Draw {
 }
 
 impl Draw {
-    /// Whether [`pairs`](Self::pairs) has them all: they have one source, and pairs begin at even places.
-    pub(crate) fn is_of_pairs(&self) -> bool {
-        self.after.is_none() && self.first.is_multiple_of(2)
+    /// Whether [`pairs`](Self::pairs) has them all.
+    pub(crate) fn has_one_source(&self) -> bool {
+        self.after.is_none()
     }
 
-    /// The pairs from an even place in the run on.
+    /// Whether an element is the second of its pair.
+    #[inline(always)]
+    pub(crate) fn is_second(&self, place: usize) -> bool {
+        !self.first.wrapping_add(place as u64).is_multiple_of(2)
+    }
+
+    /// The pairs from that of an element on.
     #[inline(always)]
     pub(crate) fn pairs<S: Simd>(&self, simd: S, place: usize) -> Pairs<S> {
-        debug_assert!(self.is_of_pairs() && place.is_multiple_of(2), "it has other pairs");
+        debug_assert!(self.has_one_source(), "other pairs have another source");
         self.before.pairs(simd, self.pair(place))
     }
 
@@ -186,10 +214,10 @@ impl Draw {
         len: usize,
         block: &'b mut RandomBlock,
     ) -> &'b [u16; BLOCK] {
-        let bits = &mut block.0;
+        let bits = block.pairs();
         let step = 2 * Words::<S>::LANES;
-        let offset = (self.first.wrapping_add(place as u64) % 2) as usize;
-        let end = offset + len.min(BLOCK);
+        let is_second = self.is_second(place);
+        let end = usize::from(is_second) + len.min(BLOCK);
         let mut start = 0;
         if self.after.is_some() {
             while start < end {
@@ -205,11 +233,7 @@ impl Draw {
                 start += step;
             }
         }
-        match offset {
-            0 => bits.first_chunk(),
-            _ => bits[1..].first_chunk(),
-        }
-        .expect("the block has room for an element more")
+        block.elements(is_second)
     }
 }
 

@@ -2,11 +2,16 @@
 
 use half::bf16;
 
-use super::pairs::{Pair, Read, Write};
+use core::ops::Range;
+
+use super::{
+    pairs::{Pair, Read, Write},
+    strips::MomentBlock,
+};
 use crate::{
     Q8,
     array::{MomentArray, Narrow, RandomBits},
-    simd::Simd,
+    simd::{MOST_LANES, Simd, Wide, Words},
     tensor::MOMENTS,
 };
 
@@ -164,7 +169,7 @@ impl<S: Simd> MomentColumn<S> for EvenAndOdd<&mut [bf16]> {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: Q8, random: RandomBits<S>, values: Pair<S>) {
         write.stochastic_even_and_odd(self.0, values, random);
     }
 }
@@ -173,9 +178,16 @@ impl<S: Simd> MomentColumn<S> for EvenAndOdd<&mut [bf16]> {
 pub(super) trait MomentColumn<S: Simd> {
     /// Whether random bits are taken.
     const IS_RANDOM: bool;
+    /// Whether the new values become codes after the loop.
+    const IN_BLOCKS: bool = false;
 
     fn read(&self, read: &Read<S>, format: Q8) -> Pair<S>;
-    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>);
+    fn write(&mut self, write: &Write<S>, format: Q8, random: RandomBits<S>, values: Pair<S>);
+
+    /// What is left to do after the loop. If the last element shares its random bits with the one behind it, they are
+    /// these.
+    #[inline(always)]
+    fn end(&mut self, _behind: Option<RandomBits<S>>) {}
 }
 
 impl<S: Simd> MomentColumn<S> for &mut [f32] {
@@ -187,7 +199,7 @@ impl<S: Simd> MomentColumn<S> for &mut [f32] {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: Q8, _: RandomBits<S>, values: Pair<S>) {
         write.narrow(self, values);
     }
 }
@@ -201,29 +213,46 @@ impl<S: Simd> MomentColumn<S> for &mut [bf16] {
     }
 
     #[inline(always)]
-    fn write(&mut self, write: &Write<S>, random: RandomBits<S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, _: Q8, random: RandomBits<S>, values: Pair<S>) {
         write.stochastic(self, values, random);
     }
 }
 
 /// Codes of a block with their scale, and where the new values go.
-pub(super) struct Block<'s> {
+pub(super) struct Block<'s, S: Simd> {
     codes: &'s [u8],
     scale: f32,
     values: &'s mut [f32],
+    /// Of the new values, and of a register of pairs behind them.
+    random: &'s mut [u16],
+    largest: Words<S>,
+    largest_of_all: &'s mut u32,
 }
 
-impl<S: Simd> MomentColumn<S> for Block<'_> {
-    const IS_RANDOM: bool = false;
+impl<S: Simd> MomentColumn<S> for Block<'_, S> {
+    const IS_RANDOM: bool = true;
+    const IN_BLOCKS: bool = true;
 
     #[inline(always)]
     fn read(&self, read: &Read<S>, format: Q8) -> Pair<S> {
         read.decode(format, self.codes, self.scale)
     }
 
+    /// The largest value and the random bits are found here, while the CPU waits for roots and quotients.
     #[inline(always)]
-    fn write(&mut self, write: &Write<S>, _: RandomBits<S>, values: Pair<S>) {
+    fn write(&mut self, write: &Write<S>, format: Q8, random: RandomBits<S>, values: Pair<S>) {
+        let Wide(registers) = values;
+        self.largest = format.largest(self.largest, registers);
+        random.store(&mut self.random[write.range.clone()]);
         write.narrow(self.values, values);
+    }
+
+    #[inline(always)]
+    fn end(&mut self, behind: Option<RandomBits<S>>) {
+        *self.largest_of_all = self.largest.fold(u32::max);
+        if let Some(random) = behind {
+            random.store(&mut self.random[self.values.len()..]);
+        }
     }
 }
 
@@ -254,19 +283,27 @@ pub(super) fn pairs_of(moments: [MomentArray<'_>; MOMENTS]) -> [EvenAndOdd<&mut 
 }
 
 #[inline(always)]
-pub(super) fn blocks_of<'s>(
+pub(super) fn blocks_of<'s, S: Simd>(
+    simd: S,
     [a, b, c, d]: [MomentArray<'s>; MOMENTS],
-    [of_a, of_b, of_c, of_d]: [&'s mut [f32]; MOMENTS],
-) -> [Block<'s>; MOMENTS] {
+    [of_a, of_b, of_c, of_d]: [&'s mut MomentBlock; MOMENTS],
+    in_block: Range<usize>,
+) -> [Block<'s, S>; MOMENTS] {
     macro_rules! of {
-        ($moment:ident, $values:ident) => {
-            match $moment {
-                MomentArray::Q8(codes, [scale, ..]) => {
-                    Block { codes, scale: *scale, values: $values }
-                }
-                _ => Block { codes: &[], scale: 0.0, values: &mut [] },
+        ($moment:ident, $block:ident) => {{
+            let (codes, scale): (&[u8], f32) = match $moment {
+                MomentArray::Q8(codes, [scale, ..]) => (codes, *scale),
+                _ => (&[], 0.0),
+            };
+            Block {
+                codes,
+                scale,
+                values: &mut $block.values[in_block.clone()],
+                random: &mut $block.random.pairs()[..in_block.len() + 2 * MOST_LANES],
+                largest: Words::splat(simd, 0),
+                largest_of_all: &mut $block.largest,
             }
-        };
+        }};
     }
     [of!(a, of_a), of!(b, of_b), of!(c, of_c), of!(d, of_d)]
 }

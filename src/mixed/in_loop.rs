@@ -2,6 +2,8 @@
 //! while it waits for roots and quotients. Types that usually go together have a loop of their own, in which
 //! nothing is left to decide.
 
+use core::ops::Range;
+
 use super::{
     MixedStep,
     columns::{
@@ -9,6 +11,7 @@ use super::{
         ToZero, bf16_of, blocks_of, f32_of, pairs_of,
     },
     pairs::{Pair, Read, Write},
+    strips::MomentBlock,
 };
 use crate::{
     Arity, Many, Q8, Rule,
@@ -48,7 +51,7 @@ impl Loop {
         matches!(self, Self::F32(Pairing::CopiedAndF32 | Pairing::CopiedAndBf16))
     }
 
-    /// Whether something is rounded at random in the loop.
+    /// Whether parameters or moments are rounded in the loop, at random.
     pub(super) fn is_random(self) -> bool {
         matches!(
             self,
@@ -94,8 +97,9 @@ pub(super) struct Arrays<'s> {
     pub grad: GradArray<'s>,
     /// A moment that the rule does without is empty.
     pub moments: [MomentArray<'s>; MOMENTS],
-    /// The new values of moments of 8 bits, which become codes when their largest one is known.
-    pub blocks: [&'s mut [f32]; MOMENTS],
+    /// Where the new values of moments of 8 bits go, which become codes when their largest one is known.
+    pub blocks: [&'s mut MomentBlock; MOMENTS],
+    pub in_block: Range<usize>,
     pub draw: &'s Draw,
     /// The place of the first element in the run of `draw`.
     pub place: usize,
@@ -111,7 +115,7 @@ pub(super) fn sweep<S: Simd, R: Rule>(
     kind: Loop,
     arrays: Arrays<'_>,
 ) {
-    let Arrays { param, grad, moments, blocks, draw, place } = arrays;
+    let Arrays { param, grad, moments, blocks, in_block, draw, place } = arrays;
     let sweep = Sweep::<S, R> { simd, rule, k, step, draw, place };
     use {GradArray as G, Pairing::*, ParamArray as P};
     match (kind, param, grad) {
@@ -149,13 +153,13 @@ pub(super) fn sweep<S: Simd, R: Rule>(
             sweep.run(EvenAndOdd(param), EvenAndOdd(grad), pairs_of(moments));
         }
         (Loop::Q8(F32AndF32), P::F32(param), G::F32(grad)) => {
-            sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
+            sweep.run(Nearest(param), grad, blocks_of(simd, moments, blocks, in_block));
         }
         (Loop::Q8(F32AndBf16), P::F32(param), G::Bf16(grad)) => {
-            sweep.run(Nearest(param), grad, blocks_of(moments, blocks));
+            sweep.run(Nearest(param), grad, blocks_of(simd, moments, blocks, in_block));
         }
         (Loop::Q8(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
-            sweep.run(Stochastic(param), grad, blocks_of(moments, blocks));
+            sweep.run(Stochastic(param), grad, blocks_of(simd, moments, blocks, in_block));
         }
         _ => debug_assert!(false, "`Loop::of` found these types"),
     }
@@ -220,7 +224,8 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
                 |moment| {
                     if rule.start(moment).is_some() {
                         let random = mixed.bits(RandomOf::Moment(moment));
-                        moments[moment].write(&write, random, values.as_ref()[moment]);
+                        let format = Q8::of(&rule, moment);
+                        moments[moment].write(&write, format, random, values.as_ref()[moment]);
                     }
                 },
             );
@@ -230,6 +235,23 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
             let (params, mixed) = waiting;
             param.write(&self.write(start - pair), mixed.bits(RandomOf::Param), params);
         }
+        let behind = match &mut pairs {
+            // The last element is the first of its pair.
+            Some(pairs) if M::IN_BLOCKS && self.draw.is_second(self.place) => Some(pairs.next()),
+            _ => None,
+        };
+        R::Moments::unrolled(
+            #[inline(always)]
+            |moment| {
+                if rule.start(moment).is_some() {
+                    let of = RandomOf::Moment(moment);
+                    moments[moment].end(match behind {
+                        Some(mixed) => Some(mixed.bits(of)),
+                        None => None,
+                    });
+                }
+            },
+        );
     }
 
     /// How a pair of registers is written, from an element on.

@@ -29,10 +29,23 @@ const ZEROED: usize = 2 << 10;
 pub(super) struct Scratch {
     param: [f32; STRIP],
     grad: [f32; STRIP],
-    /// A block of each moment: the scale of moments of 8 bits is known at its end.
-    moments: [[f32; BLOCK]; MOMENTS],
+    moments: [MomentBlock; MOMENTS],
     /// The random bits of a block.
     random: RandomBlock,
+}
+
+/// The new values of a block of a moment: the scale of 8 bits is known at its end.
+pub(super) struct MomentBlock {
+    pub values: [f32; BLOCK],
+    /// What a loop that takes a whole block of 8 bits leaves: their random bits, and the bits of the largest one.
+    pub random: RandomBlock,
+    pub largest: u32,
+}
+
+impl MomentBlock {
+    const fn new() -> Self {
+        Self { values: [0.0; BLOCK], random: RandomBlock::new(), largest: 0 }
+    }
 }
 
 impl Scratch {
@@ -40,7 +53,7 @@ impl Scratch {
         Self {
             param: [0.0; STRIP],
             grad: [0.0; STRIP],
-            moments: [[0.0; BLOCK]; MOMENTS],
+            moments: [const { MomentBlock::new() }; MOMENTS],
             random: RandomBlock::new(),
         }
     }
@@ -136,8 +149,15 @@ impl<'a, 's> Strips<'a, 's> {
 
     /// The loop that takes the arrays of the open strip as they are, if there is one.
     pub(super) fn in_loop(&self) -> Option<Loop> {
-        let can_run = |kind: &Loop| self.in_place && (!kind.is_random() || self.draw.is_of_pairs());
-        self.in_loop.filter(can_run)
+        let draw = &self.draw;
+        self.in_loop.filter(|kind| {
+            let has_bits = match kind {
+                _ if kind.is_random() => draw.has_one_source() && !draw.is_second(self.place()),
+                Loop::Q8(_) => draw.has_one_source(),
+                _ => true,
+            };
+            self.in_place && has_bits
+        })
     }
 
     /// Draws the random bits of a run, of which the next strip is the first.
@@ -172,7 +192,8 @@ impl<'a, 's> Strips<'a, 's> {
         }
         let end = self.start + self.len;
         if self.has_blocks && (end.is_multiple_of(BLOCK) || end == self.tensor.param.len()) {
-            self.close_block(simd, (end - 1) / BLOCK * BLOCK..end);
+            let is_in_loop = in_loop.is_some() && self.len == BLOCK;
+            self.close_block(simd, (end - 1) / BLOCK * BLOCK..end, is_in_loop);
         }
     }
 
@@ -221,12 +242,8 @@ impl<'a, 's> Strips<'a, 's> {
             },
             // Not by `map`, which would be a call.
             moments: [slice(a, &range), slice(b, &range), slice(c, &range), slice(d, &range)],
-            blocks: [
-                &mut of_a[in_block.clone()],
-                &mut of_b[in_block.clone()],
-                &mut of_c[in_block.clone()],
-                &mut of_d[in_block],
-            ],
+            blocks: [of_a, of_b, of_c, of_d],
+            in_block,
             draw,
             place,
         }
@@ -240,13 +257,13 @@ impl<'a, 's> Strips<'a, 's> {
         let offset = self.place() % BLOCK;
         let Self { tensor, scratch, .. } = self;
         let mut moments: [&mut [f32]; MOMENTS] = Default::default();
-        for ((slot, array), values) in
+        for ((slot, array), block) in
             moments.iter_mut().zip(&mut tensor.moments).zip(&mut scratch.moments)
         {
             *slot = match array {
                 MomentArray::F32([]) => continue,
                 MomentArray::F32(array) if in_place => &mut array[range.clone()],
-                _ => &mut values[offset..offset + len],
+                _ => &mut block.values[offset..offset + len],
             };
         }
         Strip {

@@ -18,8 +18,8 @@ impl Strips<'_, '_> {
         if !in_place {
             scratch.param.fill(0.0);
             scratch.grad.fill(0.0);
-            for values in &mut scratch.moments {
-                values[offset..].fill(0.0);
+            for block in &mut scratch.moments {
+                block.values[offset..].fill(0.0);
             }
         }
         let (param, grad) = (&mut scratch.param, &mut scratch.grad);
@@ -60,7 +60,7 @@ impl Strips<'_, '_> {
             return;
         }
         for (position, moment) in tensor.moments.iter().enumerate() {
-            let values = &mut scratch.moments[position][offset..];
+            let values = &mut scratch.moments[position].values[offset..];
             match moment {
                 MomentArray::F32(array) if !in_place && !array.is_empty() => {
                     values[..range.len()].copy_from_slice(&array[range.clone()]);

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::{Scratch, Strips};
+use super::{MomentBlock, Scratch, Strips};
 use crate::{
     array::{BLOCK, GradArray, MomentArray, ParamArray, RandomOf},
     mixed::convert::{self, STRIP},
@@ -80,7 +80,7 @@ impl Strips<'_, '_> {
             if moment.len() == 0 {
                 continue;
             }
-            let values = &mut moments[position][in_block.clone()];
+            let values = &mut moments[position].values[in_block.clone()];
             if step.flush_subnormals {
                 match moment {
                     MomentArray::F32(array) if in_place => flush(simd, &mut array[range.clone()]),
@@ -107,9 +107,10 @@ impl Strips<'_, '_> {
         }
     }
 
-    /// The values of a block of each moment of 8 bits, as codes and a scale.
+    /// The values of a block of each moment of 8 bits, as codes and a scale. If a loop took the whole block, it left
+    /// the largest ones and the random bits.
     #[inline(always)]
-    pub(super) fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>) {
+    pub(super) fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>, is_in_loop: bool) {
         let place = block.start - self.drawn_from;
         let Self { step, tensor, scratch, draw, .. } = self;
         let Scratch { moments, random, .. } = &mut **scratch;
@@ -117,8 +118,11 @@ impl Strips<'_, '_> {
         let mut encoders = [None; MOMENTS];
         for (position, moment) in tensor.moments.iter_mut().enumerate() {
             if let MomentArray::Q8(_, scales) = moment {
-                let (format, values) = (step.formats[position], &moments[position]);
-                let encoder = format.encoder(format.largest_of(simd, &values[..block.len()]));
+                let (format, moment) = (step.formats[position], &moments[position]);
+                let encoder = format.encoder(match is_in_loop {
+                    true => moment.largest,
+                    false => format.largest_of(simd, &moment.values[..block.len()]),
+                });
                 scales[block.start / BLOCK] = encoder.scale;
                 encoders[position] = Some(encoder);
             }
@@ -128,8 +132,11 @@ impl Strips<'_, '_> {
                 continue;
             };
             let of = RandomOf::Moment(position);
-            let random = draw.fill(simd, of, place, block.len(), random);
-            let values = &mut moments[position];
+            let MomentBlock { values, random: of_moment, .. } = &mut moments[position];
+            let random = match is_in_loop {
+                true => of_moment.elements(draw.is_second(place)),
+                false => draw.fill(simd, of, place, block.len(), random),
+            };
             let codes = &mut codes[block.clone()];
             match codes.first_chunk_mut() {
                 Some(codes) => encoder.encode(simd, values, random, codes),
