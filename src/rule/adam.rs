@@ -136,8 +136,14 @@ impl Rule for Adam {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if !(Self { weight_decay: 0.0, ..self }).is_plain() {
+        if !(Self { weight_decay: 0.0, cautious: false, ..self }).is_plain() {
             run(self.any());
+        } else if self.cautious {
+            // AdamW, which is where it is used.
+            match self.weight_decay != 0.0 && self.decoupled_weight_decay {
+                true => run(Self { weight_decay: 1.0, cautious: true, ..self.plain() }),
+                false => run(self.any()),
+            }
         } else if self.weight_decay == 0.0 {
             run(self.plain());
         } else if self.decoupled_weight_decay {
