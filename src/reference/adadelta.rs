@@ -21,7 +21,7 @@ impl Reference for Adadelta {
             square_avg[i] = average_square(self.rho, [rho, one_minus_rho], square_avg[i], g);
             let (above, below) = (acc_delta[i] + eps, square_avg[i] + eps);
             // The root of a quotient that is too small is taken of 2^64 times as much.
-            let delta = if above < below * power(-64) {
+            let delta = if above * power(64) < below {
                 (above * power(64) / below).sqrt() * g * power(-32)
             } else {
                 (above / below).sqrt() * g

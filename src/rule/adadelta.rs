@@ -110,8 +110,9 @@ impl Rule for Adadelta {
         let s = decay.next_square(s, grad);
         // A quotient below 2^-64 is computed times 2^64, so that it is not rounded to 0.
         let (above, below) = (a + k.eps, s + k.eps);
-        let is_small = above.less_than(below * grad.splat(SMALL));
-        let scaled = L::select(is_small, above * grad.splat(1.0 / SMALL), above);
+        let times = above * grad.splat(1.0 / SMALL);
+        let is_small = times.less_than(below);
+        let scaled = L::select(is_small, times, above);
         let delta = (scaled / below).sqrt() * grad;
         let delta = L::select(is_small, delta * grad.splat(ROOT_OF_SMALL), delta);
         let a = decay.next_square(a, delta);
