@@ -6,7 +6,10 @@ mod support;
 
 use std::time::Duration;
 
-use adamant::{Adam, BuiltIn, Exec, Float, Isa, Optimizer, Rule, StepOptions, Threads};
+use adamant::{
+    Adam, Exec, Isa, Optimizer, StepOptions, Threads,
+    rule::{BuiltIn, Float, Rule},
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::{Division, ForEachOptimizer, for_each_optimizer};
 

@@ -7,7 +7,7 @@
 
 use std::{env, error::Error};
 
-use adamant::{AnyOptimizer, Optimizer, SettingValue};
+use adamant::{AnyOptimizer, Optimizer, settings::SettingValue};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);

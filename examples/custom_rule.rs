@@ -19,8 +19,8 @@
 //! ```
 
 use adamant::{
-    Adam, Count, Error, Exec, Group, Isa, Lanes, Optimizer, Outcome, Rule, StepOptions, Storage,
-    Threads, bias_corrections, check, named_constants,
+    Adam, Error, Exec, Group, Isa, Optimizer, Outcome, StepOptions, Storage, Threads,
+    rule::{Count, Lanes, Rule, bias_corrections, check, named_constants},
 };
 
 const BETAS: [f64; 2] = [0.9, 0.999];

@@ -7,8 +7,9 @@
 use std::{error::Error, ops::Range, path::Path};
 
 use adamant::{
-    Adam, Moment, MomentRef, RowGrads, RowOptimizer, State,
+    Adam, Moment, MomentRef, State,
     checkpoint::{self, Checkpoint, CheckpointError},
+    table::{RowGrads, RowOptimizer},
 };
 
 const ROWS: usize = 1000;

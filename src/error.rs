@@ -117,8 +117,8 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A table has another number of rows than its gradient was [sorted](crate::RowGrads::sort) for, or
-    /// its [`DenseEquivalent`](crate::DenseEquivalent) was made for.
+    /// A table has another number of rows than its gradient was [sorted](crate::table::RowGrads::sort) for, or
+    /// its [`DenseEquivalent`](crate::table::DenseEquivalent) was made for.
     #[error(
         "the table has {rows} rows, but its gradient or its DenseEquivalent was made for {expected}"
     )]
@@ -129,7 +129,7 @@ pub enum Error {
         expected: usize,
     },
 
-    /// A state and the [`DenseEquivalent`](crate::DenseEquivalent) of its rows have not taken the same
+    /// A state and the [`DenseEquivalent`](crate::table::DenseEquivalent) of its rows have not taken the same
     /// steps.
     #[error("the state has taken {state} steps, but its rows {rows}")]
     StepMismatch {

@@ -35,7 +35,7 @@ impl Exec<'_> {
 /// never, costs nothing: the caller waits only for pieces that a helper has begun.
 ///
 /// While the caller waits, it runs no other tasks. So it may hold a lock during the call. (The exception is a
-/// [`Rule`](crate::Rule) of your own that takes the same lock.)
+/// [`Rule`](crate::rule::Rule) of your own that takes the same lock.)
 ///
 /// # fork
 ///

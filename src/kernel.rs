@@ -6,11 +6,13 @@ mod pairs;
 use core::marker::PhantomData;
 
 use crate::{
-    Arity, Error, Float, Many, RowRule, Rule, Tensor,
+    Error, Tensor,
     isa::Cpu,
     mixed,
     optimizer::{Constants, of_rule},
-    simd::{Simd, Vector, WithSimd},
+    rule::{Arity, Many, Rule},
+    simd::{Float, Simd, Vector, WithSimd},
+    table::RowRule,
     tensor::{Precision, Run, Slices, TensorArrays},
 };
 use pairs::sweep_with;

@@ -29,8 +29,8 @@
 //!
 //! [`AnyOptimizer`] lists all optimizers, with their papers. It holds any of them: the program chooses one by
 //! name when it runs, and sets its settings by name. Each optimizer is also a type of its own. Its
-//! documentation has the formula and the cost of a step. For another formula, implement [`Rule`]; everything
-//! else then works with it.
+//! documentation has the formula and the cost of a step. For another formula, implement
+//! [`Rule`](rule::Rule); everything else then works with it.
 //!
 //! # Types
 //!
@@ -64,35 +64,8 @@
 //!
 //! # Tables
 //!
-//! A batch uses a few rows of an embedding table. A step of these rows costs as much as these rows alone:
-//!
-//! ```
-//! use adamant::{Adam, RowGrads, RowOptimizer};
-//!
-//! let (rows, width) = (10_000, 64);
-//! let adam = Adam { lr: 1e-3, ..Adam::default() };
-//! let mut table = vec![1.0_f32; rows * width];
-//! let mut state = adam.row_state(rows, width);
-//! let (ids, grads) = ([7_u32, 4096, 7], vec![0.1; 3 * width]);
-//! adam.step_rows_lazy(&mut table, RowGrads::new(&ids, &grads, width), &mut state)?;
-//! # Ok::<(), adamant::Error>(())
-//! ```
-//!
-//! | | rows that are not listed | for |
-//! |---|---|---|
-//! | [`step_rows_lazy`](RowOptimizer#lazy) | stay as they are, until they are listed again: PyTorch's `SparseAdam` | every optimizer |
-//! | [`step_rows_dense_equivalent`](DenseEquivalent) | take the dense step with a gradient of zero when they are next needed: TensorFlow's Adam | [`Adam`], AdamW |
-//!
-//! The second way needs more: a [`DenseEquivalent`] beside the state, a call of
-//! [`catch_up`](DenseEquivalent::catch_up) before each forward pass, and a call of
-//! [`catch_up_all`](DenseEquivalent::catch_up_all) before the table is saved or evaluated. Only
-//! [`CatchUp::Replay`] has the bits of dense steps. With [`CatchUp::Series`], saving changes the roundings of
-//! the steps that follow.
-//!
-//! The first way takes any of the types above, the second `f32` or `f64`. Both take [`StepOptions`]. To clip a
-//! model with tables by one norm, [sort](RowGrads::sort) the gradients of the tables first.
-//!
-//! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`] lies on huge pages.
+//! A batch uses a few rows of an embedding table. A step of the module [`table`] reads and writes
+//! these rows alone. The others stay as they are, or get the results of dense steps when they are next needed.
 //!
 //! # Where to look
 //!
@@ -102,11 +75,12 @@
 //! | clip gradients, multiply them by a factor, leave out steps | [`StepOptions`], [`Report`] |
 //! | scale a loss in f16 | [`LossScaler`] |
 //! | add up the gradients of micro-batches | [`accumulate`](fn@accumulate) |
-//! | know the norm of gradients, or which are not finite | [`grad_norms`], [`first_nonfinite`] |
+//! | know the norm of gradients, or which are not finite | [`norm`] |
+//! | step rows of an embedding table | [`table`] |
 //! | train one model in several processes | [`StepOptions::grad_norm`], [`Tensor::with_first`] |
-//! | choose an optimizer and its settings by name | [`AnyOptimizer`] |
+//! | choose an optimizer and its settings by name | [`AnyOptimizer`], [`settings`] |
 //! | choose threads | [`Exec`], [`Threads`], [`Pool`] |
-//! | write a formula of your own | [`Rule`] |
+//! | write a formula of your own | [`rule`] |
 //!
 //! # Checkpoints
 //!
@@ -176,15 +150,16 @@ mod isa;
 mod kernel;
 mod loss_scale;
 mod mixed;
-mod norm;
+pub mod norm;
 mod optimizer;
 mod pieces;
 pub mod reference;
-mod rule;
+pub mod rule;
+pub mod settings;
 mod simd;
 mod state;
 mod step;
-mod table;
+pub mod table;
 mod tensor;
 
 pub use accumulate::accumulate;
@@ -194,18 +169,12 @@ pub use error::Error;
 pub use exec::{Exec, RunTasks, Threads};
 pub use isa::Isa;
 pub use loss_scale::LossScaler;
-pub use norm::{NormOrder, clip_factor, first_nonfinite, grad_norm, grad_norms};
 pub use optimizer::{DynOptimizer, Optimizer};
 pub use pieces::Pool;
-pub use rule::*;
-pub use simd::{Float, Lanes};
+pub use rule::optimizers::*;
 pub use state::State;
 pub use step::{Outcome, Report, StepOptions, step};
-pub use table::{
-    CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch, RowWiseAdam,
-    SortedRows, Table,
-};
-pub use tensor::{Group, MOMENTS, Tensor};
+pub use tensor::{Group, Tensor};
 
 /// The program of the README, as a test.
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 use core::ops::Bound;
 
-use crate::{Error, Outcome, check};
+use crate::{Error, Outcome, rule::check};
 
 /// A dynamic scale for a loss whose gradients would be too small for f16. It grows while all gradients are
 /// finite, and shrinks when one is not (Micikevicius et al., 2018).

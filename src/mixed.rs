@@ -15,11 +15,11 @@ mod strips;
 mod sweep;
 
 use crate::{
-    Many, Rule,
     array::{Q8, Random},
     isa::Cpu,
     kernel::Pass,
-    tensor::{MOMENTS, TensorArrays},
+    rule::{MOMENTS, Many, Rule},
+    tensor::TensorArrays,
 };
 use sweep::Sweep;
 

@@ -1,11 +1,36 @@
-//! The norm of gradients, for clipping and for loss scalers.
+//! The norm of gradients: for clipping, for loss scalers, and to find gradients that are not finite.
+//!
+//! A step that clips computes the norm itself: see [`StepOptions::max_norm`](crate::StepOptions::max_norm). Use
+//! these functions for a norm of another order, for the norm of each tensor, and where several calls share a norm.
+//!
+//! # Examples
+//!
+//! Two calls, clipped by their common norm:
+//!
+//! ```
+//! use adamant::{Adam, Lion, Optimizer, StepOptions, norm::grad_norm};
+//!
+//! let (adam, lion) = (Adam::default(), Lion::default());
+//! let (mut encoder, encoder_grad) = (vec![1.0_f32; 3], vec![2.0_f32; 3]);
+//! let (mut decoder, decoder_grad) = (vec![1.0_f32; 4], vec![1.0_f32; 4]);
+//! let (mut encoder_state, mut decoder_state) = (adam.state(3), lion.state(4));
+//!
+//! let norm = grad_norm(&[&encoder_grad, &decoder_grad])?;
+//! assert_eq!(norm, 4.0);
+//! let options =
+//!     StepOptions { grad_norm: Some(norm), max_norm: Some(1.0), ..StepOptions::default() };
+//! let (param, grad) = ((&mut encoder).into(), (&encoder_grad).into());
+//! let _ = adam.step_with(param, grad, &mut encoder_state, &options)?;
+//! let (param, grad) = ((&mut decoder).into(), (&decoder_grad).into());
+//! let _ = lion.step_with(param, grad, &mut decoder_state, &options)?;
+//! # Ok::<(), adamant::Error>(())
+//! ```
 
-mod blocks;
+pub(crate) mod blocks;
 mod gradients;
 mod tree;
 
 pub(crate) use blocks::BLOCK;
-pub use blocks::Summed;
 pub(crate) use gradients::{Gradients, List};
 pub(crate) use tree::Sum;
 
@@ -61,7 +86,7 @@ pub enum NormOrder {
 /// Clipping by the global norm, as in `torch.nn.utils.clip_grad_norm_`:
 ///
 /// ```
-/// use adamant::{clip_factor, grad_norm};
+/// use adamant::norm::{clip_factor, grad_norm};
 ///
 /// let (weight_grad, bias_grad) = (vec![3.0_f32; 4], vec![-4.0; 4]);
 /// let norm = grad_norm(&[&weight_grad, &bias_grad])?;
@@ -87,7 +112,10 @@ pub fn grad_norm<E: Element>(grads: &[&[E]]) -> Result<f64, Error> {
 /// # Examples
 ///
 /// ```
-/// use adamant::{Exec, Grad, NormOrder, grad_norms};
+/// use adamant::{
+///     Exec, Grad,
+///     norm::{NormOrder, grad_norms},
+/// };
 ///
 /// let (weight_grad, bias_grad) = ([3.0_f32, -4.0], [12.0_f32]);
 /// let mut norms = [0.0; 2];
@@ -126,7 +154,7 @@ pub fn grad_norms(
 /// # Examples
 ///
 /// ```
-/// use adamant::{Exec, Grad, first_nonfinite};
+/// use adamant::{Exec, Grad, norm::first_nonfinite};
 ///
 /// let (weight_grad, bias_grad) = ([3.0_f32, -4.0], [f32::NAN]);
 /// let exec = Exec::default();

@@ -1,8 +1,13 @@
 //! The methods of every optimizer.
 
 use crate::{
-    Arity, Element, Error, Grad, Group, MOMENTS, Many, Param, Report, Rule, State, StepOptions,
-    Storage, Tensor, array::Q8, isa::Cpu, kernel::Pass, step, tensor::Run,
+    Element, Error, Grad, Group, Param, Report, State, StepOptions, Storage, Tensor,
+    array::Q8,
+    isa::Cpu,
+    kernel::Pass,
+    rule::{Arity, MOMENTS, Many, Rule},
+    step,
+    tensor::Run,
 };
 
 /// The largest number of constants that a rule has.

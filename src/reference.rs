@@ -40,7 +40,7 @@ pub use mixed::{
 };
 pub use rows::{RowReference, series, sum_rows};
 
-use crate::{Float, Many, Rule};
+use crate::rule::{Float, Many, Rule};
 
 /// An optimizer whose step is also written in plain Rust.
 ///

@@ -1,4 +1,72 @@
-//! What an optimizer is: a formula for one parameter, and the constants of a step.
+//! What an optimizer is: a formula for one parameter, and the constants of a step. For formulas of your own.
+//!
+//! A type that implements [`Rule`] is an optimizer like those of the crate: it steps tensors
+//! ([`Optimizer`](crate::Optimizer)), groups of a model ([`Group`](crate::Group)) and rows of tables
+//! ([`RowOptimizer`](crate::table::RowOptimizer)), in every type and on every instruction set.
+//!
+//! | to | use |
+//! |---|---|
+//! | compute with a register of parameters | [`Lanes`] |
+//! | say how many moments and constants there are | [`Count`] |
+//! | name the constants | [`named_constants!`] |
+//! | check the settings | [`check`] |
+//! | compute `1 - beta^t` | [`bias_corrections`] |
+//!
+//! [`BuiltIn`] and [`WithOptimizer`] are for functions that are generic over the optimizers of the crate.
+//!
+//! # Examples
+//!
+//! Gradient descent with momentum:
+//!
+//! ```
+//! use adamant::{
+//!     Error, Optimizer,
+//!     rule::{Count, Lanes, Rule, check, named_constants},
+//! };
+//!
+//! #[derive(Clone, Copy)]
+//! struct Momentum {
+//!     lr: f64,
+//!     momentum: f64,
+//! }
+//!
+//! named_constants!(struct K { lr, momentum });
+//!
+//! impl Rule for Momentum {
+//!     type Moments = Count<1>;
+//!     type Constants = Count<{ K::COUNT }>;
+//!     const MOMENT_NAMES: [&'static str; 1] = ["momentum_buffer"];
+//!
+//!     fn check(&self) -> Result<(), Error> {
+//!         check("lr", self.lr, 0.0..=f64::MAX, "finite and at least 0")?;
+//!         check("momentum", self.momentum, 0.0..=1.0, "in 0..=1")
+//!     }
+//!
+//!     fn constants(&self, _t: u64) -> [f64; K::COUNT] {
+//!         K { lr: self.lr, momentum: self.momentum }.into()
+//!     }
+//!
+//!     #[inline(always)]
+//!     fn update<L: Lanes>(
+//!         &self,
+//!         k: &[L; K::COUNT],
+//!         param: L,
+//!         grad: L,
+//!         [buffer]: [L; 1],
+//!     ) -> (L, [L; 1]) {
+//!         let k = K::from(*k);
+//!         let buffer = k.momentum.mul_add(buffer, grad);
+//!         ((-k.lr).mul_add(buffer, param), [buffer])
+//!     }
+//! }
+//!
+//! let rule = Momentum { lr: 0.5, momentum: 0.9 };
+//! let mut param = vec![1.0_f32; 100];
+//! let mut state = rule.state(param.len());
+//! rule.step(&mut param, &[1.0; 100], &mut state)?;
+//! assert_eq!(param[99], 0.5);
+//! # Ok::<(), adamant::Error>(())
+//! ```
 
 mod adabelief;
 mod adadelta;
@@ -20,35 +88,20 @@ mod parts;
 mod radam;
 mod rmsprop;
 mod rprop;
-mod settings;
 mod sgd;
 mod yogi;
 
-pub use adabelief::AdaBelief;
-pub use adadelta::Adadelta;
-pub use adagrad::AdaGrad;
-pub(crate) use adam::K as AdamConstants;
-pub use adam::{Adam, Epsilon};
-pub use adamax::AdaMax;
-pub use adan::Adan;
-pub use ademamix::AdEmaMix;
-pub use adopt::Adopt;
-pub use amsgrad::AmsGrad;
 pub use any::WithOptimizer;
-pub use asgd::Asgd;
-pub use ftrl::Ftrl;
-pub use lion::Lion;
-pub use list::{AnyOptimizer, BuiltIn};
-pub use nadam::NAdam;
-pub(crate) use nadam::momenta as nadam_momenta;
+#[doc(inline)]
+pub use constants::named_constants;
+pub use list::BuiltIn;
 pub use parts::{bias_corrections, check};
-pub use radam::RAdam;
+
+pub use crate::simd::{Float, Lanes};
+
+pub(crate) use adam::K as AdamConstants;
+pub(crate) use nadam::momenta as nadam_momenta;
 pub(crate) use radam::rectification as radam_rectification;
-pub use rmsprop::RmsProp;
-pub use rprop::Rprop;
-pub use settings::{NumberRange, Setting, SettingKind, SettingValue, Settings};
-pub use sgd::Sgd;
-pub use yogi::Yogi;
 
 use parts::{
     ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, choose, decay, descent, flag, l2,
@@ -56,7 +109,7 @@ use parts::{
 };
 
 use crate::{
-    Error, Lanes, Threads,
+    Error, Threads,
     isa::Cpu,
     kernel::{self, Pass},
     mixed::{self, Runs},
@@ -65,51 +118,36 @@ use crate::{
     tensor::Run,
 };
 
+/// The optimizers, which the root of the crate exports.
+pub(crate) mod optimizers {
+    pub use super::{
+        adabelief::AdaBelief,
+        adadelta::Adadelta,
+        adagrad::AdaGrad,
+        adam::{Adam, Epsilon},
+        adamax::AdaMax,
+        adan::Adan,
+        ademamix::AdEmaMix,
+        adopt::Adopt,
+        amsgrad::AmsGrad,
+        asgd::Asgd,
+        ftrl::Ftrl,
+        lion::Lion,
+        list::AnyOptimizer,
+        nadam::NAdam,
+        radam::RAdam,
+        rmsprop::RmsProp,
+        rprop::Rprop,
+        sgd::Sgd,
+        yogi::Yogi,
+    };
+}
+
+/// The largest number of moments that an optimizer has.
+pub const MOMENTS: usize = 4;
+
 /// An optimizer's formula. [`Optimizer`](crate::Optimizer) steps with every type that implements it, on
-/// every instruction set, in `f32` and `f64`, on all threads.
-///
-/// # Examples
-///
-/// Gradient descent with momentum:
-///
-/// ```
-/// use adamant::{Count, Error, Lanes, Optimizer, Rule};
-///
-/// #[derive(Clone, Copy)]
-/// struct Momentum {
-///     lr: f64,
-///     momentum: f64,
-/// }
-///
-/// impl Rule for Momentum {
-///     type Moments = Count<1>;
-///     type Constants = Count<2>;
-///     const MOMENT_NAMES: [&'static str; 1] = ["momentum_buffer"];
-///
-///     fn check(&self) -> Result<(), Error> {
-///         adamant::check("lr", self.lr, 0.0..=f64::MAX, "finite and at least 0")?;
-///         adamant::check("momentum", self.momentum, 0.0..=1.0, "in 0..=1")
-///     }
-///
-///     fn constants(&self, _t: u64) -> [f64; 2] {
-///         [self.lr, self.momentum]
-///     }
-///
-///     #[inline(always)]
-///     fn update<L: Lanes>(&self, k: &[L; 2], param: L, grad: L, [buffer]: [L; 1]) -> (L, [L; 1]) {
-///         let &[lr, momentum] = k;
-///         let buffer = momentum.mul_add(buffer, grad);
-///         ((-lr).mul_add(buffer, param), [buffer])
-///     }
-/// }
-///
-/// let rule = Momentum { lr: 0.5, momentum: 0.9 };
-/// let mut param = vec![1.0_f32; 100];
-/// let mut state = rule.state(param.len());
-/// rule.step(&mut param, &[1.0; 100], &mut state)?;
-/// assert_eq!(param[99], 0.5);
-/// # Ok::<(), adamant::Error>(())
-/// ```
+/// every instruction set, in `f32` and `f64`, on all threads. The [module](self) has an example.
 pub trait Rule: Copy + Send + Sync + 'static {
     /// How many numbers the optimizer keeps for each parameter: [`Count<2>`](Count) for Adam.
     type Moments: Arity;
@@ -154,8 +192,9 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// The rules of this crate have a place for the default settings, without what these do without. All other
     /// settings share a place in which the formula is ready for each of them (`maximize: true`), and
     /// constants of the step tell what is asked for, by products and masks: a few operations more, no branches.
-    /// AdamW, Lion with weight decay, and momentum in [`Sgd`] and [`RmsProp`] have places too. Each place adds
-    /// some 40 KB to a program. Mark the method `#[inline(always)]`.
+    /// AdamW, Lion with weight decay, and momentum in [`Sgd`](crate::Sgd) and
+    /// [`RmsProp`](crate::RmsProp) have places too. Each place adds some 40 KB to a program. Mark the method
+    /// `#[inline(always)]`.
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
         run(self);
@@ -265,7 +304,7 @@ macro_rules! compiled_here {
         fn run_rows_mixed(
             &self,
             cpu: $crate::isa::Cpu,
-            constants: &$crate::Many<Self::Constants, f64>,
+            constants: &$crate::rule::Many<Self::Constants, f64>,
             t: u64,
             pass: &$crate::kernel::Pass,
             rows: &mut dyn $crate::mixed::Runs,

@@ -5,8 +5,8 @@ mod owned;
 use core::fmt;
 
 use crate::{
-    DynOptimizer, Error, Grad, MOMENTS, Moment, MomentRef, Param, RowScratch, Storage, Tensor,
-    array::Q8,
+    DynOptimizer, Error, Grad, Moment, MomentRef, Param, Storage, Tensor, array::Q8, rule::MOMENTS,
+    table::RowScratch,
 };
 use owned::{Owned, Stagger};
 
@@ -17,7 +17,7 @@ use owned::{Owned, Stagger};
 /// offsets within a page, since a CPU delays a load after a store at the same offset of another page.
 ///
 /// [`Optimizer::state`](crate::Optimizer::state) makes the state of a tensor,
-/// [`RowOptimizer::row_state`](crate::RowOptimizer::row_state) that of a table.
+/// [`RowOptimizer::row_state`](crate::table::RowOptimizer::row_state) that of a table.
 ///
 /// # Examples
 ///
@@ -157,7 +157,7 @@ impl State {
         self.first = first.into();
     }
 
-    /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES), without
+    /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES), without
     /// the moments that the settings do not use.
     pub fn moments(&self) -> impl Iterator<Item = (&'static str, MomentRef<'_>)> {
         let moments = self.names.iter().zip(&self.moments).take(self.count);

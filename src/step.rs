@@ -3,11 +3,12 @@
 use core::ops::Range;
 
 use crate::{
-    Error, Exec, MOMENTS, Tensor, clip_factor,
+    Error, Exec, Tensor,
     kernel::Pass,
-    norm,
+    norm::{self, clip_factor},
     optimizer::CONSTANTS,
     pieces,
+    rule::MOMENTS,
     tensor::{GRAIN, Group, Place, Precision, Run},
 };
 

@@ -1,4 +1,41 @@
 //! Steps on some rows of a table: embeddings.
+//!
+//! A batch uses a few rows of an embedding table. A step reads and writes these rows alone, so its cost does not
+//! depend on the size of the table. [`RowOptimizer`] has the steps, [`RowGrads`] the gradients:
+//!
+//! ```
+//! use adamant::{
+//!     Adam,
+//!     table::{RowGrads, RowOptimizer},
+//! };
+//!
+//! let (rows, width) = (10_000, 64);
+//! let adam = Adam { lr: 1e-3, ..Adam::default() };
+//! let mut table = vec![1.0_f32; rows * width];
+//! let mut state = adam.row_state(rows, width);
+//! let (ids, grads) = ([7_u32, 4096, 7], vec![0.1; 3 * width]);
+//! adam.step_rows_lazy(&mut table, RowGrads::new(&ids, &grads, width), &mut state)?;
+//! # Ok::<(), adamant::Error>(())
+//! ```
+//!
+//! | | rows that are not listed | for |
+//! |---|---|---|
+//! | [`step_rows_lazy`](RowOptimizer#lazy) | stay as they are: PyTorch's `SparseAdam` | every optimizer |
+//! | [`step_rows_dense_equivalent`](DenseEquivalent) | catch up when they are next needed: TensorFlow's Adam | Adam, AdamW |
+//!
+//! Rows that catch up take the dense steps that they have missed, each with a gradient of zero.
+//!
+//! The second way needs more: a [`DenseEquivalent`] beside the state, a call of
+//! [`catch_up`](DenseEquivalent::catch_up) before each forward pass, and a call of
+//! [`catch_up_all`](DenseEquivalent::catch_up_all) before the table is saved or evaluated. Only
+//! [`CatchUp::Replay`] has the bits of dense steps. With [`CatchUp::Series`], saving changes the roundings of
+//! the steps that follow.
+//!
+//! The first way takes arrays of any type, the second `f32` or `f64`. Both take [`StepOptions`]. To clip a model
+//! with tables by one norm, [sort](RowGrads::sort) the gradients of the tables first.
+//!
+//! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`](crate::Buffer) lies on huge
+//! pages.
 
 mod arrays;
 mod behind;
@@ -22,27 +59,29 @@ pub use row_wise::RowWiseAdam;
 pub(crate) use sweep::{RowFloat, RowSpan};
 
 use crate::{
-    Element, Error, Float, MOMENTS, NormOrder, Outcome, Param, Report, State, StepOptions, Storage,
+    Element, Error, Outcome, Param, Report, State, StepOptions, Storage,
     isa::Cpu,
     kernel::{Pass, Step},
-    norm::Norms,
+    norm::{NormOrder, Norms},
     pieces::with_default_float_modes,
+    rule::MOMENTS,
+    simd::Float,
     state::Plan,
     step::{Scaling, check_factor},
 };
 
 use sweep::{RowUpdate, Update};
 
-/// An optimizer that can step the rows of a table: every [`Rule`](crate::Rule), and [`RowWiseAdam`],
+/// An optimizer that can step the rows of a table: every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`],
 /// which keeps one moment for a whole row; sealed.
 ///
-/// Its moments are [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES) for a rule, and those of
+/// Its moments are [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES) for a rule, and those of
 /// [`Adam`](crate::Adam) for [`RowWiseAdam`].
 pub trait RowRule: Copy + Send + Sync + RowUpdate {}
 
 impl<R: RowUpdate> RowRule for R {}
 
-/// Steps on some rows of a table; every [`Rule`](crate::Rule), and [`RowWiseAdam`], has these methods.
+/// Steps on some rows of a table; every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`], has these methods.
 ///
 /// # Lazy
 ///
@@ -113,7 +152,7 @@ pub trait RowOptimizer: RowRule {
     }
 
     /// [`row_state`](Self::row_state) with a storage for each moment, in the order of
-    /// [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES). Moments beyond the end of `storages` are in `f32`.
+    /// [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES). Moments beyond the end of `storages` are in `f32`.
     ///
     /// # Panics
     ///
@@ -138,7 +177,10 @@ pub trait RowOptimizer: RowRule {
     /// # Examples
     ///
     /// ```
-    /// use adamant::{Adam, RowGrads, RowOptimizer};
+    /// use adamant::{
+    ///     Adam,
+    ///     table::{RowGrads, RowOptimizer},
+    /// };
     ///
     /// let adam = Adam::default();
     /// let mut table = vec![1.0_f32; 10 * 2];
@@ -178,7 +220,10 @@ pub trait RowOptimizer: RowRule {
     /// Rows without duplicates, clipped by their norm:
     ///
     /// ```
-    /// use adamant::{Adam, Outcome, RowGrads, RowOptimizer, RowScratch, StepOptions};
+    /// use adamant::{
+    ///     Adam, Outcome, StepOptions,
+    ///     table::{RowGrads, RowOptimizer, RowScratch},
+    /// };
     ///
     /// let adam = Adam::default();
     /// let mut table = vec![1.0_f32; 10 * 2];

@@ -9,14 +9,12 @@ use crate::{
     DynOptimizer, Error, Grad, Moment, Param, Storage,
     array::{BLOCK, GradArray, MomentArray, ParamArray, Q8},
     optimizer::MomentLayout,
+    rule::MOMENTS,
 };
 
 pub(crate) use run::Slices;
 pub use run::{Place, Run, TensorArrays};
 pub use typed::Typed;
-
-/// The largest number of moments that an optimizer has.
-pub const MOMENTS: usize = 4;
 
 /// One tensor of a call: parameters, gradients and moments, all borrowed and of the same length, and the
 /// number of steps that the tensor has taken.
@@ -89,7 +87,7 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// Adds the moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES). A moment that the
+    /// Adds the moments, in the order of [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES). A moment that the
     /// settings do not use is [`Moment::none`].
     ///
     /// A call refuses a tensor that has more moments than its optimizer.

@@ -7,8 +7,9 @@ use std::{
 };
 
 use adamant::{
-    Adam, Adopt, CatchUp, DenseEquivalent, Exec, Grad, Group, Isa, Lion, Optimizer, Outcome, Param,
-    Pool, RowGrads, RowOptimizer, RowScratch, StepOptions, Storage, Threads,
+    Adam, Adopt, Exec, Grad, Group, Isa, Lion, Optimizer, Outcome, Param, Pool, StepOptions,
+    Storage, Threads,
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch},
 };
 use half::bf16;
 

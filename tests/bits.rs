@@ -6,7 +6,9 @@ mod support;
 use std::marker::PhantomData;
 
 use adamant::{
-    Adam, BuiltIn, Float, Isa, Lanes, Optimizer, Outcome, Rule, StepOptions, reference::Reference,
+    Adam, Isa, Optimizer, Outcome, StepOptions,
+    reference::Reference,
+    rule::{BuiltIn, Float, Lanes, Rule},
 };
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
@@ -234,8 +236,8 @@ impl EveryOperation {
 }
 
 impl Rule for EveryOperation {
-    type Moments = adamant::Count<1>;
-    type Constants = adamant::Count<0>;
+    type Moments = adamant::rule::Count<1>;
+    type Constants = adamant::rule::Count<0>;
     const MOMENT_NAMES: [&'static str; 1] = ["m"];
 
     fn check(&self) -> Result<(), adamant::Error> {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use adamant::{
-    Adam, Buffer, BufferElement, Float, Grad, Moment, Optimizer, Outcome, Param, Q8, StepOptions,
-    Tensor,
+    Adam, Buffer, BufferElement, Grad, Moment, Optimizer, Outcome, Param, Q8, StepOptions, Tensor,
+    rule::Float,
 };
 use half::{bf16, f16};
 use support::serial;

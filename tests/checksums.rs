@@ -2,7 +2,7 @@
 //! computed: a change of structure must not change a result. And checksums of random rounding, which must have the
 //! same bits everywhere.
 
-use adamant::*;
+use adamant::{norm::grad_norm, rule::*, table::*, *};
 use half::{bf16, f16};
 
 const LEN: usize = 1007;

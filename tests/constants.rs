@@ -1,7 +1,9 @@
 //! The constants of steps, which rules and reference share, against 80 decimal digits
 //! (`tests/constants/make.py`); and row-wise Adam's mean of squares.
 
-use adamant::{AdEmaMix, Adam, NAdam, RAdam, RowWiseAdam, Rule, reference::RowReference};
+use adamant::{
+    AdEmaMix, Adam, NAdam, RAdam, reference::RowReference, rule::Rule, table::RowWiseAdam,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

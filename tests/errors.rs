@@ -3,9 +3,10 @@
 mod support;
 
 use adamant::{
-    AdEmaMix, Adam, AnyOptimizer, BuiltIn, Element, Error, Exec, Grad, Isa, Moment, Optimizer,
-    Outcome, Param, Report, RowGrads, RowOptimizer, RowScratch, Rule, Sgd, StepOptions, Storage,
-    Table, Tensor, Threads, WithOptimizer,
+    AdEmaMix, Adam, AnyOptimizer, Element, Error, Exec, Grad, Isa, Moment, Optimizer, Outcome,
+    Param, Report, Sgd, StepOptions, Storage, Tensor, Threads,
+    rule::{BuiltIn, Rule, WithOptimizer},
+    table::{RowGrads, RowOptimizer, RowScratch, Table},
 };
 use half::{bf16, f16};
 use support::{columns, exec};

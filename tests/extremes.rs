@@ -3,8 +3,10 @@
 use std::fmt::Debug;
 
 use adamant::{
-    AdaGrad, AdaMax, Adadelta, Adam, AnyOptimizer, Error, Exec, Float, Isa, NAdam, Optimizer,
-    Outcome, RAdam, Rule, StepOptions, Storage, Threads, reference::Reference,
+    AdaGrad, AdaMax, Adadelta, Adam, AnyOptimizer, Error, Exec, Isa, NAdam, Optimizer, Outcome,
+    RAdam, StepOptions, Storage, Threads,
+    reference::Reference,
+    rule::{Float, Rule},
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 

@@ -9,10 +9,10 @@ mod support;
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use adamant::{
-    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, Exec, Float, Optimizer, Outcome,
-    RowGrads, RowOptimizer, RowScratch, Rule,
-    SettingValue::{self, Choice, Flag, Number},
-    StepOptions, Table, WithOptimizer,
+    Adam, AnyOptimizer, Exec, Optimizer, Outcome, StepOptions,
+    rule::{BuiltIn, Float, Rule, WithOptimizer},
+    settings::SettingValue::{self, Choice, Flag, Number},
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, Table},
 };
 use serde::Deserialize;
 use support::{Columns, execs};

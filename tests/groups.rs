@@ -6,9 +6,10 @@ mod support;
 use std::rc::Rc;
 
 use adamant::{
-    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Count, Error, Exec, Float, Grad,
-    Group, Lanes, Lion, NAdam, Optimizer, Outcome, RAdam, Report, RmsProp, Rule, Sgd, State,
-    StepOptions, Storage, reference::Reference,
+    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Error, Exec, Grad, Group, Lion,
+    NAdam, Optimizer, Outcome, RAdam, Report, RmsProp, Sgd, State, StepOptions, Storage,
+    reference::Reference,
+    rule::{Count, Float, Lanes, Rule},
 };
 use half::bf16;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
@@ -39,7 +40,7 @@ impl Rule for Own {
     const MOMENT_NAMES: [&'static str; 1] = ["m"];
 
     fn check(&self) -> Result<(), Error> {
-        adamant::check("lr", self.lr, 0.0..=1.0, "in 0..=1")
+        adamant::rule::check("lr", self.lr, 0.0..=1.0, "in 0..=1")
     }
 
     fn constants(&self, t: u64) -> [f64; 1] {

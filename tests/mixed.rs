@@ -3,8 +3,8 @@
 mod support;
 
 use adamant::{
-    Adam, BuiltIn, Exec, Grad, HalfElement, Moment, Optimizer, Outcome, Param, RmsProp,
-    StepOptions, Tensor, reference,
+    Adam, Exec, Grad, HalfElement, Moment, Optimizer, Outcome, Param, RmsProp, StepOptions, Tensor,
+    reference, rule::BuiltIn,
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};

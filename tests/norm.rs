@@ -3,8 +3,9 @@
 mod support;
 
 use adamant::{
-    Element, Error, Exec, Grad, Group, Isa, NormOrder, Outcome, RowGrads, RowScratch, Sgd,
-    StepOptions, Tensor, Threads, first_nonfinite, grad_norm, grad_norms,
+    Element, Error, Exec, Grad, Group, Isa, Outcome, Sgd, StepOptions, Tensor, Threads,
+    norm::{NormOrder, first_nonfinite, grad_norm, grad_norms},
+    table::{RowGrads, RowScratch},
 };
 use half::{bf16, f16};
 use support::{exec, execs};

@@ -4,8 +4,10 @@
 mod support;
 
 use adamant::{
-    Adam, Element, Error, Exec, Float, Grad, Lion, Optimizer, Outcome, Report, Rule, Sgd, State,
-    StepOptions, Storage, Tensor, clip_factor,
+    Adam, Element, Error, Exec, Grad, Lion, Optimizer, Outcome, Report, Sgd, State, StepOptions,
+    Storage, Tensor,
+    norm::clip_factor,
+    rule::{Float, Rule},
 };
 use half::{bf16, f16};
 use support::{Columns, execs, serial};

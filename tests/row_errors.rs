@@ -1,8 +1,10 @@
 //! Bad calls on rows: each gets the error that says what to mend, and nothing is written.
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Error, Exec, Isa, Moment, RowGrads, RowIndex, RowOptimizer,
-    RowScratch, RowWiseAdam, Sgd, StepOptions, Table, Threads,
+    Adam, Error, Exec, Isa, Moment, Sgd, StepOptions, Threads,
+    table::{
+        CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowScratch, RowWiseAdam, Table,
+    },
 };
 
 const EXEC: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
@@ -466,7 +468,7 @@ fn options_out_of_their_range_are_refused() {
     refused(StepOptions { grad_norm: Some(-1.0), ..options }, "grad_norm", -1.0);
     // Clipping makes the factor too small for f32.
     let clipped = StepOptions { max_norm: Some(1e-40), grad_norm: Some(1.0), ..options };
-    refused(clipped, "grad_factor", adamant::clip_factor(1.0, 1e-40));
+    refused(clipped, "grad_factor", adamant::norm::clip_factor(1.0, 1e-40));
 }
 
 #[test]

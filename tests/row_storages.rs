@@ -6,9 +6,10 @@ mod support;
 use std::fmt::Debug;
 
 use adamant::{
-    Adam, BuiltIn, CatchUp, DenseEquivalent, Error, Exec, Isa, Lion, Outcome, Param, Report,
-    RowGrads, RowOptimizer, RowScratch, RowWiseAdam, StepOptions, Storage, Table,
+    Adam, Error, Exec, Isa, Lion, Outcome, Param, Report, StepOptions, Storage,
     reference::Reference,
+    rule::BuiltIn,
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Table},
 };
 use half::{bf16, f16};
 use proptest::prelude::{ProptestConfig, prop, proptest};

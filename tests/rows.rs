@@ -6,9 +6,10 @@ mod support;
 use std::{fmt::Debug, marker::PhantomData};
 
 use adamant::{
-    Adam, BuiltIn, CatchUp, DenseEquivalent, Epsilon, Error, Exec, Float, Isa, Moment, Outcome,
-    Report, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Sgd, StepOptions, Table,
+    Adam, Epsilon, Error, Exec, Isa, Moment, Outcome, Report, Sgd, StepOptions,
     reference::RowReference,
+    rule::{BuiltIn, Float},
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Table},
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};

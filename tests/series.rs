@@ -4,8 +4,9 @@
 mod support;
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Epsilon, Float, Optimizer, Outcome, RowGrads, RowScratch,
-    StepOptions, Table, Tensor,
+    Adam, Epsilon, Optimizer, Outcome, StepOptions, Tensor,
+    rule::Float,
+    table::{CatchUp, DenseEquivalent, RowGrads, RowScratch, Table},
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
 use support::serial;

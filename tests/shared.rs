@@ -7,8 +7,9 @@ mod support;
 use std::{rc::Rc, thread};
 
 use adamant::{
-    Adam, CatchUp, Exec, Grad, Isa, Outcome, Pool, RowWiseAdam, RunTasks, StepOptions, Threads,
-    accumulate, first_nonfinite,
+    Adam, Exec, Grad, Isa, Outcome, Pool, RunTasks, StepOptions, Threads, accumulate,
+    norm::first_nonfinite,
+    table::{CatchUp, RowWiseAdam},
 };
 use half::bf16;
 use support::{

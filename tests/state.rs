@@ -4,9 +4,10 @@
 mod support;
 
 use adamant::{
-    AdaGrad, Adam, AmsGrad, BuiltIn, CatchUp, DenseEquivalent, Error, Grad, Group, Lion, MOMENTS,
-    Moment, MomentRef, NAdam, Optimizer, Outcome, Param, Report, RmsProp, RowGrads, RowOptimizer,
-    RowWiseAdam, Rule, Sgd, State, StepOptions, Storage, Tensor,
+    AdaGrad, Adam, AmsGrad, Error, Grad, Group, Lion, Moment, MomentRef, NAdam, Optimizer, Outcome,
+    Param, Report, RmsProp, Sgd, State, StepOptions, Storage, Tensor,
+    rule::{BuiltIn, MOMENTS, Rule},
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowWiseAdam},
 };
 use half::bf16;
 use support::{ForEachRule, for_each_rule, serial};
@@ -345,7 +346,7 @@ struct EveryTable;
 
 impl ForEachRule for EveryTable {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
-        fn check<R: Rule, F: adamant::Float>(rule: &R) {
+        fn check<R: Rule, F: adamant::rule::Float>(rule: &R) {
             let one = F::from_f64(1.0);
             let (mut param, values) = ([one; 8], [one; 4]);
             let mut state = rule.row_state_in(F::STORAGE, 4, 2);

@@ -2,7 +2,10 @@
 
 use std::{ops::Range, time::Duration};
 
-use adamant::{Buffer, Float, Optimizer, Param, Rule, StepOptions, Tensor};
+use adamant::{
+    Buffer, Optimizer, Param, StepOptions, Tensor,
+    rule::{Float, Rule},
+};
 use rayon::prelude::*;
 
 use crate::{

@@ -32,7 +32,10 @@ mod timing;
 
 use std::{error::Error, fs, path::PathBuf, time::Duration};
 
-use adamant::{BuiltIn, Float, Isa, Rule};
+use adamant::{
+    Isa,
+    rule::{BuiltIn, Float, Rule},
+};
 use clap::Parser;
 
 use cases::{Arrays, Case};

@@ -3,7 +3,8 @@
 use std::{hint::black_box, time::Duration};
 
 use adamant::{
-    Adam, Grad, Moment, NormOrder, Optimizer, Param, Q8, StepOptions, Tensor, grad_norms,
+    Adam, Grad, Moment, Optimizer, Param, Q8, StepOptions, Tensor,
+    norm::{NormOrder, grad_norms},
 };
 use aligned_vec::{AVec, avec};
 use half::{bf16, f16};

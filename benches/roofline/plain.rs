@@ -2,10 +2,13 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use adamant::{Arity, Float, Isa, Lanes, Many, Rule};
+use adamant::{
+    Isa,
+    rule::{Arity, Float, Lanes, Many, Rule},
+};
 
 /// The most moments of a rule.
-const MOST: usize = adamant::MOMENTS;
+const MOST: usize = adamant::rule::MOMENTS;
 
 /// Parameters, gradients and moments of one length; moments that the settings do without are empty.
 pub struct Arrays<'a, F> {

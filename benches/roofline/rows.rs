@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use adamant::{
-    Adam, Buffer, CatchUp, DenseEquivalent, Isa, Optimizer, RowGrads, RowOptimizer, RowRule,
-    RowScratch, RowWiseAdam, StepOptions, Table, Tensor,
+    Adam, Buffer, Isa, Optimizer, StepOptions, Tensor,
+    table::{
+        CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowRule, RowScratch, RowWiseAdam, Table,
+    },
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng, seq::SliceRandom};
 
@@ -349,7 +351,7 @@ impl<'a> Parts<'a> {
 
     /// A plain loop over the same, nothing asked for ahead: for an instruction set, or for any CPU.
     fn plain(self, isa: Option<Isa>, parallel: bool) {
-        let constants = adamant::Rule::constants(&ADAM, 1000);
+        let constants = adamant::rule::Rule::constants(&ADAM, 1000);
         self.span().run(parallel, &|span| {
             span.each_row(|param, exp_avg, exp_avg_sq, grad| {
                 let moments = [exp_avg, exp_avg_sq, &mut [], &mut []];

@@ -1,6 +1,10 @@
 //! What the benches share: the optimizers and what a step of each costs.
 
-use adamant::{AnyOptimizer, BuiltIn, SettingValue, WithOptimizer};
+use adamant::{
+    AnyOptimizer,
+    rule::{BuiltIn, WithOptimizer},
+    settings::SettingValue,
+};
 
 /// What the divider has to do for each element: so many square roots, and a quotient or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::LazyLock};
 
-use adamant::{Float, Isa};
+use adamant::{Isa, rule::Float};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Result, Unstructured};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
 use rayon::{ThreadPool, ThreadPoolBuilder};

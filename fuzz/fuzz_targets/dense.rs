@@ -7,7 +7,10 @@ mod support;
 
 mod decode;
 
-use adamant::{BuiltIn, Error, Float, Isa};
+use adamant::{
+    Error, Isa,
+    rule::{BuiltIn, Float},
+};
 use decode::{
     Bits, Cuts, Effort, FloatName, Numbers, PERIOD, StepCount, any_effort, any_isa, any_misfit,
     build_global_pool, in_pool,

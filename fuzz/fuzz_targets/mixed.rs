@@ -8,7 +8,7 @@ mod support;
 
 mod decode;
 
-use adamant::{BuiltIn, Error, Isa, StepOptions};
+use adamant::{Error, Isa, StepOptions, rule::BuiltIn};
 use decode::{
     Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, any_types,
     build_global_pool, in_pool, repeated,

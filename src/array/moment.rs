@@ -14,7 +14,7 @@ use crate::{Buffer, Error};
 /// A moment of a [`Tensor`](crate::Tensor), borrowed. A slice of `f32`, `f64`, bf16 or f16 becomes one by
 /// `into()`; see also [`q8`](Self::q8) and [`none`](Self::none).
 ///
-/// Before the first step, all elements have the value of [`Rule::start`](crate::Rule::start), which mostly is 0.
+/// Before the first step, all elements have the value of [`Rule::start`](crate::rule::Rule::start), which mostly is 0.
 pub struct Moment<'a>(pub(crate) MomentArray<'a>);
 
 /// The arrays of [`Moment`].

@@ -1,7 +1,8 @@
 //! Moments of 8 bits, in blocks of 256 with a scale.
 
 use crate::{
-    Error, Isa, Rule,
+    Error, Isa,
+    rule::Rule,
     simd::{Lanes, Scalar, Simd, Vector, WithSimd, Words},
 };
 
@@ -29,8 +30,8 @@ pub(crate) const BLOCK: usize = 256;
 /// numbers, 2^-18. Beside a much larger element it is rounded up to that, and its steps get shorter.
 /// Otherwise a first moment that was rounded up could be divided by almost 0.
 ///
-/// A rule says which of its moments are of which kind: [`Rule::holds_squares`](crate::Rule::holds_squares)
-/// and [`Rule::holds_magnitudes`](crate::Rule::holds_magnitudes).
+/// A rule says which of its moments are of which kind: [`Rule::holds_squares`](crate::rule::Rule::holds_squares)
+/// and [`Rule::holds_magnitudes`](crate::rule::Rule::holds_magnitudes).
 ///
 /// # What does not fit
 ///

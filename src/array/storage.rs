@@ -5,7 +5,7 @@ use core::fmt;
 use half::{bf16, f16};
 
 use super::{Grad, GradArray, Param, ParamArray};
-use crate::{BufferElement, norm::Summed};
+use crate::{BufferElement, norm::blocks::Summed};
 
 /// The storage of the elements of an array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

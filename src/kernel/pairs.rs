@@ -3,8 +3,8 @@
 use core::mem;
 
 use crate::{
-    Arity, Float, MOMENTS, Many, Rule,
-    simd::{Register, Simd, Vector, Wide, prefetch_item},
+    rule::{Arity, MOMENTS, Many, Rule},
+    simd::{Float, Register, Simd, Vector, Wide, prefetch_item},
     tensor::Slices,
 };
 

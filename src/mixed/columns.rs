@@ -11,8 +11,8 @@ use super::{
 use crate::{
     Q8,
     array::{MomentArray, Narrow, RandomBits},
+    rule::MOMENTS,
     simd::{MOST_LANES, Simd, Wide, Words},
-    tensor::MOMENTS,
 };
 
 /// Gradients.

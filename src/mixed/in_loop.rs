@@ -14,11 +14,12 @@ use super::{
     strips::MomentBlock,
 };
 use crate::{
-    Arity, Many, Q8, Rule,
+    Q8,
     array::{Draw, GradArray, Mixed, MomentArray, ParamArray, RandomOf},
     kernel::{TOGETHER, asks_ahead},
+    rule::{Arity, MOMENTS, Many, Rule},
     simd::{Simd, Vector, Wide, Words},
-    tensor::{MOMENTS, TensorArrays},
+    tensor::TensorArrays,
 };
 
 /// What has a loop: moments of one of three types, with the parameters and gradients that usually go with them.

@@ -13,8 +13,9 @@ use super::{
 use crate::{
     array::{BLOCK, Draw, GradArray, MomentArray, ParamArray, RandomBlock},
     kernel::TOGETHER,
+    rule::MOMENTS,
     simd::{Simd, WithSimd, Words},
-    tensor::{MOMENTS, TensorArrays},
+    tensor::TensorArrays,
 };
 
 /// Elements whose random bits have one source: less than 2^33 are.

@@ -5,8 +5,8 @@ use super::{
     strips::{Scratch, Strip, Strips},
 };
 use crate::{
-    Arity, Many, Rule,
     kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, specialise, sweep_pairs},
+    rule::{Arity, Many, Rule},
     simd::{Simd, Vector, Wide, WithSimd},
 };
 

@@ -1,5 +1,8 @@
 use super::{Reference, average, average_square, decay};
-use crate::{AdaBelief, Float, bias_corrections};
+use crate::{
+    AdaBelief,
+    rule::{Float, bias_corrections},
+};
 
 impl Reference for AdaBelief {
     fn reference<F: Float>(

@@ -1,5 +1,5 @@
 use super::{Reference, average_square};
-use crate::{Adadelta, Float};
+use crate::{Adadelta, rule::Float};
 
 impl Reference for Adadelta {
     fn reference<F: Float>(

@@ -1,5 +1,5 @@
 use super::Reference;
-use crate::{AdaGrad, Float};
+use crate::{AdaGrad, rule::Float};
 
 impl Reference for AdaGrad {
     fn reference<F: Float>(&self, t: u64, param: &mut [F], grad: &[F], [sum]: [&mut [F]; 1]) {

@@ -1,5 +1,8 @@
 use super::{Reference, average, average_square, decay};
-use crate::{Adam, Epsilon, Float, bias_corrections};
+use crate::{
+    Adam, Epsilon,
+    rule::{Float, bias_corrections},
+};
 
 impl Reference for Adam {
     fn reference<F: Float>(

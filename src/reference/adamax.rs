@@ -1,5 +1,8 @@
 use super::{Reference, average};
-use crate::{AdaMax, Float, bias_corrections};
+use crate::{
+    AdaMax,
+    rule::{Float, bias_corrections},
+};
 
 impl Reference for AdaMax {
     fn reference<F: Float>(

@@ -1,5 +1,8 @@
 use super::{Reference, average, average_square};
-use crate::{Adan, Float, bias_corrections};
+use crate::{
+    Adan,
+    rule::{Float, bias_corrections},
+};
 
 impl Reference for Adan {
     fn reference<F: Float>(

@@ -1,5 +1,8 @@
 use super::{Reference, average, average_square};
-use crate::{AdEmaMix, Float, bias_corrections};
+use crate::{
+    AdEmaMix,
+    rule::{Float, bias_corrections},
+};
 
 impl Reference for AdEmaMix {
     fn reference<F: Float>(

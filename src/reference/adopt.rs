@@ -1,5 +1,5 @@
 use super::{Reference, average, average_square};
-use crate::{Adopt, Float};
+use crate::{Adopt, rule::Float};
 
 impl Reference for Adopt {
     fn reference<F: Float>(

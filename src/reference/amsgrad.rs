@@ -1,5 +1,5 @@
 use super::{Reference, adam::adam_or_amsgrad};
-use crate::{AmsGrad, Float};
+use crate::{AmsGrad, rule::Float};
 
 impl Reference for AmsGrad {
     fn reference<F: Float>(

@@ -1,5 +1,5 @@
 use super::Reference;
-use crate::{Asgd, Float};
+use crate::{Asgd, rule::Float};
 
 impl Reference for Asgd {
     fn reference<F: Float>(&self, t: u64, param: &mut [F], grad: &[F], [ax]: [&mut [F]; 1]) {

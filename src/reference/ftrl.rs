@@ -1,5 +1,5 @@
 use super::Reference;
-use crate::{Float, Ftrl};
+use crate::{Ftrl, rule::Float};
 
 impl Reference for Ftrl {
     fn reference<F: Float>(

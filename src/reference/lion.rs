@@ -1,5 +1,5 @@
 use super::{Reference, average};
-use crate::{Float, Lion};
+use crate::{Lion, rule::Float};
 
 impl Reference for Lion {
     fn reference<F: Float>(&self, _t: u64, param: &mut [F], grad: &[F], [exp_avg]: [&mut [F]; 1]) {

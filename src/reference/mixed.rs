@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::{Lanes, Q8};
+use crate::{Q8, rule::Lanes};
 
 /// The 16 random bits that round an element in step `t`: of a moment, by its number, or of the parameters, whose
 /// `array` is `u32::MAX`. It is a counter, hashed. An even element and the next share 32 bits, of which the even one

@@ -1,5 +1,8 @@
 use super::{Reference, average, average_square, decay};
-use crate::{Float, NAdam, bias_corrections, rule::nadam_momenta};
+use crate::{
+    NAdam,
+    rule::{Float, bias_corrections, nadam_momenta},
+};
 
 impl Reference for NAdam {
     fn reference<F: Float>(

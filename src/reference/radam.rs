@@ -1,5 +1,8 @@
 use super::{Reference, average, average_square, decay};
-use crate::{Float, RAdam, bias_corrections, rule::radam_rectification};
+use crate::{
+    RAdam,
+    rule::{Float, bias_corrections, radam_rectification},
+};
 
 impl Reference for RAdam {
     fn reference<F: Float>(

@@ -1,5 +1,5 @@
 use super::{Reference, average, average_square};
-use crate::{Float, RmsProp};
+use crate::{RmsProp, rule::Float};
 
 impl Reference for RmsProp {
     fn reference<F: Float>(

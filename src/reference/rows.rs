@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::{Reference, average, decay};
-use crate::{Adam, Float, Many, RowRule, RowWiseAdam, Rule, rule::AdamConstants};
+use crate::{
+    Adam,
+    rule::{AdamConstants, Float, Many, Rule},
+    table::{RowRule, RowWiseAdam},
+};
 
 /// The gradient of each listed row: the sum of its values, of which 16 are added up in the order in which
 /// they are listed, and such sums in pairs.
 ///
-/// A [lazy](crate::RowOptimizer#lazy) step is a step of the optimizer on these rows alone.
+/// A [lazy](crate::table::RowOptimizer#lazy) step is a step of the optimizer on these rows alone.
 pub fn sum_rows<F: Float>(
     rows: &[usize],
     values: &[F],
@@ -121,12 +125,13 @@ fn row_wise_adam<F: Float>(
     }
 }
 
-/// Catches up parameters by the series, as [`CatchUp::Series`](crate::CatchUp::Series) does. They have skipped the
-/// last `skipped` of the steps, each of which has its number and its settings. Before the first of the steps, all rows
-/// were at one step.
+/// Catches up parameters by the series, as [`CatchUp::Series`](crate::table::CatchUp::Series) does. They have
+/// skipped the last `skipped` of the steps, each of which has its number and its settings. Before the first of
+/// the steps, all rows were at one step.
 ///
-/// [`DenseEquivalent`](crate::DenseEquivalent) has the formula. Here the sums are computed for one waiting time, from
-/// its beginning. There they are computed for all waiting times at once, and updated in each step.
+/// [`DenseEquivalent`](crate::table::DenseEquivalent) has the formula. Here the sums are computed for one
+/// waiting time, from its beginning. There they are computed for all waiting times at once, and updated in each
+/// step.
 pub fn series<F: Float>(
     steps: &[(u64, Adam)],
     skipped: usize,

@@ -1,5 +1,5 @@
 use super::Reference;
-use crate::{Float, Rprop};
+use crate::{Rprop, rule::Float};
 
 impl Reference for Rprop {
     fn reference<F: Float>(

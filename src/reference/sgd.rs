@@ -1,5 +1,5 @@
 use super::Reference;
-use crate::{Float, Sgd};
+use crate::{Sgd, rule::Float};
 
 impl Reference for Sgd {
     fn reference<F: Float>(

@@ -1,5 +1,8 @@
 use super::{Reference, average};
-use crate::{Float, Yogi, bias_corrections};
+use crate::{
+    Yogi,
+    rule::{Float, bias_corrections},
+};
 
 impl Reference for Yogi {
     fn reference<F: Float>(

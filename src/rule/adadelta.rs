@@ -1,7 +1,9 @@
-use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, l2, settings::settings, sign_of, weight,
+use super::{ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, l2, sign_of, weight};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
 
 /// Adadelta (Zeiler, 2012).
 ///

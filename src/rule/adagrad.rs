@@ -1,5 +1,9 @@
-use super::{ANY_DECAY, descent, l2, settings::settings, sign_of};
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use super::{ANY_DECAY, descent, l2, sign_of};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// AdaGrad (Duchi, Hazan and Singer, 2011).
 ///

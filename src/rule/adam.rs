@@ -1,9 +1,12 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag,
-    settings::{Field, settings},
-    sign_of, signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag, sign_of,
+    signed_decay, weight,
 };
-use crate::{Count, Error, Lanes, Rule, SettingValue, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Field, SettingValue, Settings, settings},
+};
 
 /// Adam (Kingma and Ba, 2015), and AdamW (Loshchilov and Hutter, 2019) by
 /// [`decoupled_weight_decay`](Self::decoupled_weight_decay).
@@ -207,7 +210,7 @@ impl Rule for Adam {
     super::compiled_here!();
 }
 
-/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and [`RowWiseAdam`](crate::RowWiseAdam)
+/// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and [`RowWiseAdam`](crate::table::RowWiseAdam)
 /// combine in other ways.
 impl Adam {
     /// Whether the formula needs nothing but what it has with the default settings.

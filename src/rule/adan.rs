@@ -1,8 +1,12 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent, flag,
-    settings::settings, shrink, sign_of, signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent, flag, shrink,
+    sign_of, signed_decay, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// Adan (Xie et al., 2022): Nesterov's momentum, by the difference of successive gradients.
 ///

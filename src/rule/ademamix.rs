@@ -1,8 +1,12 @@
 use super::{
     ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, bias_corrections, descent, flag,
-    settings::settings, shrink, sign_of, weight,
+    shrink, sign_of, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// AdEMAMix (Pagliardini, Ablin and Grangier, 2024): AdamW with a second, slow average of gradients.
 ///

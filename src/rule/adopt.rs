@@ -1,8 +1,11 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, decay, descent, settings::settings, sign_of,
-    signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, decay, descent, sign_of, signed_decay, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// ADOPT (Taniguchi et al., 2024, Algorithm 2): Adam that converges for every beta2.
 ///

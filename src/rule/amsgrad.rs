@@ -1,5 +1,9 @@
 use super::adam::K;
-use crate::{Adam, Count, Error, Lanes, Rule, Setting, SettingValue, Settings};
+use crate::{
+    Adam, Error,
+    rule::{Count, Lanes, Rule},
+    settings::{Setting, SettingValue, Settings},
+};
 
 /// AMSGrad (Reddi, Kale and Kumar, 2018): [`Adam`] or AdamW that divides by the largest second
 /// moment so far.

@@ -2,13 +2,14 @@
 
 use core::str::FromStr;
 
-use super::settings::{Setting, SettingValue};
 use crate::{
-    BuiltIn, DynOptimizer, Error,
+    DynOptimizer, Error,
     array::Q8,
     isa::Cpu,
     kernel::Pass,
     optimizer::{Constants, MomentLayout},
+    rule::BuiltIn,
+    settings::{Setting, SettingValue},
     tensor::Run,
 };
 
@@ -86,7 +87,7 @@ macro_rules! any_optimizer {
             }
 
             /// Calls a generic function with the optimizer, as its own type.
-            pub fn with<W: $crate::WithOptimizer>(self, with: W) -> W::Output {
+            pub fn with<W: $crate::rule::WithOptimizer>(self, with: W) -> W::Output {
                 match self {
                     $(Self::$rule(rule) => with.run(rule),)+
                 }
@@ -162,7 +163,7 @@ impl AnyOptimizer {
     ///
     /// # Errors
     ///
-    /// As [`Settings::get`](crate::Settings::get).
+    /// As [`Settings::get`](crate::settings::Settings::get).
     pub fn get(&self, name: &str) -> Result<SettingValue<'static>, Error> {
         struct Get<'a>(&'a str);
         impl WithOptimizer for Get<'_> {
@@ -179,7 +180,7 @@ impl AnyOptimizer {
     ///
     /// # Errors
     ///
-    /// As [`Settings::set`](crate::Settings::set).
+    /// As [`Settings::set`](crate::settings::Settings::set).
     pub fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error> {
         struct Set<'a>(&'a str, SettingValue<'a>);
         impl WithMut for Set<'_> {

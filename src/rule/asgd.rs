@@ -1,5 +1,9 @@
-use super::{ANY_DECAY, descent, flag, l2, settings::settings, shrink, sign_of};
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use super::{ANY_DECAY, descent, flag, l2, shrink, sign_of};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// Averaged stochastic gradient descent (Polyak and Juditsky, 1992), with the schedule of Bottou's
 /// `sgd`.

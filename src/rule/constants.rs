@@ -1,54 +1,21 @@
 //! Names for the constants of a step.
 
-/// Gives names to the constants of a [`Rule`](crate::Rule): makes a struct with a field for each, which
-/// converts to the array that the rule passes, and from it.
+/// Gives names to the constants of a [`Rule`](crate::rule::Rule): makes a struct with a field for each, which
+/// converts to the array that the rule passes, and from it. The [module](crate::rule) has a rule with it.
 ///
 /// # Examples
 ///
 /// ```
-/// use adamant::{Count, Error, Lanes, Optimizer, Rule, named_constants};
+/// use adamant::rule::named_constants;
 ///
 /// named_constants!(struct K { lr, momentum });
 ///
-/// #[derive(Clone, Copy)]
-/// struct Momentum {
-///     lr: f64,
-///     momentum: f64,
-/// }
-///
-/// impl Rule for Momentum {
-///     type Moments = Count<1>;
-///     type Constants = Count<{ K::COUNT }>;
-///     const MOMENT_NAMES: [&'static str; 1] = ["momentum_buffer"];
-///
-///     fn check(&self) -> Result<(), Error> {
-///         Ok(())
-///     }
-///
-///     fn constants(&self, _t: u64) -> [f64; K::COUNT] {
-///         K { lr: self.lr, momentum: self.momentum }.into()
-///     }
-///
-///     #[inline(always)]
-///     fn update<L: Lanes>(
-///         &self,
-///         k: &[L; K::COUNT],
-///         param: L,
-///         grad: L,
-///         [buffer]: [L; 1],
-///     ) -> (L, [L; 1]) {
-///         let k = K::from(*k);
-///         let buffer = k.momentum.mul_add(buffer, grad);
-///         ((-k.lr).mul_add(buffer, param), [buffer])
-///     }
-/// }
-///
-/// let rule = Momentum { lr: 0.5, momentum: 0.9 };
-/// let mut param = [1.0_f32];
-/// rule.step(&mut param, &[1.0], &mut rule.state(1))?;
-/// assert_eq!(param, [0.5]);
-/// # Ok::<(), adamant::Error>(())
+/// let array: [f64; K::COUNT] = K { lr: 0.5, momentum: 0.9 }.into();
+/// assert_eq!(array, [0.5, 0.9]);
+/// assert_eq!(K::from(array).momentum, 0.9);
 /// ```
+// It is in the root, too, as every exported macro is.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! named_constants {
     ($(#[$attribute:meta])* $vis:vis struct $name:ident { $($constant:ident),+ $(,)? }) => {
@@ -78,3 +45,6 @@ macro_rules! named_constants {
         }
     };
 }
+
+#[doc(inline)]
+pub use named_constants;

@@ -1,7 +1,11 @@
 use core::ops::Bound;
 
-use super::{descent, settings::settings, sign_of};
-use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
+use super::{descent, sign_of};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{NumberRange, Settings, settings},
+};
 
 /// FTRL-Proximal (McMahan et al., 2013): AdaGrad that sets parameters to 0 where L1 regularization is
 /// stronger than the gradients so far.

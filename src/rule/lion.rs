@@ -1,8 +1,11 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, flag, settings::settings, shrink, sign,
-    sign_of, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, descent, flag, shrink, sign, sign_of, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// Lion (Chen et al., 2023): steps of one size, in the direction of a momentum's sign.
 ///

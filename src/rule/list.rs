@@ -1,7 +1,7 @@
 //! The list of all optimizers. Besides its own files, a new optimizer needs a row here.
 
-use super::{any::optimizers, settings::Settings};
-use crate::reference::Reference;
+use super::any::optimizers;
+use crate::{reference::Reference, settings::Settings};
 
 /// An optimizer of this crate, for functions that are generic over all of them: see [`AnyOptimizer::with`].
 pub trait BuiltIn: Settings + Reference + Into<AnyOptimizer> {

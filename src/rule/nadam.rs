@@ -1,8 +1,12 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent,
-    settings::settings, sign_of, signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, sign_of,
+    signed_decay, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// NAdam (Dozat, 2016): Adam with Nesterov's momentum.
 ///

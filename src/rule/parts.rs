@@ -2,7 +2,7 @@
 
 use core::ops::{Bound, RangeBounds};
 
-use crate::{Error, Lanes};
+use crate::{Error, rule::Lanes};
 
 /// Checks that a hyper-parameter is in a range. `allowed` describes the range in the error.
 ///
@@ -187,8 +187,8 @@ pub(super) fn sign<L: Lanes>(x: L) -> L {
 /// promises.
 ///
 /// ```
-/// assert_eq!(adamant::bias_corrections([0.75, 0.5], 2), [1.0 - 0.75 * 0.75, 0.75]);
-/// assert_eq!(adamant::bias_corrections([0.999], u64::MAX), [1.0]);
+/// assert_eq!(adamant::rule::bias_corrections([0.75, 0.5], 2), [1.0 - 0.75 * 0.75, 0.75]);
+/// assert_eq!(adamant::rule::bias_corrections([0.999], u64::MAX), [1.0]);
 /// ```
 pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
     let mut gathered = [0.0; N];

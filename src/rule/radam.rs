@@ -1,8 +1,12 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag,
-    settings::settings, sign_of, signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag, sign_of,
+    signed_decay, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// RAdam (Liu et al., 2020): Adam without the second moment in the first steps, while its variance is large.
 ///

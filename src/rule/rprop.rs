@@ -1,7 +1,11 @@
 use core::ops::Bound;
 
-use super::{check, descent, settings::settings, sign, sign_of};
-use crate::{Count, Error, Lanes, NumberRange, Rule, Settings, named_constants};
+use super::{check, descent, sign, sign_of};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{NumberRange, Settings, settings},
+};
 
 /// Rprop (Riedmiller and Braun, 1993): each parameter has its own step size, which grows while the gradient
 /// keeps its sign. It is for gradients of all data, not of batches.

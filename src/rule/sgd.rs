@@ -1,5 +1,9 @@
-use super::{ANY_DECAY, POSITIVE, check, descent, l2, settings::settings, sign_of};
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use super::{ANY_DECAY, POSITIVE, check, descent, l2, sign_of};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// Stochastic gradient descent, with momentum (Polyak, 1964) or Nesterov's (Sutskever et al., 2013).
 ///

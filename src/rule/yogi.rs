@@ -1,8 +1,11 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2,
-    settings::settings, sign_of, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2, sign_of, weight,
 };
-use crate::{Count, Error, Lanes, Rule, Settings, named_constants};
+use crate::{
+    Error,
+    rule::{Count, Lanes, Rule, named_constants},
+    settings::{Settings, settings},
+};
 
 /// Yogi (Zaheer et al., 2018): Adam whose second moment changes by at most a share of the squared gradient.
 ///

@@ -31,7 +31,7 @@ mod tests {
     use core::hint::black_box;
 
     use super::Fused;
-    use crate::Lanes;
+    use crate::simd::Lanes;
 
     /// Just above the middle of two floats: rounded to more digits first, it would be the middle, and
     /// then the even one below.

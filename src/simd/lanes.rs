@@ -7,7 +7,7 @@ use pulp::{Simd, bytemuck};
 use super::fused::{Fused, ROUNDS_TWICE};
 use crate::{Element, Moment, table::RowFloat, tensor::Typed};
 
-/// The numbers that a [`Rule`](crate::Rule) computes with: one register of `f32` or `f64`, every
+/// The numbers that a [`Rule`](crate::rule::Rule) computes with: one register of `f32` or `f64`, every
 /// lane a parameter of its own.
 ///
 /// The operators and methods round once each, to nearest even, and give the same bits on every

@@ -4,8 +4,10 @@ use core::fmt;
 
 use super::{RowRule, RowScratch, SortedRows, typed::TypedTable};
 use crate::{
-    Arity, Error, Float, MOMENTS, Moment, Param, State, Storage,
+    Error, Moment, Param, State, Storage,
     array::{BLOCK, MomentArray, ParamArray},
+    rule::{Arity, MOMENTS},
+    simd::Float,
     state::Parts,
 };
 
@@ -17,7 +19,10 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use adamant::{Lion, RowGrads, RowOptimizer, RowScratch, StepOptions, Table};
+/// use adamant::{
+///     Lion, StepOptions,
+///     table::{RowGrads, RowOptimizer, RowScratch, Table},
+/// };
 ///
 /// let (mut param, mut exp_avg) = (vec![1.0_f32; 10 * 2], vec![0.0_f32; 10 * 2]);
 /// let mut scratch = RowScratch::default();
@@ -54,10 +59,10 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Adds the moments, in the order of [`Rule::MOMENT_NAMES`](crate::Rule::MOMENT_NAMES). A moment is as long
+    /// Adds the moments, in the order of [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES). A moment is as long
     /// as the parameters, or has one element for each row if it is the second moment of a
-    /// [`RowWiseAdam`](crate::RowWiseAdam). Before the first step, all elements have the value of
-    /// [`Rule::start`](crate::Rule::start), which mostly is 0. A moment that the settings do not use is
+    /// [`RowWiseAdam`](crate::table::RowWiseAdam). Before the first step, all elements have the value of
+    /// [`Rule::start`](crate::rule::Rule::start), which mostly is 0. A moment that the settings do not use is
     /// [`Moment::none`].
     pub fn with_moments(mut self, moments: impl IntoIterator<Item = Moment<'a>>) -> Self {
         for moment in moments {

@@ -7,7 +7,13 @@ use super::{
     sweep::Before,
     typed::TypedTable,
 };
-use crate::{Adam, Float, Threads, array::elements_mut, isa::Cpu, pieces, simd::prefetch};
+use crate::{
+    Adam, Threads,
+    array::elements_mut,
+    isa::Cpu,
+    pieces,
+    simd::{Float, prefetch},
+};
 
 /// The rows of a table, and the step that each of them is at.
 pub struct Behind<'a, F: Float> {

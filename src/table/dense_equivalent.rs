@@ -11,7 +11,7 @@ use super::{
     sweep::RowSpan,
     typed::TypedTable,
 };
-use crate::{Adam, Error, Exec, Float, pieces::with_default_float_modes};
+use crate::{Adam, Error, Exec, pieces::with_default_float_modes, simd::Float};
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -99,7 +99,10 @@ pub enum CatchUp {
 /// # Examples
 ///
 /// ```
-/// use adamant::{Adam, CatchUp, DenseEquivalent, RowGrads, RowOptimizer};
+/// use adamant::{
+///     Adam,
+///     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer},
+/// };
 ///
 /// let (rows, width) = (100, 2);
 /// let adam = Adam::default();

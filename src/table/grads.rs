@@ -8,7 +8,11 @@ use super::{
     sums::{RowElement, Values},
 };
 use crate::{
-    Element, Error, Exec, Float, NormOrder, Storage, array::GradArray, norm::Norms, tensor::Typed,
+    Element, Error, Exec, Storage,
+    array::GradArray,
+    norm::{NormOrder, Norms},
+    simd::Float,
+    tensor::Typed,
 };
 
 /// The gradient of some rows of a table: their indices, and for each index a row of values.
@@ -24,7 +28,7 @@ use crate::{
 /// Rows 7 and 2 of a table that is three wide:
 ///
 /// ```
-/// use adamant::RowGrads;
+/// use adamant::table::RowGrads;
 ///
 /// let rows = [7_u32, 2];
 /// let values = [0.1_f32, 0.2, 0.3, 1.1, 1.2, 1.3];
@@ -52,7 +56,7 @@ impl<'a, I: RowIndex, E: Element> RowGrads<'a, I, E> {
 
     /// Sorts the gradients by row, for a table of `rows` rows.
     ///
-    /// [`step_rows_lazy`](crate::RowOptimizer::step_rows_lazy) sorts by itself. Sort first if you need the norm
+    /// [`step_rows_lazy`](crate::table::RowOptimizer::step_rows_lazy) sorts by itself. Sort first if you need the norm
     /// of the gradients before the step, for example to clip by the norm of a whole model.
     ///
     /// # Examples
@@ -61,7 +65,9 @@ impl<'a, I: RowIndex, E: Element> RowGrads<'a, I, E> {
     ///
     /// ```
     /// use adamant::{
-    ///     Adam, Exec, NormOrder, Optimizer, RowGrads, RowOptimizer, RowScratch, StepOptions, grad_norm,
+    ///     Adam, Exec, Optimizer, StepOptions,
+    ///     norm::{NormOrder, grad_norm},
+    ///     table::{RowGrads, RowOptimizer, RowScratch},
     /// };
     ///
     /// let adam = Adam::default();
@@ -144,7 +150,7 @@ impl SortedRows<'_> {
 
     /// A norm of the gradients. If a row is listed more than once, its gradients are added up first.
     ///
-    /// It has the bits of [`grad_norms`](crate::grad_norms) of one tensor that holds the sums of the
+    /// It has the bits of [`grad_norms`](crate::norm::grad_norms) of one tensor that holds the sums of the
     /// listed rows, in ascending order and without gaps: PyTorch's `grad.coalesce().values()`. The
     /// Euclidean norm of a model is the root of the sum of the squares of its parts' norms.
     ///

@@ -8,11 +8,11 @@ use super::{
     typed::TypedTable,
 };
 use crate::{
-    Adam, Count, Error, Float, Lanes, Rule,
+    Adam, Error,
     isa::Cpu,
     kernel::{TOGETHER, pairs_mut, registers, specialise, sweep, wide},
-    rule::AdamConstants,
-    simd::{Simd, TILE, Vector, Wide, WithSimd},
+    rule::{AdamConstants, Count, Rule},
+    simd::{Float, Lanes, Simd, TILE, Vector, Wide, WithSimd},
     tensor::Slices,
 };
 

@@ -1,6 +1,7 @@
 //! The rows of a call in ascending order, and how often each occurs.
 
-use crate::{Error, RowIndex};
+use super::RowIndex;
+use crate::Error;
 
 /// Memory in which the rows of a call are sorted; it is kept for the next call.
 ///

@@ -4,13 +4,13 @@ use core::array;
 
 use super::{RowUpdate, sums::RowGrad, sweep::RowSpan, typed::TypedTable};
 use crate::{
-    Adam, Count, Error, Float, Lanes, Rule, Threads,
+    Adam, Error, Threads,
     array::Q8,
     isa::Cpu,
     kernel::{Pass, sweep},
     mixed::Runs,
-    rule::{AdamConstants as K, outside_unit_tests},
-    simd::{Simd, Vector},
+    rule::{AdamConstants as K, Count, Rule, outside_unit_tests},
+    simd::{Float, Lanes, Simd, Vector},
     tensor::Slices,
 };
 
@@ -24,7 +24,7 @@ use crate::{
 ///
 /// The "partial row-wise Adam" of PyTorch's FBGEMM_GPU embedding operators, with the fields and the
 /// places of epsilon and weight decay of [`Adam`]. For
-/// [`RowOptimizer`](crate::RowOptimizer) only. Moments: `exp_avg` (m), as long as the table, and
+/// [`RowOptimizer`](crate::table::RowOptimizer) only. Moments: `exp_avg` (m), as long as the table, and
 /// `exp_avg_sq` (v), one element a row.
 ///
 /// The mean has the same bits on every instruction set, since its order is fixed: column j is added to
@@ -33,7 +33,10 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use adamant::{Adam, RowGrads, RowOptimizer, RowWiseAdam};
+/// use adamant::{
+///     Adam,
+///     table::{RowGrads, RowOptimizer, RowWiseAdam},
+/// };
 ///
 /// let adam = RowWiseAdam(Adam::default());
 /// let mut table = vec![1.0_f32; 10 * 4];

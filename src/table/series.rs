@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 
 use crate::{
-    Adam, Error, Float, Lanes,
+    Adam, Error,
     rule::AdamConstants,
-    simd::{prefetch, prefetch_row},
+    simd::{Float, Lanes, prefetch, prefetch_row},
 };
 
 /// Sums over the steps that rows have to catch up with, for every step that a row may be at.

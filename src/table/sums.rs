@@ -6,9 +6,9 @@ use half::{bf16, f16};
 
 use super::order::Occurrences;
 use crate::{
-    Element, Float,
+    Element,
     array::Narrow,
-    simd::{Register, Simd, TILE, Vector, prefetch_row},
+    simd::{Float, Register, Simd, TILE, Vector, prefetch_row},
 };
 
 /// So many gradients are added up one after the other; sums of so many in pairs, and those in pairs

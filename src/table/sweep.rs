@@ -9,14 +9,15 @@ use super::{
     typed::TypedTable,
 };
 use crate::{
-    Adam, Arity, Error, Float, Many, RowRule, Rule, Threads,
+    Adam, Error, Threads,
     array::Q8,
     isa::Cpu,
     kernel::{Pass, Step, specialise, sweep},
     mixed::Runs,
     pieces,
-    rule::outside_unit_tests,
-    simd::{Simd, TILE, Vector, WithSimd},
+    rule::{Arity, Many, Rule, outside_unit_tests},
+    simd::{Float, Simd, TILE, Vector, WithSimd},
+    table::RowRule,
     tensor::Slices,
 };
 

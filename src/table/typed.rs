@@ -3,7 +3,11 @@
 use core::ops::Range;
 
 use super::RowRule;
-use crate::{Arity, Float, Many, array::elements_mut, simd::prefetch_row};
+use crate::{
+    array::elements_mut,
+    rule::{Arity, Many},
+    simd::{Float, prefetch_row},
+};
 
 /// The parameters and moments of some rows; a moment that the rule does without is empty.
 pub struct TypedTable<'a, R: RowRule, F: Float> {

@@ -2,10 +2,11 @@
 
 use core::ops::Range;
 
-use super::{MOMENTS, Tensor};
+use super::Tensor;
 use crate::{
-    Arity, Float, Many, Rule,
     array::{GradArray, MomentArray, ParamArray, elements_mut, len_of},
+    rule::{Arity, MOMENTS, Many, Rule},
+    simd::Float,
 };
 
 /// A position in a list of tensors: the number of a tensor, and of an element in it.

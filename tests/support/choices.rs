@@ -3,7 +3,11 @@
 
 use std::ops::Bound;
 
-use adamant::{AnyOptimizer, BuiltIn, Setting, SettingKind, SettingValue, WithOptimizer};
+use adamant::{
+    AnyOptimizer,
+    rule::{BuiltIn, WithOptimizer},
+    settings::{Setting, SettingKind, SettingValue},
+};
 
 /// Code that runs with every optimizer.
 pub trait ForEachRule {

@@ -2,7 +2,10 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use adamant::{Error, SettingKind, Settings};
+use adamant::{
+    Error,
+    settings::{SettingKind, Settings},
+};
 
 /// Makes hyper-parameters of any bits: ordinary ones, those at the ends of their range, and, one
 /// time in thirty, any number at all.

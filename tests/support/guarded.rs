@@ -1,6 +1,6 @@
 //! Arrays with guards, which show when a call writes beside an array.
 
-use adamant::Float;
+use adamant::rule::Float;
 
 /// An array that begins a given number of elements after the start of a cache line, with guards
 /// around it that nobody may write.

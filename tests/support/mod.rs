@@ -10,8 +10,9 @@ pub mod model;
 pub mod rows;
 
 use adamant::{
-    Arity, Error, Exec, Float, Isa, Many, Optimizer, Outcome, Report, Rule, StepOptions, Tensor,
-    Threads, reference::Reference,
+    Error, Exec, Isa, Optimizer, Outcome, Report, StepOptions, Tensor, Threads,
+    reference::Reference,
+    rule::{Arity, Float, Many, Rule},
 };
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use choices::{

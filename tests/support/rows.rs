@@ -7,7 +7,11 @@ mod faults;
 mod lazy;
 mod listed;
 
-use adamant::{Exec, Float, Grad, NormOrder, Report, StepOptions, grad_norms};
+use adamant::{
+    Exec, Grad, Report, StepOptions,
+    norm::{NormOrder, grad_norms},
+    rule::Float,
+};
 
 use super::{
     mixed::{factor_of, needs_norm, outcome_of},

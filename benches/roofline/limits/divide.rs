@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, hint::black_box, sync::Mutex, time::Duration};
 
-use adamant::{Float, Isa};
+use adamant::{Isa, rule::Float};
 
 use super::Place;
 use crate::timing::time;

@@ -12,7 +12,9 @@ use super::{
     versioned::check_pointer,
 };
 use adamant::{
-    CatchUp, DenseEquivalent, Error, Float, Outcome, RowIndex, RowScratch, StepOptions, Table,
+    Error, Outcome, StepOptions,
+    rule::Float,
+    table::{CatchUp, DenseEquivalent, RowIndex, RowScratch, Table},
 };
 
 /// How a row catches up with the steps in which it was not listed.

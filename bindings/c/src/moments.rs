@@ -12,7 +12,7 @@ use super::{
     status::{Failure, adamant_status, guarded, refuse},
     versioned::{self, check_pointer, versioned},
 };
-use adamant::{Q8, RowRule};
+use adamant::{Q8, table::RowRule};
 
 /// A moment of an optimizer, as `adamant_describe_moment` finds it.
 #[repr(C)]

@@ -1,6 +1,9 @@
 //! The norm of gradients.
 
-use adamant::{Grad, NormOrder, clip_factor, first_nonfinite, grad_norms};
+use adamant::{
+    Grad,
+    norm::{NormOrder, clip_factor, first_nonfinite, grad_norms},
+};
 
 use super::{
     exec::{Runner, adamant_exec},

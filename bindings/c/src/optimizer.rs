@@ -12,8 +12,10 @@ use std::{
 };
 
 use adamant::{
-    Adam, AnyOptimizer, BuiltIn, DynOptimizer, Error, Q8, RowRule, RowWiseAdam, Setting,
-    WithOptimizer,
+    Adam, AnyOptimizer, DynOptimizer, Error, Q8,
+    rule::{BuiltIn, WithOptimizer},
+    settings::Setting,
+    table::{RowRule, RowWiseAdam},
 };
 
 use super::{

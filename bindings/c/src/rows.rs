@@ -15,7 +15,10 @@ use super::{
     step::{adamant_report, adamant_step_options, claim_report, put_report},
     versioned::{self, check_pointer, versioned},
 };
-use adamant::{Outcome, Report, RowOptimizer, RowRule, RowScratch, SortedRows, StepOptions, Table};
+use adamant::{
+    Outcome, Report, StepOptions,
+    table::{RowOptimizer, RowRule, RowScratch, SortedRows, Table},
+};
 
 /// A table of parameters with its moments: rows of `width` elements, one after the other. All arrays
 /// in ADAMANT_F64, or each of any other type that an `adamant_tensor` takes.

@@ -21,7 +21,7 @@ use listed::{Listed, tensors_of};
 
 /// The most moments of an optimizer.
 pub(super) const MOMENTS: usize = 4;
-const _: () = assert!(MOMENTS == adamant::MOMENTS);
+const _: () = assert!(MOMENTS == adamant::rule::MOMENTS);
 
 /// One tensor of a call: arrays of one length, and the number of steps that the tensor has taken. Either all
 /// arrays are ADAMANT_F64, and the step is computed in double; or each array has one of the other types that

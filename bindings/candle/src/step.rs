@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use adamant::{AnyOptimizer, Group, Report, SettingValue, StepOptions};
+use adamant::{AnyOptimizer, Group, Report, StepOptions, settings::SettingValue};
 use candle_core::{Tensor, Var, backprop::GradStore};
 
 use crate::{

@@ -8,7 +8,10 @@ pub use waiting::{Waiting, check_dense_equivalent};
 
 use core::slice;
 
-use adamant::{Element, Error, Grad, RowGrads, RowScratch, SortedRows};
+use adamant::{
+    Element, Error, Grad,
+    table::{RowGrads, RowScratch, SortedRows},
+};
 use half::{bf16, f16};
 use pyo3::{PyResult, exceptions::PyRuntimeError};
 

@@ -1,6 +1,6 @@
 //! The settings of a parameter group: Python values by key, read anew only where they have changed.
 
-use adamant::{AnyOptimizer, Q8, SettingValue};
+use adamant::{AnyOptimizer, Q8, settings::SettingValue};
 use pyo3::{
     exceptions::{PyKeyError, PyTypeError, PyValueError},
     prelude::*,

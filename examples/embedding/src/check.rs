@@ -1,6 +1,6 @@
 //! How far the models are apart, and how far they may be.
 
-use adamant::CatchUp;
+use adamant::table::CatchUp;
 use anyhow::{Result, ensure};
 
 use crate::{

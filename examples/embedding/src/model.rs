@@ -1,6 +1,6 @@
 //! Matrix factorisation: a rating is the inner product of two rows.
 
-use adamant::{Buffer, RowGrads};
+use adamant::{Buffer, table::RowGrads};
 use rand::RngExt;
 
 use crate::data::{Batch, Ratings};

@@ -1,7 +1,8 @@
 //! The three ways to step a table of which a batch lists some rows.
 
 use adamant::{
-    Adam, Buffer, CatchUp, DenseEquivalent, Optimizer, RowGrads, RowOptimizer, State, reference,
+    Adam, Buffer, Optimizer, State, reference,
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer},
 };
 use anyhow::Result;
 

@@ -1,6 +1,6 @@
 //! The rows, the settings and the mistakes of a call.
 
-use adamant::{Adam, Float};
+use adamant::{Adam, rule::Float};
 
 use crate::{
     case::{Call, Mistake, Order, Place, Rule, What},

@@ -10,7 +10,12 @@ mod mixed;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
-use adamant::{Adam, BuiltIn, CatchUp, Float, RowWiseAdam, StepOptions, reference::RowReference};
+use adamant::{
+    Adam, StepOptions,
+    reference::RowReference,
+    rule::{BuiltIn, Float},
+    table::{CatchUp, RowWiseAdam},
+};
 use case::{Call, Case, Norm, OptionsDrawing, Update, What};
 use decode::{Effort, FloatName, build_global_pool, in_pool, repeated};
 use libfuzzer_sys::fuzz_target;

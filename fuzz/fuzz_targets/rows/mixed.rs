@@ -1,6 +1,6 @@
 //! Lazy steps of tables in mixed precision.
 
-use adamant::{BuiltIn, reference::Reference};
+use adamant::{reference::Reference, rule::BuiltIn};
 
 use crate::{
     case::{Call, Case},

@@ -6,8 +6,8 @@ use super::{MomentBlock, Scratch, Strips};
 use crate::{
     array::{BLOCK, GradArray, MomentArray, ParamArray, RandomOf},
     mixed::convert::{self, STRIP},
+    rule::MOMENTS,
     simd::{Lanes, Simd, Vector, Words},
-    tensor::MOMENTS,
 };
 
 impl Strips<'_, '_> {

@@ -9,7 +9,7 @@ use serde::{
 };
 
 use super::AnyOptimizer;
-use crate::SettingValue;
+use crate::settings::SettingValue;
 
 /// The key of the optimizer's name; no setting has it.
 const NAME: &str = "name";

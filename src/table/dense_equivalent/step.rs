@@ -4,13 +4,14 @@ use core::ops::Range;
 
 use super::DenseEquivalent;
 use crate::{
-    Adam, Error, Float, NormOrder, Outcome, Param, Report, RowGrads, RowIndex, SortedRows, State,
-    StepOptions, Table,
+    Adam, Error, Outcome, Param, Report, State, StepOptions,
     kernel::Step,
-    norm::Norms,
+    norm::{NormOrder, Norms},
     pieces::with_default_float_modes,
+    simd::Float,
     step::{Scaling, check_factor},
     table::{
+        RowGrads, RowIndex, SortedRows, Table,
         behind::{Behind, EveryRow},
         sweep::{RowSpan, Update},
     },
@@ -24,9 +25,9 @@ impl Adam {
     ///
     /// # Errors
     ///
-    /// Those of [`RowOptimizer`](crate::RowOptimizer#errors), [`Error::RowCountMismatch`] if `waiting`
+    /// Those of [`RowOptimizer`](crate::table::RowOptimizer#errors), [`Error::RowCountMismatch`] if `waiting`
     /// is for a table with another number of rows, [`Error::StepMismatch`] if it has not taken the steps
-    /// of the state, and [`Error::HyperParameter`] if [`CatchUp::Series`](crate::CatchUp::Series) cannot
+    /// of the state, and [`Error::HyperParameter`] if [`CatchUp::Series`](crate::table::CatchUp::Series) cannot
     /// take these. On `Err`, no buffer has changed.
     pub fn step_rows_dense_equivalent<I: RowIndex, F: Float>(
         &self,

@@ -2,7 +2,11 @@
 
 use std::{path::Path, rc::Rc};
 
-use adamant::{AnyOptimizer, BuiltIn, Group, Outcome, SettingValue, StepOptions, WithOptimizer};
+use adamant::{
+    AnyOptimizer, Group, Outcome, StepOptions,
+    rule::{BuiltIn, WithOptimizer},
+    settings::SettingValue,
+};
 use rand::{RngExt, rngs::ChaCha8Rng, seq::IndexedRandom};
 
 use crate::{

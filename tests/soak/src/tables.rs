@@ -2,7 +2,12 @@
 
 use std::fmt::Debug;
 
-use adamant::{Adam, BuiltIn, CatchUp, Float, RowWiseAdam, WithOptimizer, reference::RowReference};
+use adamant::{
+    Adam,
+    reference::RowReference,
+    rule::{BuiltIn, Float, WithOptimizer},
+    table::{CatchUp, RowWiseAdam},
+};
 use rand::{RngExt, rngs::ChaCha8Rng, seq::IndexedRandom};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! The report that a step must give: the norm, and whether it was taken.
 
-use adamant::{Outcome, Report, StepOptions, clip_factor};
+use adamant::{Outcome, Report, StepOptions, norm::clip_factor};
 
 use super::super::same_bits;
 

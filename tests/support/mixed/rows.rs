@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt::Debug, ops::Range};
 
 use adamant::{
-    Error, Moment, Q8, Report, RowGrads, RowOptimizer, RowScratch, SortedRows, StepOptions, Table,
+    Error, Moment, Q8, Report, StepOptions,
     reference::{self, Reference},
+    table::{RowGrads, RowOptimizer, RowScratch, SortedRows, Table},
 };
 use half::{bf16, f16};
 

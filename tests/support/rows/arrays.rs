@@ -2,7 +2,7 @@
 
 use std::iter;
 
-use adamant::{Float, Table};
+use adamant::{rule::Float, table::Table};
 
 use super::{super::Guarded, Misfit, RowColumns};
 

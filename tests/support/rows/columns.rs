@@ -3,8 +3,10 @@
 use std::fmt::Debug;
 
 use adamant::{
-    Float, Many, RowOptimizer, RowRule, StepOptions, Table,
+    StepOptions,
     reference::{self, RowReference},
+    rule::{Float, Many},
+    table::{RowOptimizer, RowRule, Table},
 };
 
 use super::{super::Columns, Listed, listed::places};
@@ -13,7 +15,7 @@ use super::{super::Columns, Listed, listed::places};
 fn many_rows<'a, R: RowRule, F: Float>(
     slices: impl IntoIterator<Item = &'a mut [F]>,
 ) -> Many<R::RowMoments, &'a mut [F]> {
-    use adamant::Arity;
+    use adamant::rule::Arity;
     let mut slices = slices.into_iter();
     R::RowMoments::from_fn(|_| slices.next().expect("a slice for each moment"))
 }

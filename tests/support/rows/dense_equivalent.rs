@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use adamant::{
-    Adam, CatchUp, DenseEquivalent, Error, Exec, Float, Report, RowIndex, RowScratch, StepOptions,
+    Adam, Error, Exec, Report, StepOptions,
     reference::{self, Reference},
+    rule::Float,
+    table::{CatchUp, DenseEquivalent, RowIndex, RowScratch},
 };
 
 use super::{

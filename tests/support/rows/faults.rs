@@ -1,6 +1,10 @@
 //! The faults that a call on rows can have, and the error of each.
 
-use adamant::{Adam, Error, Exec, Float, Isa, RowGrads, RowIndex, RowRule, StepOptions};
+use adamant::{
+    Adam, Error, Exec, Isa, StepOptions,
+    rule::Float,
+    table::{RowGrads, RowIndex, RowRule},
+};
 
 use super::super::mixed::factor_of;
 
@@ -65,7 +69,7 @@ impl Faults {
         }
     }
 
-    /// The settings that [`CatchUp::Series`](adamant::CatchUp::Series) does not support.
+    /// The settings that [`CatchUp::Series`](adamant::table::CatchUp::Series) does not support.
     pub(super) fn of_series(&mut self, adam: &Adam) {
         let refused =
             |name, value| Error::HyperParameter { name, value, allowed: "something else" };

@@ -3,8 +3,10 @@
 use std::fmt::Debug;
 
 use adamant::{
-    Error, Exec, Float, Report, RowIndex, RowOptimizer, RowScratch, SortedRows, StepOptions, Table,
+    Error, Exec, Report, StepOptions,
     reference::RowReference,
+    rule::Float,
+    table::{RowIndex, RowOptimizer, RowScratch, SortedRows, Table},
 };
 
 use super::{

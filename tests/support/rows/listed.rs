@@ -1,6 +1,10 @@
 //! Gradients of some rows, with indices of any type.
 
-use adamant::{Error, Float, RowGrads, RowIndex};
+use adamant::{
+    Error,
+    rule::Float,
+    table::{RowGrads, RowIndex},
+};
 
 use super::{Misfit, RowColumns};
 

@@ -2,7 +2,7 @@
 
 use core::{ffi::c_char, ptr};
 
-use adamant::{SettingKind, SettingValue};
+use adamant::settings::{SettingKind, SettingValue};
 
 use super::{
     super::{

@@ -1,6 +1,6 @@
 //! The arrays of a table and of the gradients of its rows: claimed, and as those of Rust.
 
-use adamant::{RowGrads, RowIndex, RowScratch, SortedRows, Table};
+use adamant::table::{RowGrads, RowIndex, RowScratch, SortedRows, Table};
 
 use super::{
     super::{

@@ -17,10 +17,15 @@ use std::{
 };
 
 use adamant::{
-    Adam, AnyOptimizer, BuiltIn, CatchUp, DenseEquivalent, DynOptimizer, Float, Grad, Group, Isa,
-    Moment, MomentRef, NormOrder, Optimizer, Outcome, Param, Q8, Report, RowGrads, RowIndex,
-    RowOptimizer, RowRule, RowScratch, RowWiseAdam, SettingKind, SettingValue, StepOptions,
-    Storage, Table, Tensor, clip_factor, grad_norms,
+    Adam, AnyOptimizer, DynOptimizer, Grad, Group, Isa, Moment, MomentRef, Optimizer, Outcome,
+    Param, Q8, Report, StepOptions, Storage, Tensor,
+    norm::{NormOrder, clip_factor, grad_norms},
+    rule::{BuiltIn, Float},
+    settings::{SettingKind, SettingValue},
+    table::{
+        CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch,
+        RowWiseAdam, Table,
+    },
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};

@@ -1,6 +1,6 @@
 //! The norm of gradients, and clipping by it.
 
-use adamant::{Grad, NormOrder};
+use adamant::{Grad, norm::NormOrder};
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
     prelude::*,
@@ -42,7 +42,7 @@ pub fn grad_norm(
     let grads: Vec<Grad<'_>> = arrays.iter().map(|array| unsafe { array.grad(false) }).collect();
     let mut norms = vec![0.0; grads.len()];
     with_exec(py, threads, isa, |exec| {
-        py.detach(|| adamant::grad_norms(order, exec, &grads, &mut norms)).map_err(exception)
+        py.detach(|| adamant::norm::grad_norms(order, exec, &grads, &mut norms)).map_err(exception)
     })
 }
 
@@ -53,5 +53,5 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> PyResult<f64> {
     if max_norm.is_nan() || max_norm <= 0.0 {
         return Err(PyValueError::new_err(format!("max_norm is {max_norm}, but must be over 0")));
     }
-    Ok(adamant::clip_factor(norm, max_norm))
+    Ok(adamant::norm::clip_factor(norm, max_norm))
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use adamant::{
-    AnyOptimizer, DynOptimizer, Error, Group, MOMENTS, Moment, Outcome, Q8, StepOptions, Tensor,
+    AnyOptimizer, DynOptimizer, Error, Group, Moment, Outcome, Q8, StepOptions, Tensor,
+    rule::MOMENTS,
 };
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
@@ -255,10 +256,14 @@ pub fn describe<'py>(
     let found = PyDict::new(py);
     for setting in optimizer.settings() {
         match optimizer.get(setting.name).map_err(exception)? {
-            adamant::SettingValue::Number(value) => found.set_item(setting.name, value)?,
-            adamant::SettingValue::Count(value) => found.set_item(setting.name, value)?,
-            adamant::SettingValue::Flag(value) => found.set_item(setting.name, value)?,
-            adamant::SettingValue::Choice(value) => found.set_item(setting.name, value)?,
+            adamant::settings::SettingValue::Number(value) => {
+                found.set_item(setting.name, value)?
+            }
+            adamant::settings::SettingValue::Count(value) => found.set_item(setting.name, value)?,
+            adamant::settings::SettingValue::Flag(value) => found.set_item(setting.name, value)?,
+            adamant::settings::SettingValue::Choice(value) => {
+                found.set_item(setting.name, value)?
+            }
             _ => {}
         }
     }

@@ -1,8 +1,9 @@
 //! Steps of rows.
 
 use adamant::{
-    Adam, AnyOptimizer, BuiltIn, Error, Exec, Report, RowOptimizer, StepOptions, Table,
-    WithOptimizer,
+    Adam, AnyOptimizer, Error, Exec, Report, StepOptions,
+    rule::{BuiltIn, WithOptimizer},
+    table::{RowOptimizer, Table},
 };
 
 use super::{Memory, Rows, Waiting, waiting::either};

@@ -1,6 +1,9 @@
 //! Rows that have yet to catch up.
 
-use adamant::{Adam, CatchUp, DenseEquivalent, Error, RowGrads, RowScratch, StepOptions, Table};
+use adamant::{
+    Adam, Error, StepOptions,
+    table::{CatchUp, DenseEquivalent, RowGrads, RowScratch, Table},
+};
 
 use crate::{memory::Kind, slot::Slot};
 

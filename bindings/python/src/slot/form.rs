@@ -1,6 +1,6 @@
 //! The entries that the state of a parameter must have.
 
-use adamant::{AnyOptimizer, CatchUp, DynOptimizer, Q8};
+use adamant::{AnyOptimizer, DynOptimizer, Q8, table::CatchUp};
 use pyo3::{prelude::*, types::PyString};
 
 use crate::memory::{Facts, Kind, Seen};

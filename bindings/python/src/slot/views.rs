@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use adamant::{MOMENTS, Moment, Param, Q8};
+use adamant::{Moment, Param, Q8, rule::MOMENTS};
 use half::{bf16, f16};
 
 use super::{Form, Role, Slot};

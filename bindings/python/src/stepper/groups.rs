@@ -1,7 +1,7 @@
 //! The groups of parameters: whether they are those of the last step, and what their settings and options
 //! say now.
 
-use adamant::{AnyOptimizer, CatchUp, DynOptimizer};
+use adamant::{AnyOptimizer, DynOptimizer, table::CatchUp};
 use pyo3::{
     exceptions::PyValueError,
     intern,
@@ -162,7 +162,7 @@ impl Call<'_, '_> {
 }
 
 /// Which moments an optimizer uses, and whether its states are those of another one.
-fn uses(optimizer: &AnyOptimizer) -> (&'static str, [bool; adamant::MOMENTS]) {
+fn uses(optimizer: &AnyOptimizer) -> (&'static str, [bool; adamant::rule::MOMENTS]) {
     let count = optimizer.moment_count();
     let uses = |moment| moment < count && optimizer.moment_start(moment).is_some();
     (optimizer.name(), core::array::from_fn(uses))

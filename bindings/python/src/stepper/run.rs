@@ -3,8 +3,8 @@
 use core::{ops::Range, slice};
 
 use adamant::{
-    AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, NormOrder, Outcome, StepOptions,
-    Tensor, Threads,
+    AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, Outcome, StepOptions, Tensor,
+    Threads, norm::NormOrder,
 };
 use half::{bf16, f16};
 use pyo3::{intern, prelude::*};
@@ -79,7 +79,7 @@ impl Call<'_, '_> {
         }
         if is_taken && (has_rows || !inner.rows.is_empty()) {
             let clip = match (report.grad_norm, options.max_grad_norm) {
-                (Some(norm), Some(max_norm)) => adamant::clip_factor(norm, max_norm),
+                (Some(norm), Some(max_norm)) => adamant::norm::clip_factor(norm, max_norm),
                 _ => 1.0,
             };
             let (grad_factor, seed) = (options.grad_factor * clip, options.seed);
@@ -239,8 +239,10 @@ unsafe fn norms(
         })
         .collect();
     match each.len() == grads.len() {
-        true => adamant::grad_norms(NormOrder::Two, exec, &grads, each),
-        false => adamant::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()]),
+        true => adamant::norm::grad_norms(NormOrder::Two, exec, &grads, each),
+        false => {
+            adamant::norm::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()])
+        }
     }
 }
 

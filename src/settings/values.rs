@@ -18,23 +18,19 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub(in crate::rule) const fn number(
-        name: &'static str,
-        range: NumberRange,
-        default: f64,
-    ) -> Self {
+    pub(crate) const fn number(name: &'static str, range: NumberRange, default: f64) -> Self {
         Self { name, kind: SettingKind::Number(range), default: SettingValue::Number(default) }
     }
 
-    pub(in crate::rule) const fn count(name: &'static str, default: u64) -> Self {
+    pub(crate) const fn count(name: &'static str, default: u64) -> Self {
         Self { name, kind: SettingKind::Count, default: SettingValue::Count(default) }
     }
 
-    pub(in crate::rule) const fn flag(name: &'static str, default: bool) -> Self {
+    pub(crate) const fn flag(name: &'static str, default: bool) -> Self {
         Self { name, kind: SettingKind::Flag, default: SettingValue::Flag(default) }
     }
 
-    pub(in crate::rule) const fn choice(
+    pub(crate) const fn choice(
         name: &'static str,
         choices: &'static [&'static str],
         default: &'static str,
@@ -89,25 +85,25 @@ impl RangeBounds<f64> for NumberRange {
     }
 }
 
-pub(in crate::rule) const NOT_NEGATIVE: NumberRange = NumberRange {
+pub(crate) const NOT_NEGATIVE: NumberRange = NumberRange {
     start: Bound::Included(0.0),
     end: Bound::Included(f64::MAX),
     words: "finite and at least 0",
 };
 
-pub(in crate::rule) const DECAY: NumberRange = NumberRange {
+pub(crate) const DECAY: NumberRange = NumberRange {
     start: Bound::Included(0.0),
     end: Bound::Excluded(1.0),
     words: "at least 0 and less than 1",
 };
 
-pub(in crate::rule) const SHARE: NumberRange = NumberRange {
+pub(crate) const SHARE: NumberRange = NumberRange {
     start: Bound::Included(0.0),
     end: Bound::Included(1.0),
     words: "at least 0 and at most 1",
 };
 
-pub(in crate::rule) const FINITE: NumberRange = NumberRange {
+pub(crate) const FINITE: NumberRange = NumberRange {
     start: Bound::Included(f64::MIN),
     end: Bound::Included(f64::MAX),
     words: "finite",

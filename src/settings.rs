@@ -1,13 +1,33 @@
 //! The settings of an optimizer by name: their list, their values and ranges, reading and writing them.
+//!
+//! Every optimizer of the crate has [`Settings`]. An optimizer that is chosen when the program runs,
+//! [`AnyOptimizer`](crate::AnyOptimizer), has methods of the same names.
+//!
+//! # Examples
+//!
+//! A list of settings, for example for the help of a program:
+//!
+//! ```
+//! use adamant::AnyOptimizer;
+//!
+//! let optimizer = AnyOptimizer::new("lion")?;
+//! let lines: Vec<_> = (optimizer.settings().iter())
+//!     .map(|setting| format!("{}: {} ({})", setting.name, setting.kind, setting.default))
+//!     .collect();
+//! assert_eq!(lines[0], "lr: a number, finite and at least 0 (0.001)");
+//! # Ok::<(), adamant::Error>(())
+//! ```
 
 mod values;
 
 use core::fmt;
 
-use super::check;
-use crate::{Error, Rule};
+use crate::{
+    Error,
+    rule::{Rule, check},
+};
 
-pub(super) use values::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
+pub(crate) use values::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
 pub use values::{NumberRange, Setting, SettingKind, SettingValue};
 
 /// An optimizer whose settings can be listed, read and written by name; every optimizer of the crate
@@ -16,7 +36,10 @@ pub use values::{NumberRange, Setting, SettingKind, SettingValue};
 /// # Examples
 ///
 /// ```
-/// use adamant::{Adam, SettingValue, Settings};
+/// use adamant::{
+///     Adam,
+///     settings::{SettingValue, Settings},
+/// };
 ///
 /// let mut adam = Adam::default();
 /// adam.set("lr", 0.5)?;
@@ -58,7 +81,7 @@ pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
 }
 
 /// The type of a field that is a setting.
-pub(super) trait Field: Copy {
+pub(crate) trait Field: Copy {
     fn value(self) -> SettingValue<'static>;
 
     /// The inverse of [`value`](Self::value); `None` for a value of another kind.
@@ -127,7 +150,7 @@ impl Field for bool {
 }
 
 /// Reads a field from a value. The error says which kind of value the setting needs.
-pub(super) fn read<T: Field>(setting: &Setting, value: SettingValue<'_>) -> Result<T, Error> {
+pub(crate) fn read<T: Field>(setting: &Setting, value: SettingValue<'_>) -> Result<T, Error> {
     T::read(value).ok_or_else(|| Error::WrongSetting {
         name: setting.name,
         value: value.to_string(),
@@ -135,7 +158,7 @@ pub(super) fn read<T: Field>(setting: &Setting, value: SettingValue<'_>) -> Resu
     })
 }
 
-pub(super) fn unknown<S: Settings>(optimizer: &'static str, name: &str) -> Error {
+pub(crate) fn unknown<S: Settings>(optimizer: &'static str, name: &str) -> Error {
     let known = S::SETTINGS.iter().map(|setting| setting.name).collect();
     Error::UnknownSetting { optimizer, name: name.into(), known }
 }
@@ -150,15 +173,15 @@ macro_rules! settings {
             }
         }
 
-        impl $crate::Settings for $rule {
-            const SETTINGS: &'static [$crate::Setting] = {
+        impl $crate::settings::Settings for $rule {
+            const SETTINGS: &'static [$crate::settings::Setting] = {
                 #[allow(unused_imports, reason = "each optimizer has some of them")]
-                use $crate::rule::settings::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
-                &[$($crate::rule::settings::setting!($kind $field $(: $values)? = $default)),+]
+                use $crate::settings::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
+                &[$($crate::settings::setting!($kind $field $(: $values)? = $default)),+]
             };
 
-            fn get(&self, name: &str) -> Result<$crate::SettingValue<'static>, $crate::Error> {
-                use $crate::rule::settings::{Field, unknown};
+            fn get(&self, name: &str) -> Result<$crate::settings::SettingValue<'static>, $crate::Error> {
+                use $crate::settings::{Field, unknown};
                 match name {
                     $(stringify!($field) => Ok(Field::value(self.$field)),)+
                     _ => Err(unknown::<Self>(stringify!($rule), name)),
@@ -168,9 +191,9 @@ macro_rules! settings {
             fn set<'a>(
                 &mut self,
                 name: &str,
-                value: impl Into<$crate::SettingValue<'a>>,
+                value: impl Into<$crate::settings::SettingValue<'a>>,
             ) -> Result<(), $crate::Error> {
-                use $crate::rule::settings::{read, unknown};
+                use $crate::settings::{read, unknown};
                 let Some(setting) = Self::SETTINGS.iter().find(|setting| setting.name == name) else {
                     return Err(unknown::<Self>(stringify!($rule), name));
                 };
@@ -183,7 +206,7 @@ macro_rules! settings {
 
             #[inline]
             fn check_ranges(&self) -> Result<(), $crate::Error> {
-                use $crate::rule::settings::Field;
+                use $crate::settings::Field;
                 if let [$($field),+] = Self::SETTINGS {
                     $(Field::check(self.$field, $field)?;)+
                 }
@@ -196,20 +219,20 @@ macro_rules! settings {
 /// One setting of [`settings!`].
 macro_rules! setting {
     (number $field:ident: $range:ident = $default:expr) => {
-        $crate::Setting::number(stringify!($field), $range, $default)
+        $crate::settings::Setting::number(stringify!($field), $range, $default)
     };
     (count $field:ident = $default:expr) => {
-        $crate::Setting::count(stringify!($field), $default)
+        $crate::settings::Setting::count(stringify!($field), $default)
     };
     (flag $field:ident = $default:expr) => {
-        $crate::Setting::flag(stringify!($field), $default)
+        $crate::settings::Setting::flag(stringify!($field), $default)
     };
     (choice $field:ident: $choices:ident = $default:expr) => {
-        $crate::Setting::choice(stringify!($field), $choices::NAMES, $default.name())
+        $crate::settings::Setting::choice(stringify!($field), $choices::NAMES, $default.name())
     };
 }
 
-pub(super) use {setting, settings};
+pub(crate) use {setting, settings};
 
 #[cfg(test)]
 mod tests {
