@@ -7,11 +7,12 @@ use core::marker::PhantomData;
 
 use crate::{
     Error, Tensor,
+    array::Float,
     isa::Cpu,
     mixed,
     optimizer::{Constants, of_rule},
     rule::{Arity, Many, Rule},
-    simd::{Float, Simd, Vector, WithSimd},
+    simd::{Simd, Vector, WithSimd},
     table::RowRule,
     tensor::{Precision, Run, Slices, TensorArrays},
 };

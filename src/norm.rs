@@ -26,11 +26,11 @@
 //! # Ok::<(), adamant::Error>(())
 //! ```
 
-pub(crate) mod blocks;
+mod blocks;
 mod gradients;
 mod tree;
 
-pub(crate) use blocks::BLOCK;
+pub(crate) use blocks::{BLOCK, Summed};
 pub(crate) use gradients::{Gradients, List};
 pub(crate) use tree::Sum;
 

@@ -97,7 +97,7 @@ pub use constants::named_constants;
 pub use list::BuiltIn;
 pub use parts::{bias_corrections, check};
 
-pub use crate::simd::{Float, Lanes};
+pub use crate::{array::Float, simd::Lanes};
 
 pub(crate) use adam::K as AdamConstants;
 pub(crate) use nadam::momenta as nadam_momenta;

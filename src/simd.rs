@@ -9,7 +9,7 @@ mod vector;
 mod wide;
 mod words;
 
-pub use lanes::{Float, Lanes, Register};
+pub use lanes::{Lanes, Register};
 pub(crate) use lanes::{MOST_LANES, TILE};
 pub(crate) use prefetch::{prefetch, prefetch_from, prefetch_item, prefetch_near, prefetch_row};
 pub(crate) use pulp::{Scalar, Simd, WithSimd};

@@ -56,21 +56,21 @@ pub use dense_equivalent::{CatchUp, DenseEquivalent};
 pub use grads::{RowGrads, RowIndex, SortedRows};
 pub use order::RowScratch;
 pub use row_wise::RowWiseAdam;
-pub(crate) use sweep::{RowFloat, RowSpan};
+pub(crate) use sweep::RowSpan;
 
 use crate::{
     Element, Error, Outcome, Param, Report, State, StepOptions, Storage,
+    array::Float,
     isa::Cpu,
     kernel::{Pass, Step},
     norm::{NormOrder, Norms},
     pieces::with_default_float_modes,
     rule::MOMENTS,
-    simd::Float,
     state::Plan,
     step::{Scaling, check_factor},
 };
 
-use sweep::{RowUpdate, Update};
+use sweep::{Listed, RowUpdate, Update};
 
 /// An optimizer that can step the rows of a table: every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`],
 /// which keeps one moment for a whole row; sealed.
@@ -331,7 +331,7 @@ fn step_listed<R: RowRule, F: Float>(
             let update = Some(Update { step: &step, values, factor, flush_subnormals });
             let (table, listed) = (table.typed(), grads.listed);
             let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
-            F::run_listed(span, threads);
+            F::call::<Listed<'_, '_, R>>((span, threads));
         }
         _ => {
             let pass = Pass { grad_factor: factor, flush_subnormals, seed, prefetch: false };

@@ -1,7 +1,6 @@
 //! The tensors of a call, and their groups.
 
 mod run;
-mod typed;
 
 use core::fmt;
 
@@ -14,7 +13,6 @@ use crate::{
 
 pub(crate) use run::Slices;
 pub use run::{Place, Run, TensorArrays};
-pub use typed::Typed;
 
 /// One tensor of a call: parameters, gradients and moments, all borrowed and of the same length, and the
 /// number of steps that the tensor has taken.

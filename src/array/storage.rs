@@ -5,7 +5,7 @@ use core::fmt;
 use half::{bf16, f16};
 
 use super::{Grad, GradArray, Param, ParamArray};
-use crate::{BufferElement, norm::blocks::Summed};
+use crate::BufferElement;
 
 /// The storage of the elements of an array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -49,7 +49,7 @@ impl fmt::Display for Storage {
 }
 
 /// A type of parameters and gradients: `f32`, `f64`, `bf16` or `f16`; sealed.
-pub trait Element: BufferElement + Summed {
+pub trait Element: BufferElement {
     /// The storage of an array of these.
     const STORAGE: Storage;
 

@@ -3,8 +3,9 @@
 use core::mem;
 
 use crate::{
+    array::Float,
     rule::{Arity, MOMENTS, Many, Rule},
-    simd::{Float, Register, Simd, Vector, Wide, prefetch_item},
+    simd::{Register, Simd, Vector, Wide, prefetch_item},
     tensor::Slices,
 };
 

@@ -13,7 +13,7 @@ pub(crate) const BLOCK: usize = 4096;
 /// The number of partial sums of a block: element j is added to sum `j % SUMS`.
 const SUMS: usize = 32;
 
-/// The types whose norms can be computed. Private, so that [`Element`](crate::Element) is sealed.
+/// The types whose norms can be computed.
 pub trait Summed: Copy + Send + Sync + 'static {
     /// Adds the squares of a block, each times the square of `scale`, to some sums.
     fn add_squares<S: Simd>(simd: S, block: &[Self], scale: f64, sums: &mut [f64; SUMS]);

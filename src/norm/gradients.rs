@@ -23,7 +23,7 @@ impl<E: Element> Gradients for &[E] {
     }
 
     fn sum_squares(&self, sum: Sum) -> f64 {
-        sum.of_blocks(self)
+        E::grad(self).sum_squares(sum)
     }
 }
 

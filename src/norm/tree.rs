@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{
     NormOrder,
-    blocks::{BLOCK, OfBlock},
+    blocks::{BLOCK, OfBlock, Summed},
     gradients::{Gradients, List},
 };
 use crate::{
-    Element, Threads,
+    Threads,
     isa::Cpu,
     pieces,
     simd::{Simd, WithSimd},
@@ -205,7 +205,7 @@ impl Sum {
     }
 
     /// The sum of the range of blocks, from all gradients of the tensor.
-    pub(crate) fn of_blocks<E: Element>(self, grads: &[E]) -> f64 {
+    pub(crate) fn of_blocks<E: Summed>(self, grads: &[E]) -> f64 {
         self.of_blocks_by(grads.len(), &|block| self.of_block(&grads[block]))
     }
 
@@ -227,13 +227,13 @@ impl Sum {
     }
 
     /// The sum of a block.
-    fn of_block<E: Element>(self, values: &[E]) -> f64 {
+    fn of_block<E: Summed>(self, values: &[E]) -> f64 {
         self.cpu.run(OfBlock { values, order: self.order, scale: self.scale })
     }
 
     /// The same, inside a dispatch.
     #[inline(always)]
-    pub(crate) fn of_block_with<S: Simd, E: Element>(self, simd: S, values: &[E]) -> f64 {
+    pub(crate) fn of_block_with<S: Simd, E: Summed>(self, simd: S, values: &[E]) -> f64 {
         OfBlock { values, order: self.order, scale: self.scale }.with_simd(simd)
     }
 

@@ -5,7 +5,6 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 use pulp::{Simd, bytemuck};
 
 use super::fused::{Fused, ROUNDS_TWICE};
-use crate::{Element, Moment, table::RowFloat, tensor::Typed};
 
 /// The numbers that a [`Rule`](crate::rule::Rule) computes with: one register of `f32` or `f64`, every
 /// lane a parameter of its own.
@@ -50,39 +49,16 @@ pub trait Lanes:
     fn min(self, other: Self) -> Self;
 }
 
-/// A floating-point type that steps are computed in: `f32` or `f64`.
-///
-/// A number is a register of one lane: [`reference`](crate::reference) is written in these.
-pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + RowFloat + PartialOrd {
-    /// `"f32"` or `"f64"`.
-    const NAME: &'static str;
-
-    /// Rounds to nearest even.
-    fn from_f64(value: f64) -> Self;
-
-    /// A constant of a step: rounded to nearest even, but to the smallest number where it would become 0
-    /// and is not. An epsilon keeps the denominator away from 0 however small it is.
-    fn constant(value: f64) -> Self;
-
-    /// Widens, exactly.
-    fn to_f64(self) -> f64;
-
-    /// Whether it is neither infinite nor NaN.
-    fn is_finite(self) -> bool;
-
-    /// Borrows an array as a moment.
-    fn moment(array: &mut [Self]) -> Moment<'_>;
-}
-
 /// Elements that a loop takes at a time where it needs them in memory close by.
 pub(crate) const TILE: usize = 1024;
 
-/// How the lanes of a type lie in pulp's registers. Private, so that [`Float`] is sealed.
-pub trait Register: Copy + 'static {
+/// How the lanes of a type lie in pulp's registers, for `f32` and `f64`. Private, so that
+/// [`Float`](crate::rule::Float) is sealed.
+pub trait Register: Lanes<Mask = bool> + Default + PartialOrd + 'static {
     /// A register full of `Self`.
     type Of<S: Simd>: Copy + Send + Sync;
     /// The outcome of a comparison.
-    type Mask<S: Simd>: Copy;
+    type MaskOf<S: Simd>: Copy;
 
     /// Whether the plain loop multiplies gradients; in `f32` the loop of mixed precision does.
     const SCALES: bool;
@@ -96,6 +72,9 @@ pub trait Register: Copy + 'static {
     const ZEROS: &'static [Self; TILE];
     /// Terms after which a series that converges fast is right.
     const TERMS: usize;
+
+    /// Rounds to nearest even, but to the smallest number where `value` would become 0 and is not.
+    fn rounded(value: f64) -> Self;
 
     fn lanes<S: Simd>() -> usize;
     fn split<S: Simd>(slice: &[Self]) -> (&[Self::Of<S>], &[Self]);
@@ -113,10 +92,10 @@ pub trait Register: Copy + 'static {
     fn mul_add<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>, c: Self::Of<S>) -> Self::Of<S>;
     fn sqrt<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
     fn abs<S: Simd>(simd: S, a: Self::Of<S>) -> Self::Of<S>;
-    fn less_than<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Mask<S>;
+    fn less_than<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::MaskOf<S>;
     fn select<S: Simd>(
         simd: S,
-        mask: Self::Mask<S>,
+        mask: Self::MaskOf<S>,
         yes: Self::Of<S>,
         no: Self::Of<S>,
     ) -> Self::Of<S>;
@@ -126,38 +105,6 @@ macro_rules! float {
     ($float:ty, $bits:ty, $register:ident, $mask:ident, $lanes:ident, $split:ident, $split_mut:ident,
      $load:ident, $store:ident, $splat:ident, $select:ident, $less_than:ident, $mul_add:ident,
      $($unary:ident = $unary_op:ident),+; $($binary:ident = $binary_op:ident),+) => {
-        impl Float for $float {
-            const NAME: &'static str = stringify!($float);
-
-            #[inline(always)]
-            fn from_f64(value: f64) -> Self {
-                value as Self
-            }
-
-            #[inline(always)]
-            fn constant(value: f64) -> Self {
-                let rounded = value as Self;
-                // 0 becomes the smallest number of its sign, without a jump.
-                let is_lost = (rounded == 0.0) & (value != 0.0);
-                Self::from_bits(rounded.to_bits() | <$bits>::from(is_lost))
-            }
-
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                self.into()
-            }
-
-            #[inline(always)]
-            fn is_finite(self) -> bool {
-                self.is_finite()
-            }
-
-            #[inline]
-            fn moment(array: &mut [Self]) -> Moment<'_> {
-                array.into()
-            }
-        }
-
         impl Lanes for $float {
             type Mask = bool;
 
@@ -204,7 +151,7 @@ macro_rules! float {
 
         impl Register for $float {
             type Of<S: Simd> = S::$register;
-            type Mask<S: Simd> = S::$mask;
+            type MaskOf<S: Simd> = S::$mask;
 
             const SCALES: bool = size_of::<Self>() == 8;
             const SMALLEST_NORMAL: f64 = <$float>::MIN_POSITIVE as f64;
@@ -212,6 +159,14 @@ macro_rules! float {
             const LARGEST: f64 = <$float>::MAX as f64;
             const ZEROS: &'static [Self; TILE] = &[0.0; TILE];
             const TERMS: usize = 3 * size_of::<Self>() / 2;
+
+            #[inline(always)]
+            fn rounded(value: f64) -> Self {
+                let rounded = value as Self;
+                // 0 becomes the smallest number of its sign, without a jump.
+                let is_lost = (rounded == 0.0) & (value != 0.0);
+                Self::from_bits(rounded.to_bits() | <$bits>::from(is_lost))
+            }
 
             #[inline(always)]
             fn lanes<S: Simd>() -> usize {
@@ -255,13 +210,13 @@ macro_rules! float {
                 simd.$mul_add(a, b, c)
             }
             #[inline(always)]
-            fn less_than<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::Mask<S> {
+            fn less_than<S: Simd>(simd: S, a: Self::Of<S>, b: Self::Of<S>) -> Self::MaskOf<S> {
                 simd.$less_than(a, b)
             }
             #[inline(always)]
             fn select<S: Simd>(
                 simd: S,
-                mask: Self::Mask<S>,
+                mask: Self::MaskOf<S>,
                 yes: Self::Of<S>,
                 no: Self::Of<S>,
             ) -> Self::Of<S> {

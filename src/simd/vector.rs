@@ -4,16 +4,16 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use pulp::Simd;
 
-use super::{Float, Lanes, MOST_LANES, Register};
+use super::{Lanes, MOST_LANES, Register};
 
 /// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
 #[derive(Clone, Copy)]
-pub struct Vector<S: Simd, F: Float> {
+pub struct Vector<S: Simd, F: Register> {
     simd: S,
     register: F::Of<S>,
 }
 
-impl<S: Simd, F: Float> Vector<S, F> {
+impl<S: Simd, F: Register> Vector<S, F> {
     #[inline(always)]
     pub(crate) fn new(simd: S, register: F::Of<S>) -> Self {
         Self { simd, register }
@@ -28,7 +28,7 @@ impl<S: Simd, F: Float> Vector<S, F> {
     /// The same value in every lane, rounded to their type.
     #[inline(always)]
     pub(crate) fn constant(simd: S, value: f64) -> Self {
-        Self::splat(simd, F::constant(value))
+        Self::splat(simd, F::rounded(value))
     }
 
     /// Less than a register of numbers, and zeros.
@@ -82,7 +82,7 @@ impl<S: Simd, F: Float> Vector<S, F> {
 
 macro_rules! operator {
     ($($operator:ident::$method:ident),+) => {$(
-        impl<S: Simd, F: Float> $operator for Vector<S, F> {
+        impl<S: Simd, F: Register> $operator for Vector<S, F> {
             type Output = Self;
 
             #[inline(always)]
@@ -95,7 +95,7 @@ macro_rules! operator {
 
 operator!(Add::add, Sub::sub, Mul::mul, Div::div);
 
-impl<S: Simd, F: Float> Neg for Vector<S, F> {
+impl<S: Simd, F: Register> Neg for Vector<S, F> {
     type Output = Self;
 
     #[inline(always)]
@@ -106,24 +106,24 @@ impl<S: Simd, F: Float> Neg for Vector<S, F> {
 
 /// A comparison's outcome, with the proof that selecting by it needs.
 #[derive(Clone, Copy)]
-pub struct VectorMask<S: Simd, F: Float> {
+pub struct VectorMask<S: Simd, F: Register> {
     simd: S,
-    mask: <F as Register>::Mask<S>,
+    mask: F::MaskOf<S>,
 }
 
-impl<S: Simd, F: Float> VectorMask<S, F> {
+impl<S: Simd, F: Register> VectorMask<S, F> {
     #[inline(always)]
-    pub(crate) fn new(simd: S, mask: <F as Register>::Mask<S>) -> Self {
+    pub(crate) fn new(simd: S, mask: F::MaskOf<S>) -> Self {
         Self { simd, mask }
     }
 
     #[inline(always)]
-    pub(crate) fn mask(self) -> <F as Register>::Mask<S> {
+    pub(crate) fn mask(self) -> F::MaskOf<S> {
         self.mask
     }
 }
 
-impl<S: Simd, F: Float> Lanes for Vector<S, F> {
+impl<S: Simd, F: Register> Lanes for Vector<S, F> {
     type Mask = VectorMask<S, F>;
 
     #[inline(always)]

@@ -5,9 +5,8 @@ use core::fmt;
 use super::{RowRule, RowScratch, SortedRows, typed::TypedTable};
 use crate::{
     Error, Moment, Param, State, Storage,
-    array::{BLOCK, MomentArray, ParamArray},
+    array::{BLOCK, Float, MomentArray, ParamArray},
     rule::{Arity, MOMENTS},
-    simd::Float,
     state::Parts,
 };
 

@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     Adam, Threads,
-    array::elements_mut,
+    array::{Float, elements_mut},
     isa::Cpu,
     pieces,
-    simd::{Float, prefetch},
+    simd::prefetch,
 };
 
 /// The rows of a table, and the step that each of them is at.

@@ -8,10 +8,10 @@ use super::{
     RowIndex, RowScratch, Table,
     behind::{Behind, EveryRow},
     history::History,
-    sweep::RowSpan,
+    sweep::{Every, ListedBehind, RowSpan},
     typed::TypedTable,
 };
-use crate::{Adam, Error, Exec, pieces::with_default_float_modes, simd::Float};
+use crate::{Adam, Error, Exec, array::Float, pieces::with_default_float_modes};
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -204,7 +204,7 @@ impl<F: Float> DenseEquivalent<F> {
         let (listed, _) = self.scratch.sort(rows, self.at.len())?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
         let span = RowSpan { cpu, rule, update: None, table, first: 0, before, listed };
-        with_default_float_modes(|| F::run_listed_behind(span, exec.threads));
+        with_default_float_modes(|| F::call::<ListedBehind<'_, '_, '_>>((span, exec.threads)));
         Ok(())
     }
 
@@ -227,7 +227,7 @@ impl<F: Float> DenseEquivalent<F> {
         let table = self.typed(table)?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);
         let all = EveryRow { table, before };
-        with_default_float_modes(|| F::run_every_row(all, exec.threads));
+        with_default_float_modes(|| F::call::<Every<'_, '_>>((all, exec.threads)));
         // So the next steps have the bits of a run that is restarted from here.
         self.history.clear();
         Ok(())

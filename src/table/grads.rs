@@ -9,10 +9,8 @@ use super::{
 };
 use crate::{
     Element, Error, Exec, Storage,
-    array::GradArray,
+    array::{Float, GradArray},
     norm::{NormOrder, Norms},
-    simd::Float,
-    tensor::Typed,
 };
 
 /// The gradient of some rows of a table: their indices, and for each index a row of values.
@@ -190,7 +188,7 @@ impl SortedRows<'_> {
     }
 
     /// The values, if they are of `F`.
-    pub(super) fn values_of<F: Float + Typed>(&self) -> Option<Values<'_, F>> {
+    pub(super) fn values_of<F: Float>(&self) -> Option<Values<'_, F>> {
         let Self { width, stride, .. } = *self;
         F::grad_of(&self.values).map(|values| Values { values, width, stride })
     }

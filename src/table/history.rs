@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     Adam, Error,
+    array::Float,
     isa::Cpu,
     kernel::{TOGETHER, pairs_mut, registers, specialise, sweep, wide},
     rule::{AdamConstants, Count, Rule},
-    simd::{Float, Lanes, Simd, TILE, Vector, Wide, WithSimd},
+    simd::{Lanes, Simd, TILE, Vector, Wide, WithSimd},
     tensor::Slices,
 };
 

@@ -2,7 +2,12 @@
 
 use core::array;
 
-use super::{RowUpdate, sums::RowGrad, sweep::RowSpan, typed::TypedTable};
+use super::{
+    RowUpdate,
+    sums::{RowFloat, RowGrad},
+    sweep::RowSpan,
+    typed::TypedTable,
+};
 use crate::{
     Adam, Error, Threads,
     array::Q8,
@@ -10,7 +15,7 @@ use crate::{
     kernel::{Pass, sweep},
     mixed::Runs,
     rule::{AdamConstants as K, Count, Rule, outside_unit_tests},
-    simd::{Float, Lanes, Simd, Vector},
+    simd::{Lanes, Simd, Vector},
     tensor::Slices,
 };
 
@@ -86,7 +91,7 @@ impl RowUpdate for RowWiseAdam {
     }
 
     #[inline(always)]
-    fn update_row<S: Simd, F: Float>(
+    fn update_row<S: Simd, F: RowFloat>(
         self,
         simd: S,
         k: &[Vector<S, F>; K::COUNT],
@@ -137,7 +142,7 @@ impl RowUpdate for RowWiseAdam {
 impl RowWiseAdam {
     /// The sum of the squares of the gradients, with weight decay where it is part of the gradient.
     #[inline(always)]
-    fn sum_of_squares<S: Simd, F: Float>(
+    fn sum_of_squares<S: Simd, F: RowFloat>(
         self,
         simd: S,
         k: &K<Vector<S, F>>,
@@ -174,7 +179,7 @@ impl RowWiseAdam {
 
     /// Adds the squares of [`SUMS`] columns to as many sums.
     #[inline(always)]
-    fn add_squares<S: Simd, F: Float>(
+    fn add_squares<S: Simd, F: RowFloat>(
         self,
         simd: S,
         k: &K<Vector<S, F>>,

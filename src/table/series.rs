@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use crate::{
     Adam, Error,
+    array::Float,
     rule::AdamConstants,
-    simd::{Float, Lanes, prefetch, prefetch_row},
+    simd::{Lanes, prefetch, prefetch_row},
 };
 
 /// Sums over the steps that rows have to catch up with, for every step that a row may be at.

@@ -7,8 +7,9 @@ use half::{bf16, f16};
 use super::order::Occurrences;
 use crate::{
     Element,
-    array::Narrow,
-    simd::{Float, Register, Simd, TILE, Vector, prefetch_row},
+    array::{Float, Narrow},
+    norm::Summed,
+    simd::{Register, Simd, TILE, Vector, prefetch_row},
 };
 
 /// So many gradients are added up one after the other; sums of so many in pairs, and those in pairs
@@ -25,7 +26,7 @@ const COLUMNS: usize = 32;
 /// A type of gradients of rows.
 pub trait RowElement: Element {
     /// The type that gradients of a row are added up in.
-    type Sum: Float;
+    type Sum: RowFloat;
 
     /// A register of gradients, or of fewer and zeros.
     fn read<S: Simd>(simd: S, values: &[Self]) -> Vector<S, Self::Sum>;
@@ -58,6 +59,12 @@ row_elements!(
     bf16: f32, bf16::widen, bf16::to_f32;
     f16: f32, f16::widen, f16::to_f32
 );
+
+/// A type that steps of rows are computed in.
+pub trait RowFloat: Float + Summed + RowElement<Sum = Self> {}
+
+impl RowFloat for f32 {}
+impl RowFloat for f64 {}
 
 /// The values of a gradient, whatever the type of its indices.
 #[derive(Clone, Copy)]
@@ -169,7 +176,7 @@ pub struct RowGrad<'a, F: Float> {
     pub(super) tile: &'a mut [F; TILE],
 }
 
-impl<F: Float + RowElement<Sum = F>> RowGrad<'_, F> {
+impl<F: RowFloat> RowGrad<'_, F> {
     /// Some columns, from one on: all others, or [`TILE`] of them.
     #[inline(always)]
     pub(super) fn from<S: Simd>(&mut self, simd: S, start: usize) -> &[F] {

@@ -1,22 +1,22 @@
 //! The one loop over the listed rows of a table.
 
-use core::ops::Range;
+use core::{marker::PhantomData, ops::Range};
 
 use super::{
     behind::{Behind, EveryRow},
     order::Occurrences,
-    sums::{RowElement, RowGrad, Values},
+    sums::{RowFloat, RowGrad, Values},
     typed::TypedTable,
 };
 use crate::{
     Adam, Error, Threads,
-    array::Q8,
+    array::{EachFloat, Float, Q8},
     isa::Cpu,
     kernel::{Pass, Step, specialise, sweep},
     mixed::Runs,
     pieces,
     rule::{Arity, Many, Rule, outside_unit_tests},
-    simd::{Float, Simd, TILE, Vector, WithSimd},
+    simd::{Simd, TILE, Vector, WithSimd},
     table::RowRule,
     tensor::Slices,
 };
@@ -42,7 +42,7 @@ pub trait RowUpdate: Copy + Send + Sync {
 
     fn specialise_rows<S: Simd>(self, run: impl FnMut(Self));
 
-    fn update_row<S: Simd, F: Float>(
+    fn update_row<S: Simd, F: RowFloat>(
         self,
         simd: S,
         k: &Many<Self::RowConstants, Vector<S, F>>,
@@ -100,7 +100,7 @@ impl<R: Rule> RowUpdate for R {
     }
 
     #[inline(always)]
-    fn update_row<S: Simd, F: Float>(
+    fn update_row<S: Simd, F: RowFloat>(
         self,
         simd: S,
         k: &Many<R::Constants, Vector<S, F>>,
@@ -156,47 +156,50 @@ impl<R: Rule> RowUpdate for R {
     }
 }
 
-/// Steps on tables of a type, in functions that are not generic where the rule is one of this crate: they
-/// are compiled in this crate only.
-pub trait RowFloat: RowElement<Sum = Self> {
-    #[doc(hidden)]
-    fn run_listed<R: RowRule>(rows: RowSpan<'_, R, Self>, threads: Threads<'_>)
-    where
-        Self: Float;
+/// Steps listed rows. Where the rule is one of this crate, both functions are compiled in this crate only.
+pub(super) struct Listed<'a, 't, R>(PhantomData<(&'a (), &'t (), R)>);
 
-    #[doc(hidden)]
-    fn run_listed_behind(rows: RowSpan<'_, Adam, Self, Behind<'_, Self>>, threads: Threads<'_>)
-    where
-        Self: Float;
+impl<'a, 't, R: RowRule + 'a> EachFloat for Listed<'a, 't, R> {
+    type Input<F: Float> = (RowSpan<'a, R, F>, Threads<'t>);
 
-    #[doc(hidden)]
-    fn run_every_row(rows: EveryRow<'_, Self>, threads: Threads<'_>)
-    where
-        Self: Float;
+    fn f32((rows, threads): Self::Input<f32>) {
+        R::run_f32(rows, threads);
+    }
+
+    fn f64((rows, threads): Self::Input<f64>) {
+        R::run_f64(rows, threads);
+    }
 }
 
-macro_rules! row_float {
-    ($($float:ty: $run:ident),+) => {$(
-        impl RowFloat for $float {
-            fn run_listed<R: RowRule>(rows: RowSpan<'_, R, Self>, threads: Threads<'_>) {
-                R::$run(rows, threads);
-            }
+/// Steps listed rows, or none, after they have caught up. Compiled in this crate only.
+pub(super) struct ListedBehind<'a, 'b, 't>(PhantomData<(&'a (), &'b (), &'t ())>);
 
-            fn run_listed_behind(
-                rows: RowSpan<'_, Adam, Self, Behind<'_, Self>>,
-                threads: Threads<'_>,
-            ) {
-                outside_unit_tests!(rows.run(threads));
-            }
+impl<'a, 'b, 't> EachFloat for ListedBehind<'a, 'b, 't> {
+    type Input<F: Float> = (RowSpan<'a, Adam, F, Behind<'b, F>>, Threads<'t>);
 
-            fn run_every_row(rows: EveryRow<'_, Self>, threads: Threads<'_>) {
-                outside_unit_tests!(rows.run(threads));
-            }
-        }
-    )+};
+    fn f32((rows, threads): Self::Input<f32>) {
+        outside_unit_tests!(rows.run(threads));
+    }
+
+    fn f64((rows, threads): Self::Input<f64>) {
+        outside_unit_tests!(rows.run(threads));
+    }
 }
 
-row_float!(f32: run_f32, f64: run_f64);
+/// Every row catches up. Compiled in this crate only.
+pub(super) struct Every<'a, 't>(PhantomData<(&'a (), &'t ())>);
+
+impl<'a, 't> EachFloat for Every<'a, 't> {
+    type Input<F: Float> = (EveryRow<'a, F>, Threads<'t>);
+
+    fn f32((rows, threads): Self::Input<f32>) {
+        outside_unit_tests!(rows.run(threads));
+    }
+
+    fn f64((rows, threads): Self::Input<f64>) {
+        outside_unit_tests!(rows.run(threads));
+    }
+}
 
 /// The work on each listed row before its step: none, or [catching up](super::behind::Behind).
 pub trait Before<R: RowRule, F: Float>: Sync {
@@ -268,7 +271,7 @@ pub struct RowSpan<'a, R: RowRule, F: Float, B = ()> {
     pub(super) listed: Occurrences<'a>,
 }
 
-impl<R: RowRule, F: Float, B: Before<R, F>> RowSpan<'_, R, F, B> {
+impl<R: RowRule, F: RowFloat, B: Before<R, F>> RowSpan<'_, R, F, B> {
     /// Steps the listed rows, on the calling thread and its helpers.
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
     pub(crate) fn run(self, threads: Threads<'_>) {
@@ -319,7 +322,7 @@ pub(super) fn rows_ahead(row_bytes: usize) -> usize {
     (AHEAD / row_bytes.max(1)).clamp(2, 64)
 }
 
-impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
+impl<R: RowRule, F: RowFloat, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
     type Output = ();
 
     #[inline(always)]
@@ -361,7 +364,7 @@ impl<R: RowRule, F: Float, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B> {
     }
 }
 
-impl<R: RowRule, F: Float, B: Before<R, F>> RowSpan<'_, R, F, B> {
+impl<R: RowRule, F: RowFloat, B: Before<R, F>> RowSpan<'_, R, F, B> {
     /// Asks for the memory of a listed row, and for that by which the rows `ahead` of it are found.
     #[inline(always)]
     fn prefetch(&self, index: usize, ahead: usize) {

@@ -4,9 +4,9 @@ use core::ops::Range;
 
 use super::RowRule;
 use crate::{
-    array::elements_mut,
+    array::{Float, elements_mut},
     rule::{Arity, Many},
-    simd::{Float, prefetch_row},
+    simd::prefetch_row,
 };
 
 /// The parameters and moments of some rows; a moment that the rule does without is empty.

@@ -4,9 +4,8 @@ use core::ops::Range;
 
 use super::Tensor;
 use crate::{
-    array::{GradArray, MomentArray, ParamArray, elements_mut, len_of},
+    array::{Float, GradArray, MomentArray, ParamArray, elements_mut, len_of},
     rule::{Arity, MOMENTS, Many, Rule},
-    simd::Float,
 };
 
 /// A position in a list of tensors: the number of a tensor, and of an element in it.

@@ -5,15 +5,15 @@ use core::ops::Range;
 use super::DenseEquivalent;
 use crate::{
     Adam, Error, Outcome, Param, Report, State, StepOptions,
+    array::Float,
     kernel::Step,
     norm::{NormOrder, Norms},
     pieces::with_default_float_modes,
-    simd::Float,
     step::{Scaling, check_factor},
     table::{
         RowGrads, RowIndex, SortedRows, Table,
         behind::{Behind, EveryRow},
-        sweep::{RowSpan, Update},
+        sweep::{Every, ListedBehind, RowSpan, Update},
     },
 };
 
@@ -130,7 +130,7 @@ impl<F: Float> DenseEquivalent<F> {
 
         if !self.history.goes_on_with(adam) {
             let before = Behind::new(cpu, &self.history, &mut self.at, now, now);
-            F::run_every_row(EveryRow { table: table.reborrow(), before }, threads);
+            F::call::<Every<'_, '_>>((EveryRow { table: table.reborrow(), before }, threads));
             self.history.clear();
         }
         let before = Behind::new(cpu, &self.history, &mut self.at, now, t);
@@ -138,13 +138,13 @@ impl<F: Float> DenseEquivalent<F> {
         let update = Some(Update { step: &step, values, factor, flush_subnormals: false });
         let (rule, listed) = (*adam, grads.listed);
         let span = RowSpan { cpu, rule, update, table: table.reborrow(), first: 0, before, listed };
-        F::run_listed_behind(span, threads);
+        F::call::<ListedBehind<'_, '_, '_>>((span, threads));
 
         self.history.push(adam, step.constants);
         self.step = t;
         let due = self.due();
         let before = Behind::new(cpu, &self.history, &mut self.at[due.clone()], t, t);
-        F::run_every_row(EveryRow { table: table.rows_mut(adam, due), before }, threads);
+        F::call::<Every<'_, '_>>((EveryRow { table: table.rows_mut(adam, due), before }, threads));
         Ok(Report { outcome: Outcome::Taken, grad_norm })
     }
 

@@ -1,6 +1,6 @@
 //! Arrays of any type as arrays of one type.
 
-use crate::array::{GradArray, MomentArray, ParamArray};
+use super::{GradArray, MomentArray, ParamArray};
 
 /// Conversions from an array of any type to one of this type.
 pub trait Typed: Sized {
