@@ -1,16 +1,20 @@
 //! The function that steps tensors: its options, its checks, and the sharing of its work.
 
-use core::ops::Range;
+mod cursor;
+mod scaling;
 
 use crate::{
     Error, Exec, Tensor,
     kernel::Pass,
-    norm::{self, clip_factor},
+    norm,
     optimizer::CONSTANTS,
     pieces,
     rule::MOMENTS,
-    tensor::{GRAIN, Group, Place, Precision, Run},
+    tensor::{Group, Precision},
 };
+use cursor::Cursor;
+
+pub(crate) use scaling::{Scaling, check_factor};
 
 /// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps, threads.
 ///
@@ -41,8 +45,8 @@ pub struct StepOptions<'a> {
     /// error. Default 1.
     pub grad_factor: f64,
     /// The largest norm of all gradients, after `grad_factor`. If it is exceeded, all gradients are
-    /// multiplied by [`clip_factor`]. It must be over 0. If the norm is not finite, the step is left out.
-    /// Default `None`: no clipping.
+    /// multiplied by [`clip_factor`](crate::norm::clip_factor). It must be over 0. If the norm is not finite, the
+    /// step is left out. Default `None`: no clipping.
     pub max_norm: Option<f64>,
     /// Whether the step is left out if a gradient is not finite, as a loss scaler needs it. With
     /// [`max_norm`](Self::max_norm), such a step is always left out. Default false.
@@ -236,69 +240,6 @@ impl Sizes {
     }
 }
 
-/// Refuses a factor that is 0 or subnormal in a type of the step, to which it is rounded.
-#[inline]
-pub(crate) fn check_factor(factor: f64, any_f32: bool, any_f64: bool) -> Result<(), Error> {
-    let allowed = "a normal number over 0 in the type of the step, with clipping, too";
-    let fits = (!any_f64 || factor.is_normal()) && (!any_f32 || (factor as f32).is_normal());
-    match fits {
-        true => Ok(()),
-        false => Err(Error::Option { name: "grad_factor", value: factor, allowed }),
-    }
-}
-
-/// The norm and the factor of the gradients of a call.
-pub(crate) struct Scaling {
-    /// Their norm, with [`StepOptions::grad_factor`], if the options need it.
-    pub grad_norm: Option<f64>,
-    /// The factor of the gradients: `grad_factor`, times the factor of clipping.
-    pub factor: f64,
-    /// Whether the step is left out.
-    pub leaves_out: bool,
-}
-
-impl StepOptions<'_> {
-    /// Refuses options that are out of their range.
-    #[inline]
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let Self { grad_factor, max_norm, grad_norm, .. } = *self;
-        let refuse = |name, value, allowed| Err(Error::Option { name, value, allowed });
-        if !(grad_factor.is_normal() && grad_factor > 0.0) {
-            return refuse("grad_factor", grad_factor, "a normal number over 0");
-        }
-        if let Some(max_norm) = max_norm
-            && (max_norm.is_nan() || max_norm <= 0.0)
-        {
-            return refuse("max_norm", max_norm, "over 0");
-        }
-        if let Some(grad_norm) = grad_norm
-            && grad_norm < 0.0
-        {
-            return refuse("grad_norm", grad_norm, "at least 0, infinite or NaN");
-        }
-        Ok(())
-    }
-
-    /// The norm and the factor of the gradients. `norm` computes their norm, and is called if it is needed.
-    #[inline]
-    pub(crate) fn scaling(&self, norm: impl FnOnce() -> f64) -> Scaling {
-        let grad_norm = match self.grad_norm {
-            Some(norm) => Some(norm),
-            None if self.max_norm.is_some() || self.skip_nonfinite => Some(norm()),
-            None => None,
-        }
-        .map(|norm| norm * self.grad_factor);
-        let leaves_out = grad_norm.is_some_and(|norm| !norm.is_finite());
-        let factor = match (grad_norm, self.max_norm) {
-            (Some(norm), Some(max_norm)) if !leaves_out => {
-                self.grad_factor * clip_factor(norm, max_norm)
-            }
-            _ => self.grad_factor,
-        };
-        Scaling { grad_norm, factor, leaves_out }
-    }
-}
-
 #[inline]
 fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
     for &value in constants {
@@ -312,58 +253,4 @@ fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error>
         }
     }
     Ok(())
-}
-
-/// A position in the tensors of all groups, which only moves forward.
-struct Cursor<'a, 'g, 'x> {
-    groups: &'a [Group<'g, 'x>],
-    group: usize,
-    tensor: usize,
-    /// The number of elements before the tensor.
-    before: usize,
-}
-
-impl<'a, 'x> Cursor<'a, '_, 'x> {
-    /// Calls `run` with the elements of a range: once for each group that has some of them.
-    #[inline]
-    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
-    fn run(&mut self, range: Range<usize>, mut run: impl FnMut(usize, Run<'a, 'x>)) {
-        let mut start = self.seek(range.start);
-        let mut group = self.group;
-        let end = self.seek(range.end);
-        while group <= self.group {
-            let tensors = match self.groups.get(group) {
-                Some(group) => &*group.tensors,
-                None => return,
-            };
-            let end =
-                if group == self.group { end } else { Place { tensor: tensors.len(), element: 0 } };
-            if start != end {
-                // SAFETY: `pieces::run` gives each thread ranges of its own, and a place depends only on the
-                // number of its element. So no two runs share an element.
-                run(group, unsafe { Run::new(tensors, start, end) });
-            }
-            (group, start) = (group + 1, Place { tensor: 0, element: 0 });
-        }
-    }
-
-    /// The place of the block of an element, which is given by its number among all.
-    #[inline]
-    fn seek(&mut self, element: usize) -> Place {
-        while let Some(group) = self.groups.get(self.group) {
-            while let Some(tensor) = group.tensors.get(self.tensor) {
-                let inside = element - self.before;
-                if inside < tensor.len() {
-                    return Place { tensor: self.tensor, element: inside / GRAIN * GRAIN };
-                }
-                self.before += tensor.len();
-                self.tensor += 1;
-            }
-            if self.group + 1 == self.groups.len() {
-                break;
-            }
-            (self.group, self.tensor) = (self.group + 1, 0);
-        }
-        Place { tensor: self.tensor, element: 0 }
-    }
 }

@@ -50,6 +50,7 @@ mod series;
 mod sums;
 mod sweep;
 mod typed;
+mod update;
 
 pub use arrays::Table;
 pub use dense_equivalent::{CatchUp, DenseEquivalent};
@@ -70,7 +71,8 @@ use crate::{
     step::{Scaling, check_factor},
 };
 
-use sweep::{Listed, RowUpdate, Update};
+use sweep::{Listed, Update};
+use update::RowUpdate;
 
 /// An optimizer that can step the rows of a table: every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`],
 /// which keeps one moment for a whole row; sealed.

@@ -1,13 +1,17 @@
 //! Moments that adamant owns: their first values, their place in memory, how they are saved and restored; and steps
 //! with them have the bits of steps with the caller's arrays.
 
+#[path = "state/refused.rs"]
+mod refused;
+#[path = "state/restored.rs"]
+mod restored;
 mod support;
 
 use adamant::{
-    AdaGrad, Adam, AmsGrad, Error, Grad, Group, Lion, Moment, MomentRef, NAdam, Optimizer, Outcome,
-    Param, Report, RmsProp, Sgd, State, StepOptions, Storage, Tensor,
-    rule::{BuiltIn, MOMENTS, Rule},
-    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowWiseAdam},
+    AdaGrad, Adam, AmsGrad, Error, Grad, Group, Moment, MomentRef, Optimizer, Outcome, Param,
+    Report, RmsProp, Sgd, State, StepOptions, Storage, Tensor,
+    rule::{BuiltIn, Rule},
+    table::{RowGrads, RowOptimizer},
 };
 use half::bf16;
 use support::{ForEachRule, for_each_rule, serial};
@@ -248,99 +252,6 @@ fn a_step_that_is_left_out_is_not_counted_and_writes_no_parameter_and_no_moment(
     }
 }
 
-#[test]
-fn a_state_that_does_not_fit_is_refused_and_nothing_is_written() {
-    let momentum = Sgd { lr: 0.1, momentum: 0.9, ..Sgd::default() };
-    let mut state = momentum.state_in(Storage::Q8, 300);
-    let mut refused = |sgd: Sgd, len: usize, steps, grad_factor, expected: Error| {
-        state.set_steps(steps);
-        let before = saved(&state);
-        let (mut params, mut grads) = (vec![1.0_f32; len], vec![1.0_f32; len]);
-        let (param, grad) = (Param::from(&mut params), Grad::zeroed(&mut grads));
-        let options = StepOptions { grad_factor, ..options() };
-        assert_eq!(sgd.step_with(param, grad, &mut state, &options), Err(expected));
-        assert!(params.iter().chain(&grads).all(|&value| value == 1.0));
-        assert_eq!((state.steps(), saved(&state)), (steps, before));
-    };
-    let (tensor, moment) = (0, "momentum_buffer");
-    let length = Error::LengthMismatch { tensor, argument: moment, len: 300, expected: 301 };
-    refused(momentum, 301, 0, 1.0, length);
-    let plain = Sgd { momentum: 0.0, ..momentum };
-    refused(plain, 300, 0, 1.0, Error::UnusedMoment { tensor, moment, len: 300 });
-    refused(momentum, 300, u64::MAX, 1.0, Error::StepOverflow);
-    let (name, value) = ("grad_factor", f64::INFINITY);
-    let factor = Error::Option { name, value, allowed: "a normal number over 0" };
-    refused(momentum, 300, 0, value, factor);
-    let mut without = plain.state_in(Storage::Bf16, 300);
-    let (mut params, grads) = ([1.0_f32; 300], [1.0_f32; 300]);
-    let (param, grad) = (Param::from(&mut params), Grad::from(&grads));
-    let found = momentum.step_with(param, grad, &mut without, &options());
-    let length = Error::LengthMismatch { tensor, argument: moment, len: 0, expected: 300 };
-    assert_eq!((found, params), (Err(length), [1.0; 300]));
-}
-
-#[test]
-fn a_state_of_another_optimizer_is_refused_unless_its_moments_have_the_same_names() {
-    fn found<A: Rule, B: Rule>(made_by: &A, used_by: &B) -> Option<Error> {
-        let mut state = made_by.state(5);
-        let (mut params, grads) = ([1.0_f32; 5], [1.0_f32; 5]);
-        let before = saved(&state);
-        let error = used_by.step(&mut params, &grads, &mut state).err();
-        if error.is_some() {
-            assert_eq!((params, state.steps(), saved(&state)), ([1.0; 5], 0, before));
-        }
-        error
-    }
-    let mismatch = |found, expected| Some(Error::StateMismatch { tensor: 0, found, expected });
-    let (adam, lion, rmsprop) = (Adam::default(), Lion::default(), RmsProp::default());
-    assert_eq!(found(&adam, &adam), None);
-    assert_eq!(found(&adam, &NAdam::default()), None);
-    assert_eq!(found(&rmsprop, &adam), mismatch("square_avg", "exp_avg"));
-    assert_eq!(found(&adam, &rmsprop), mismatch("exp_avg", "square_avg"));
-    // One optimizer has moments that the other does not have.
-    assert_eq!(found(&lion, &adam), mismatch("", "exp_avg_sq"));
-    assert_eq!(found(&adam, &lion), mismatch("exp_avg_sq", ""));
-    assert_eq!(found(&AmsGrad(adam), &adam), mismatch("max_exp_avg_sq", ""));
-    assert_eq!(found(&adam, &AmsGrad(adam)), mismatch("", "max_exp_avg_sq"));
-    for (found, expected, text) in [
-        ("square_avg", "exp_avg", "it has square_avg, not exp_avg"),
-        ("", "exp_avg_sq", "it has no exp_avg_sq"),
-        ("exp_avg_sq", "", "it has exp_avg_sq, which this one does not use"),
-    ] {
-        let message = format!("the state of tensor 0 is another optimizer's: {text}");
-        assert_eq!(mismatch(found, expected).map(|error| error.to_string()), Some(message));
-    }
-}
-
-#[test]
-fn a_state_of_another_optimizer_is_refused_for_a_table_too() {
-    let (adam, lion) = (Adam::default(), Lion::default());
-    let grads = RowGrads::new(&[1_u32], &[0.5, 0.5], 2);
-    let mismatch = |found, expected| Err(Error::StateMismatch { tensor: 0, found, expected });
-    let mut param = [1.0_f32; 8];
-
-    let mut state = adam.row_state(4, 2);
-    let found = lion.step_rows_lazy(&mut param, grads, &mut state);
-    assert_eq!((found, state.steps()), (mismatch("exp_avg_sq", ""), 0));
-    let mut state = lion.row_state(4, 2);
-    let found = adam.step_rows_lazy(&mut param, grads, &mut state);
-    assert_eq!((found, state.steps()), (mismatch("", "exp_avg_sq"), 0));
-    let mut waiting = DenseEquivalent::<f32>::new(4, CatchUp::Replay);
-    let found = waiting.catch_up_all(state.table(&mut param, 2));
-    assert_eq!(found, mismatch("", "exp_avg_sq"));
-
-    // Moments of another type, or for a table of another size.
-    let (argument, found, expected) = ("exp_avg", Storage::F64, Storage::F32);
-    let mut state = adam.row_state_in(found, 4, 2);
-    let type_mismatch = Error::TypeMismatch { tensor: 0, argument, found, expected };
-    assert_eq!(adam.step_rows_lazy(&mut param, grads, &mut state), Err(type_mismatch));
-    let mut state = RowWiseAdam(adam).row_state(4, 2);
-    let (moment, len, rows, width, expected) = ("exp_avg_sq", 4, 4, 2, 8);
-    let length = Error::MomentMismatch { moment, len, rows, width, expected };
-    assert_eq!(adam.step_rows_lazy(&mut param, grads, &mut state), Err(length));
-    assert_eq!((param, state.steps()), ([1.0; 8], 0));
-}
-
 /// Steps on rows of every optimizer in every setting, with moments in a state.
 struct EveryTable;
 
@@ -363,137 +274,6 @@ impl ForEachRule for EveryTable {
 #[test]
 fn tables_of_every_optimizer_are_stepped_with_a_state_in_both_types() {
     for_each_rule(&mut EveryTable);
-}
-
-/// Some steps of a run: parameters in bf16, rounded at random.
-fn run(adam: &Adam, params: &mut [bf16], state: &mut State, steps: usize) {
-    for _ in 0..steps {
-        let grads = params.to_vec();
-        let options = StepOptions { seed: 3, ..StepOptions::default() };
-        let (param, grad) = (Param::stochastic(params), Grad::from(&grads));
-        taken(adam.step_with(param, grad, state, &options));
-    }
-}
-
-#[test]
-fn a_run_that_is_restored_goes_on_with_the_same_bits() {
-    let adam = Adam { lr: 0.01, ..Adam::adamw() };
-    for storage in SINGLE {
-        let mut params: Vec<_> = numbers(1000).into_iter().map(bf16::from_f32).collect();
-        let mut state = adam.state_in(storage, params.len());
-        state.set_first(77);
-        run(&adam, &mut params, &mut state, 10);
-        let checkpoint = (params.clone(), state.steps(), state.first(), saved(&state));
-        run(&adam, &mut params, &mut state, 10);
-
-        let (mut restored_params, steps, first, moments) = checkpoint;
-        let mut restored = adam.state_in(storage, 1000);
-        restored.set_steps(steps);
-        restored.set_first(first);
-        for (name, saved) in &moments {
-            let mut moment = restored.moment_mut(name).expect("the same moments");
-            assert_eq!(moment.copy_from(saved.read()), Ok(()));
-        }
-        run(&adam, &mut restored_params, &mut restored, 10);
-        assert_eq!((&restored_params, restored.steps()), (&params, 20));
-        assert_eq!(saved(&restored), saved(&state));
-        assert_eq!(format!("{restored:?}"), format!("{state:?}"));
-    }
-}
-
-#[test]
-fn moments_are_restored_from_f32_into_any_storage() {
-    let adam = Adam::default();
-    let values: Vec<f32> = numbers(600).iter().map(|value| value.abs() + 0.01).collect();
-    for storage in STORAGES {
-        let mut state = adam.state_in(storage, 600);
-        for name in ["exp_avg", "exp_avg_sq"] {
-            assert_eq!(state.set_moment_from_f32(name, &values), Ok(()));
-            let found = state.moment_to_f32(name).expect("a moment");
-            for (&found, &value) in found.iter().zip(&values) {
-                match storage {
-                    Storage::Bf16 => assert_eq!(found, bf16::from_f32(value).to_f32()),
-                    // Half the distance of neighbours.
-                    Storage::Q8 => {
-                        assert!((found - value).abs() <= value / 16.0, "{found} {value}")
-                    }
-                    _ => assert_eq!(found, value),
-                }
-            }
-            // Numbers that were rounded once are kept exactly.
-            let before = saved(&state);
-            assert_eq!(state.set_moment_from_f32(name, &found), Ok(()));
-            if storage != Storage::Q8 {
-                assert_eq!(saved(&state), before);
-            }
-        }
-    }
-}
-
-#[test]
-fn moments_of_an_empty_tensor_are_restored_from_and_into_arrays_of_any_type() {
-    let mut state = Adam::default().state_in(Storage::Bf16, 0);
-    let (mut half, mut single): (Vec<bf16>, Vec<f32>) = (vec![], vec![]);
-    for mut moment in [Moment::from(&mut half), Moment::from(&mut single), Moment::none()] {
-        let mut kept = state.moment_mut("exp_avg").expect("a moment");
-        assert_eq!(kept.copy_from(moment.read()), Ok(()));
-        assert_eq!(moment.copy_from(kept.read()), Ok(()));
-        let error = moment.copy_from(MomentRef::F64(&[1.0])).expect_err("an element");
-        assert!(matches!(error, Error::TypeMismatch { .. }), "{error}");
-    }
-}
-
-#[test]
-fn arrays_that_do_not_fit_a_moment_are_not_restored() {
-    let adam = Adam::default();
-    for storage in STORAGES {
-        let mut state = adam.state_in(storage, 300);
-        let before = saved(&state);
-        let unknown =
-            state.set_moment_from_f32("momentum", &[0.0; 300]).expect_err("no such moment");
-        let known = vec!["exp_avg", "exp_avg_sq"];
-        assert_eq!(unknown, Error::UnknownMoment { name: "momentum".into(), known });
-        let message = "the state has no moment \"momentum\"; known: exp_avg, exp_avg_sq";
-        assert_eq!(unknown.to_string(), message);
-        assert!(state.moment("momentum").is_none() && state.moment_mut("momentum").is_none());
-
-        let (tensor, argument, expected) = (0, "saved moment", 300);
-        let length = |len| Err(Error::LengthMismatch { tensor, argument, len, expected });
-        for len in [0, 299, 301] {
-            assert_eq!(state.set_moment_from_f32("exp_avg", &vec![0.5; len]), length(len));
-        }
-        let mut moment = state.moment_mut("exp_avg").expect("a moment");
-        for other in STORAGES {
-            let saved = adam.state_in(other, 299);
-            let found = moment.copy_from(saved.moment("exp_avg").expect("a moment"));
-            let expected = storage;
-            let other_type = Error::TypeMismatch { tensor, argument, found: other, expected };
-            assert_eq!(found, if other == storage { length(299) } else { Err(other_type) });
-        }
-        if storage == Storage::Q8 {
-            let found = moment.copy_from(MomentRef::Q8(&[1; 300], &[1.0]));
-            let (moment, len, expected) = ("saved moment", 1, 2);
-            assert_eq!(found, Err(Error::ScalesMismatch { tensor, moment, len, expected }));
-        }
-        assert_eq!(saved(&state), before);
-    }
-}
-
-#[test]
-fn a_clone_does_not_share_memory_with_its_original() {
-    let adam = Adam::default();
-    for storage in SINGLE {
-        let mut params = vec![bf16::ONE; 2000];
-        let mut state = adam.state_in(storage, params.len());
-        state.set_first(9);
-        run(&adam, &mut params, &mut state, 1);
-        let (mut other, mut other_params) = (state.clone(), params.clone());
-        assert_eq!((other.steps(), other.len(), saved(&other)), (1, 2000, saved(&state)));
-        run(&adam, &mut params, &mut state, 1);
-        assert_ne!(saved(&other), saved(&state));
-        run(&adam, &mut other_params, &mut other, 1);
-        assert_eq!((other_params, saved(&other)), (params, saved(&state)));
-    }
 }
 
 #[test]
@@ -549,22 +329,4 @@ fn tensors_of_a_call_are_rounded_by_bits_of_their_own() {
     let differ = one.iter().zip(&other).filter(|(one, other)| one != other).count();
     // Half of the elements, if one of two neighbours is as likely as the other; about a third in all.
     assert!((200..500).contains(&differ), "{differ}");
-}
-
-#[test]
-fn more_moments_than_an_optimizer_has_are_refused_though_they_are_empty() {
-    let (mut param, grad, mut steps) = ([1.0_f32; 3], [1.0_f32; 3], 0);
-    let [mut m, mut v] = [[0.0_f32; 3]; 2];
-    let adam = Adam::default();
-    for passed in [3, MOMENTS, MOMENTS + 1] {
-        let given = [Moment::from(&mut m), Moment::from(&mut v)];
-        let more = (2..passed).map(|_| Moment::none());
-        let tensor =
-            Tensor::new(&mut param, &grad, &mut steps).with_moments(given.into_iter().chain(more));
-        let found = adam.step_tensors(&mut [tensor], &options());
-        let error = Error::TooManyMoments { tensor: 0, passed, optimizer: 2 };
-        let message = format!("tensor 0 has {passed} moments, but the optimizer has 2");
-        assert_eq!(error.to_string(), message);
-        assert_eq!((found, param, m, v, steps), (Err(error), [1.0; 3], [0.0; 3], [0.0; 3], 0));
-    }
 }

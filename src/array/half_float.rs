@@ -1,5 +1,14 @@
 //! f16: by instructions of the CPU where a set has them, and to the same bits by whole numbers.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "pulp has no F16C")]
+mod f16c;
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code, reason = "pulp has no f16")]
+mod neon;
+
 use half::{f16, slice::HalfFloatSliceExt};
 
 use super::{Narrow, Q8};
@@ -120,151 +129,6 @@ pub(crate) fn nearest_f16(format: Q8, value: f32) -> f16 {
             f16::MIN_POSITIVE_SUBNORMAL
         }
         _ => number,
-    }
-}
-
-/// A register at a time, of 512 bits; none if the set is another one, or there are fewer numbers.
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use core::any::Any;
-
-    use pulp::{Simd, cast, x86::V4};
-
-    use crate::simd::Vector;
-
-    const LANES: usize = 16;
-    /// To nearest, ties to even.
-    const NEAREST: i32 = 0;
-
-    #[inline(always)]
-    fn set<S: Simd>(simd: S) -> Option<V4> {
-        (&simd as &dyn Any).downcast_ref().copied()
-    }
-
-    #[inline(always)]
-    pub(super) fn widen<S: Simd>(simd: S, narrow: &[u16]) -> Option<Vector<S, f32>> {
-        let halves: [u16; LANES] = *narrow.first_chunk()?;
-        let numbers: [f32; LANES] = cast(set(simd)?.avx512f._mm512_cvtph_ps(cast(halves)));
-        Some(Vector::read(simd, &numbers))
-    }
-
-    #[inline(always)]
-    pub(super) fn narrow<S: Simd>(narrow: &mut [u16], wide: Vector<S, f32>) -> bool {
-        let (Some(narrow), Some(set)) = (narrow.first_chunk_mut(), set(wide.simd())) else {
-            return false;
-        };
-        let mut numbers = [0.0_f32; LANES];
-        wide.write(&mut numbers);
-        let halves: [u16; LANES] = cast(set.avx512f._mm512_cvtps_ph::<NEAREST>(cast(numbers)));
-        *narrow = halves;
-        true
-    }
-}
-
-/// The same with 256 bits.
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "pulp has no F16C")]
-mod f16c {
-    use core::{
-        any::TypeId,
-        arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm256_cvtph_ps, _mm256_cvtps_ph},
-    };
-
-    use pulp::{Simd, cast, x86::V3};
-
-    use crate::simd::Vector;
-
-    const LANES: usize = 8;
-
-    #[inline(always)]
-    fn is_avx2<S: Simd>() -> bool {
-        TypeId::of::<S>() == TypeId::of::<V3>()
-    }
-
-    #[inline(always)]
-    pub(super) fn widen<S: Simd>(simd: S, narrow: &[u16]) -> Option<Vector<S, f32>> {
-        let halves: [u16; LANES] = *narrow.first_chunk().filter(|_| is_avx2::<S>())?;
-        // SAFETY: who runs on AVX2 was found to have F16C: `Isa::arch`.
-        let numbers: [f32; LANES] = cast(unsafe { _mm256_cvtph_ps(cast(halves)) });
-        Some(Vector::read(simd, &numbers))
-    }
-
-    #[inline(always)]
-    pub(super) fn narrow<S: Simd>(narrow: &mut [u16], wide: Vector<S, f32>) -> bool {
-        let Some(narrow) = narrow.first_chunk_mut::<LANES>().filter(|_| is_avx2::<S>()) else {
-            return false;
-        };
-        let mut numbers = [0.0_f32; LANES];
-        wide.write(&mut numbers);
-        // SAFETY: as in `widen`.
-        let halves = unsafe { _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(cast(numbers)) };
-        *narrow = cast(halves);
-        true
-    }
-}
-
-/// The same with 128 bits. All AArch64 CPUs have these two instructions; the intrinsics for them take a
-/// type that the oldest Rust lacks.
-#[cfg(target_arch = "aarch64")]
-#[allow(unsafe_code, reason = "pulp has no f16")]
-mod neon {
-    use core::{
-        any::TypeId,
-        arch::{
-            aarch64::{float32x4_t, uint16x4_t},
-            asm,
-        },
-    };
-
-    use pulp::{Simd, aarch64::Neon, cast};
-
-    use crate::simd::Vector;
-
-    const LANES: usize = 4;
-
-    #[inline(always)]
-    fn is_neon<S: Simd>() -> bool {
-        TypeId::of::<S>() == TypeId::of::<Neon>()
-    }
-
-    #[inline(always)]
-    pub(super) fn widen<S: Simd>(simd: S, narrow: &[u16]) -> Option<Vector<S, f32>> {
-        let halves: [u16; LANES] = *narrow.first_chunk().filter(|_| is_neon::<S>())?;
-        let halves: uint16x4_t = cast(halves);
-        let numbers: float32x4_t;
-        // SAFETY: who runs on NEON has it: `Isa::arch`. The instruction touches two registers only.
-        unsafe {
-            asm!(
-                "fcvtl {numbers:v}.4s, {halves:v}.4h",
-                numbers = lateout(vreg) numbers,
-                halves = in(vreg) halves,
-                options(pure, nomem, nostack),
-            );
-        }
-        let numbers: [f32; LANES] = cast(numbers);
-        Some(Vector::read(simd, &numbers))
-    }
-
-    #[inline(always)]
-    pub(super) fn narrow<S: Simd>(narrow: &mut [u16], wide: Vector<S, f32>) -> bool {
-        let Some(narrow) = narrow.first_chunk_mut::<LANES>().filter(|_| is_neon::<S>()) else {
-            return false;
-        };
-        let mut numbers = [0.0_f32; LANES];
-        wide.write(&mut numbers);
-        let numbers: float32x4_t = cast(numbers);
-        let halves: uint16x4_t;
-        // SAFETY: as in `widen`.
-        unsafe {
-            asm!(
-                "fcvtn {halves:v}.4h, {numbers:v}.4s",
-                halves = lateout(vreg) halves,
-                numbers = in(vreg) numbers,
-                options(pure, nomem, nostack),
-            );
-        }
-        *narrow = cast(halves);
-        true
     }
 }
 

@@ -9,152 +9,15 @@ use super::{
     typed::TypedTable,
 };
 use crate::{
-    Adam, Error, Threads,
-    array::{EachFloat, Float, Q8},
+    Adam, Threads,
+    array::{EachFloat, Float},
     isa::Cpu,
-    kernel::{Pass, Step, specialise, sweep},
-    mixed::Runs,
+    kernel::Step,
     pieces,
-    rule::{Arity, Many, Rule, outside_unit_tests},
+    rule::{Arity, outside_unit_tests},
     simd::{Simd, TILE, Vector, WithSimd},
     table::RowRule,
-    tensor::Slices,
 };
-
-/// The methods of a [`RowRule`]; every [`Rule`] has them.
-pub trait RowUpdate: Copy + Send + Sync {
-    type RowMoments: Arity;
-    type RowConstants: Arity;
-    const ROW_MOMENT_NAMES: Many<Self::RowMoments, &'static str>;
-    /// Whether there is [`run_mixed`](Self::run_mixed).
-    const IS_MIXED: bool;
-
-    /// How many elements a moment has for a row of `width` parameters.
-    fn moment_width(&self, moment: usize, width: usize) -> usize;
-
-    fn moment_start(&self, moment: usize) -> f64;
-
-    fn moment_format(&self, moment: usize) -> Q8;
-
-    fn check_rule(&self) -> Result<(), Error>;
-
-    fn step_constants(&self, t: u64) -> Many<Self::RowConstants, f64>;
-
-    fn specialise_rows<S: Simd>(self, run: impl FnMut(Self));
-
-    fn update_row<S: Simd, F: RowFloat>(
-        self,
-        simd: S,
-        k: &Many<Self::RowConstants, Vector<S, F>>,
-        row: TypedTable<'_, Self, F>,
-        grad: &mut RowGrad<'_, F>,
-    );
-
-    fn run_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>);
-
-    fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>);
-
-    /// Takes step `t` of rows in `f32`, whatever their arrays hold.
-    fn run_mixed(
-        &self,
-        cpu: Cpu,
-        constants: &Many<Self::RowConstants, f64>,
-        t: u64,
-        pass: &Pass,
-        rows: &mut dyn Runs,
-    );
-}
-
-impl<R: Rule> RowUpdate for R {
-    type RowMoments = R::Moments;
-    type RowConstants = R::Constants;
-    const ROW_MOMENT_NAMES: Many<R::Moments, &'static str> = R::MOMENT_NAMES;
-    const IS_MIXED: bool = true;
-
-    #[inline(always)]
-    fn moment_width(&self, moment: usize, width: usize) -> usize {
-        if self.start(moment).is_some() { width } else { 0 }
-    }
-
-    fn moment_start(&self, moment: usize) -> f64 {
-        self.start(moment).unwrap_or(0.0)
-    }
-
-    fn moment_format(&self, moment: usize) -> Q8 {
-        Q8::of(self, moment)
-    }
-
-    #[inline]
-    fn check_rule(&self) -> Result<(), Error> {
-        self.check()
-    }
-
-    #[inline]
-    fn step_constants(&self, t: u64) -> Many<R::Constants, f64> {
-        self.constants(t)
-    }
-
-    #[inline(always)]
-    fn specialise_rows<S: Simd>(self, run: impl FnMut(Self)) {
-        specialise::<S, R>(self, run);
-    }
-
-    #[inline(always)]
-    fn update_row<S: Simd, F: RowFloat>(
-        self,
-        simd: S,
-        k: &Many<R::Constants, Vector<S, F>>,
-        row: TypedTable<'_, Self, F>,
-        grad: &mut RowGrad<'_, F>,
-    ) {
-        let mut rest = row;
-        let mut start = 0;
-        while !rest.param.is_empty() {
-            let grad = grad.from(simd, start);
-            start += grad.len();
-            let TypedTable { param, moments, width } = rest;
-            let (param, param_rest) = param.split_at_mut(grad.len());
-            let mut rests = R::Moments::from_fn(
-                #[inline(always)]
-                |_| -> &mut [F] { &mut [] },
-            );
-            let mut slots = rests.as_mut().iter_mut();
-            let moments = R::Moments::map(
-                moments,
-                #[inline(always)]
-                |moment| {
-                    // One that the rule does without is empty.
-                    let (moment, rest) = moment.split_at_mut(grad.len().min(moment.len()));
-                    if let Some(slot) = slots.next() {
-                        *slot = rest;
-                    }
-                    moment
-                },
-            );
-            sweep(simd, self, k, Slices { param, grad, moments });
-            rest = TypedTable { param: param_rest, moments: rests, width };
-        }
-    }
-
-    fn run_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>) {
-        R::run_rows_f32(rows, threads);
-    }
-
-    fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
-        R::run_rows_f64(rows, threads);
-    }
-
-    fn run_mixed(
-        &self,
-        cpu: Cpu,
-        constants: &Many<R::Constants, f64>,
-        t: u64,
-        pass: &Pass,
-        rows: &mut dyn Runs,
-    ) {
-        self.run_rows_mixed(cpu, constants, t, pass, rows);
-    }
-}
 
 /// Steps listed rows. Where the rule is one of this crate, both functions are compiled in this crate only.
 pub(super) struct Listed<'a, 't, R>(PhantomData<(&'a (), &'t (), R)>);
