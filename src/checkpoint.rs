@@ -49,7 +49,7 @@ use safetensors::{
 };
 
 use crate::{Moment, MomentRef, State};
-use array::{Array, copy, mismatch};
+use array::{Array, mismatch};
 
 pub use error::CheckpointError;
 pub use replace::replace_file;
@@ -197,7 +197,7 @@ impl Checkpoint {
     fn copy(&self, name: &str, to: &mut Moment<'_>) {
         let bytes = |name: &str| self.array(name).map(|(_, bytes)| bytes);
         if let Some(values) = bytes(name) {
-            copy(values, bytes(&format!("{name}.scales")), to);
+            to.put_le_bytes(values, bytes(&format!("{name}.scales")).unwrap_or_default());
         }
     }
 

@@ -115,7 +115,7 @@ impl State {
             let stagger = Stagger { place: if plan.len > 0 { place } else { 0 }, kept };
             let mut moment = Owned::zeros(plan.storage, plan.len, stagger);
             if plan.start != 0.0 {
-                moment.fill(plan.start, plan.format);
+                moment.get_mut().fill(plan.start, plan.format);
             }
             state.names[position] = plan.name;
             state.formats[position] = plan.format;

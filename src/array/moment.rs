@@ -131,6 +131,23 @@ impl<'a> Moment<'a> {
         Ok(())
     }
 
+    /// Gives all elements the same value, as a new [`State`](crate::State) does with the value that the optimizer
+    /// has for them ([`DynOptimizer::moment_start`](crate::DynOptimizer::moment_start)).
+    ///
+    /// The value is rounded to nearest. In f16 and 8 bits, a denominator that is not 0 does not become 0. `format`
+    /// says whether the moment is a denominator: it is the optimizer's
+    /// [`DynOptimizer::moment_format`](crate::DynOptimizer::moment_format).
+    pub fn fill(&mut self, value: f64, format: Q8) {
+        let single = value as f32;
+        match &mut self.0 {
+            MomentArray::F32(moment) => moment.fill(single),
+            MomentArray::F64(moment) => moment.fill(value),
+            MomentArray::Bf16(moment) => moment.fill(bf16::from_f32(single)),
+            MomentArray::F16(moment) => moment.fill(nearest_f16(format, single)),
+            MomentArray::Q8(codes, scales) => format.fill(single, codes, scales),
+        }
+    }
+
     /// Rounds numbers to nearest and keeps them, as when a checkpoint in `f32` is restored into another
     /// storage. `format` is the one of 8 bits.
     pub(crate) fn set_f32(&mut self, values: &[f32], format: Q8) -> Result<(), Error> {
@@ -161,12 +178,11 @@ impl<'a> Moment<'a> {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        match self.storage() {
-            Storage::F64 => 8 * self.len(),
-            Storage::F32 => 4 * self.len(),
-            Storage::Bf16 | Storage::F16 => 2 * self.len(),
-            Storage::Q8 => self.len() + 4 * Q8::scales(self.len()),
-        }
+        let scales = match self.storage() {
+            Storage::Q8 => 4 * Q8::scales(self.len()),
+            _ => 0,
+        };
+        self.storage().bytes() * self.len() + scales
     }
 }
 

@@ -40,6 +40,16 @@ impl Storage {
             Self::Q8 => "q8",
         }
     }
+
+    /// The bytes of an element; in 8 bits, without its share of a scale.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+            Self::Q8 => 1,
+        }
+    }
 }
 
 impl fmt::Display for Storage {

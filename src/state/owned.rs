@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::{
     Buffer, BufferElement, Moment, MomentRef, Storage,
-    array::{Q8, nearest_f16},
+    array::Q8,
     buffer::{CACHE_LINE, PAGE},
 };
 
@@ -37,20 +37,6 @@ impl Owned {
                 Self::Q8(Array::zeros(len, stagger), scales)
             }
             Storage::F32 => Self::F32(Array::zeros(len, stagger)),
-        }
-    }
-
-    pub(super) fn fill(&mut self, value: f64, format: Q8) {
-        let single = value as f32;
-        match self {
-            Self::None => {}
-            Self::F32(moment) => moment.get_mut().fill(single),
-            Self::F64(moment) => moment.get_mut().fill(value),
-            Self::Bf16(moment) => moment.get_mut().fill(bf16::from_f32(single)),
-            Self::F16(moment) => moment.get_mut().fill(nearest_f16(format, single)),
-            Self::Q8(codes, scales) => {
-                format.fill(single, codes.get_mut(), scales.get_mut());
-            }
         }
     }
 

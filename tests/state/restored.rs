@@ -1,9 +1,11 @@
 //! Moments that are saved, restored and copied.
 
+use std::borrow::Cow;
+
 use adamant::{
-    Adam, Error, Grad, Moment, MomentRef, Optimizer, Param, State, StepOptions, Storage,
+    Adam, Error, Grad, Moment, MomentRef, Optimizer, Param, Q8, State, StepOptions, Storage,
 };
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{SINGLE, STORAGES, numbers, saved, taken};
 
@@ -118,6 +120,63 @@ fn arrays_that_do_not_fit_a_moment_are_not_restored() {
             assert_eq!(found, Err(Error::ScalesMismatch { tensor, moment, len, expected }));
         }
         assert_eq!(saved(&state), before);
+    }
+}
+
+#[test]
+fn moments_are_restored_from_their_bytes_or_refused() {
+    for storage in STORAGES {
+        let adam = Adam::default();
+        let (mut state, mut other) = (adam.state_in(storage, 300), adam.state_in(storage, 300));
+        state.set_moment_from_f32("exp_avg", &numbers(300)).expect("as many");
+        let before = saved(&other);
+        let moment = state.moment("exp_avg").expect("a moment of Adam");
+        let bytes = moment.to_le_bytes();
+        let scales = match moment {
+            MomentRef::Q8(_, scales) => MomentRef::F32(scales).to_le_bytes(),
+            _ => Cow::Borrowed(&[][..]),
+        };
+        assert_eq!(bytes.len(), 300 * storage.bytes(), "{storage}");
+        let longer = [&*scales, &[0]].concat();
+        for (bytes, scales, argument, len, expected) in [
+            (&bytes[1..], &*scales, "saved bytes", bytes.len() - 1, bytes.len()),
+            (&*bytes, &longer, "saved bytes of scales", longer.len(), scales.len()),
+        ] {
+            let mut moment = other.moment_mut("exp_avg").expect("a moment of Adam");
+            let refused = moment.copy_from_le_bytes(bytes, scales);
+            let error = Error::LengthMismatch { tensor: 0, argument, len, expected };
+            assert_eq!((refused, saved(&other)), (Err(error), before.clone()), "{storage}");
+        }
+        let mut restored = other.moment_mut("exp_avg").expect("a moment of Adam");
+        restored.copy_from_le_bytes(&bytes, &scales).expect("the same storage and length");
+        assert_eq!(saved(&other), saved(&state), "{storage}");
+    }
+}
+
+#[test]
+fn a_moment_is_filled_with_the_nearest_number_and_a_denominator_not_with_0() {
+    for (value, format, half) in [
+        (0.3, Q8::Signed, f16::from_f32(0.3)),
+        (1e-30, Q8::Signed, f16::ZERO),
+        (1e-30, Q8::Squares, f16::MIN_POSITIVE_SUBNORMAL),
+        (1e-30, Q8::Unsigned, f16::MIN_POSITIVE_SUBNORMAL),
+        (1e6, Q8::Signed, f16::MAX),
+        (1e6, Q8::Squares, f16::INFINITY),
+    ] {
+        let (mut single, mut double) = ([7.0_f32; 3], [7.0_f64; 3]);
+        let (mut brain, mut halves) = ([bf16::ONE; 3], [f16::ONE; 3]);
+        let (mut codes, mut scales, mut decoded) = ([7; 300], [7.0; 2], [0.0; 300]);
+        Moment::from(&mut single).fill(value, format);
+        Moment::from(&mut double).fill(value, format);
+        Moment::from(&mut brain).fill(value, format);
+        Moment::from(&mut halves).fill(value, format);
+        Moment::q8(&mut codes, &mut scales).fill(value, format);
+        assert_eq!((single, double), ([value as f32; 3], [value; 3]));
+        assert_eq!((brain, halves), ([bf16::from_f64(value); 3], [half; 3]), "{format:?}");
+        format.decode(&codes, &scales, &mut decoded).expect("lengths that fit");
+        // The scale is rounded, the code of a block's largest element is exact.
+        let is_near = |&found: &f32| (f64::from(found) / value - 1.0).abs() < 1e-6;
+        assert!(decoded.iter().all(is_near), "{value} {format:?}: {:?}", decoded[0]);
     }
 }
 

@@ -6,7 +6,6 @@ use burn::{
     tensor::{DType, Device, TensorData},
 };
 use burn_pack::Scalar;
-use half::{bf16, f16};
 
 use crate::Error;
 
@@ -132,34 +131,19 @@ impl Saved {
         for name in names {
             let Some(mut moment) = state.moment_mut(name) else { continue };
             let array = bytes(name, dtype_of(moment.storage()), moment.len())?;
-            let copied = match moment.storage() {
-                Storage::F64 => {
-                    moment.copy_from(MomentRef::F64(&numbers(array, f64::from_le_bytes)))
-                }
-                Storage::Bf16 => {
-                    moment.copy_from(MomentRef::Bf16(&numbers(array, bf16::from_le_bytes)))
-                }
-                Storage::F16 => {
-                    moment.copy_from(MomentRef::F16(&numbers(array, f16::from_le_bytes)))
-                }
+            let scales = match moment.storage() {
                 Storage::Q8 => {
-                    let scales_name = format!("{name}.{SCALES}");
-                    let scales = bytes(&scales_name, DType::F32, Q8::scales(moment.len()))?;
-                    let scales = numbers(scales, f32::from_le_bytes);
-                    moment.copy_from(MomentRef::Q8(array, &scales))
+                    bytes(&format!("{name}.{SCALES}"), DType::F32, Q8::scales(moment.len()))?
                 }
-                _ => moment.copy_from(MomentRef::F32(&numbers(array, f32::from_le_bytes))),
+                _ => &[],
             };
+            let copied = moment.copy_from_le_bytes(array, scales);
             copied.map_err(|error| Error::Step { parameter: Some(parameter()), error })?;
         }
         state.set_steps(self.steps);
         state.set_first(self.first);
         Ok(state)
     }
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
 }
 
 fn dtype_of(storage: Storage) -> DType {

@@ -2,14 +2,13 @@
 
 use core::{ffi::c_char, ptr};
 
-use half::{bf16, f16};
-
 use super::{
     exec::put,
     memory::{Claims, Place, adamant_array, adamant_type, type_of},
     optimizer::{WithRowRule, adamant_optimizer, moment_text},
     q8::number_of,
     status::{Failure, adamant_status, guarded, refuse},
+    step::moment_of,
     versioned::{self, check_pointer, versioned},
 };
 use adamant::{Q8, table::RowRule};
@@ -219,29 +218,9 @@ pub unsafe extern "C" fn adamant_fill_moment(
                 described.scales
             );
         }
-        let start = described.start;
         // SAFETY: claimed with these types, apart, and made a slice once.
-        unsafe {
-            match element {
-                ADAMANT_F32 => moment.slice_mut::<f32>().fill(start as f32),
-                ADAMANT_F64 => moment.slice_mut::<f64>().fill(start),
-                ADAMANT_BF16 => moment.slice_mut::<bf16>().fill(bf16::from_f64(start)),
-                ADAMANT_F16 => {
-                    let number = f16::from_f64(start);
-                    // What a formula divides by is not rounded to 0.
-                    let is_lost = number == f16::ZERO && start != 0.0 && format != Q8::Signed;
-                    let number = if is_lost { f16::MIN_POSITIVE_SUBNORMAL } else { number };
-                    moment.slice_mut::<f16>().fill(number);
-                }
-                _ => {
-                    let (codes, scales) = (moment.slice_mut::<u8>(), scales.slice_mut());
-                    let block = [start as f32; 256];
-                    for (codes, scale) in codes.chunks_mut(block.len()).zip(scales.chunks_mut(1)) {
-                        format.encode(&block[..codes.len()], codes, scale)?;
-                    }
-                }
-            }
-        }
+        let mut moment = unsafe { moment_of(&moment, &scales) };
+        moment.fill(described.start, format);
         Ok(())
     })
 }

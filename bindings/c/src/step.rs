@@ -7,7 +7,7 @@ use core::ptr;
 
 use adamant::{Group, Outcome, Report, StepOptions, step};
 
-pub(super) use tensor::grad_of;
+pub(super) use tensor::{grad_of, moment_of};
 
 use super::{
     exec::{Runner, adamant_exec},

@@ -169,29 +169,11 @@ impl adamant_tensor {
     /// As [`tensor`](Self::tensor).
     #[inline]
     pub(in super::super) unsafe fn moments<'a>(&self) -> impl Iterator<Item = Moment<'a>> {
-        use adamant_type::*;
         let passed =
             self.moments.iter().rposition(|moment| moment.len > 0).map_or(0, |last| last + 1);
         let arrays = self.moments.into_iter().zip(self.scales).take(passed);
-        arrays.map(|(moment, scales)| {
-            let is = |element: adamant_type| moment.r#type == element as u32;
-            // SAFETY: the caller's promise, for all slices; their types are those that were claimed.
-            unsafe {
-                if is(ADAMANT_F32) {
-                    Moment::from(moment.slice_mut::<f32>())
-                } else if is(ADAMANT_F64) {
-                    Moment::from(moment.slice_mut::<f64>())
-                } else if is(ADAMANT_BF16) {
-                    Moment::from(moment.slice_mut::<half::bf16>())
-                } else if is(ADAMANT_F16) {
-                    Moment::from(moment.slice_mut::<half::f16>())
-                } else if is(ADAMANT_Q8) {
-                    Moment::q8(moment.slice_mut(), scales.slice_mut())
-                } else {
-                    Moment::none()
-                }
-            }
-        })
+        // SAFETY: the caller's promise.
+        arrays.map(|(moment, scales)| unsafe { moment_of(&moment, &scales) })
     }
 
     /// As one of Rust's.
@@ -249,4 +231,34 @@ pub(in super::super) unsafe fn grad_of<'a>(
             ),
         }
     })
+}
+
+/// A moment as one of Rust's. Scales are used in ADAMANT_Q8 only.
+///
+/// # Safety
+///
+/// As [`adamant_tensor::tensor`].
+#[inline]
+pub(in super::super) unsafe fn moment_of<'a>(
+    moment: &adamant_array,
+    scales: &adamant_array,
+) -> Moment<'a> {
+    use adamant_type::*;
+    let is = |element: adamant_type| moment.r#type == element as u32;
+    // SAFETY: the caller's promise, for all slices; their types are those that were claimed.
+    unsafe {
+        if is(ADAMANT_F32) {
+            Moment::from(moment.slice_mut::<f32>())
+        } else if is(ADAMANT_F64) {
+            Moment::from(moment.slice_mut::<f64>())
+        } else if is(ADAMANT_BF16) {
+            Moment::from(moment.slice_mut::<half::bf16>())
+        } else if is(ADAMANT_F16) {
+            Moment::from(moment.slice_mut::<half::f16>())
+        } else if is(ADAMANT_Q8) {
+            Moment::q8(moment.slice_mut(), scales.slice_mut())
+        } else {
+            Moment::none()
+        }
+    }
 }

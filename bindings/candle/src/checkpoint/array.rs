@@ -39,35 +39,16 @@ impl View for Array<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let moment = match self {
-            Self::Tensor(tensor) => return View::data(tensor),
-            Self::Moment(moment, _) => moment,
-        };
-        match moment {
-            MomentRef::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::Bf16(values) => {
-                values.iter().flat_map(|value| value.to_le_bytes()).collect()
-            }
-            MomentRef::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            MomentRef::Q8(codes, _) => Cow::Borrowed(codes),
-            // `Storage` has no other.
-            _ => Cow::Borrowed(&[]),
+        match self {
+            Self::Tensor(tensor) => View::data(tensor),
+            Self::Moment(moment, _) => moment.to_le_bytes(),
         }
     }
 
     fn data_len(&self) -> usize {
         match self {
             Self::Tensor(tensor) => View::data_len(tensor),
-            Self::Moment(moment, _) => {
-                moment.len()
-                    * match moment.storage() {
-                        Storage::F64 => 8,
-                        Storage::Bf16 | Storage::F16 => 2,
-                        Storage::Q8 => 1,
-                        _ => 4,
-                    }
-            }
+            Self::Moment(moment, _) => moment.len() * moment.storage().bytes(),
         }
     }
 }

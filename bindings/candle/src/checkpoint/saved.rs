@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use adamant::{Moment, MomentRef, State, Storage};
+use adamant::{Moment, Q8, State, Storage};
 use candle_core::{Device, Tensor};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
@@ -87,25 +87,14 @@ impl<'a> Saved<'a> {
         moment: &mut Moment<'_>,
     ) -> Result<(), Error> {
         let bytes = self.bytes(name, dtype_of(moment.storage()), shape)?;
-        let copied = match moment.storage() {
-            Storage::F64 => moment.copy_from(MomentRef::F64(&numbers(bytes, f64::from_le_bytes))),
-            Storage::Bf16 => {
-                moment.copy_from(MomentRef::Bf16(&numbers(bytes, half::bf16::from_le_bytes)))
-            }
-            Storage::F16 => {
-                moment.copy_from(MomentRef::F16(&numbers(bytes, half::f16::from_le_bytes)))
-            }
+        let scales = match moment.storage() {
             Storage::Q8 => {
-                let scales = adamant::Q8::scales(moment.len());
-                let scales = self.bytes(&format!("{name}.scales"), Dtype::F32, &[scales])?;
-                moment.copy_from(MomentRef::Q8(bytes, &numbers(scales, f32::from_le_bytes)))
+                let scales = Q8::scales(moment.len());
+                self.bytes(&format!("{name}.scales"), Dtype::F32, &[scales])?
             }
-            _ => moment.copy_from(MomentRef::F32(&numbers(bytes, f32::from_le_bytes))),
+            _ => &[],
         };
+        let copied = moment.copy_from_le_bytes(bytes, scales);
         copied.map_err(|error| Error::Step { name: Some(name.into()), error })
     }
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], number: fn([u8; N]) -> T) -> Vec<T> {
-    bytes.as_chunks().0.iter().map(|&bytes| number(bytes)).collect()
 }
