@@ -246,10 +246,11 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
             |moment| {
                 if rule.start(moment).is_some() {
                     let of = RandomOf::Moment(moment);
-                    moments[moment].end(match behind {
-                        Some(mixed) => Some(mixed.bits(of)),
-                        None => None,
-                    });
+                    let bits = behind.map(
+                        #[inline(always)]
+                        |mixed| mixed.bits(of),
+                    );
+                    moments[moment].end(bits);
                 }
             },
         );
