@@ -158,7 +158,7 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
                     // Loops of 256 and 512 bits can ask ahead. `prefetch` says whether this CPU gains by it.
-                    if pass.prefetch && S::U32_LANES >= 8 {
+                    if const { S::U32_LANES >= 8 } && pass.prefetch {
                         sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
                     } else {
                         sweep_with::<S, R, F, false>(simd, rule, &k, factor, slices.reborrow());
@@ -200,6 +200,6 @@ fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
 /// Whether loops that convert may ask for memory ahead on this instruction set, if the call does: see
 /// [`Cpu::asks_ahead`](crate::isa::Cpu::asks_ahead). With 512 bits that is not measured.
 #[inline(always)]
-pub(crate) fn asks_ahead<S: Simd>() -> bool {
+pub(crate) const fn asks_ahead<S: Simd>() -> bool {
     S::U32_LANES == 8
 }

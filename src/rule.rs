@@ -201,11 +201,15 @@ pub trait Rule: Copy + Send + Sync + 'static {
     }
 
     /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, and not in strips beside it:
-    /// faster where the formula has roots and divisions to wait for, for some ten seconds more of compiling. Asked
-    /// in each place of [`specialise`](Self::specialise). Mark it `#[inline(always)]`.
+    /// faster where the formula has roots and divisions to wait for, for some ten seconds more of compiling.
+    /// [`converts_in_loop`](Self::converts_in_loop) can leave out some settings.
+    const CONVERTS_IN_LOOP: bool = false;
+
+    /// Whether these settings convert in the loop, if the rule [does](Self::CONVERTS_IN_LOOP). Asked in each place of
+    /// [`specialise`](Self::specialise). By default, all settings do. Mark it `#[inline(always)]`.
     #[inline(always)]
     fn converts_in_loop(&self) -> bool {
-        false
+        Self::CONVERTS_IN_LOOP
     }
 
     /// Checks the hyper-parameters.

@@ -146,8 +146,7 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     // Every load stands before the first store: mixed, they stall each other where the arrays share page offsets.
     // With 512 bits they also do where an array begins some lines after another, as an allocator places them. So
     // the loads of the next pair stand there, too, if there are registers for them.
-    let loads_next = S::U32_LANES == 16 && R::MOMENT_NAMES.as_ref().len() <= 2;
-    if loads_next {
+    if const { S::U32_LANES == 16 } && R::MOMENT_NAMES.as_ref().len() <= 2 {
         let Some(last) = count.checked_sub(1) else { return };
         let mut loaded = pairs.load(0);
         for pair in 0..count {

@@ -17,6 +17,14 @@ pub(super) struct Sweep<'a, R: Rule> {
     pub runs: &'a mut dyn Runs,
 }
 
+impl<R: Rule> Sweep<'_, R> {
+    /// Whether the rule can have loops that convert. Asked as a constant: otherwise the compiler makes them first, and
+    /// finds then that no call reaches them.
+    const fn can_convert_in_loop<S: Simd>() -> bool {
+        !S::IS_SCALAR && R::CONVERTS_IN_LOOP
+    }
+}
+
 impl<R: Rule> WithSimd for Sweep<'_, R> {
     type Output = ();
 
@@ -35,10 +43,14 @@ impl<R: Rule> WithSimd for Sweep<'_, R> {
             #[inline(always)]
             |rule| {
                 while let Some(arrays) = runs.next() {
-                    let in_loop = !S::IS_SCALAR && rule.converts_in_loop();
+                    let in_loop =
+                        const { Self::can_convert_in_loop::<S>() } && rule.converts_in_loop();
                     let mut strips = Strips::new(step, arrays, &mut scratch, in_loop);
                     while strips.turn() {
-                        if in_loop && let Some(kind) = strips.in_loop() {
+                        if const { Self::can_convert_in_loop::<S>() }
+                            && in_loop
+                            && let Some(kind) = strips.in_loop()
+                        {
                             in_loop::sweep::<S, R>(simd, rule, &k, step, kind, strips.arrays());
                             continue;
                         }
@@ -53,7 +65,7 @@ impl<R: Rule> WithSimd for Sweep<'_, R> {
                             pairs_mut::<S, f32>(d),
                         ];
                         let factor = Some(factor);
-                        if step.prefetch && asks_ahead::<S>() {
+                        if const { asks_ahead::<S>() } && step.prefetch {
                             sweep_pairs::<S, R, f32, true>(
                                 simd, rule, &k, factor, param, grad, moments,
                             );

@@ -132,6 +132,8 @@ impl Rule for Adam {
     type Constants = Count<{ K::COUNT }>;
     const MOMENT_NAMES: [&'static str; 2] = ["exp_avg", "exp_avg_sq"];
 
+    const CONVERTS_IN_LOOP: bool = true;
+
     #[inline(always)]
     fn holds_squares(&self, moment: usize) -> bool {
         moment == 1
