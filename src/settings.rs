@@ -70,7 +70,16 @@ pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
     ///
     /// [`Error::UnknownSetting`] if the optimizer has no setting of that name, [`Error::WrongSetting`] if
     /// the value is of another kind.
-    fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error>;
+    fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error> {
+        self.set_value(name, value.into())
+    }
+
+    /// As [`set`](Self::set). Not generic, so each optimizer has it once in a program.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    fn set_value(&mut self, name: &str, value: SettingValue<'_>) -> Result<(), Error>;
 
     /// Checks that every number is in the range of its setting.
     ///
@@ -188,17 +197,17 @@ macro_rules! settings {
                 }
             }
 
-            fn set<'a>(
+            fn set_value(
                 &mut self,
                 name: &str,
-                value: impl Into<$crate::settings::SettingValue<'a>>,
+                value: $crate::settings::SettingValue<'_>,
             ) -> Result<(), $crate::Error> {
                 use $crate::settings::{read, unknown};
                 let Some(setting) = Self::SETTINGS.iter().find(|setting| setting.name == name) else {
                     return Err(unknown::<Self>(stringify!($rule), name));
                 };
                 match name {
-                    $(stringify!($field) => self.$field = read(setting, value.into())?,)+
+                    $(stringify!($field) => self.$field = read(setting, value)?,)+
                     _ => {}
                 }
                 Ok(())

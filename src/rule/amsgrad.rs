@@ -44,8 +44,8 @@ impl Settings for AmsGrad {
         self.0.get(name)
     }
 
-    fn set<'a>(&mut self, name: &str, value: impl Into<SettingValue<'a>>) -> Result<(), Error> {
-        self.0.set(name, value)
+    fn set_value(&mut self, name: &str, value: SettingValue<'_>) -> Result<(), Error> {
+        self.0.set_value(name, value)
     }
 
     #[inline]
