@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release -p adamant-capi
-//! cargo run --release -p adamant-capi --example call -- [--quick] [LIBRARY]
+//! cargo run --release -p adamant-capi --features capi --example call -- [--quick] [LIBRARY]
 //! ```
 //!
 //! `LIBRARY` is `target/release/libadamant.so` unless given. `call` is a step of Adam on 16 elements in
