@@ -6,6 +6,7 @@ reached again, and which no smaller loop within it owns.
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,8 @@ LABEL = re.compile(r"\.L\w+")
 
 def compiled(machine):
     """The files of assembly of the crate, as it is built for release; `machine` is a key of TARGETS."""
-    target = ROOT / "target" / "hot-loops"
+    # A folder for each, since one cargo waits for the other in a common one.
+    target = ROOT / "target" / "hot-loops" / machine
     command = ["cargo", "rustc", "-p", "adamant", "--release", "--lib", "--target", TARGETS[machine]]
     # In one unit, as rustc does it for `asm`. In this form only, symbols have all their types.
     flags = ["--emit", "asm", "-C", "symbol-mangling-version=v0"]
@@ -34,10 +36,14 @@ def compiled(machine):
 
 def read(arguments):
     """The functions of files of assembly, or of machines; of all machines if there is neither."""
-    files = []
-    for argument in arguments or TARGETS:
-        files += compiled(argument) if argument in TARGETS else [Path(argument)]
-    return [function for path in files for function in functions(path)]
+
+    def files(argument):
+        return compiled(argument) if argument in TARGETS else [Path(argument)]
+
+    # At the same time: the compiler takes one core for each machine.
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(files, arguments or TARGETS))
+    return [function for paths in found for path in paths for function in functions(path)]
 
 
 @dataclass(frozen=True)
