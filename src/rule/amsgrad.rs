@@ -66,15 +66,10 @@ impl Rule for AmsGrad {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        let Self(adam) = self;
-        if !(Adam { weight_decay: 0.0, ..adam }).is_plain() {
-            run(Self(adam.any()));
-        } else if adam.weight_decay == 0.0 {
-            run(Self(adam.plain()));
-        } else if adam.decoupled_weight_decay {
-            run(Self(Adam { weight_decay: 1.0, ..adam.plain() }));
+        if self.0.is_plain() {
+            run(Self(self.0.plain()));
         } else {
-            run(Self(adam.any()));
+            run(Self(self.0.any()));
         }
     }
 
