@@ -82,13 +82,13 @@ struct Placed<F: Float> {
 }
 
 impl<F: Float> Placed<F> {
-    fn new(len: usize, place: usize, kept: usize) -> Self {
+    fn new(len: usize, place: usize, kept: usize, value: f64) -> Self {
         let (line, page) = (64 / size_of::<F>(), 4096 / size_of::<F>());
         let start = match len < page {
             true => 0,
             false => place * (page / (kept + 1)).next_multiple_of(line),
         };
-        Self { buffer: filled(len + start, 0.0001), start }
+        Self { buffer: filled(len + start, value), start }
     }
 
     fn get_mut(&mut self) -> &mut [F] {
@@ -118,9 +118,11 @@ impl<R: Rule, F: Float> Arrays<R, F> {
         let kept = (0..count).filter(keeps).count();
         let mut place = 0;
         let moments = (0..count).map(|moment| {
-            keeps(&moment).then(|| {
+            // As a state begins: a moment that only got smaller would be subnormal after a thousand steps, which some
+            // CPUs take ten times as long for.
+            rule.start(moment).map(|value| {
                 place += 1;
-                Placed::new(end, place, kept)
+                Placed::new(end, place, kept, value)
             })
         });
         Self {
