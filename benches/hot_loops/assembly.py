@@ -174,12 +174,15 @@ def hot_loops(functions):
     registers and write them.
 
     Kinds are `f32`, `f64`, and `mixed` for `f32` in strips of what is in mixed precision. NEON is part of every AArch64,
-    so that its loops are inlined into functions for all kinds: there, `f32` is `mixed` too.
+    so that all loops of a rule are inlined into one function unless they are too large, as Adam's: there, `f32` is
+    `mixed` too.
     """
     for name, function in demangled(functions):
         if entry := re.search(r"(?:kernel|mixed::sweep)::Sweep<(\w+)(?:, (f32|f64))?[,>]", name):
             rule, kind = entry.groups()
             isa = "avx2" if "with_f16c" in name else "avx512" if "V4>::vectorize" in name else None
+            if "Neon>::vectorize" in name and kind:
+                isa = "neon"
         elif entry := re.search(r"\b(?:kernel|mixed)::run::<(\w+)[,>]|^<(\w+) as Rule>::run_elements", name):
             rule, kind, isa = entry.group(1) or entry.group(2), None, "neon"
         else:
