@@ -1,8 +1,8 @@
 //! Arrays as a loop that converts takes them: pairs of registers, read and written one after the other.
 
-use half::bf16;
-
 use core::ops::Range;
+
+use half::bf16;
 
 use super::{
     pairs::{Pair, Read, Write},
