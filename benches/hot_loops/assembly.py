@@ -6,6 +6,7 @@ reached again, and which no smaller loop within it owns.
 
 import re
 import subprocess
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,16 @@ def compiled(machine):
     # rustc writes the metadata before the assembly; what is older is of another build.
     start = max(path.stat().st_mtime for path in folder.glob("libadamant-*.rmeta"))
     return sorted(path for path in folder.glob("adamant-*.s") if path.stat().st_mtime >= start)
+
+
+def limits(machine):
+    """The functions of the loops that the roofline's limits are measured by."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "limits.s"
+        command = ["rustc", "--edition", "2024", "--crate-type", "lib", "--target", TARGETS[machine], "-C", "opt-level=3"]
+        flags = ["--emit", "asm", "-C", "symbol-mangling-version=v0", "-A", "dead_code", "-o", str(path)]
+        subprocess.run([*command, *flags, str(ROOT / "benches/hot_loops/limits.rs")], check=True)
+        return functions(path)
 
 
 def read(arguments):
@@ -117,6 +128,12 @@ class Function:
         blocks = self.blocks()
         found = innermost({start: after for start, (_, after) in blocks.items()})
         return [[self.code[i] for start in sorted(loop) for i in range(start, blocks[start][0])] for loop in found]
+
+    def has_nested_loops(self):
+        """Whether a loop is within another one."""
+        after = {start: after for start, (_, after) in self.blocks().items()}
+        loops = [loop for loop in components(after) if len(loop) > 1 or loop & set(after[next(iter(loop))])]
+        return sorted(map(sorted, loops)) != sorted(map(sorted, innermost(after)))
 
     def blocks(self):
         """Of each block's first position its end, and the first positions of those that may follow."""

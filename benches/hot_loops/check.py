@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Counts what the optimizers' hot loops consist of, and fails where one branches on more than its end.
+"""Counts what the optimizers' hot loops consist of, and fails where one branches on more than its end; and where a loop
+that the roofline's limits are measured by does.
 
     python3 benches/hot_loops/check.py                 # builds the crate for x86-64 and AArch64: some minutes
     python3 benches/hot_loops/check.py x86_64          # for one of them
@@ -94,8 +95,34 @@ def main(arguments):
                 for fault in faults(rule, isa, kind, found):
                     failed = True
                     print(f"    FAULT: {fault}")
+    for machine in [argument for argument in arguments or assembly.TARGETS if argument in assembly.TARGETS]:
+        loops, found = limit_loops(assembly.limits(machine))
+        print(f"\n{loops} loops of the roofline's limits for {machine}")
+        for fault in found:
+            failed = True
+            print(f"    FAULT: {fault}")
     if failed:
         sys.exit("hot loops are not what they should be: see FAULT above")
+
+
+def limit_loops(functions):
+    """The number of loops that the limits are measured by, and what is wrong with them: one that does more than move
+    bytes and jump back is slower than the limit."""
+    number, found = 0, []
+    for name, function in assembly.demangled(functions):
+        # Others are scalar, or choose between loops.
+        if not re.search(r"sweep::(x86|neon)::", name):
+            continue
+        if function.has_nested_loops():
+            found.append(f"{name}: a loop in a loop")
+        for loop in function.loops():
+            number += 1
+            counts = count(loop)
+            if counts["jumps"] != 1 or counts["calls"]:
+                found.append(f"{name}: {counts['jumps']} conditional jumps, {counts['calls']} calls")
+    if number < 6:
+        found.append("the loops were not found")
+    return number, found
 
 
 def spread(loops, what):

@@ -53,12 +53,16 @@ _step:
 """
 
 
-def loops(text):
+def function(text):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.s"
         path.write_text(text)
-        (function,) = assembly.functions(path)
-    return sorted(function.loops(), key=len)
+        (found,) = assembly.functions(path)
+    return found
+
+
+def loops(text):
+    return sorted(function(text).loops(), key=len)
 
 
 class Loops(unittest.TestCase):
@@ -77,6 +81,18 @@ class Loops(unittest.TestCase):
         self.assertEqual(loop[0].operands, "q0, q1, [x8, #-16]")
         self.assertEqual(sum(instruction.stored(assembly.REGISTERS["neon"]) for instruction in loop), 2)
         self.assertEqual(check.count(loop)["jumps"], 1)
+
+    def test_a_loop_in_a_loop_is_seen(self):
+        self.assertTrue(function(X86).has_nested_loops())
+        self.assertFalse(function(NEON).has_nested_loops())
+
+    def test_the_loops_of_limits_are_told_apart(self):
+        slow, fast = function(X86), function(NEON)
+        slow.symbol, fast.symbol = "sweep::x86::avx2", "sweep::neon::neon"
+        number, found = check.limit_loops([slow, *[fast] * 6])
+        self.assertEqual((number, len(found)), (8, 2))
+        self.assertEqual(check.limit_loops([fast] * 6), (6, []))
+        self.assertEqual(len(check.limit_loops([function(NEON)])[1]), 1)
 
     def test_faults_are_told(self):
         clean = {"jumps": 1, "comparisons": 1, "roots": 2, "divisions": 2}

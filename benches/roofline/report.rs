@@ -216,8 +216,21 @@ impl fmt::Display for Ceiling {
 }
 
 impl Report {
-    /// Says so where the times of many cases differ from round to round.
+    /// Says so where the times of many cases differ from round to round, and where a limit cannot be one.
     pub fn warn(&self) {
+        let beaten =
+            |row: &&Row| row.threads == 1 && row.spread < STEADY && row.fraction_of_limit > BEATEN;
+        let beaten: Vec<_> = self.rows.iter().filter(beaten).collect();
+        if let Some(first) = beaten.first() {
+            eprintln!(
+                "\nwarning: {} rows of one thread are faster than their limit, such as {} over {} elements, {:.2} of \
+                 it: the loops that the limit is measured by are too slow on this machine",
+                beaten.len(),
+                first.case,
+                elements(first.elements),
+                first.fraction_of_limit
+            );
+        }
         let unsteady = self.rows.iter().filter(|row| row.spread > STEADY).count();
         if 4 * unsteady > self.rows.len() {
             eprintln!(
@@ -232,3 +245,6 @@ impl Report {
 
 /// The spread of rounds on a quiet machine is below.
 const STEADY: f64 = 0.1;
+
+/// A step is at most so much faster than its limit by chance.
+const BEATEN: f64 = 1.15;

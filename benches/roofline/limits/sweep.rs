@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use adamant::Isa;
+use super::Isa;
 
 /// How many arrays there are of each element size, and what a step does with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,7 +130,7 @@ unsafe fn by_isa<S: KnownShape, const REGISTERS: usize, const PREFETCH: bool>(
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86::avx512::<S, REGISTERS, PREFETCH>(piece),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => sweep::<neon::Registers, S, REGISTERS, PREFETCH>(piece),
+            Isa::Neon => neon::neon::<S, REGISTERS, PREFETCH>(piece),
             _ => sweep::<Scalar, S, REGISTERS, PREFETCH>(piece),
         }
     }
@@ -198,12 +198,27 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    pub struct Registers;
+    use std::arch::aarch64::uint8x16_t;
 
-    impl super::Registers for Registers {
-        type Full = std::arch::aarch64::uint8x16_t;
+    use super::{KnownShape, Piece, Registers, sweep};
+
+    struct Neon;
+
+    impl Registers for Neon {
+        type Full = uint8x16_t;
         type Half = u64;
         type Quarter = u32;
+    }
+
+    /// # Safety
+    ///
+    /// As [`sweep`].
+    // In a function of its own, as x86's are, so that its loop can be looked at.
+    #[inline(never)]
+    #[allow(unsafe_code, reason = "loops over pointers")]
+    pub unsafe fn neon<S: KnownShape, const REGISTERS: usize, const PREFETCH: bool>(piece: Piece) {
+        // SAFETY: the caller's promise.
+        unsafe { sweep::<Neon, S, REGISTERS, PREFETCH>(piece) };
     }
 }
 
@@ -217,6 +232,9 @@ enum Access {
 
 /// The loop. Its accesses are volatile, so that the compiler neither leaves one out nor joins several.
 ///
+/// The kinds of arrays are written out, one call each: in a loop over a list of them the compiler looks up, for each
+/// register, what to do with it, which takes several times as long as doing it.
+///
 /// # Safety
 ///
 /// As [`by_shape`].
@@ -229,29 +247,58 @@ unsafe fn sweep<R: Registers, S: KnownShape, const REGISTERS: usize, const PREFE
     let step = REGISTERS * size_of::<R::Full>() / 4;
     let mut at = range.start;
     while at + step <= range.end {
-        let mut array = 0;
-        for (count, size, access) in [
-            (read4, 4, Access::Read),
-            (change4, 4, Access::Change),
-            (read2, 2, Access::Read),
-            (change2, 2, Access::Change),
-            (write2, 2, Access::Write),
-            (change1, 1, Access::Change),
-        ] {
-            for _ in 0..count {
-                // SAFETY: within the array: the caller's promise.
-                unsafe {
-                    let place = starts[array].add(size * at);
-                    if PREFETCH {
-                        // Within the array or not: a prefetch does no harm.
-                        prefetch(place.wrapping_add(ahead), size * step);
-                    }
-                    touch::<R>(place, size * step, access);
-                }
-                array += 1;
-            }
+        let arrays = Arrays::<PREFETCH> { starts: &starts, at, step, ahead };
+        // SAFETY: within the arrays: the caller's promise.
+        unsafe {
+            let first = 0;
+            let first = arrays.touch::<R>(first, read4, 4, Access::Read);
+            let first = arrays.touch::<R>(first, change4, 4, Access::Change);
+            let first = arrays.touch::<R>(first, read2, 2, Access::Read);
+            let first = arrays.touch::<R>(first, change2, 2, Access::Change);
+            let first = arrays.touch::<R>(first, write2, 2, Access::Write);
+            arrays.touch::<R>(first, change1, 1, Access::Change);
         }
         at += step;
+    }
+}
+
+/// Where a loop is in all arrays.
+#[derive(Clone, Copy)]
+struct Arrays<'a, const PREFETCH: bool> {
+    starts: &'a Starts,
+    at: usize,
+    step: usize,
+    ahead: usize,
+}
+
+impl<const PREFETCH: bool> Arrays<'_, PREFETCH> {
+    /// Touches so many arrays of elements of `size` bytes, from the one with the number `first` on. The number of the
+    /// next array.
+    ///
+    /// # Safety
+    ///
+    /// As [`by_shape`].
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "loops over pointers")]
+    unsafe fn touch<R: Registers>(
+        self,
+        first: usize,
+        count: usize,
+        size: usize,
+        access: Access,
+    ) -> usize {
+        for start in &self.starts[first..first + count] {
+            // SAFETY: within the array: the caller's promise.
+            unsafe {
+                let place = start.add(size * self.at);
+                if PREFETCH {
+                    // Within the array or not: a prefetch does no harm.
+                    prefetch(place.wrapping_add(self.ahead), size * self.step);
+                }
+                touch::<R>(place, size * self.step, access);
+            }
+        }
+        first + count
     }
 }
 
