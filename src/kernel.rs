@@ -49,8 +49,9 @@ pub struct Pass {
     pub grad_factor: f64,
     pub flush_subnormals: bool,
     pub seed: u64,
-    /// Whether the arrays are so large that asking for memory ahead can pay.
-    pub prefetch: bool,
+    /// How far ahead to ask for memory, in bytes of each array; 0 for not at all. See
+    /// [`Cpu::ahead`](crate::isa::Cpu::ahead).
+    pub ahead: usize,
 }
 
 impl Pass {
@@ -157,11 +158,12 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             |rule| {
                 while let Some(part) = elements.next_if(&alike) {
                     let mut slices = part.slices::<R, F>();
-                    // Loops of 256 and 512 bits can ask ahead. `prefetch` says whether this CPU gains by it.
-                    if const { S::U32_LANES >= 8 } && pass.prefetch {
-                        sweep_with::<S, R, F, true>(simd, rule, &k, factor, slices.reborrow());
+                    // Loops of 256 and 512 bits can ask ahead.
+                    if const { S::U32_LANES >= 8 } && pass.ahead > 0 {
+                        let ahead = Some(pass.ahead);
+                        sweep_with(simd, rule, &k, factor, ahead, slices.reborrow());
                     } else {
-                        sweep_with::<S, R, F, false>(simd, rule, &k, factor, slices.reborrow());
+                        sweep_with(simd, rule, &k, factor, None, slices.reborrow());
                     }
                     if F::SCALES {
                         if pass.flush_subnormals {
@@ -198,7 +200,7 @@ fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
 }
 
 /// Whether loops that convert may ask for memory ahead on this instruction set, if the call does: see
-/// [`Cpu::asks_ahead`](crate::isa::Cpu::asks_ahead). With 512 bits that is not measured.
+/// [`Cpu::ahead`](crate::isa::Cpu::ahead). With 512 bits that is not measured.
 #[inline(always)]
 pub(crate) const fn asks_ahead<S: Simd>() -> bool {
     S::U32_LANES == 8

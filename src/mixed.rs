@@ -34,7 +34,7 @@ struct MixedStep {
     cpu: Cpu,
     grad_factor: f32,
     flush_subnormals: bool,
-    prefetch: bool,
+    ahead: usize,
     random: Random,
     /// The 8-bit formats of the moments.
     formats: [Q8; MOMENTS],
@@ -55,7 +55,7 @@ pub(crate) fn run<R: Rule>(
         cpu,
         grad_factor: pass.grad_factor as f32,
         flush_subnormals: pass.flush_subnormals,
-        prefetch: pass.prefetch,
+        ahead: pass.ahead,
         random: Random::new(pass.seed, t),
         formats: core::array::from_fn(|moment| match moment < count {
             true => Q8::of(&rule, moment),

@@ -5,6 +5,7 @@ mod scaling;
 
 use crate::{
     Error, Exec, Tensor,
+    isa::SECOND_CACHE,
     kernel::Pass,
     norm,
     optimizer::CONSTANTS,
@@ -188,7 +189,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         grad_factor: factor,
         flush_subnormals: options.flush_subnormals,
         seed: options.seed,
-        prefetch: exceeds_cache(sizes.len, groups) && cpu.asks_ahead(),
+        ahead: cpu.ahead(|| bytes(sizes.len, groups)),
     };
     let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
     let all = &*groups;
@@ -209,17 +210,16 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     Ok(Report { outcome: Outcome::Taken, grad_norm })
 }
 
-/// Whether the arrays of all tensors, of `len` elements, take more memory than a core's own cache has on most
-/// CPUs. For such calls, the kernel prefetches if the [CPU gains by it](Cpu::asks_ahead).
+/// The bytes of the arrays of all tensors, of `len` elements; 0 if a core's own cache surely holds them.
 #[inline]
-fn exceeds_cache(len: usize, groups: &[Group<'_, '_>]) -> bool {
-    const SECOND_CACHE: usize = 1 << 20;
+fn bytes(len: usize, groups: &[Group<'_, '_>]) -> usize {
     /// Of parameters with a copy, gradients and four moments.
     const MOST_BYTES: usize = 8 * (2 + MOMENTS);
     // A small call does not ask each array for its size.
-    len > SECOND_CACHE / MOST_BYTES
-        && groups.iter().flat_map(|group| &*group.tensors).map(Tensor::bytes).sum::<usize>()
-            > SECOND_CACHE
+    match len > SECOND_CACHE / MOST_BYTES {
+        true => groups.iter().flat_map(|group| &*group.tensors).map(Tensor::bytes).sum(),
+        false => 0,
+    }
 }
 
 /// The sums over all tensors of a call.

@@ -336,7 +336,7 @@ fn step_listed<R: RowRule, F: Float>(
             F::call::<Listed<'_, '_, R>>((span, threads));
         }
         _ => {
-            let pass = Pass { grad_factor: factor, flush_subnormals, seed, prefetch: false };
+            let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
             mixed::run(rule, &step, t, &pass, &table, &grads, threads);
         }
     }

@@ -20,7 +20,7 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     k: &Many<R::Constants, Vector<S, F>>,
     slices: Slices<'_, R, F>,
 ) {
-    sweep_with::<S, R, F, false>(simd, rule, k, Vector::constant(simd, 1.0), slices);
+    sweep_with(simd, rule, k, Vector::constant(simd, 1.0), None, slices);
 }
 
 /// The number of registers that the loop takes at a time. With one, too many instructions wait for each other. On
@@ -43,13 +43,14 @@ pub(crate) fn pairs_mut<S: Simd, F: Float>(slice: &mut [F]) -> &mut PairsOf<S, F
 }
 
 /// A step over arrays of the type that is computed in: pairs of registers, then the remaining elements by the same
-/// formula.
+/// formula. `ahead` is as in [`sweep_pairs`].
 #[inline(always)]
-pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
+pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,
     factor: Vector<S, F>,
+    ahead: Option<usize>,
     slices: Slices<'_, R, F>,
 ) {
     let pair = F::lanes::<S>() * TOGETHER;
@@ -74,11 +75,12 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         |i| Wide([k.as_ref()[i]; TOGETHER]),
     );
     let factor_of_pair = F::SCALES.then_some(Wide([factor; TOGETHER]));
-    sweep_pairs::<S, R, F, PREFETCH>(
+    sweep_pairs::<S, R, F>(
         simd,
         rule,
         &wide,
         factor_of_pair,
+        ahead,
         pairs_mut::<S, F>(param),
         pairs::<S, F>(grad),
         arrays,
@@ -115,14 +117,16 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
     }
 }
 
-/// A step over pairs of registers. Gradients are multiplied by the factor, if there is one; the call must show the
-/// compiler which it is. Moments that the settings do not use are empty.
+/// A step over pairs of registers. Gradients are multiplied by the factor, if there is one. Memory is asked for so many
+/// bytes `ahead`, if that is said. The call must show the compiler which it is, for both. Moments that the settings do
+/// not use are empty.
 #[inline(always)]
-pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
+pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Wide<Vector<S, F>, TOGETHER>>,
     factor: Option<Wide<Vector<S, F>, TOGETHER>>,
+    ahead: Option<usize>,
     param: &mut PairsOf<S, F>,
     grad: &PairsOf<S, F>,
     moments: [&mut PairsOf<S, F>; MOMENTS],
@@ -150,8 +154,8 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         let Some(last) = count.checked_sub(1) else { return };
         let mut loaded = pairs.load(0);
         for pair in 0..count {
-            if PREFETCH {
-                pairs.prefetch(pair);
+            if let Some(ahead) = ahead {
+                pairs.prefetch(pair, ahead);
             }
             let (param, grad, moments) = loaded;
             let (param, moments) = rule.update(k, param, grad, moments);
@@ -162,8 +166,8 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float, const PREFETCH: bool>(
         return;
     }
     for pair in 0..count {
-        if PREFETCH {
-            pairs.prefetch(pair);
+        if let Some(ahead) = ahead {
+            pairs.prefetch(pair, ahead);
         }
         let (param, grad, moments) = pairs.load(pair);
         let (param, moments) = rule.update(k, param, grad, moments);
@@ -189,16 +193,16 @@ struct Pairs<'a, S: Simd, R: Rule, F: Float> {
 }
 
 impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
-    /// Asks for the memory of a pair ahead.
+    /// Asks for the memory so many bytes after a pair.
     #[inline(always)]
-    fn prefetch(&self, pair: usize) {
-        prefetch_item(self.param, pair);
-        prefetch_item(self.grad, pair);
+    fn prefetch(&self, pair: usize, ahead: usize) {
+        prefetch_item(self.param, pair, ahead);
+        prefetch_item(self.grad, pair, ahead);
         R::Moments::unrolled(
             #[inline(always)]
             |moment| {
                 if self.rule.start(moment).is_some() {
-                    prefetch_item(self.moments[moment], pair);
+                    prefetch_item(self.moments[moment], pair, ahead);
                 }
             },
         );

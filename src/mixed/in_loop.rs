@@ -186,13 +186,13 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
         let (simd, rule, pair) = (self.simd, self.rule, TOGETHER * Words::<S>::LANES);
         let factor = Wide([Vector::<S, f32>::splat(simd, self.step.grad_factor); TOGETHER]);
         let zero = Wide([Vector::splat(simd, 0.0); TOGETHER]);
-        let asks_ahead = asks_ahead::<S>() && self.step.prefetch;
+        let ahead = Some(self.step.ahead).filter(|&ahead| asks_ahead::<S>() && ahead > 0);
         // Parameters are written one pair late: what waits for quotients fills the CPU's queues.
         let is_random = P::IS_RANDOM || M::IS_RANDOM;
         let mut pairs = if is_random { Some(self.draw.pairs(simd, self.place)) } else { None };
         let (mut start, mut waiting) = (0, (zero, Mixed::none(simd)));
         while start < grad.len() {
-            let read = Read { simd, range: start..start + pair, asks_ahead };
+            let read = Read { simd, range: start..start + pair, ahead };
             let grads = grad.read(&read) * factor;
             let params = param.read(&read);
             let mut values = R::Moments::from_fn(

@@ -18,7 +18,8 @@ pub(super) type Pair<S> = Wide<Vector<S, f32>, TOGETHER>;
 pub(super) struct Read<S: Simd> {
     pub simd: S,
     pub range: Range<usize>,
-    pub asks_ahead: bool,
+    /// How far ahead to ask for memory, in bytes of each array.
+    pub ahead: Option<usize>,
 }
 
 impl<S: Simd> Read<S> {
@@ -31,8 +32,8 @@ impl<S: Simd> Read<S> {
 
     #[inline(always)]
     pub(super) fn widen<T: Narrow>(&self, array: &[T]) -> Pair<S> {
-        if self.asks_ahead {
-            prefetch_near(array, self.range.start);
+        if let Some(ahead) = self.ahead {
+            prefetch_near(array, self.range.start, ahead);
         }
         let (first, second) = self.registers(array);
         Wide([T::widen(self.simd, first), T::widen(self.simd, second)])
@@ -41,8 +42,8 @@ impl<S: Simd> Read<S> {
     /// The even elements in one register, and the odd ones in the other.
     #[inline(always)]
     pub(super) fn widen_even_and_odd(&self, array: &[bf16]) -> Pair<S> {
-        if self.asks_ahead {
-            prefetch_near(array, self.range.start);
+        if let Some(ahead) = self.ahead {
+            prefetch_near(array, self.range.start, ahead);
         }
         Wide(widen_bf16_pairs(self.simd, &array[self.range.clone()]))
     }

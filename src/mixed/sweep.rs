@@ -65,13 +65,14 @@ impl<R: Rule> WithSimd for Sweep<'_, R> {
                             pairs_mut::<S, f32>(d),
                         ];
                         let factor = Some(factor);
-                        if const { asks_ahead::<S>() } && step.prefetch {
-                            sweep_pairs::<S, R, f32, true>(
-                                simd, rule, &k, factor, param, grad, moments,
+                        if const { asks_ahead::<S>() } && step.ahead > 0 {
+                            let ahead = Some(step.ahead);
+                            sweep_pairs::<S, R, f32>(
+                                simd, rule, &k, factor, ahead, param, grad, moments,
                             );
                         } else {
-                            sweep_pairs::<S, R, f32, false>(
-                                simd, rule, &k, factor, param, grad, moments,
+                            sweep_pairs::<S, R, f32>(
+                                simd, rule, &k, factor, None, param, grad, moments,
                             );
                         }
                     }

@@ -28,27 +28,23 @@ pub(crate) fn prefetch_from<T>(first: *const T, len: usize) {
     }
 }
 
-/// How far ahead the plain loop asks, in bytes: 512 was best from memory on Zen 3, and least bad on Zen 4.
-const NEAR: usize = 512;
-
-/// Asks for the cache lines of an item [`NEAR`] bytes after one of the slice's; items of less than half a
-/// line are too short to ask for each.
+/// Asks for the cache lines of an item so many bytes after one of the slice's; items of less than half a line are
+/// too short to ask for each.
 #[inline(always)]
-pub(crate) fn prefetch_item<T>(slice: &[T], index: usize) {
+pub(crate) fn prefetch_item<T>(slice: &[T], index: usize, bytes: usize) {
     if size_of::<T>() < CACHE_LINE / 2 {
         return;
     }
-    let item = index + NEAR / size_of::<T>();
-    prefetch(slice, item, 0);
+    prefetch_near(slice, index, bytes);
     if size_of::<T>() > CACHE_LINE {
-        prefetch_line(slice.as_ptr().wrapping_add(item).wrapping_byte_add(CACHE_LINE));
+        prefetch_near(slice, index, bytes + CACHE_LINE);
     }
 }
 
-/// Asks for the cache line of the element [`NEAR`] bytes after one of the slice's.
+/// Asks for the cache line so many bytes after an element of the slice.
 #[inline(always)]
-pub(crate) fn prefetch_near<T>(slice: &[T], index: usize) {
-    prefetch(slice, index, NEAR / size_of::<T>());
+pub(crate) fn prefetch_near<T>(slice: &[T], index: usize, bytes: usize) {
+    prefetch_line(slice.as_ptr().wrapping_add(index).wrapping_byte_add(bytes));
 }
 
 /// Asks for the cache line of an address.
