@@ -39,7 +39,17 @@ def limits(machine):
     """The functions of the loops that the roofline's limits are measured by."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "limits.s"
-        command = ["rustc", "--edition", "2024", "--crate-type", "lib", "--target", TARGETS[machine], "-C", "opt-level=3"]
+        command = [
+            "rustc",
+            "--edition",
+            "2024",
+            "--crate-type",
+            "lib",
+            "--target",
+            TARGETS[machine],
+            "-C",
+            "opt-level=3",
+        ]
         flags = ["--emit", "asm", "-C", "symbol-mangling-version=v0", "-A", "dead_code", "-o", str(path)]
         subprocess.run([*command, *flags, str(ROOT / "benches/hot_loops/limits.rs")], check=True)
         return functions(path)

@@ -22,7 +22,11 @@ NAMES = {
     "tail": "all after a backward pass: loss scaling undone, clipping by the norm, AdamW, gradients zeroed",
 }
 
-GAP = "; the caller does 5 ms of other work between steps"
+#: Endings of names, and what they add.
+ENDINGS = {
+    "-gaps": "; the caller does 5 ms of other work between steps",
+    "-after": "; each step comes right after an operation of PyTorch over 4 Mi numbers, as after a backward pass",
+}
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,18 @@ class Case:
     indices: int = 0
     #: Milliseconds of other work between steps.
     gap_ms: float = 0.0
+    #: Whether each step comes right after an operation of PyTorch, in processes that have imported it.
+    operation: bool = False
 
     @property
     def kind(self) -> str:
-        """The name without its ending for gaps."""
-        return self.name.removesuffix("-gaps")
+        """The name without its ending."""
+        return kind_of(self.name)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether something else is done between steps."""
+        return self.gap_ms > 0.0 or self.operation
 
     @property
     def elements(self) -> int:
@@ -67,11 +78,16 @@ class Case:
         """The same, with other work between steps."""
         return replace(self, name=f"{self.name}-gaps", gap_ms=5.0)
 
+    def after_an_operation(self) -> Case:
+        """The same, right after an operation of PyTorch."""
+        return replace(self, name=f"{self.name}-after", operation=True)
+
     def small(self) -> Case:
         """The same on little data, whose results are compared."""
+        alone = replace(self, gap_ms=0.0, operation=False)
         if self.is_table:
-            return replace(self, lens=(256 * self.width,), indices=96, gap_ms=0.0)
-        return replace(self, lens=(8 * KI,) if self.kind == "q8" else (1000, 24), gap_ms=0.0)
+            return replace(alone, lens=(256 * self.width,), indices=96)
+        return replace(alone, lens=(8 * KI,) if self.kind == "q8" else (1000, 24))
 
     def to_json(self) -> dict[str, Any]:
         """A form for pipes."""
@@ -102,10 +118,17 @@ def fits(wanted: str, name: str) -> bool:
     return not wanted or name == wanted or name.startswith(f"{wanted}-")
 
 
+def kind_of(name: str) -> str:
+    """A name without its ending."""
+    for ending in ENDINGS:
+        name = name.removesuffix(ending)
+    return name
+
+
 def explain(name: str) -> str:
     """What a case is, by its name."""
-    kind = name.removesuffix("-gaps")
-    return NAMES[kind] + (GAP if kind != name else "")
+    kind = kind_of(name)
+    return NAMES[kind] + ENDINGS.get(name.removeprefix(kind), "")
 
 
 #: Beyond, a step takes much longer than a pool takes to wake, and the caches are cold anyway.
@@ -132,4 +155,6 @@ def all_cases(quick: bool, wanted: str = "") -> list[Case]:
         with_gaps.append(case)
         if sum(case.lens) <= LARGEST_WITH_GAPS and (not quick or case.kind == "dense"):
             with_gaps.append(case.with_gaps())
+            if case.kind == "dense":
+                with_gaps.append(case.after_an_operation())
     return [case for case in with_gaps if fits(wanted, case.name)]

@@ -165,7 +165,7 @@ class Driver:
 
     def _calibrate(self, contestant: Contestant, case: Case) -> None:
         """Finds how often a step is repeated in a measurement."""
-        if case.gap_ms:
+        if case.has_gaps:
             contestant.repetitions = STEPS_WITH_GAPS
             contestant.run()
             return

@@ -11,6 +11,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TextIO
 
 import numpy as np
@@ -34,10 +36,18 @@ def other_work(milliseconds: float) -> None:
         place = (place + _CHUNK) % len(_OTHER)
 
 
-def time_steps(competitor: Competitor, repetitions: int, gap_ms: float) -> int:
-    """The nanoseconds of so many steps."""
+def operation() -> Callable[[], Any]:
+    """An operation of PyTorch on all its threads; nothing in a process that does without PyTorch."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return lambda: None
+    return torch.ones(4 << 20).neg_
+
+
+def time_steps(competitor: Competitor, repetitions: int, before: Callable[[], Any] | None = None) -> int:
+    """The nanoseconds of so many steps, before each of which something else is done, off the clock."""
     step, prepare = competitor.step, competitor.prepare
-    if prepare is None and not gap_ms:
+    if prepare is None and before is None:
         start = time.perf_counter_ns()
         for _ in range(repetitions):
             step()
@@ -46,8 +56,8 @@ def time_steps(competitor: Competitor, repetitions: int, gap_ms: float) -> int:
     for _ in range(repetitions):
         if prepare:
             prepare()
-        if gap_ms:
-            other_work(gap_ms)
+        if before:
+            before()
         start = time.perf_counter_ns()
         step()
         total += time.perf_counter_ns() - start
@@ -101,7 +111,7 @@ class Worker:
     def _moved(self, competitor: Competitor) -> list[float]:
         assert self.case is not None
         for _ in range(2):
-            time_steps(competitor, 1, 0.0)
+            time_steps(competitor, 1)
         starts = data.make(self.case).params
         ends = [np.asarray(values, np.float64) for values in competitor.params()]
         moved = [end - start.ravel() for end, start in zip(ends, starts, strict=True)]
@@ -111,8 +121,13 @@ class Worker:
         """Warms up with a step, then times some."""
         assert self.case is not None
         chosen = self.competitors[competitor]
-        time_steps(chosen, 1, 0.0)
-        return {"ns": time_steps(chosen, repetitions, self.case.gap_ms)}
+        time_steps(chosen, 1)
+        before: Callable[[], Any] | None = None
+        if self.case.gap_ms:
+            before = partial(other_work, self.case.gap_ms)
+        elif self.case.operation:
+            before = operation()
+        return {"ns": time_steps(chosen, repetitions, before)}
 
 
 def serve(module: str, threads: int, orders: TextIO, answers: TextIO) -> None:

@@ -210,8 +210,15 @@ class Cases(unittest.TestCase):
             self.assertEqual(len(cases), len(set(cases)))
             self.assertTrue(all(explain(case.name) for case in cases))
         self.assertEqual({case.kind for case in all_cases(False)}, set(NAMES))
-        dense = [case.elements for case in all_cases(False, "dense") if not case.gap_ms]
+        dense = [case.elements for case in all_cases(False, "dense") if not case.has_gaps]
         self.assertEqual((dense[0], dense[-1]), (4 << 10, 64 << 20))
+
+    def test_what_comes_between_steps_is_explained(self) -> None:
+        (after,) = [case for case in all_cases(True, "dense-after") if case.elements == 1 << 20]
+        self.assertTrue(after.operation and after.has_gaps and after.kind == "dense")
+        self.assertIn("operation of PyTorch", explain(after.name))
+        self.assertIn("5 ms of other work", explain("dense-gaps"))
+        self.assertFalse(after.small().has_gaps)
 
     def test_cases_survive_a_pipe(self) -> None:
         for case in all_cases(False):

@@ -9,10 +9,13 @@ pub use norm::{clip_factor, grad_norm};
 pub use q8::{q8_decode, q8_encode};
 pub use step::{describe, step_arrays};
 
-use adamant::{Exec, Isa, Threads};
+use adamant::{Exec, Isa};
 use pyo3::prelude::*;
 
-use crate::{error::exception, threads};
+use crate::{
+    error::exception,
+    threads::{self, Crew},
+};
 
 /// Runs with the execution that a call asks for.
 fn with_exec<T>(
@@ -23,6 +26,6 @@ fn with_exec<T>(
 ) -> PyResult<T> {
     let isa = isa.map(str::parse::<Isa>).transpose().map_err(exception)?;
     let threads = threads.unwrap_or_else(|| threads::default_threads(py));
-    let pool = threads::pool(threads).map_err(exception)?;
-    run(Exec { isa, threads: pool.as_deref().map_or(Threads::Serial, Threads::Pool) })
+    let crew = Crew::own(threads).map_err(exception)?;
+    run(Exec { isa, threads: crew.threads() })
 }

@@ -9,6 +9,8 @@ mod dlpack;
 mod error;
 mod in_use;
 mod memory;
+#[cfg_attr(not(target_os = "linux"), path = "openmp/elsewhere.rs")]
+mod openmp;
 mod per_process;
 mod rows;
 mod settings;
@@ -27,6 +29,7 @@ mod _core {
     use super::{
         arrays::{clip_factor, describe, grad_norm, q8_decode, q8_encode, step_arrays},
         dlpack::{device_name, is_host},
+        openmp::{openmp_calls, openmp_library},
         stepper::Stepper,
         threads::default_threads,
     };
@@ -34,6 +37,12 @@ mod _core {
     /// The version of the package.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        openmp::imported();
+        Ok(())
+    }
 
     /// The names of the core's optimizers.
     #[pyfunction]

@@ -26,12 +26,13 @@ use pyo3::{
 
 use crate::{
     access::Access,
+    error::exception,
     in_use::Ranges,
     memory::Kind,
     rows::{self, Rows},
     settings::{Plan, Settings, format_name},
     slot::{Form, Keys, Role, Slot, roles},
-    threads,
+    threads::{self, Crew},
 };
 use groups::{form_of, form_values};
 use held::Kept;
@@ -108,6 +109,8 @@ pub struct Stepper {
     increment_version: Py<PyAny>,
     kept: Kept,
     default_threads: usize,
+    /// PyTorch's own number of threads: a function.
+    get_num_threads: Py<PyAny>,
     /// The number of steps that were left out.
     skipped: AtomicU64,
 }
@@ -131,6 +134,7 @@ impl Stepper {
             increment_version,
             kept: Kept::default(),
             default_threads: threads::default_threads(torch.py()),
+            get_num_threads: torch.getattr("get_num_threads")?.unbind(),
             skipped: AtomicU64::new(0),
         })
     }
@@ -285,6 +289,13 @@ struct Call<'a, 'py> {
 impl<'py> Call<'_, 'py> {
     fn py(&self) -> Python<'py> {
         self.owner.py()
+    }
+
+    /// The threads for a call over so many elements.
+    fn crew(&self, elements: usize, threads: Option<usize>) -> PyResult<Crew> {
+        let Stepper { default_threads, get_num_threads, .. } = self.stepper;
+        let pytorch = get_num_threads.bind(self.py()).call0()?.extract()?;
+        Crew::beside_pytorch(elements, threads, *default_threads, pytorch).map_err(exception)
     }
 
     /// The name of a parameter, for errors.

@@ -1,5 +1,5 @@
-//! The threads that steps run on: one pool for each number of threads, made when it is first needed,
-//! and made anew in a forked child, where the threads of the parent are gone.
+//! The threads that steps run on: those of OpenMP while they are awake, else a pool. There is one pool for each number
+//! of threads, made when it is first needed, and made anew in a forked child, where the threads of the parent are gone.
 
 use std::{
     collections::HashMap,
@@ -8,10 +8,71 @@ use std::{
     thread,
 };
 
-use adamant::{Error, Pool};
+use adamant::{Error, Pool, Threads};
 use pyo3::prelude::*;
 
-use crate::per_process::PerProcess;
+use crate::{
+    openmp::{self, Team},
+    per_process::PerProcess,
+};
+
+/// The threads that do the work of a call.
+pub enum Crew {
+    /// The calling thread alone.
+    Serial,
+    /// Threads of this package.
+    Pool(Arc<Pool>),
+    /// Those that PyTorch computes with.
+    OpenMp(Team),
+}
+
+impl Crew {
+    /// So many threads of this package; the calling thread alone for one, or where the system refuses threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThreadCount`] for a number out of range.
+    pub fn own(threads: usize) -> Result<Self, Error> {
+        Ok(pool(threads)?.map_or(Self::Serial, Self::Pool))
+    }
+
+    /// For a call over so many elements on a thread that uses PyTorch, which computes with `pytorch` threads. Those
+    /// do the work if they are awake and as many as are wanted; `default` is what this process may use, and is wanted
+    /// if `threads` is not said.
+    ///
+    /// # Errors
+    ///
+    /// As [`own`](Self::own).
+    pub fn beside_pytorch(
+        elements: usize,
+        threads: Option<usize>,
+        default: usize,
+        pytorch: usize,
+    ) -> Result<Self, Error> {
+        let workers = threads.unwrap_or(default.min(pytorch));
+        // More threads than CPUs wait for each other.
+        let fits = (2..=pytorch).contains(&workers) && pytorch <= default;
+        if elements >= LEAST_SHARED
+            && fits
+            && let Some(team) = openmp::team(pytorch, workers)
+        {
+            return Ok(Self::OpenMp(team));
+        }
+        Self::own(threads.unwrap_or(default))
+    }
+
+    /// As a call takes them.
+    pub fn threads(&self) -> Threads<'_> {
+        match self {
+            Self::Serial => Threads::Serial,
+            Self::Pool(pool) => Threads::Pool(pool),
+            Self::OpenMp(team) => Threads::Tasks(team),
+        }
+    }
+}
+
+/// The core shares no smaller call among threads.
+const LEAST_SHARED: usize = 32 << 10;
 
 /// The pools, by the number of threads. `None` for a number that the system refused.
 #[derive(Default)]
@@ -19,13 +80,8 @@ struct Pools(Mutex<HashMap<usize, Option<Arc<Pool>>>>);
 
 static POOLS: PerProcess<Pools> = PerProcess::new();
 
-/// The pool of so many threads; `None` for one thread, or where the system refuses threads: then the
-/// calling thread does everything.
-///
-/// # Errors
-///
-/// [`Error::ThreadCount`] for a number out of range.
-pub fn pool(threads: usize) -> Result<Option<Arc<Pool>>, Error> {
+/// The pool of so many threads: see [`Crew::own`].
+fn pool(threads: usize) -> Result<Option<Arc<Pool>>, Error> {
     if threads == 1 {
         return Ok(None);
     }

@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
         zero_grad_in_step: whether a step sets gradients to zero as it reads them, so that the next batch can be added
             to them.
         threads: the number of threads. ``None``: as many as affinity and cgroup grant, and with torchrun this process's
-            share of the machine's CPUs.
+            share of the machine's CPUs; or as many as PyTorch uses, where PyTorch's threads are awake and do the work.
         isa: the instruction set: ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"neon"``. ``None``: the best one that this
             CPU has. All give the same bits.
         seed: the seed of the random bits, which depend on the seed, the step and the element alone.

@@ -4,7 +4,7 @@ use core::{ops::Range, slice};
 
 use adamant::{
     AnyOptimizer, DynOptimizer, Element, Exec, Grad, Group, Isa, Outcome, StepOptions, Tensor,
-    Threads, norm::NormOrder,
+    norm::NormOrder,
 };
 use half::{bf16, f16};
 use pyo3::{intern, prelude::*};
@@ -15,7 +15,6 @@ use crate::{
     in_use::InUse,
     memory::Kind,
     slot::{self, Role, Slot},
-    threads,
 };
 
 impl Call<'_, '_> {
@@ -27,9 +26,9 @@ impl Call<'_, '_> {
     ) -> PyResult<(bool, Option<f64>)> {
         let py = self.py();
         let isa = options.isa.map(str::parse::<Isa>).transpose().map_err(exception)?;
-        let threads = options.threads.unwrap_or(self.stepper.default_threads);
-        let pool = threads::pool(threads).map_err(exception)?;
-        let exec = Exec { isa, threads: pool.as_deref().map_or(Threads::Serial, Threads::Pool) };
+        let elements = inner.grads.iter().map(|grad| inner.slots[grad.slot].facts.len).sum();
+        let crew = self.crew(elements, options.threads)?;
+        let exec = Exec { isa, threads: crew.threads() };
         // Another optimizer may have the same parameters.
         let _in_use = InUse::wait(py, inner.written.clone(), Vec::new())?;
         self.refresh_masters(inner)?;

@@ -3,7 +3,7 @@
 use core::slice;
 use std::sync::Arc;
 
-use adamant::{AnyOptimizer, Exec, StepOptions, Threads};
+use adamant::{AnyOptimizer, Exec, StepOptions};
 use pyo3::{
     exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
@@ -17,7 +17,6 @@ use crate::{
     memory::{Kind, Seen},
     rows::{self, RowStep, Rows, Waiting},
     slot::Slot,
-    threads,
 };
 
 impl<'py> Call<'_, 'py> {
@@ -267,10 +266,9 @@ impl<'py> Call<'_, 'py> {
         if !was_behind {
             return Ok(false);
         }
-        let pool = threads::pool(threads.unwrap_or(self.stepper.default_threads));
-        let pool = pool.map_err(exception)?;
-        let threads = pool.as_deref().map_or(Threads::Serial, Threads::Pool);
-        let exec = Exec { isa: None, threads };
+        let rows_behind = listed.map_or(count, <[i64]>::len);
+        let crew = self.crew(rows_behind.saturating_mul(width), threads)?;
+        let exec = Exec { isa: None, threads: crew.threads() };
         let mut written: Ranges = places_of(slot, index).collect();
         written.sort_unstable();
         let _in_use = InUse::wait(py, Arc::new(written), Vec::new())?;
