@@ -32,7 +32,7 @@ type Parallel = unsafe extern "C" fn(
 /// What is known of OpenMP in this process.
 #[derive(Default)]
 struct OpenMp {
-    /// `None` until it has been looked for; then `None` within where it must not be used.
+    /// `None` until the first large step of PyTorch's; then `None` within where there is none to be used.
     parallel: Option<Option<Parallel>>,
     /// The last new team.
     known: Option<Known>,
@@ -67,10 +67,11 @@ pub fn openmp_calls() -> u64 {
     CALLS.load(Ordering::Relaxed)
 }
 
-/// The library whose threads do the work of steps while they spin; `None` if there is none that could.
+/// The library whose threads do the work of steps while they spin; `None` if there is none that could, as before
+/// PyTorch is imported.
 #[pyfunction]
 pub fn openmp_library() -> Option<String> {
-    library_of(OPENMP.get().try_lock().ok()?.parallel()?)
+    library_of(usable()?)
 }
 
 /// A team of OpenMP's threads, for one call.
@@ -102,7 +103,7 @@ pub fn team(threads: usize, workers: usize) -> Option<Team> {
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(TryLockError::WouldBlock) => return None,
     };
-    let parallel = openmp.parallel()?;
+    let parallel = (*openmp.parallel.get_or_insert_with(usable))?;
     let learns = match openmp.known {
         Some(known) if known.size == threads => match is_running(known.helper?) {
             Some(true) => false,
@@ -115,13 +116,10 @@ pub fn team(threads: usize, workers: usize) -> Option<Team> {
     Some(Team { parallel, size: threads, workers, learns })
 }
 
-impl OpenMp {
-    fn parallel(&mut self) -> Option<Parallel> {
-        *self.parallel.get_or_insert_with(|| {
-            let is_off = env::var_os("ADAMANT_OPENMP").is_some_and(|value| value == "0");
-            if is_off || is_forked() { None } else { find() }
-        })
-    }
+/// The function, unless it must not be used.
+fn usable() -> Option<Parallel> {
+    let is_off = env::var_os("ADAMANT_OPENMP").is_some_and(|value| value == "0");
+    if is_off || is_forked() { None } else { find() }
 }
 
 /// Whether a thread runs: its clock then goes on. `None` if there is no such thread.

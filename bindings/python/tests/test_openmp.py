@@ -159,6 +159,13 @@ def test_the_first_step_may_be_the_first_work_of_openmp() -> None:
     assert int(run("print(steps())")) > 0
 
 
+def test_asking_before_pytorch_is_there_changes_nothing() -> None:
+    # The package does not import PyTorch itself.
+    code = "from adamant_optim import _core; assert _core.openmp_library() is None\n" + PROGRAM + "print(steps())"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120, text=True)
+    assert int(found.stdout) > 0
+
+
 def test_the_environment_turns_it_off() -> None:
     assert run("print(steps())", ADAMANT_OPENMP="0") == "0"
     code = "import adamant_optim; adamant_optim.show_config()"
