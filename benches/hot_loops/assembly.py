@@ -36,7 +36,8 @@ def compiled(machine):
 
 
 def limits(machine):
-    """The functions of the loops that the roofline's limits are measured by."""
+    """The functions of the loops that the roofline's limits are measured by, compiled alone: building the bench takes
+    minutes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "limits.s"
         command = [
@@ -51,7 +52,7 @@ def limits(machine):
             "opt-level=3",
         ]
         flags = ["--emit", "asm", "-C", "symbol-mangling-version=v0", "-A", "dead_code", "-o", str(path)]
-        subprocess.run([*command, *flags, str(ROOT / "benches/hot_loops/limits.rs")], check=True)
+        subprocess.run([*command, *flags, "benches/hot_loops/limits.rs"], cwd=ROOT, check=True)
         return functions(path)
 
 
@@ -117,7 +118,11 @@ class Instruction:
         return bool(re.match(r"v?f?mul(p[sd])?$", self.name))
 
     def is_prefetch(self):
-        return self.name.startswith("prefetch")
+        return self.name.startswith(("prefetch", "prfm"))
+
+    def is_memory(self):
+        """Whether it reads memory, writes it, or asks for it."""
+        return ("(" in self.operands or "[" in self.operands) and not self.name.startswith("lea")
 
     def is_call(self):
         return self.name in ("call", "callq", "bl", "blr")

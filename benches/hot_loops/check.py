@@ -108,21 +108,41 @@ def main(arguments):
 def limit_loops(functions):
     """The number of loops that the limits are measured by, and what is wrong with them: one that does more than move
     bytes and jump back is slower than the limit."""
-    number, found = 0, []
+    number, found = Counter(), []
     for name, function in assembly.demangled(functions):
         # Others are scalar, or choose between loops.
-        if not re.search(r"sweep::(x86|neon)::", name):
+        isa = re.search(r"sweep::(?:x86|neon)::(\w+)", name)
+        if not isa:
             continue
-        if function.has_nested_loops():
-            found.append(f"{name}: a loop in a loop")
-        for loop in function.loops():
-            number += 1
-            counts = count(loop)
-            if counts["jumps"] != 1 or counts["calls"]:
-                found.append(f"{name}: {counts['jumps']} conditional jumps, {counts['calls']} calls")
-    if number < 6:
+        number[isa.group(1)] += 1
+        loops = function.loops()
+        if len(loops) != 1 or function.has_nested_loops():
+            found.append(f"{name}: {len(loops)} loops within others or beside them, and not one")
+            continue
+        counts = count(loops[0])
+        if counts["jumps"] != 1 or counts["calls"]:
+            found.append(f"{name}: {counts['jumps']} conditional jumps, {counts['calls']} calls")
+        moves = sum(instruction.is_memory() for instruction in loops[0])
+        if len(loops[0]) - moves > moves + BOOKKEEPING:
+            found.append(f"{name}: {len(loops[0])} instructions, of which {moves} move bytes")
+    for isa, functions_of in number.items():
+        if functions_of != VARIANTS * shapes():
+            found.append(f"{functions_of} functions for {isa}, and not {VARIANTS} for each of {shapes()} shapes")
+    if not number:
         found.append("the loops were not found")
-    return number, found
+    return sum(number.values()), found
+
+
+# Of each shape: one, two and four registers, with memory asked for ahead and without.
+VARIANTS = 6
+# Counting, comparing, jumping. On AArch64, where addresses are simpler, each access may take another instruction.
+BOOKKEEPING = 4
+
+
+def shapes():
+    """The number of shapes of arrays that limits are measured for."""
+    text = (assembly.ROOT / "benches/roofline/limits/sweep.rs").read_text()
+    return len(re.findall(r"^    \((?:\d, ){5}\d\),$", text, re.MULTILINE))
 
 
 def spread(loops, what):

@@ -89,10 +89,15 @@ class Loops(unittest.TestCase):
     def test_the_loops_of_limits_are_told_apart(self):
         slow, fast = function(X86), function(NEON)
         slow.symbol, fast.symbol = "sweep::x86::avx2", "sweep::neon::neon"
-        number, found = check.limit_loops([slow, *[fast] * 6])
-        self.assertEqual((number, len(found)), (8, 2))
-        self.assertEqual(check.limit_loops([fast] * 6), (6, []))
-        self.assertEqual(len(check.limit_loops([function(NEON)])[1]), 1)
+        whole = check.VARIANTS * check.shapes()
+        self.assertEqual(check.limit_loops([fast] * whole)[0], whole)
+        faults = check.limit_loops([fast] * whole)[1]
+        self.assertEqual(faults, [])
+        self.assertIn("2 loops", check.limit_loops([slow] * whole)[1][0])
+        self.assertEqual(len(check.limit_loops([fast] * (whole - 1))[1]), 1)
+        self.assertEqual(check.limit_loops([function(NEON)]), (0, ["the loops were not found"]))
+        fast.code.insert(1, assembly.Instruction("cbz", "x1, .LBB0_1"))
+        self.assertIn("2 conditional jumps", check.limit_loops([fast] * whole)[1][0])
 
     def test_faults_are_told(self):
         clean = {"jumps": 1, "comparisons": 1, "roots": 2, "divisions": 2}

@@ -218,14 +218,15 @@ impl fmt::Display for Ceiling {
 impl Report {
     /// Says so where the times of many cases differ from round to round, and where a limit cannot be one.
     pub fn warn(&self) {
-        let beaten =
-            |row: &&Row| row.threads == 1 && row.spread < STEADY && row.fraction_of_limit > BEATEN;
-        let beaten: Vec<_> = self.rows.iter().filter(beaten).collect();
-        if let Some(first) = beaten.first() {
+        let above_limit = |row: &&Row| {
+            row.threads == 1 && row.spread < STEADY && row.fraction_of_limit > TOLERANCE
+        };
+        let above_limit: Vec<_> = self.rows.iter().filter(above_limit).collect();
+        if let Some(first) = above_limit.first() {
             eprintln!(
                 "\nwarning: {} rows of one thread are faster than their limit, such as {} over {} elements, {:.2} of \
-                 it: the loops that the limit is measured by are too slow on this machine",
-                beaten.len(),
+                 it: the loops that the limit is measured by may be too slow on this machine",
+                above_limit.len(),
                 first.case,
                 elements(first.elements),
                 first.fraction_of_limit
@@ -247,4 +248,4 @@ impl Report {
 const STEADY: f64 = 0.1;
 
 /// A step is at most so much faster than its limit by chance.
-const BEATEN: f64 = 1.15;
+const TOLERANCE: f64 = 1.15;

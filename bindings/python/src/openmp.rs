@@ -1,13 +1,13 @@
 //! The threads that PyTorch computes with: those of OpenMP's runtime of GCC (libgomp), on Linux.
 //!
 //! They spin for some milliseconds after each operation of PyTorch. Where they are on all CPUs, Linux lets a woken
-//! thread of another pool wait for its turn, for up to 3 ms. So a step that comes while they spin has them do its work;
-//! any other step has this package's own pool, whose threads are woken sooner than OpenMP's and which nobody waits for
-//! if they come late. `docs/speed.md`, "Beside the threads of PyTorch", has the times of both.
+//! thread of another pool wait for its turn, for up to 3 ms. So a step that comes while they spin has them do its work.
+//! All other steps use this package's own pool: its threads wake sooner, and a step does not wait for one that comes
+//! late. `docs/speed.md`, "Beside the threads of PyTorch", has the times of both.
 
 use std::{
     env,
-    ffi::{CStr, c_int, c_uint, c_void},
+    ffi::{CStr, CString, c_int, c_uint, c_void},
     fs, mem, ptr,
     sync::{
         Mutex, TryLockError,
@@ -32,7 +32,7 @@ type Parallel = unsafe extern "C" fn(
 /// What is known of OpenMP in this process.
 #[derive(Default)]
 struct OpenMp {
-    /// `None` until the first large step of PyTorch's; then `None` within where there is none to be used.
+    /// `None` before the first large step. `Some(None)`: there is no function that may be used.
     parallel: Option<Option<Parallel>>,
     /// The last new team.
     known: Option<Known>,
@@ -80,7 +80,7 @@ pub struct Team {
     /// The size of the team. Always as many threads as PyTorch uses: libgomp ends the threads that a smaller team leaves
     /// over, and the next operation of PyTorch would start them anew.
     size: usize,
-    /// The threads of them that shall work.
+    /// How many of them may work.
     workers: usize,
     /// Whether to find out the clocks of the team's threads.
     learns: bool,
@@ -89,11 +89,11 @@ pub struct Team {
 /// The team of as many threads as PyTorch uses, `threads`, of which up to `workers` are to work: if this thread has
 /// one that is awake, or if that is not known yet.
 ///
-/// It is `None` on all threads but the main one, as each has a team of its own; in forked children, which lack the
-/// threads but not the runtime's belief in them, so that a call would wait for ever; and with `ADAMANT_OPENMP=0` in
-/// the environment.
+/// It is `None` on all threads but the main one, since each thread has a team of its own. It is `None` in forked
+/// children: libgomp still counts the threads of the parent, and a call would never return. And it is `None` with
+/// `ADAMANT_OPENMP=0` in the environment.
 pub fn team(threads: usize, workers: usize) -> Option<Team> {
-    // SAFETY: they have no conditions.
+    // SAFETY: both read a number of the process, and have no arguments.
     let is_main = unsafe { libc::gettid() == libc::getpid() };
     if !is_main || threads < 2 {
         return None;
@@ -154,8 +154,9 @@ fn is_forked() -> bool {
 /// The function that PyTorch's own library calls, if it is libgomp's.
 fn find() -> Option<Parallel> {
     const NAME: &CStr = c"GOMP_parallel";
-    let is_of_libgomp =
-        |parallel| library_of(parallel).is_some_and(|path| path.contains("/libgomp"));
+    let is_of_libgomp = |parallel| {
+        library_of(parallel).is_some_and(|path| path.contains("/libgomp") && !is_of_llvm(&path))
+    };
     // SAFETY: names of C; a library that is loaded is not loaded again, and stays.
     let symbol = unsafe {
         // As the dynamic linker looks for it: first in what all see, then in what the library asks for.
@@ -179,6 +180,22 @@ fn find() -> Option<Parallel> {
     // SAFETY: the function of this name has this type, in libgomp since GCC 4.9 (2014).
     let parallel = unsafe { mem::transmute::<*mut c_void, Parallel>(symbol) };
     Some(parallel).filter(|&parallel| is_of_libgomp(parallel))
+}
+
+/// Whether a loaded library is LLVM's runtime, which also goes by the name of libgomp (in conda's packages). It has the
+/// same function, but other rules for the sizes of teams.
+fn is_of_llvm(path: &str) -> bool {
+    let Ok(path) = CString::new(path) else { return true };
+    // SAFETY: strings of C; a library that is loaded is not loaded again, and stays.
+    unsafe {
+        let library = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        if library.is_null() {
+            return true;
+        }
+        let symbol = libc::dlsym(library, c"__kmpc_fork_call".as_ptr());
+        libc::dlclose(library);
+        !symbol.is_null()
+    }
 }
 
 /// The path of the library that a function is in.
@@ -222,7 +239,7 @@ unsafe extern "C" fn learn_and_work(job: *mut c_void) {
         // SAFETY: as in `work`.
         let job = unsafe { &*job.cast::<Job<'_>>() };
         let mut clock: libc::clockid_t = 0;
-        // SAFETY: they have no conditions; the clock is written.
+        // SAFETY: they read numbers of this thread, and write the clock.
         let has_clock = unsafe {
             libc::gettid() != libc::getpid()
                 && libc::pthread_getcpuclockid(libc::pthread_self(), &raw mut clock) == 0
@@ -232,7 +249,7 @@ unsafe extern "C" fn learn_and_work(job: *mut c_void) {
             job.clock.store(clock, Ordering::Relaxed);
         }
     }
-    // SAFETY: as here.
+    // SAFETY: the job of `Team::run`, which waits for this.
     unsafe { work(job) };
 }
 

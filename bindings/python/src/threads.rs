@@ -37,8 +37,8 @@ impl Crew {
     }
 
     /// For a call over so many elements on a thread that uses PyTorch, which computes with `pytorch` threads. Those
-    /// do the work if they are awake and as many as are wanted; `default` is what this process may use, and is wanted
-    /// if `threads` is not said.
+    /// do the work if they are awake and as many as are wanted. `default` is what this process may use. If `threads` is
+    /// not said, half of that is enough: PyTorch often takes one thread for each physical core.
     ///
     /// # Errors
     ///
@@ -49,10 +49,12 @@ impl Crew {
         default: usize,
         pytorch: usize,
     ) -> Result<Self, Error> {
-        let workers = threads.unwrap_or(default.min(pytorch));
-        // More threads than CPUs wait for each other.
+        let workers = threads.unwrap_or(pytorch);
+        let is_enough = threads.is_some() || 2 * pytorch >= default;
+        // A team of more threads than CPUs waits for each other.
         let fits = (2..=pytorch).contains(&workers) && pytorch <= default;
         if elements >= LEAST_SHARED
+            && is_enough
             && fits
             && let Some(team) = openmp::team(pytorch, workers)
         {
@@ -71,7 +73,7 @@ impl Crew {
     }
 }
 
-/// The core shares no smaller call among threads.
+/// The core shares no smaller call among threads; so these need no look at OpenMP's.
 const LEAST_SHARED: usize = 32 << 10;
 
 /// The pools, by the number of threads. `None` for a number that the system refused.

@@ -266,8 +266,8 @@ impl<'py> Call<'_, 'py> {
         if !was_behind {
             return Ok(false);
         }
-        let rows_behind = listed.map_or(count, <[i64]>::len);
-        let crew = self.crew(rows_behind.saturating_mul(width), threads)?;
+        let listed_rows = listed.map_or(count, <[i64]>::len);
+        let crew = self.crew(listed_rows.saturating_mul(width), threads)?;
         let exec = Exec { isa: None, threads: crew.threads() };
         let mut written: Ranges = places_of(slot, index).collect();
         written.sort_unstable();
