@@ -158,10 +158,13 @@ impl Cpu {
             Arch::V4(_) if is_intel() => 512,
             _ => return 0,
         };
-        match bytes() {
-            ..=SECOND_CACHE => 0,
-            ..=LAST_CACHE => in_last_cache,
-            _ => 512,
+        let bytes = bytes();
+        if bytes <= SECOND_CACHE {
+            0
+        } else if bytes <= LAST_CACHE {
+            in_last_cache
+        } else {
+            512
         }
     }
 

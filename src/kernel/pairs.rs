@@ -120,6 +120,7 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
 /// A step over pairs of registers. Gradients are multiplied by the factor, if there is one. Memory is asked for so many
 /// bytes `ahead`, if that is said. The call must show the compiler which it is, for both. Moments that the settings do
 /// not use are empty.
+#[allow(clippy::too_many_arguments, reason = "all that the loop must know when it is compiled")]
 #[inline(always)]
 pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
     simd: S,
