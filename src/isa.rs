@@ -156,15 +156,15 @@ impl Cpu {
             Arch::V3(_) => 2 << 10,
             #[cfg(target_arch = "x86_64")]
             Arch::V4(_) if is_intel() => 512,
-            _ => return 0,
+            _ => 0,
         };
-        let bytes = bytes();
-        if bytes <= SECOND_CACHE {
-            0
-        } else if bytes <= LAST_CACHE {
-            in_last_cache
-        } else {
-            512
+        if in_last_cache == 0 {
+            return 0;
+        }
+        match bytes() {
+            bytes if bytes <= SECOND_CACHE => 0,
+            bytes if bytes <= LAST_CACHE => in_last_cache,
+            _ => 512,
         }
     }
 
