@@ -32,7 +32,7 @@ use crate::{
     rows::{self, Rows},
     settings::{Plan, Settings, format_name},
     slot::{Form, Keys, Role, Slot, roles},
-    threads::{self, Crew},
+    threads::{self, Crew, LEAST_SHARED},
 };
 use groups::{form_of, form_values};
 use held::Kept;
@@ -294,8 +294,13 @@ impl<'py> Call<'_, 'py> {
     /// The threads for a call over so many elements.
     fn crew(&self, elements: usize, threads: Option<usize>) -> PyResult<Crew> {
         let Stepper { default_threads, get_num_threads, .. } = self.stepper;
-        let pytorch = get_num_threads.bind(self.py()).call0()?.extract()?;
-        Crew::beside_pytorch(elements, threads, *default_threads, pytorch).map_err(exception)
+        let crew = if elements < LEAST_SHARED {
+            Crew::own(threads.unwrap_or(*default_threads))
+        } else {
+            let pytorch = get_num_threads.bind(self.py()).call0()?.extract()?;
+            Crew::beside_pytorch(threads, *default_threads, pytorch)
+        };
+        crew.map_err(exception)
     }
 
     /// The name of a parameter, for errors.

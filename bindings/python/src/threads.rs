@@ -36,15 +36,14 @@ impl Crew {
         Ok(pool(threads)?.map_or(Self::Serial, Self::Pool))
     }
 
-    /// For a call over so many elements on a thread that uses PyTorch, which computes with `pytorch` threads. Those
-    /// do the work if they are awake and as many as are wanted. `default` is what this process may use. If `threads` is
+    /// For a large call on a thread that uses PyTorch, which computes with `pytorch` threads. Those do the work if
+    /// they are awake and as many as are wanted. `default` is what this process may use. If `threads` is
     /// not said, half of that is enough: PyTorch often takes one thread for each physical core.
     ///
     /// # Errors
     ///
     /// As [`own`](Self::own).
     pub fn beside_pytorch(
-        elements: usize,
         threads: Option<usize>,
         default: usize,
         pytorch: usize,
@@ -53,8 +52,7 @@ impl Crew {
         let is_enough = threads.is_some() || 2 * pytorch >= default;
         // A team of more threads than CPUs waits for each other.
         let fits = (2..=pytorch).contains(&workers) && pytorch <= default;
-        if elements >= LEAST_SHARED
-            && is_enough
+        if is_enough
             && fits
             && let Some(team) = openmp::team(pytorch, workers)
         {
@@ -73,8 +71,8 @@ impl Crew {
     }
 }
 
-/// The core shares no smaller call among threads; so these need no look at OpenMP's.
-const LEAST_SHARED: usize = 32 << 10;
+/// The core shares no call over fewer elements among threads; so these need no look at PyTorch's.
+pub const LEAST_SHARED: usize = 32 << 10;
 
 /// The pools, by the number of threads. `None` for a number that the system refused.
 #[derive(Default)]
