@@ -36,7 +36,7 @@ use crate::exec::{RunTasks, Threads};
 const PIECES_PER_THREAD: usize = 4;
 /// The smallest number of elements of a piece: 1.5 microseconds of work in cache. Taking a piece costs up to
 /// 0.05 microseconds when threads compete for it. In Miri, few elements are shared too.
-const LEAST_PIECE: usize = if cfg!(miri) { 256 } else { 4 << 10 };
+const LEAST_PIECE: usize = if cfg!(miri) { 64 } else { 4 << 10 };
 /// The largest number of elements of a piece: 0.4 milliseconds of work from memory.
 const MOST_PIECE: usize = 256 << 10;
 

@@ -14,7 +14,7 @@ const SHARE_AWAKE: usize = (16 << 10) / SMALLER;
 /// threads and with one: 64 Ki elements 2.54 and 1.92, 128 Ki 1.79 and 1.96, 256 Ki 1.28 and 1.74.
 const SHARE_ASLEEP: usize = (64 << 10) / SMALLER;
 /// Miri takes a thousand times as long.
-const SMALLER: usize = if cfg!(miri) { 128 } else { 1 };
+const SMALLER: usize = if cfg!(miri) { 512 } else { 1 };
 /// The number of calls that must follow each other within [`LINGER`] before a small call wakes threads, which
 /// are then awake for the next calls. A training step of a few calls should not reach it.
 const CALLS_IN_A_ROW: u32 = 4;

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Pool, run, run_in_batches, run_indexed};
+use super::{LEAST_SHARED, Pool, run, run_in_batches, run_indexed};
 use crate::exec::{Exec, RunTasks, Threads};
 
 /// New threads for each call.
@@ -115,7 +115,7 @@ fn a_serial_call_gets_one_range_on_the_calling_thread() {
     }
     let pool = Pool::new(3).unwrap();
     let caller = thread::current().id();
-    run(Threads::Pool(&pool), 1000, &|ranges| {
+    run(Threads::Pool(&pool), LEAST_SHARED - 1, &|ranges| {
         assert_eq!(thread::current().id(), caller);
         assert_eq!(ranges.count(), 1);
     });

@@ -23,7 +23,7 @@ impl Dense {
             let mut tensors: Vec<_> =
                 lens.iter().map(|&len| Arrays::new(&any, &mut rng, types, len)).collect();
             let mut expected = tensors.clone();
-            for _ in 0..3 {
+            for _ in 0..unless_miri(3, 2) {
                 let mut plain: Vec<_> = expected.iter_mut().map(Arrays::rust).collect();
                 let report = any.step_tensors(&mut plain, &plain_options(isa));
                 assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
@@ -31,7 +31,7 @@ impl Dense {
                 ok(step(&handle, &serial(isa), ptr::null(), &c));
             }
             assert_eq!(tensors, expected, "{any:?} on {isa}");
-            assert!(tensors.iter().all(|tensor| tensor.steps == 4));
+            assert!(tensors.iter().all(|tensor| tensor.steps == unless_miri(4, 3) as u64));
         }
     }
 }
@@ -71,9 +71,9 @@ impl ForEachRule for Mixed {
         let handle = Handle::of(any);
         let isa = Isa::detect();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for (number, types) in Types::mixed().into_iter().enumerate().step_by(unless_miri(1, 23)) {
+        for (number, types) in Types::mixed().into_iter().enumerate().step_by(unless_miri(1, 41)) {
             // In Miri, one tensor has more than a block of 8 bits.
-            let len = unless_miri(300, if number == 23 { 260 } else { 20 });
+            let len = unless_miri(300, if number == 41 { 260 } else { 20 });
             let mut tensors = [len, 0, 5].map(|len| Arrays::new(&any, &mut rng, types, len));
             let mut expected = tensors.clone();
             let options = StepOptions {
@@ -194,7 +194,7 @@ unsafe extern "C" fn run_tasks(
 #[test]
 fn pools_and_tasks_of_any_size_give_the_bits_of_rust() {
     // In Miri, calls are shared from fewer elements on.
-    const LEN: usize = unless_miri(300_000, 600);
+    const LEN: usize = unless_miri(300_000, 150);
     let adam = Adam::adamw();
     let handle = Handle::of(adam);
     let mut rng = ChaCha8Rng::seed_from_u64(3);
