@@ -2,7 +2,7 @@
 //! saves and loads, rows of tables. At the end of each run everything must have the bits of the reference.
 //!
 //! ```text
-//! cargo run --release -p soak -- --seconds 60 --seed 1
+//! cargo run --release --example soak --features soak/run -- --seconds 60 --seed 1
 //! ```
 
 #[path = "../../support/mod.rs"]
