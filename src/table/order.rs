@@ -152,7 +152,8 @@ mod tests {
     fn rows_come_in_ascending_order_and_their_occurrences_in_the_order_of_the_call() {
         let mut scratch = RowScratch::default();
         let many = if cfg!(miri) { 300 } else { 1000 };
-        for (count, rows) in [(0, 1), (1, 1), (100, 7), (many, 1), (many, 40), (3 * many, 1 << 33)] {
+        let sizes = [(0, 1), (1, 1), (100, 7), (many, 1), (many, 40), (3 * many, 1 << 33)];
+        for (count, rows) in sizes {
             let listed: Vec<u64> =
                 (0..count).map(|i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) % rows).collect();
             let (order, _) = scratch.sort(&listed, rows as usize).expect("rows in range");
