@@ -96,11 +96,10 @@ impl<S: Simd> Write<S> {
         );
     }
 
+    /// As registers: `fill` can become a call of memset.
     #[inline(always)]
     pub(super) fn zero<T: Narrow>(&self, array: &mut [T]) {
-        let (first, second) = array[self.range.clone()].split_at_mut(Words::<S>::LANES);
-        first.fill(T::default());
-        second.fill(T::default());
+        self.narrow(array, Wide([Vector::splat(self.simd, 0.0); TOGETHER]));
     }
 
     /// Two halves.
