@@ -21,15 +21,22 @@ REGISTERS = {"avx2": r"%ymm\d+", "avx512": r"%zmm\d+", "neon": r"\bv\d+\.(?:4s|2
 LABEL = re.compile(r"\.L\w+")
 
 
+# For assembly of the code that users have: as many units as cargo takes for a release, where rustc would take one for
+# assembly. What is inlined, and what becomes a call of memset, differs. In v0 only, symbols have all their types.
+FLAGS = ["--emit", "asm", "-C", "codegen-units=16", "-C", "symbol-mangling-version=v0"]
+
+
 def compiled(machine):
     """The files of assembly of the crate, as it is built for release; `machine` is a key of TARGETS."""
     # A folder for each, since one cargo waits for the other in a common one.
     target = ROOT / "target" / "hot-loops" / machine
     command = ["cargo", "rustc", "-p", "adamant", "--release", "--lib", "--target", TARGETS[machine]]
-    # In one unit, as rustc does it for `asm`. In this form only, symbols have all their types.
-    flags = ["--emit", "asm", "-C", "symbol-mangling-version=v0"]
-    subprocess.run([*command, "--target-dir", str(target), "--", *flags], cwd=ROOT, check=True)
-    folder = target / TARGETS[machine] / "release" / "deps"
+    subprocess.run([*command, "--target-dir", str(target), "--", *FLAGS], cwd=ROOT, check=True)
+    return newest(target / TARGETS[machine] / "release" / "deps")
+
+
+def newest(folder):
+    """The files of the last build in a folder of cargo's."""
     # rustc writes the metadata before the assembly; what is older is of another build.
     start = max(path.stat().st_mtime for path in folder.glob("libadamant-*.rmeta"))
     return sorted(path for path in folder.glob("adamant-*.s") if path.stat().st_mtime >= start)
@@ -57,12 +64,15 @@ def limits(machine):
 
 
 def read(arguments):
-    """The functions of files of assembly, or of machines; of all machines if there is neither."""
+    """The functions of files of assembly, of the last build in folders of cargo's, or of machines; of all machines if
+    there is none of them."""
 
     def files(argument):
-        return compiled(argument) if argument in TARGETS else [Path(argument)]
+        if argument in TARGETS:
+            return compiled(argument)
+        return newest(Path(argument)) if Path(argument).is_dir() else [Path(argument)]
 
-    # At the same time: the compiler takes one core for each machine.
+    # At the same time: much of a build is one thread.
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(files, arguments or TARGETS))
     return [function for paths in found for path in paths for function in functions(path)]

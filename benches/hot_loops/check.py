@@ -5,6 +5,7 @@ that the roofline's limits are measured by does.
     python3 benches/hot_loops/check.py                 # builds the crate for x86-64 and AArch64: some minutes
     python3 benches/hot_loops/check.py x86_64          # for one of them
     python3 benches/hot_loops/check.py FILE.s...       # reads assembly that is there
+    python3 benches/hot_loops/check.py FOLDER...       # the same, of a build with the flags of assembly.py: .../deps
 
 Needs cargo with the targets, and c++filt (binutils). Nothing is run: AVX-512 and NEON are judged on any machine.
 """
@@ -95,7 +96,7 @@ def main(arguments):
                 for fault in faults(rule, isa, kind, found):
                     failed = True
                     print(f"    FAULT: {fault}")
-    for machine in [argument for argument in arguments or assembly.TARGETS if argument in assembly.TARGETS]:
+    for machine in sorted({"aarch64" if isa == "neon" else "x86_64" for isa in sets}):
         loops, found = limit_loops(assembly.limits(machine))
         print(f"\n{loops} loops of the roofline's limits for {machine}")
         for fault in found:
