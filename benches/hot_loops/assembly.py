@@ -6,6 +6,7 @@ reached again, and which no smaller loop within it owns.
 
 import re
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,7 +39,9 @@ def compiled(machine):
 def newest(folder):
     """The files of the last build in a folder of cargo's."""
     # rustc writes the metadata before the assembly; what is older is of another build.
-    start = max(path.stat().st_mtime for path in folder.glob("libadamant-*.rmeta"))
+    start = max((path.stat().st_mtime for path in folder.glob("libadamant-*.rmeta")), default=None)
+    if start is None:
+        sys.exit(f"there is no build of adamant in {folder}")
     return sorted(path for path in folder.glob("adamant-*.s") if path.stat().st_mtime >= start)
 
 
