@@ -54,9 +54,15 @@ def after_an_operation(step: Callable[[], Any]) -> int:
     return _core.openmp_calls() - before
 
 
-def most_of(step: Callable[[], Any]) -> int:
-    """The most of ten tries: on a busy machine OpenMP's threads may lose their CPUs in between."""
-    return max(after_an_operation(step) for _ in range(10))
+def most_of(step: Callable[[], Any], enough: int = 1) -> int:
+    """The most of a hundred tries, or the first that is ``enough``: on a busy machine OpenMP's threads may lose their
+    CPUs in between."""
+    most = 0
+    for _ in range(100):
+        most = max(most, after_an_operation(step))
+        if most >= enough:
+            break
+    return most
 
 
 def test_pytorchs_threads_step_right_after_an_operation() -> None:
@@ -64,7 +70,7 @@ def test_pytorchs_threads_step_right_after_an_operation() -> None:
     assert most_of(optimizer.step) == 1
     # The norm is a call of its own.
     clipped, _ = large(max_grad_norm=1.0)
-    assert most_of(clipped.step) == 2
+    assert most_of(clipped.step, 2) == 2
 
 
 def test_threads_that_sleep_are_left_alone() -> None:
@@ -204,7 +210,8 @@ child(work)
 def test_forks_in_this_process_are_seen() -> None:
     (optimizer, own), (alone, expected) = large(threads=2), large(threads=1)
     assert most_of(optimizer.step) == 1
-    for _ in range(11):
+    # And the child's.
+    for _ in range(int(optimizer.state[own]["step"]) + 1):
         alone.step()
     child = os.fork()
     if child == 0:
