@@ -15,9 +15,19 @@ use crate::support::{
     number, ordinary,
 };
 
-/// The global pool serves calls from outside of all pools; as large everywhere, so that a crash
-/// found on one machine is one on the next.
-pub fn build_global_pool() {
+/// Before all cases: builds the global pool, which serves calls from outside of all pools; as large everywhere, so that
+/// a crash found on one machine is one on the next.
+///
+/// # Panics
+///
+/// If adamant was compiled without optimization: it has its scalar instruction set alone then, and cases of the others
+/// would find nothing.
+pub fn start() {
+    #[cfg(target_arch = "x86_64")]
+    let is_whole = Isa::Avx2.is_available() || !std::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_whole = Isa::Neon.is_available() || cfg!(not(target_arch = "aarch64"));
+    assert!(is_whole, "adamant was compiled without the instruction sets of this CPU");
     ThreadPoolBuilder::new().num_threads(3).build_global().expect("the global pool");
 }
 

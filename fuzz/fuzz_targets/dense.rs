@@ -13,7 +13,7 @@ use adamant::{
 };
 use decode::{
     Bits, Cuts, Effort, FloatName, Numbers, PERIOD, StepCount, any_effort, any_isa, any_misfit,
-    build_global_pool, in_pool,
+    in_pool, start,
 };
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary},
@@ -21,7 +21,7 @@ use libfuzzer_sys::{
 };
 use support::{Columns, Draw, Misfit, Way, WithRule, check, check_refused, exec, with_rule};
 
-fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
+fuzz_target!(init: start(), |case: Case<'_>| case.run());
 
 /// What the fuzzer decides.
 #[derive(Arbitrary, Debug)]

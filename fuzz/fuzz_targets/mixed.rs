@@ -10,8 +10,8 @@ mod decode;
 
 use adamant::{Error, Isa, StepOptions, rule::BuiltIn};
 use decode::{
-    Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, any_types,
-    build_global_pool, in_pool, repeated,
+    Bits, Cuts, Effort, Numbers, StepCount, any_effort, any_isa, any_misfit, any_types, in_pool,
+    repeated, start,
 };
 use libfuzzer_sys::{
     arbitrary::{self, Arbitrary, Result, Unstructured},
@@ -23,7 +23,7 @@ use support::{
     with_rule,
 };
 
-fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
+fuzz_target!(init: start(), |case: Case<'_>| case.run());
 
 /// What the fuzzer decides.
 #[derive(Arbitrary, Debug)]

@@ -17,7 +17,7 @@ use adamant::{
     table::{CatchUp, RowWiseAdam},
 };
 use case::{Call, Case, Norm, OptionsDrawing, Update, What};
-use decode::{Effort, FloatName, build_global_pool, in_pool, repeated};
+use decode::{Effort, FloatName, in_pool, repeated, start};
 use libfuzzer_sys::fuzz_target;
 use support::{
     Draw, WithRule,
@@ -27,7 +27,7 @@ use support::{
     with_rule,
 };
 
-fuzz_target!(init: build_global_pool(), |case: Case<'_>| case.run());
+fuzz_target!(init: start(), |case: Case<'_>| case.run());
 
 impl WithRule for &Case<'_> {
     fn run<R: BuiltIn>(self) {
