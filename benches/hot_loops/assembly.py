@@ -39,10 +39,11 @@ def compiled(machine):
 def newest(folder):
     """The files of the last build in a folder of cargo's."""
     # rustc writes the metadata before the assembly; what is older is of another build.
-    start = max((path.stat().st_mtime for path in folder.glob("libadamant-*.rmeta")), default=None)
-    if start is None:
-        sys.exit(f"there is no build of adamant in {folder}")
-    return sorted(path for path in folder.glob("adamant-*.s") if path.stat().st_mtime >= start)
+    start = max((path.stat().st_mtime for path in folder.glob("libadamant-*.rmeta")), default=0)
+    found = sorted(path for path in folder.glob("adamant-*.s") if path.stat().st_mtime >= start)
+    if not found:
+        sys.exit(f"the last build of adamant in {folder}, if there is one, has no assembly")
+    return found
 
 
 def limits(machine):
