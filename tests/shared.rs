@@ -77,7 +77,7 @@ fn tensors_of_every_type_are_shared() {
     let kinds: Vec<_> = (0..ParamType::ALL.len()).map(|number| Some(types(number))).collect();
     let lent = Threads::Tasks(&NewThreads);
     for (number, threads) in [Threads::Pool(&pool), lent].into_iter().enumerate() {
-        // In Miri, half of the types.
+        // In Miri, half of the types for each way to share.
         let kinds = kinds.chunks(4).skip(if cfg!(miri) { number } else { 0 });
         let kinds = kinds.step_by(if cfg!(miri) { 2 } else { 1 });
         for kinds in kinds.chain([&[None; 2][..]]) {
