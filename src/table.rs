@@ -38,11 +38,11 @@
 //! pages.
 
 mod arrays;
+mod as_tensors;
 mod behind;
 mod dense_equivalent;
 mod grads;
 mod history;
-mod mixed;
 mod norm;
 mod order;
 mod row_wise;
@@ -337,7 +337,7 @@ fn step_listed<R: RowRule, F: Float>(
         }
         _ => {
             let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
-            mixed::run(rule, &step, t, &pass, &table, &grads, threads);
+            as_tensors::run(rule, &step, t, &pass, &table, &grads, threads);
         }
     }
     Ok(Report { outcome: Outcome::Taken, grad_norm })
