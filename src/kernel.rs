@@ -3,18 +3,16 @@
 
 mod pairs;
 
-use core::marker::PhantomData;
-
 use crate::{
     Error, Tensor,
     array::Float,
     isa::Cpu,
-    mixed,
+    mixed::{self, Runs},
     optimizer::{Constants, of_rule},
     rule::{Arity, Many, Rule},
     simd::{Simd, Vector, WithSimd},
     table::RowRule,
-    tensor::{Precision, Run, Slices, TensorArrays},
+    tensor::{Part, Precision, Run, Slices, TensorArrays, TypedArrays},
 };
 use pairs::sweep_with;
 pub(crate) use pairs::{TOGETHER, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
@@ -74,40 +72,66 @@ pub(crate) fn run<R: Rule>(
     cpu: Cpu,
     pass: &Pass,
     known: (u64, &Constants),
-    mut elements: Run<'_, '_>,
+    mut run: Run<'_, '_>,
 ) {
-    while let Some(tensor) = elements.peek() {
+    while let Some(tensor) = run.peek() {
         let t = tensor.steps() + 1;
         let precision = pass.precision(tensor);
         let constants = match known {
             (known, constants) if known == t => of_rule::<R>(constants),
             _ => constants(&rule, t),
         };
-        let alike =
-            |tensor: &Tensor<'_>| tensor.steps() + 1 == t && pass.precision(tensor) == precision;
-        let elements = &mut elements;
+        let mut alike = Alike { run: &mut run, t, precision, pass };
+        let constants = &constants;
         match precision {
-            Precision::F32 => cpu.run(Sweep::<R, f32, _> {
-                rule,
-                constants: &constants,
-                pass,
-                elements,
-                alike,
-                float: PhantomData,
-            }),
-            Precision::F64 => cpu.run(Sweep::<R, f64, _> {
-                rule,
-                constants: &constants,
-                pass,
-                elements,
-                alike,
-                float: PhantomData,
-            }),
-            Precision::Mixed => {
-                let mut runs = Alike { elements, alike };
-                mixed::run(rule, cpu, &constants, t, pass, &mut runs);
+            Precision::F32 => {
+                let elements = Elements::<f32>::Tensors(alike);
+                cpu.run(Sweep { rule, constants, pass, elements });
             }
+            Precision::F64 => {
+                let elements = Elements::<f64>::Tensors(alike);
+                cpu.run(Sweep { rule, constants, pass, elements });
+            }
+            Precision::Mixed => mixed::run(rule, cpu, constants, t, pass, &mut alike),
         }
+    }
+}
+
+/// Rows of a table, each as if it were a tensor.
+pub enum Rows<'a> {
+    /// Everything is `f32`.
+    F32(&'a mut dyn TypedRows<f32>),
+    /// Everything is `f64`.
+    F64(&'a mut dyn TypedRows<f64>),
+    Mixed(&'a mut dyn Runs),
+}
+
+/// Rows whose arrays are all of the type that is computed in.
+pub trait TypedRows<F> {
+    /// The next elements, of one row.
+    fn next(&mut self) -> Option<TypedArrays<'_, F>>;
+}
+
+/// Takes step `t` of rows of a table.
+#[inline]
+pub(crate) fn run_rows<R: Rule>(
+    rule: R,
+    cpu: Cpu,
+    constants: &Many<R::Constants, f64>,
+    t: u64,
+    pass: &Pass,
+    rows: Rows<'_>,
+) {
+    match rows {
+        Rows::F32(rows) => {
+            let elements = Elements::Rows(rows);
+            cpu.run(Sweep { rule, constants, pass, elements });
+        }
+        Rows::F64(rows) => {
+            let elements = Elements::Rows(rows);
+            cpu.run(Sweep { rule, constants, pass, elements });
+        }
+        Rows::Mixed(rows) => mixed::run(rule, cpu, constants, t, pass, rows),
     }
 }
 
@@ -117,35 +141,65 @@ fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
     rule.constants(t)
 }
 
-/// The elements of tensors that take the same step.
-struct Alike<'a, 'b, 'x, A> {
-    elements: &'a mut Run<'b, 'x>,
-    alike: A,
+/// The elements of tensors that take the same step in the same precision.
+struct Alike<'a, 'b, 'x> {
+    run: &'a mut Run<'b, 'x>,
+    t: u64,
+    precision: Precision,
+    pass: &'a Pass,
 }
 
-impl<A: Fn(&Tensor<'_>) -> bool> mixed::Runs for Alike<'_, '_, '_, A> {
+impl<'b, 'x> Alike<'_, 'b, 'x> {
+    #[inline(always)]
+    fn next_part(&mut self) -> Option<Part<'b, 'x>> {
+        let Self { t, precision, pass, .. } = *self;
+        self.run.next_if(
+            #[inline(always)]
+            |tensor| tensor.steps() + 1 == t && pass.precision(tensor) == precision,
+        )
+    }
+}
+
+impl Runs for Alike<'_, '_, '_> {
     fn next(&mut self) -> Option<TensorArrays<'_>> {
-        self.elements.next_if(&self.alike).map(|part| part.arrays())
+        self.next_part().map(|part| part.arrays())
+    }
+}
+
+/// Where the elements of a step come from.
+enum Elements<'a, 'b, 'x, F> {
+    Tensors(Alike<'a, 'b, 'x>),
+    Rows(&'a mut dyn TypedRows<F>),
+}
+
+impl<F: Float> Elements<'_, '_, '_, F> {
+    /// The next elements, and the part of a tensor that they are.
+    #[inline(always)]
+    fn next<R: Rule>(&mut self) -> Option<(Slices<'_, R, F>, Option<Part<'_, '_>>)> {
+        match self {
+            Self::Tensors(alike) => alike.next_part().map(
+                #[inline(always)]
+                |part| (part.slices(), Some(part)),
+            ),
+            Self::Rows(rows) => rows.next().map(|arrays| (arrays.slices(), None)),
+        }
     }
 }
 
 /// A step of elements whose arrays are all of one type.
-struct Sweep<'a, 'b, 'x, R: Rule, F, A> {
+struct Sweep<'a, 'b, 'x, R: Rule, F> {
     rule: R,
     constants: &'a Many<R::Constants, f64>,
     pass: &'a Pass,
-    elements: &'a mut Run<'b, 'x>,
-    /// Whether a tensor takes the same step.
-    alike: A,
-    float: PhantomData<F>,
+    elements: Elements<'a, 'b, 'x, F>,
 }
 
-impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '_, R, F, A> {
+impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, R, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { rule, constants, pass, elements, alike, .. } = self;
+        let Self { rule, constants, pass, mut elements, .. } = self;
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
@@ -156,20 +210,15 @@ impl<R: Rule, F: Float, A: Fn(&Tensor<'_>) -> bool> WithSimd for Sweep<'_, '_, '
             rule,
             #[inline(always)]
             |rule| {
-                while let Some(part) = elements.next_if(&alike) {
-                    let mut slices = part.slices::<R, F>();
-                    // Loops of 256 and 512 bits can ask ahead.
-                    if const { S::U32_LANES >= 8 } && pass.ahead > 0 {
-                        let ahead = Some(pass.ahead);
-                        sweep_with(simd, rule, &k, factor, ahead, slices.reborrow());
-                    } else {
-                        sweep_with(simd, rule, &k, factor, None, slices.reborrow());
-                    }
+                while let Some((mut slices, part)) = elements.next::<R>() {
+                    sweep_with(simd, rule, &k, factor, pass.ahead, slices.reborrow());
                     if F::SCALES {
                         if pass.flush_subnormals {
                             flush(slices);
                         }
-                        part.zero_grad();
+                        if let Some(part) = part {
+                            part.zero_grad();
+                        }
                     }
                 }
             },

@@ -111,8 +111,7 @@ use parts::{
 use crate::{
     Error, Threads,
     isa::Cpu,
-    kernel::{self, Pass},
-    mixed::{self, Runs},
+    kernel::{self, Pass, Rows},
     optimizer::Constants,
     table::RowSpan,
     tensor::Run,
@@ -212,6 +211,11 @@ pub trait Rule: Copy + Send + Sync + 'static {
         Self::CONVERTS_IN_LOOP
     }
 
+    /// Whether lazy steps of a table in `f32` or `f64` have a loop over rows of the rule's own, compiled for each type and
+    /// instruction set. Without it, each row is stepped as a tensor, which takes some 10 ns more. Of the rules of this
+    /// crate, [`Adam`](crate::Adam), [`AdaGrad`](crate::AdaGrad), [`Sgd`](crate::Sgd) and [`Ftrl`](crate::Ftrl) have it.
+    const ROWS_IN_LOOP: bool = false;
+
     /// Checks the hyper-parameters.
     ///
     /// # Errors
@@ -244,7 +248,21 @@ pub trait Rule: Copy + Send + Sync + 'static {
         kernel::run(*self, cpu, pass, known, elements);
     }
 
-    /// Steps rows of a table in `f32`; as above.
+    /// Takes step `t` of rows of a table, each as if it were a tensor; as above.
+    #[doc(hidden)]
+    fn run_rows(
+        &self,
+        cpu: Cpu,
+        constants: &Many<Self::Constants, f64>,
+        t: u64,
+        pass: &Pass,
+        rows: Rows<'_>,
+    ) {
+        kernel::run_rows(*self, cpu, constants, t, pass, rows);
+    }
+
+    /// Steps rows of a table in `f32` in [a loop of their own](Self::ROWS_IN_LOOP). The rules of this crate have it
+    /// from [`rows_compiled_here!`].
     #[doc(hidden)]
     fn run_rows_f32(rows: RowSpan<'_, Self, f32>, threads: Threads<'_>) {
         rows.run(threads);
@@ -254,19 +272,6 @@ pub trait Rule: Copy + Send + Sync + 'static {
     #[doc(hidden)]
     fn run_rows_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
         rows.run(threads);
-    }
-
-    /// Takes step `t` of rows in mixed precision; as above.
-    #[doc(hidden)]
-    fn run_rows_mixed(
-        &self,
-        cpu: Cpu,
-        constants: &Many<Self::Constants, f64>,
-        t: u64,
-        pass: &Pass,
-        rows: &mut dyn Runs,
-    ) {
-        mixed::run(*self, cpu, constants, t, pass, rows);
     }
 }
 
@@ -297,6 +302,26 @@ macro_rules! compiled_here {
             ));
         }
 
+        fn run_rows(
+            &self,
+            cpu: $crate::isa::Cpu,
+            constants: &$crate::rule::Many<Self::Constants, f64>,
+            t: u64,
+            pass: &$crate::kernel::Pass,
+            rows: $crate::kernel::Rows<'_>,
+        ) {
+            $crate::rule::outside_unit_tests!($crate::kernel::run_rows(
+                *self, cpu, constants, t, pass, rows
+            ));
+        }
+    };
+}
+
+/// As [`compiled_here!`], for rules whose rows have a loop of their own.
+macro_rules! rows_compiled_here {
+    () => {
+        const ROWS_IN_LOOP: bool = true;
+
         fn run_rows_f32(rows: $crate::table::RowSpan<'_, Self, f32>, threads: $crate::Threads<'_>) {
             $crate::rule::outside_unit_tests!(rows.run(threads));
         }
@@ -304,25 +329,12 @@ macro_rules! compiled_here {
         fn run_rows_f64(rows: $crate::table::RowSpan<'_, Self, f64>, threads: $crate::Threads<'_>) {
             $crate::rule::outside_unit_tests!(rows.run(threads));
         }
-
-        fn run_rows_mixed(
-            &self,
-            cpu: $crate::isa::Cpu,
-            constants: &$crate::rule::Many<Self::Constants, f64>,
-            t: u64,
-            pass: &$crate::kernel::Pass,
-            rows: &mut dyn $crate::mixed::Runs,
-        ) {
-            $crate::rule::outside_unit_tests!($crate::mixed::run(
-                *self, cpu, constants, t, pass, rows
-            ));
-        }
     };
 }
 
 pub(crate) use outside_unit_tests;
 
-use compiled_here;
+use {compiled_here, rows_compiled_here};
 
 /// A number that is known at compile time, as a type: how many moments or constants a [`Rule`] has.
 #[derive(Clone, Copy, Debug)]

@@ -61,7 +61,6 @@ pub(crate) use sweep::RowSpan;
 
 use crate::{
     Element, Error, Outcome, Param, Report, State, StepOptions, Storage,
-    array::Float,
     isa::Cpu,
     kernel::{Pass, Step},
     norm::{NormOrder, Norms},
@@ -71,6 +70,7 @@ use crate::{
     step::{Scaling, check_factor},
 };
 
+use sums::RowFloat;
 use sweep::{Listed, Update};
 use update::RowUpdate;
 
@@ -301,7 +301,7 @@ fn count_lazy<R: RowOptimizer>(
 }
 
 /// Takes a lazy step that is computed in `F`; table, gradients and options were found to go together.
-fn step_listed<R: RowRule, F: Float>(
+fn step_listed<R: RowRule, F: RowFloat>(
     rule: R,
     cpu: Cpu,
     t: u64,
@@ -312,7 +312,7 @@ fn step_listed<R: RowRule, F: Float>(
     let step = Step::new::<F>(&rule, cpu, t)?;
     let of_grads = (grads.storage() != F::STORAGE).then(|| ("grad", grads.storage()));
     let is_mixed = match table.not_of::<R, F>().or(of_grads) {
-        Some((argument, found)) if !R::IS_MIXED => {
+        Some((argument, found)) if !R::HAS_TENSORS => {
             let (method, expected) = ("RowWiseAdam", F::STORAGE);
             return Err(Error::TableStorage { argument, found, method, expected });
         }
@@ -327,18 +327,21 @@ fn step_listed<R: RowRule, F: Float>(
         return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
     }
     let StepOptions { flush_subnormals, seed, .. } = *options;
+    let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
     match grads.values_of::<F>() {
-        Some(values) if !is_mixed => {
+        Some(values) if const { R::HAS_LOOP } && !is_mixed => {
             let factor = F::from_f64(factor);
             let update = Some(Update { step: &step, values, factor, flush_subnormals });
             let (table, listed) = (table.typed(), grads.listed);
             let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
             F::call::<Listed<'_, '_, R>>((span, threads));
         }
-        _ => {
-            let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
-            as_tensors::run(rule, &step, t, &pass, &table, &grads, threads);
+        // As of a tensor: the loop over f32 does not look for subnormals.
+        Some(values) if !is_mixed && (is_f64 || !flush_subnormals) => {
+            let grads = (values, grads.listed);
+            as_tensors::run_typed(rule, &step, t, &pass, &table.typed(), grads, threads);
         }
+        _ => as_tensors::run_mixed(rule, &step, t, &pass, &table, &grads, threads),
     }
     Ok(Report { outcome: Outcome::Taken, grad_norm })
 }

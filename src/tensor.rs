@@ -11,8 +11,8 @@ use crate::{
     rule::MOMENTS,
 };
 
-pub(crate) use run::Slices;
-pub use run::{Place, Run, TensorArrays};
+pub(crate) use run::{Part, Slices};
+pub use run::{Place, Run, TensorArrays, TypedArrays};
 
 /// One tensor of a call: parameters, gradients and moments, all borrowed and of the same length, and the
 /// number of steps that the tensor has taken.

@@ -20,7 +20,7 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     k: &Many<R::Constants, Vector<S, F>>,
     slices: Slices<'_, R, F>,
 ) {
-    sweep_with(simd, rule, k, Vector::constant(simd, 1.0), None, slices);
+    sweep_with(simd, rule, k, Vector::constant(simd, 1.0), 0, slices);
 }
 
 /// The number of registers that the loop takes at a time. With one, too many instructions wait for each other. On
@@ -43,14 +43,14 @@ pub(crate) fn pairs_mut<S: Simd, F: Float>(slice: &mut [F]) -> &mut PairsOf<S, F
 }
 
 /// A step over arrays of the type that is computed in: pairs of registers, then the remaining elements by the same
-/// formula. `ahead` is as in [`sweep_pairs`].
+/// formula. `ahead` is that of [`Pass`](super::Pass).
 #[inline(always)]
 pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,
     factor: Vector<S, F>,
-    ahead: Option<usize>,
+    ahead: usize,
     slices: Slices<'_, R, F>,
 ) {
     let pair = F::lanes::<S>() * TOGETHER;
@@ -75,16 +75,14 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
         |i| Wide([k.as_ref()[i]; TOGETHER]),
     );
     let factor_of_pair = F::SCALES.then_some(Wide([factor; TOGETHER]));
-    sweep_pairs::<S, R, F>(
-        simd,
-        rule,
-        &wide,
-        factor_of_pair,
-        ahead,
-        pairs_mut::<S, F>(param),
-        pairs::<S, F>(grad),
-        arrays,
-    );
+    let (param, grad) = (pairs_mut::<S, F>(param), pairs::<S, F>(grad));
+    // Loops of 256 and 512 bits can ask ahead.
+    if const { S::U32_LANES >= 8 } && ahead > 0 {
+        let ahead = Some(ahead);
+        sweep_pairs::<S, R, F>(simd, rule, &wide, factor_of_pair, ahead, param, grad, arrays);
+    } else {
+        sweep_pairs::<S, R, F>(simd, rule, &wide, factor_of_pair, None, param, grad, arrays);
+    }
 
     while !param_rest.is_empty() {
         let len = param_rest.len().min(F::lanes::<S>());

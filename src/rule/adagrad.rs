@@ -108,4 +108,5 @@ impl Rule for AdaGrad {
     }
 
     super::compiled_here!();
+    super::rows_compiled_here!();
 }

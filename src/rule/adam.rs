@@ -210,6 +210,7 @@ impl Rule for Adam {
     }
 
     super::compiled_here!();
+    super::rows_compiled_here!();
 }
 
 /// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and [`RowWiseAdam`](crate::table::RowWiseAdam)

@@ -135,4 +135,5 @@ impl Rule for Ftrl {
     }
 
     super::compiled_here!();
+    super::rows_compiled_here!();
 }

@@ -138,4 +138,5 @@ impl Rule for Sgd {
     }
 
     super::compiled_here!();
+    super::rows_compiled_here!();
 }

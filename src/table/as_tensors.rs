@@ -1,28 +1,30 @@
-//! Steps of rows whose arrays are not all of the type that is computed in: each row is a tensor whose
-//! gradient is the row's sum.
+//! Steps of rows as tensors: the gradient of each is the row's sum. For arrays that are not all of the type that is
+//! computed in, and for optimizers without a [loop over rows](crate::rule::Rule::ROWS_IN_LOOP).
 
-use core::ops::Range;
+use core::{mem, ops::Range};
 
 use half::{bf16, f16};
 
 use super::{
     RowRule, SortedRows, Table,
     order::Occurrences,
-    sums::{RowElement, Values},
+    sums::{RowElement, RowFloat, RowGrad, Values},
     sweep::{rows_ahead, share},
+    typed::TypedTable,
 };
 use crate::{
     Threads,
     array::{GradArray, MomentArray},
     isa::Cpu,
-    kernel::{Pass, Step},
+    kernel::{Pass, Rows, Step, TypedRows},
     mixed::Runs,
-    simd::{Simd, TILE, WithSimd},
-    tensor::TensorArrays,
+    rule::MOMENTS,
+    simd::{Simd, TILE, WithSimd, prefetch_row},
+    tensor::{TensorArrays, TypedArrays},
 };
 
-/// Takes step `t` of the listed rows; table and gradients were found to go together.
-pub(super) fn run<R: RowRule>(
+/// Takes step `t` of the listed rows in `f32`, whatever the arrays hold; table and gradients were found to go together.
+pub(super) fn run_mixed<R: RowRule>(
     rule: R,
     step: &Step<R>,
     t: u64,
@@ -38,22 +40,161 @@ pub(super) fn run<R: RowRule>(
         listed: grads.listed,
     };
     share(threads, grads.listed, grads.width, &|listed| {
-        let ahead = rows_ahead(table.bytes_of_row());
-        let grads = Grads { listed, ..grads };
+        let walk = Walk::new(listed, grads.width, table.bytes_of_row());
         let sums = [0.0; TILE];
-        let rows = &mut Rows {
-            cpu: step.cpu,
-            table,
-            grads,
-            start: 0,
-            end: 0,
-            column: 0,
-            asked: 0,
-            ahead,
-            sums,
-        };
-        rule.run_mixed(step.cpu, &step.constants, t, pass, rows);
+        let rows =
+            &mut MixedRows { cpu: step.cpu, table, grads: Grads { listed, ..grads }, walk, sums };
+        rule.run_as_tensors(step.cpu, &step.constants, t, pass, Rows::Mixed(rows));
     });
+}
+
+/// Takes step `t` of the listed rows, all of whose arrays are of the type that is computed in.
+pub(super) fn run_typed<R: RowRule, F: RowFloat>(
+    rule: R,
+    step: &Step<R>,
+    t: u64,
+    pass: &Pass,
+    table: &TypedTable<'_, R, F>,
+    (values, listed): (Values<'_, F>, Occurrences<'_>),
+    threads: Threads<'_>,
+) {
+    let factor = F::from_f64(pass.grad_factor);
+    // The rows multiply their gradients.
+    let pass = Pass { grad_factor: 1.0, ..*pass };
+    share(threads, listed, table.width, &|listed| {
+        let rows = listed.row(0)..listed.row(listed.len() - 1) + 1;
+        let first = rows.start;
+        // SAFETY: `share` gives each thread rows of its own. They are in ascending order, so no row is within
+        // the ranges of two threads.
+        #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
+        let TypedTable { param, mut moments, width } = unsafe { table.part(&rule, rows) };
+        let mut moments = moments.as_mut().iter_mut().map(mem::take);
+        let moments: [_; MOMENTS] = core::array::from_fn(|_| moments.next().unwrap_or_default());
+        let arrays = 1 + moments.iter().filter(|moment| !moment.is_empty()).count();
+        let walk = Walk::new(listed, width, width.saturating_mul(size_of::<F>() * arrays));
+        let tile = [F::default(); TILE];
+        let mut rows =
+            ListedRows { cpu: step.cpu, param, moments, first, values, factor, walk, tile };
+        rule.run_as_tensors(step.cpu, &step.constants, t, &pass, F::rows(&mut rows));
+    });
+}
+
+/// A way through listed rows, and through the columns of each.
+struct Walk<'a> {
+    listed: Occurrences<'a>,
+    width: usize,
+    /// The occurrences of the row, and its next column.
+    start: usize,
+    end: usize,
+    column: usize,
+    /// The occurrences whose memory was asked for.
+    asked: usize,
+    ahead: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(listed: Occurrences<'a>, width: usize, row_bytes: usize) -> Self {
+        Self { listed, width, start: 0, end: 0, column: 0, asked: 0, ahead: rows_ahead(row_bytes) }
+    }
+
+    /// The occurrences of the row whose columns are next. Asks for the memory of later ones, by their positions, and of
+    /// their rows.
+    #[inline(always)]
+    fn occurrences(
+        &mut self,
+        ask_for_grad: impl Fn(usize),
+        ask_for_row: impl Fn(usize),
+    ) -> Option<Occurrences<'a>> {
+        if self.column == self.width {
+            (self.start, self.column) = (self.end, 0);
+        }
+        if self.start == self.listed.len() {
+            return None;
+        }
+        if self.column == 0 {
+            self.end = self.listed.end_of_run(self.start);
+            let end = (self.end + self.ahead).min(self.listed.len());
+            for index in self.asked..end {
+                ask_for_grad(self.listed.position(index));
+                let row = self.listed.row(index);
+                if index == 0 || row != self.listed.row(index - 1) {
+                    ask_for_row(row);
+                }
+            }
+            self.asked = end.max(self.asked);
+        }
+        Some(self.listed.slice(self.start..self.end))
+    }
+
+    /// The next columns, so many.
+    #[inline(always)]
+    fn columns(&mut self, count: usize) -> Range<usize> {
+        let start = self.column;
+        self.column += count;
+        start..self.column
+    }
+}
+
+/// Some rows that nobody else uses, with arrays of one type.
+struct ListedRows<'a, F> {
+    cpu: Cpu,
+    param: &'a mut [F],
+    moments: [&'a mut [F]; MOMENTS],
+    /// The number of the arrays' first row.
+    first: usize,
+    values: Values<'a, F>,
+    factor: F,
+    walk: Walk<'a>,
+    tile: [F; TILE],
+}
+
+impl<F: RowFloat> TypedRows<F> for ListedRows<'_, F> {
+    fn next(&mut self) -> Option<TypedArrays<'_, F>> {
+        let Self { cpu, param, moments, first, values, factor, walk, tile } = self;
+        let (width, start) = (walk.width, walk.column % walk.width);
+        let occurrences = walk.occurrences(
+            |position| values.prefetch(position),
+            |row| {
+                let row = (row - *first) * width;
+                prefetch_row(param, row, width);
+                for moment in moments.iter().filter(|moment| !moment.is_empty()) {
+                    prefetch_row(moment, row, width);
+                }
+            },
+        )?;
+        let grad = if occurrences.len() == 1 && *factor == F::from_f64(1.0) {
+            &values.row(occurrences.position(0))[start..]
+        } else {
+            let len = (width - start).min(TILE);
+            let (values, factor) = (*values, *factor);
+            F::sum(*cpu, SumOfRow(RowGrad { values, occurrences, factor, tile }, start));
+            &tile[..len]
+        };
+        let columns = walk.columns(grad.len());
+        let row = (occurrences.row(0) - *first) * width;
+        let elements = row + columns.start..row + columns.end;
+        Some(TypedArrays {
+            param: &mut param[elements.clone()],
+            grad,
+            moments: moments.each_mut().map(|moment| match moment.is_empty() {
+                true => &mut [][..],
+                false => &mut moment[elements.clone()],
+            }),
+        })
+    }
+}
+
+/// Adds up the gradients of a row from a column on.
+pub struct SumOfRow<'a, F: RowFloat>(RowGrad<'a, F>, usize);
+
+impl<F: RowFloat> WithSimd for SumOfRow<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self(mut grad, start) = self;
+        grad.from(simd, start);
+    }
 }
 
 /// The gradients of some rows.
@@ -65,57 +206,42 @@ struct Grads<'a> {
     listed: Occurrences<'a>,
 }
 
-impl Grads<'_> {
-    /// The place of some columns of an occurrence among the values.
-    fn place(&self, index: usize, columns: &Range<usize>) -> Range<usize> {
-        let start = self.listed.position(index) * self.stride;
-        start + columns.start..start + columns.end
-    }
-}
-
 /// Some rows that nobody else uses, one after the other.
-struct Rows<'a> {
+struct MixedRows<'a> {
     cpu: Cpu,
     table: &'a Table<'a>,
     grads: Grads<'a>,
-    /// The occurrences of the row, and its next column.
-    start: usize,
-    end: usize,
-    column: usize,
-    /// The occurrences whose memory was asked for.
-    asked: usize,
-    ahead: usize,
+    walk: Walk<'a>,
     sums: [f32; TILE],
 }
 
-impl Runs for Rows<'_> {
+impl Runs for MixedRows<'_> {
     #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
     fn next(&mut self) -> Option<TensorArrays<'_>> {
-        let Grads { values, width, listed, .. } = self.grads;
-        if self.column == width {
-            (self.start, self.column) = (self.end, 0);
-        }
-        if self.start == listed.len() {
-            return None;
-        }
-        if self.column == 0 {
-            self.end = listed.end_of_run(self.start);
-            self.prefetch();
-        }
-        let columns = self.column..(self.column + TILE).min(width);
-        self.column = columns.end;
-        let grad = if self.end - self.start == 1 {
+        let Grads { values, width, stride, .. } = self.grads;
+        let Table { param, moments, first, .. } = self.table;
+        let listed = self.walk.occurrences(
+            |position| values.prefetch(position * stride, width),
+            |row| {
+                param.0.prefetch(row * width, width);
+                for moment in moments.iter().filter(|moment| !moment.is_empty()) {
+                    moment.0.prefetch(row * width, width);
+                }
+            },
+        )?;
+        let columns = self.walk.columns(TILE.min(width - self.walk.column));
+        let grad = if listed.len() == 1 {
+            let row = listed.position(0) * stride;
             // SAFETY: gradients of rows are only read.
-            unsafe { values.part(self.grads.place(self.start, &columns)) }
+            unsafe { values.part(row + columns.start..row + columns.end) }
         } else {
             let sums = &mut self.sums[..columns.len()];
-            let grads = Grads { listed: listed.slice(self.start..self.end), ..self.grads };
+            let grads = Grads { listed, ..self.grads };
             self.cpu.run(SumColumns { grads, start: columns.start, sums });
             GradArray::F32(sums)
         };
-        let first = listed.row(self.start) * width;
-        let elements = first + columns.start..first + columns.end;
-        let Table { param, moments, first, .. } = self.table;
+        let row = listed.row(0) * width;
+        let elements = row + columns.start..row + columns.end;
         // SAFETY: nobody else uses these rows. All arrays are as long as the parameters, or empty; rows
         // with moments of 8 bits are whole blocks: `Table::check`. So are tiles of them.
         unsafe {
@@ -129,25 +255,6 @@ impl Runs for Rows<'_> {
                 first: first.wrapping_add(elements.start as u64),
             })
         }
-    }
-}
-
-impl Rows<'_> {
-    /// Asks for the memory of the rows that are next.
-    fn prefetch(&mut self) {
-        let Grads { values, width, stride, listed } = self.grads;
-        let end = (self.end + self.ahead).min(listed.len());
-        for index in self.asked..end {
-            values.prefetch(listed.position(index) * stride, width);
-            let row = listed.row(index);
-            if index == 0 || row != listed.row(index - 1) {
-                self.table.param.0.prefetch(row * width, width);
-                for moment in self.table.moments.iter().filter(|moment| !moment.is_empty()) {
-                    moment.0.prefetch(row * width, width);
-                }
-            }
-        }
-        self.asked = end.max(self.asked);
     }
 }
 

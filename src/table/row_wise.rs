@@ -12,8 +12,7 @@ use crate::{
     Adam, Error, Threads,
     array::Q8,
     isa::Cpu,
-    kernel::{Pass, sweep},
-    mixed::Runs,
+    kernel::{Pass, Rows, sweep},
     rule::{AdamConstants as K, Count, Rule, outside_unit_tests},
     simd::{Lanes, Simd, Vector},
     tensor::Slices,
@@ -62,7 +61,8 @@ impl RowUpdate for RowWiseAdam {
     type RowMoments = Count<2>;
     type RowConstants = Count<{ K::COUNT }>;
     const ROW_MOMENT_NAMES: [&'static str; 2] = Adam::MOMENT_NAMES;
-    const IS_MIXED: bool = false;
+    const HAS_TENSORS: bool = false;
+    const HAS_LOOP: bool = true;
 
     #[inline(always)]
     fn moment_width(&self, moment: usize, width: usize) -> usize {
@@ -128,13 +128,13 @@ impl RowUpdate for RowWiseAdam {
     }
 
     /// Such tables are refused.
-    fn run_mixed(
+    fn run_as_tensors(
         &self,
         _cpu: Cpu,
         _constants: &[f64; K::COUNT],
         _t: u64,
         _pass: &Pass,
-        _rows: &mut dyn Runs,
+        _rows: Rows<'_>,
     ) {
     }
 }

@@ -4,10 +4,12 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use super::order::Occurrences;
+use super::{as_tensors::SumOfRow, order::Occurrences};
 use crate::{
     Element,
     array::{Float, Narrow},
+    isa::Cpu,
+    kernel::{Rows, TypedRows},
     norm::Summed,
     simd::{Register, Simd, TILE, Vector, prefetch_row},
 };
@@ -61,10 +63,33 @@ row_elements!(
 );
 
 /// A type that steps of rows are computed in.
-pub trait RowFloat: Float + Summed + RowElement<Sum = Self> {}
+pub trait RowFloat: Float + Summed + RowElement<Sum = Self> {
+    /// Adds up the gradients of a row. Compiled in this crate only.
+    fn sum(cpu: Cpu, row: SumOfRow<'_, Self>);
 
-impl RowFloat for f32 {}
-impl RowFloat for f64 {}
+    /// Rows of this type, among those of any.
+    fn rows(rows: &mut dyn TypedRows<Self>) -> Rows<'_>;
+}
+
+impl RowFloat for f32 {
+    fn sum(cpu: Cpu, row: SumOfRow<'_, Self>) {
+        cpu.run(row);
+    }
+
+    fn rows(rows: &mut dyn TypedRows<Self>) -> Rows<'_> {
+        Rows::F32(rows)
+    }
+}
+
+impl RowFloat for f64 {
+    fn sum(cpu: Cpu, row: SumOfRow<'_, Self>) {
+        cpu.run(row);
+    }
+
+    fn rows(rows: &mut dyn TypedRows<Self>) -> Rows<'_> {
+        Rows::F64(rows)
+    }
+}
 
 /// The values of a gradient, whatever the type of its indices.
 #[derive(Clone, Copy)]

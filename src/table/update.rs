@@ -9,8 +9,7 @@ use crate::{
     Error, Threads,
     array::Q8,
     isa::Cpu,
-    kernel::{Pass, specialise, sweep},
-    mixed::Runs,
+    kernel::{Pass, Rows, specialise, sweep},
     rule::{Arity, Many, Rule},
     simd::{Simd, Vector},
     tensor::Slices,
@@ -21,8 +20,10 @@ pub trait RowUpdate: Copy + Send + Sync {
     type RowMoments: Arity;
     type RowConstants: Arity;
     const ROW_MOMENT_NAMES: Many<Self::RowMoments, &'static str>;
-    /// Whether there is [`run_mixed`](Self::run_mixed).
-    const IS_MIXED: bool;
+    /// Whether there is [`run_as_tensors`](Self::run_as_tensors).
+    const HAS_TENSORS: bool;
+    /// Whether there are [`run_f32`](Self::run_f32) and [`run_f64`](Self::run_f64).
+    const HAS_LOOP: bool;
 
     /// How many elements a moment has for a row of `width` parameters.
     fn moment_width(&self, moment: usize, width: usize) -> usize;
@@ -49,14 +50,14 @@ pub trait RowUpdate: Copy + Send + Sync {
 
     fn run_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>);
 
-    /// Takes step `t` of rows in `f32`, whatever their arrays hold.
-    fn run_mixed(
+    /// Takes step `t` of rows, each as a tensor, whatever their arrays hold.
+    fn run_as_tensors(
         &self,
         cpu: Cpu,
         constants: &Many<Self::RowConstants, f64>,
         t: u64,
         pass: &Pass,
-        rows: &mut dyn Runs,
+        rows: Rows<'_>,
     );
 }
 
@@ -64,7 +65,8 @@ impl<R: Rule> RowUpdate for R {
     type RowMoments = R::Moments;
     type RowConstants = R::Constants;
     const ROW_MOMENT_NAMES: Many<R::Moments, &'static str> = R::MOMENT_NAMES;
-    const IS_MIXED: bool = true;
+    const HAS_TENSORS: bool = true;
+    const HAS_LOOP: bool = R::ROWS_IN_LOOP;
 
     #[inline(always)]
     fn moment_width(&self, moment: usize, width: usize) -> usize {
@@ -139,14 +141,14 @@ impl<R: Rule> RowUpdate for R {
         R::run_rows_f64(rows, threads);
     }
 
-    fn run_mixed(
+    fn run_as_tensors(
         &self,
         cpu: Cpu,
         constants: &Many<R::Constants, f64>,
         t: u64,
         pass: &Pass,
-        rows: &mut dyn Runs,
+        rows: Rows<'_>,
     ) {
-        self.run_rows_mixed(cpu, constants, t, pass, rows);
+        self.run_rows(cpu, constants, t, pass, rows);
     }
 }

@@ -176,3 +176,25 @@ pub struct TensorArrays<'a> {
     /// The number of the first element, for random bits.
     pub first: u64,
 }
+
+/// Parameters, gradients and moments of one type and one length. A moment that the rule does not use is empty.
+pub struct TypedArrays<'a, F> {
+    pub param: &'a mut [F],
+    pub grad: &'a [F],
+    pub moments: [&'a mut [F]; MOMENTS],
+}
+
+impl<'a, F: Float> TypedArrays<'a, F> {
+    #[inline(always)]
+    pub(crate) fn slices<R: Rule>(self) -> Slices<'a, R, F> {
+        let mut moments = self.moments.into_iter();
+        Slices {
+            param: self.param,
+            grad: self.grad,
+            moments: R::Moments::from_fn(
+                #[inline(always)]
+                |_| moments.next().unwrap_or_default(),
+            ),
+        }
+    }
+}
