@@ -60,7 +60,7 @@
 //!
 //! Rounding costs little: after 4,000 noisy steps of AdamW, the loss is at most 5 % above that of `f32`, with
 //! moments in bf16 or 8 bits, or with parameters in two halves. With everything in bf16 it is much higher, since
-//! such parameters cannot take small steps (`tests/mixed.rs` has the bounds).
+//! such parameters cannot take small steps (`tests/suite/mixed.rs` has the bounds).
 //!
 //! # Tables
 //!

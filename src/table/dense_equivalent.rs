@@ -66,7 +66,7 @@ pub enum CatchUp {
 /// - The terms that are left out are less than a quarter of a rounding (2^-26 in `f32`) of the parameter's way. So
 ///   the error is that of a few roundings, while dense steps round in each step. In `f32`, compared with dense
 ///   steps in `f64`, it is mostly smaller than that of dense steps, however long the wait, and at most 1.5 times as
-///   large (`tests/series.rs`: the root mean square over parameters of all sizes, each relative to where it came
+///   large (`tests/suite/series.rs`: the root mean square over parameters of all sizes, each relative to where it came
 ///   from and how far it went). In `f64`, it is some roundings larger, since the coefficients are `f64` themselves.
 /// - Steps are counted until r^j is below 2^-64 (424 steps for the default betas). Later ones would add 2^-64 of
 ///   their usual length, which matters only if the learning rate has grown a millionfold since.

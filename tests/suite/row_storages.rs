@@ -1,10 +1,15 @@
 //! Tables in any storage: a step on listed rows is a step of the dense reference on each of them, with
 //! the gradient that is the row's sum, on every instruction set and any number of threads.
 
-mod support;
-
 use std::fmt::Debug;
 
+use crate::support::{
+    Columns, Draw, ForEachRule, WithRule, exec, execs, for_each_rule,
+    mixed::{
+        GradType, MixedColumns, MixedListed, MomentType, ParamType, RowValues, Types, check_rows,
+    },
+    number, ordinary, serial, with_rule,
+};
 use adamant::{
     Adam, Error, Exec, Isa, Lion, Outcome, Param, Report, StepOptions, Storage,
     reference::Reference,
@@ -14,13 +19,6 @@ use adamant::{
 use half::{bf16, f16};
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use support::{
-    Columns, Draw, ForEachRule, WithRule, exec, execs, for_each_rule,
-    mixed::{
-        GradType, MixedColumns, MixedListed, MomentType, ParamType, RowValues, Types, check_rows,
-    },
-    number, ordinary, serial, with_rule,
-};
 
 fn options() -> StepOptions<'static> {
     StepOptions { exec: serial(), ..StepOptions::default() }

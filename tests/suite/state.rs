@@ -5,8 +5,8 @@
 mod refused;
 #[path = "state/restored.rs"]
 mod restored;
-mod support;
 
+use crate::support::{ForEachRule, for_each_rule, serial};
 use adamant::{
     AdaGrad, Adam, AmsGrad, Error, Grad, Group, Moment, MomentRef, Optimizer, Outcome, Param,
     Report, RmsProp, Sgd, State, StepOptions, Storage, Tensor,
@@ -14,7 +14,6 @@ use adamant::{
     table::{RowGrads, RowOptimizer},
 };
 use half::bf16;
-use support::{ForEachRule, for_each_rule, serial};
 
 /// The storages of moments.
 const STORAGES: [Storage; 4] = [Storage::F32, Storage::F64, Storage::Bf16, Storage::Q8];

@@ -1,10 +1,12 @@
 //! The kernels give the bits of `reference`: on every instruction set, at every offset, length
 //! and cut, on any number of threads.
 
-mod support;
-
 use std::marker::PhantomData;
 
+use crate::support::{
+    Columns, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs, for_each_negative_zero,
+    for_each_pair, for_each_rule, with_rule,
+};
 use adamant::{
     Adam, Isa, Optimizer, Outcome, StepOptions,
     reference::Reference,
@@ -12,10 +14,6 @@ use adamant::{
 };
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_oneof, proptest};
 use rand::{Rng, SeedableRng, rngs::ChaCha8Rng};
-use support::{
-    Columns, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs, for_each_negative_zero,
-    for_each_pair, for_each_rule, with_rule,
-};
 
 /// Lengths at which a kernel may go wrong.
 const LENGTHS: [usize; 24] = [

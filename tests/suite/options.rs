@@ -1,8 +1,7 @@
 //! The options of a step: clipping, factors, leaving out, flushing; in every type of parameters. `groups.rs`
 //! compares their bits with the reference.
 
-mod support;
-
+use crate::support::{Columns, execs, serial};
 use adamant::{
     Adam, Element, Error, Exec, Grad, Lion, Optimizer, Outcome, Report, Sgd, State, StepOptions,
     Storage, Tensor,
@@ -10,7 +9,6 @@ use adamant::{
     rule::{Float, Rule},
 };
 use half::{bf16, f16};
-use support::{Columns, execs, serial};
 
 fn options() -> StepOptions<'static> {
     StepOptions { exec: serial(), ..StepOptions::default() }

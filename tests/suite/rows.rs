@@ -1,10 +1,16 @@
 //! Steps on rows give the bits of `reference`: on every instruction set, in any order, with any
 //! duplicates, on any number of threads.
 
-mod support;
-
 use std::{fmt::Debug, marker::PhantomData};
 
+use crate::support::{
+    Draw, ForEachRule, WithRule, exec, execs, for_each_rule, number, ordinary,
+    rows::{
+        Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_dense_equivalent_with,
+        check_lazy, check_lazy_with,
+    },
+    serial, with_rule,
+};
 use adamant::{
     Adam, Epsilon, Error, Exec, Isa, Moment, Outcome, Report, Sgd, StepOptions,
     reference::RowReference,
@@ -13,14 +19,6 @@ use adamant::{
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use support::{
-    Draw, ForEachRule, WithRule, exec, execs, for_each_rule, number, ordinary,
-    rows::{
-        Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_dense_equivalent_with,
-        check_lazy, check_lazy_with,
-    },
-    serial, with_rule,
-};
 
 /// Widths at which a kernel may go wrong.
 const WIDTHS: [usize; 14] = [

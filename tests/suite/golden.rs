@@ -4,10 +4,9 @@
 //! `ADAMANT_GOLDEN_DIR` names another folder of such files. `ADAMANT_GOLDEN_WORDS` names a folder to
 //! write the dense ones to, as the programs of `bindings/c/tests` read them.
 
-mod support;
-
 use std::{collections::BTreeMap, env, fs, path::Path};
 
+use crate::support::{Columns, execs};
 use adamant::{
     Adam, AnyOptimizer, Exec, Optimizer, Outcome, StepOptions,
     rule::{BuiltIn, Float, Rule, WithOptimizer},
@@ -15,7 +14,6 @@ use adamant::{
     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, Table},
 };
 use serde::Deserialize;
-use support::{Columns, execs};
 
 /// One file: a run of an optimizer, in the names of the library that ran it.
 #[derive(Deserialize)]

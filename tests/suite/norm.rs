@@ -1,14 +1,12 @@
 //! The norm of gradients: right, and the same bits everywhere.
 
-mod support;
-
+use crate::support::{exec, execs};
 use adamant::{
     Element, Error, Exec, Grad, Group, Isa, Outcome, Sgd, StepOptions, Tensor, Threads,
     norm::{NormOrder, first_nonfinite, grad_norm, grad_norms},
     table::{RowGrads, RowScratch},
 };
 use half::{bf16, f16};
-use support::{exec, execs};
 
 const SERIAL: Exec<'static> = Exec { isa: Some(Isa::Scalar), threads: Threads::Serial };
 

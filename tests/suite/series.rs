@@ -1,15 +1,13 @@
 //! Catching up by the series is as accurate as dense steps: compared with dense steps in `f64`, its error is at most
 //! 1.5 times that of dense steps in `f32`.
 
-mod support;
-
+use crate::support::serial;
 use adamant::{
     Adam, Epsilon, Optimizer, Outcome, StepOptions, Tensor,
     rule::Float,
     table::{CatchUp, DenseEquivalent, RowGrads, RowScratch, Table},
 };
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use support::serial;
 
 /// The numbers of skipped steps.
 const GAPS: [u64; 14] = [1, 2, 3, 4, 5, 8, 15, 40, 100, 300, 1000, 3000, 10_000, 100_000];

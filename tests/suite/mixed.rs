@@ -1,18 +1,16 @@
 //! Mixed precision: the bits of the reference for every combination of types, and statistics of the rounding.
 
-mod support;
-
+use crate::support::{
+    Columns, ForEachRule, Way, columns, execs, for_each_rule,
+    mixed::{GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, is_same},
+    serial,
+};
 use adamant::{
     Adam, Exec, Grad, HalfElement, Moment, Optimizer, Outcome, Param, RmsProp, StepOptions, Tensor,
     reference, rule::BuiltIn,
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
-use support::{
-    Columns, ForEachRule, Way, columns, execs, for_each_rule,
-    mixed::{GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, is_same},
-    serial,
-};
 
 /// Lengths at which a tile or a block may go wrong.
 const LENGTHS: [usize; 10] = [

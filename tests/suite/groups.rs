@@ -1,10 +1,14 @@
 //! One call with any groups has the results of a call for each tensor: the bits of the reference, whatever
 //! the rules, types and step counts, and however the work is cut.
 
-mod support;
-
 use std::rc::Rc;
 
+use crate::support::{
+    exec, execs,
+    mixed::{GradType, MomentType, ParamType, Types},
+    model::{AnyRule, AnyTensor, Model},
+    serial,
+};
 use adamant::{
     AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, Adopt, AmsGrad, Error, Exec, Grad, Group, Lion,
     NAdam, Optimizer, Outcome, RAdam, Report, RmsProp, Sgd, State, StepOptions, Storage,
@@ -13,12 +17,6 @@ use adamant::{
 };
 use half::bf16;
 use proptest::prelude::{ProptestConfig, any, prop, proptest};
-use support::{
-    exec, execs,
-    mixed::{GradType, MomentType, ParamType, Types},
-    model::{AnyRule, AnyTensor, Model},
-    serial,
-};
 
 /// A rule outside the crate, whose constants differ for each step and each setting.
 #[derive(Clone, Copy, Debug)]
