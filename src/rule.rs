@@ -191,7 +191,7 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// The rules of this crate have a place for the default settings, without what these do without. All other
     /// settings share a place in which the formula is ready for each of them (`maximize: true`), and
     /// constants of the step tell what is asked for, by products and masks: a few operations more, no branches.
-    /// AdamW, Lion with weight decay, and momentum in [`Sgd`](crate::Sgd) and
+    /// Adam, AMSGrad and Lion with weight decay, and momentum in [`Sgd`](crate::Sgd) and
     /// [`RmsProp`](crate::RmsProp) have places too. Each place adds 40 to 90 KB to a program. Mark the method
     /// `#[inline(always)]`.
     #[inline(always)]

@@ -141,20 +141,14 @@ impl Rule for Adam {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if !(Self { weight_decay: 0.0, cautious: false, ..self }).is_plain() {
-            run(self.any());
-        } else if self.cautious {
-            // AdamW, which is where it is used.
-            match self.weight_decay != 0.0 && self.decoupled_weight_decay {
-                true => run(Self { weight_decay: 1.0, cautious: true, ..self.plain() }),
-                false => run(self.any()),
-            }
-        } else if self.weight_decay == 0.0 {
-            run(self.plain());
-        } else if self.decoupled_weight_decay {
-            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() });
+        let is_adamw = self.weight_decay != 0.0 && self.decoupled_weight_decay;
+        let plain = Self { weight_decay: 0.0, cautious: false, ..self };
+        // Where it is used.
+        if self.cautious && is_adamw && plain.is_plain() {
+            let adamw = Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() };
+            run(Self { cautious: true, ..adamw });
         } else {
-            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..self.plain() });
+            self.specialise_decay(run);
         }
     }
 
@@ -228,6 +222,20 @@ impl Adam {
     pub(super) fn plain(self) -> Self {
         let slow = Self { beta1: SLOW, beta2: SLOW, ..self };
         Self { weight_decay: 0.0, maximize: false, cautious: false, ..slow }
+    }
+
+    /// [`Rule::specialise`] in four places: plain, with weight decay of either kind, and for all else.
+    #[inline(always)]
+    pub(super) fn specialise_decay(self, mut run: impl FnMut(Self)) {
+        if !(Self { weight_decay: 0.0, ..self }).is_plain() {
+            run(self.any());
+        } else if self.weight_decay == 0.0 {
+            run(self.plain());
+        } else if self.decoupled_weight_decay {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() });
+        } else {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..self.plain() });
+        }
     }
 
     /// The settings of a loop for all.

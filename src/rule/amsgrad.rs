@@ -66,11 +66,10 @@ impl Rule for AmsGrad {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.0.is_plain() {
-            run(Self(self.0.plain()));
-        } else {
-            run(Self(self.0.any()));
-        }
+        self.0.specialise_decay(
+            #[inline(always)]
+            |adam| run(Self(adam)),
+        );
     }
 
     fn check(&self) -> Result<(), Error> {
