@@ -8,6 +8,7 @@ mod groups;
 mod mixed;
 mod norm;
 mod options;
+mod own;
 mod row_errors;
 mod row_storages;
 mod rows;

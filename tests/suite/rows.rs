@@ -3,18 +3,21 @@
 
 use std::{fmt::Debug, marker::PhantomData};
 
-use crate::support::{
-    Draw, ForEachRule, WithRule, exec, execs, for_each_rule, number, ordinary,
-    rows::{
-        Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_dense_equivalent_with,
-        check_lazy, check_lazy_with,
+use crate::{
+    own::Own,
+    support::{
+        Draw, ForEachRule, WithRule, exec, execs, for_each_rule, number, ordinary,
+        rows::{
+            Event, IndexType, Listed, RowColumns, check_dense_equivalent,
+            check_dense_equivalent_with, check_lazy, check_lazy_with,
+        },
+        serial, with_rule,
     },
-    serial, with_rule,
 };
 use adamant::{
     Adam, Epsilon, Error, Exec, Isa, Moment, Outcome, Report, Sgd, StepOptions,
     reference::RowReference,
-    rule::{BuiltIn, Count, Float, Lanes, Rule},
+    rule::{BuiltIn, Float},
     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Table},
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
@@ -104,6 +107,12 @@ fn lazy_steps_of_every_optimizer_give_the_reference_bits_f32() {
 #[test]
 fn lazy_steps_of_every_optimizer_give_the_reference_bits_f64() {
     for_each_rule(&mut EveryWidth::<f64>(PhantomData));
+}
+
+#[test]
+fn lazy_steps_of_a_users_rule_in_a_loop_of_its_own_give_the_reference_bits() {
+    EveryWidth::<f32>::check(Own { lr: 0.5 });
+    EveryWidth::<f64>::check(Own { lr: 0.5 });
 }
 
 fn adams() -> [Adam; 6] {
@@ -514,64 +523,6 @@ fn the_error_of_a_sum_of_duplicates_does_not_grow_with_their_number() {
             // 16 additions, and one for each doubling of the count. A sum in plain order would have an error of 1e-3.
             let most = 40.0 * f64::from(f32::EPSILON) / 2.0;
             assert!(error <= most, "{count} times {value}: {param}, error {error:e}");
-        }
-    }
-}
-
-/// A rule of a user, whose rows have a loop of their own or none.
-#[derive(Clone, Copy, Debug)]
-struct Own<const IN_LOOP: bool>;
-
-impl<const IN_LOOP: bool> Rule for Own<IN_LOOP> {
-    type Moments = Count<1>;
-    type Constants = Count<1>;
-    const MOMENT_NAMES: [&'static str; 1] = ["m"];
-    const ROWS_IN_LOOP: bool = IN_LOOP;
-
-    fn check(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn constants(&self, t: u64) -> [f64; 1] {
-        [1.0 / t as f64]
-    }
-
-    #[inline(always)]
-    fn update<L: Lanes>(&self, &[lr]: &[L; 1], param: L, grad: L, [m]: [L; 1]) -> (L, [L; 1]) {
-        let m = grad.mul_add(lr, m);
-        ((-lr).mul_add(m.abs(), param), [m])
-    }
-}
-
-#[test]
-fn rows_of_a_users_rule_have_the_same_bits_in_a_loop_of_their_own() {
-    fn stepped<R: RowOptimizer, F: Float>(
-        rule: R,
-        width: usize,
-        options: &StepOptions<'_>,
-    ) -> Vec<u64> {
-        let mut random = Random::new(width as u64, false);
-        let rows = 9;
-        let mut table: Vec<F> = (0..rows * width).map(|_| random.value(0)).collect();
-        let mut state = rule.row_state_in(F::STORAGE, rows, width);
-        let ids = [7_u32, 0, 7, 3, 8];
-        let grads: Vec<F> = (0..ids.len() * width).map(|_| random.value(1)).collect();
-        let mut scratch = RowScratch::default();
-        for _ in 0..2 {
-            let grads = RowGrads::new(&ids, &grads, width).sort(rows, &mut scratch).unwrap();
-            let _ =
-                rule.step_rows_lazy_with(F::param(&mut table), grads, &mut state, options).unwrap();
-        }
-        table.iter().map(|param| param.to_f64().to_bits()).collect()
-    }
-    for width in WIDTHS {
-        for exec in execs(true) {
-            let options = options(width as u64, exec);
-            let (with, without) = (Own::<true>, Own::<false>);
-            let f32 = stepped::<_, f32>(with, width, &options);
-            assert_eq!(f32, stepped::<_, f32>(without, width, &options), "f32 {width} {exec:?}");
-            let f64 = stepped::<_, f64>(with, width, &options);
-            assert_eq!(f64, stepped::<_, f64>(without, width, &options), "f64 {width} {exec:?}");
         }
     }
 }
