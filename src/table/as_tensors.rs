@@ -151,7 +151,7 @@ struct ListedRows<'a, F> {
 impl<F: RowFloat> TypedRows<F> for ListedRows<'_, F> {
     fn next(&mut self) -> Option<TypedArrays<'_, F>> {
         let Self { cpu, param, moments, first, values, factor, walk, tile } = self;
-        let (width, start) = (walk.width, walk.column % walk.width);
+        let width = walk.width;
         let occurrences = walk.occurrences(
             |position| values.prefetch(position),
             |row| {
@@ -162,6 +162,7 @@ impl<F: RowFloat> TypedRows<F> for ListedRows<'_, F> {
                 }
             },
         )?;
+        let start = walk.column;
         let grad = if occurrences.len() == 1 && *factor == F::from_f64(1.0) {
             &values.row(occurrences.position(0))[start..]
         } else {
