@@ -39,7 +39,7 @@ echo "libadamant.so, stripped: $bytes bytes"
 # 18 optimizers, of some 200 KB each.
 [ "$bytes" -lt 4500000 ] || fail "the stripped library has 4.5 MB or more"
 
-(cd "$root" && ADAMANT_GOLDEN_WORDS=$work/golden cargo test --test golden)
+(cd "$root" && ADAMANT_GOLDEN_WORDS=$work/golden cargo test --test suite golden::)
 golden=("$work"/golden/*)
 [ ${#golden[@]} -gt 20 ] || fail "there are only ${#golden[@]} golden vectors"
 
