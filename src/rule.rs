@@ -192,8 +192,8 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// settings share a place in which the formula is ready for each of them (`maximize: true`), and
     /// constants of the step tell what is asked for, by products and masks: a few operations more, no branches.
     /// Adam, AMSGrad and Lion with weight decay, and momentum in [`Sgd`](crate::Sgd) and
-    /// [`RmsProp`](crate::RmsProp) have places too. Each place adds 40 to 90 KB to a program. Mark the method
-    /// `#[inline(always)]`.
+    /// [`RmsProp`](crate::RmsProp) have places too. Each place is compiled for each type and instruction set.
+    /// Mark the method `#[inline(always)]`.
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
         run(self);

@@ -1,9 +1,7 @@
 //! Moments that adamant owns: their first values, their place in memory, how they are saved and restored; and steps
 //! with them have the bits of steps with the caller's arrays.
 
-#[path = "state/refused.rs"]
 mod refused;
-#[path = "state/restored.rs"]
 mod restored;
 
 use crate::support::{ForEachRule, for_each_rule, serial};
