@@ -34,8 +34,12 @@ class Plan:
         return Plan(5, 3, 0.002, 0.4) if quick else Plan(15, 3, 0.01, 3.0)
 
 
-#: Seconds without work before another process is measured: the threads of the one before fall asleep.
-SETTLE = 0.006
+#: Seconds in which no worker runs before one is measured. Linux counts the time of a thread that runs at each tick, and
+#: ticks are 10 ms apart at most.
+SETTLE = 0.012
+
+#: Seconds after which a measurement begins, whether or not the threads of others sleep.
+SETTLE_AT_MOST = 1.0
 
 #: Steps of one measurement with gaps.
 STEPS_WITH_GAPS = 3
@@ -176,8 +180,19 @@ class Driver:
             if contestant.repetitions == 1:
                 break
 
+    def _settle(self) -> None:
+        """Waits until the threads of all workers sleep. Those of OpenMP spin after their work, for 5 to 10 ms."""
+        end = time.monotonic() + SETTLE_AT_MOST
+        before = None
+        while time.monotonic() < end:
+            now = sum(process.cpu_time() for process in self.processes)
+            if now == before:
+                break
+            before = now
+            time.sleep(SETTLE)
+
     def _round(self, contestant: Contestant) -> None:
-        time.sleep(SETTLE)
+        self._settle()
         contestant.times.append(contestant.run() / contestant.repetitions)
 
     def _guarded(

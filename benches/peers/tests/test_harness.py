@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import unittest
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -33,6 +34,11 @@ class FakeProcess:
         self.steps, self.moved, self.seconds = steps, moved, seconds
         self.orders: list[str] = []
         self.fails: dict[str, str] = {}
+        #: What it has run, each time that somebody looks; the last of them from then on.
+        self.cpu_times = [0]
+
+    def cpu_time(self) -> int:
+        return self.cpu_times.pop(0) if len(self.cpu_times) > 1 else self.cpu_times[0]
 
     def order(self, do: str, **fields: Any) -> dict[str, Any]:
         self.orders.append(do)
@@ -89,6 +95,26 @@ class Driving(TestCase):
         self.assertEqual([row.ns_per_element for row in rows], [5e3, 7e3, 9e3])
         self.assertEqual([row.us_per_step for row in rows], [None] * 3)
         self.assertEqual({row.threads for row in rows}, {2})
+
+    def test_a_measurement_begins_when_all_threads_sleep(self) -> None:
+        spinning, other = FakeProcess("pytorch", {"a": 5e6}), FakeProcess("other", {"c": 9e6})
+        made = driver_of(spinning, other, plan=Plan(1, 1, 0.001, 1.0))
+        spinning.cpu_times, other.cpu_times = [10, 20, 30, 30], [5, 5, 5, 6, 6]
+        made._settle()
+        self.assertEqual((spinning.cpu_times, other.cpu_times), ([30], [6]))
+        # Not for ever.
+        spinning.cpu_times = list(range(1000))
+        with mock.patch.object(driver.time, "monotonic", iter(tenth / 10 for tenth in range(100)).__next__):
+            made._settle()
+        self.assertEqual(len(spinning.cpu_times), 991)
+
+    def test_the_time_of_a_process_goes_on_while_it_runs(self) -> None:
+        this = object.__new__(Process)
+        this._process = mock.Mock(pid=os.getpid())
+        before, end = this.cpu_time(), time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        self.assertGreater(this.cpu_time(), before + 20_000_000)
 
     def test_short_steps_are_repeated(self) -> None:
         made = driver_of(FakeProcess("pytorch", {"a": 1000.0}), plan=Plan(1, 1, 0.002, 1.0))
