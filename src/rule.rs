@@ -191,9 +191,10 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// The rules of this crate have a place for the default settings, without what these do without. All other
     /// settings share a place in which the formula is ready for each of them (`maximize: true`), and
     /// constants of the step tell what is asked for, by products and masks: a few operations more, no branches.
-    /// Adam, AMSGrad and Lion with weight decay, and momentum in [`Sgd`](crate::Sgd) and
-    /// [`RmsProp`](crate::RmsProp) have places too. Each place is compiled for each type and instruction set.
-    /// Mark the method `#[inline(always)]`.
+    /// Each kind of weight decay has a place too where that gains much, and so have momentum in [`Sgd`](crate::Sgd) and
+    /// [`RmsProp`](crate::RmsProp). Each place is compiled for each type and instruction set.
+    /// Mark the method `#[inline(always)]`, and call `run` in it directly: from a closure it is a call of a function
+    /// without the instruction set, at a hundredth of the speed.
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
         run(self);

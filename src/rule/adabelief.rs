@@ -85,10 +85,15 @@ impl Rule for AdaBelief {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1, self.beta2]) {
+        let slow = Self { beta1: SLOW, beta2: SLOW, maximize: false, ..self };
+        if self.maximize || !are_slow([self.beta1, self.beta2]) {
             run(Self { beta1: ANY, beta2: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else if self.weight_decay == 0.0 {
+            run(Self { weight_decay: 0.0, ..slow });
+        } else if self.decoupled_weight_decay {
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..slow });
         } else {
-            run(Self { beta1: SLOW, beta2: SLOW, weight_decay: 0.0, maximize: false, ..self });
+            run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..slow });
         }
     }
 

@@ -74,10 +74,13 @@ impl Rule for Adadelta {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.rho]) {
+        let slow = Self { rho: SLOW, maximize: false, ..self };
+        if self.maximize || !are_slow([self.rho]) {
             run(Self { rho: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else if self.weight_decay == 0.0 {
+            run(Self { weight_decay: 0.0, ..slow });
         } else {
-            run(Self { rho: SLOW, weight_decay: 0.0, maximize: false, ..self });
+            run(Self { weight_decay: 1.0, ..slow });
         }
     }
 

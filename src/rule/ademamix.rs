@@ -116,27 +116,14 @@ impl Rule for AdEmaMix {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.maximize
-            || self.weight_decay != 0.0
-            || !are_slow([self.beta1, self.beta2, self.beta3])
-        {
-            run(Self {
-                beta1: ANY,
-                beta2: ANY,
-                beta3: ANY,
-                weight_decay: ANY_DECAY,
-                maximize: true,
-                ..self
-            });
+        let slow = Self { beta1: SLOW, beta2: SLOW, beta3: SLOW, maximize: false, ..self };
+        if self.maximize || !are_slow([self.beta1, self.beta2, self.beta3]) {
+            let any = Self { beta1: ANY, beta2: ANY, beta3: ANY, maximize: true, ..self };
+            run(Self { weight_decay: ANY_DECAY, ..any });
+        } else if self.weight_decay == 0.0 {
+            run(Self { weight_decay: 0.0, ..slow });
         } else {
-            run(Self {
-                beta1: SLOW,
-                beta2: SLOW,
-                beta3: SLOW,
-                weight_decay: 0.0,
-                maximize: false,
-                ..self
-            });
+            run(Self { weight_decay: 1.0, ..slow });
         }
     }
 

@@ -80,12 +80,14 @@ impl Rule for RmsProp {
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
         let any = Self { alpha: ANY, weight_decay: ANY_DECAY, maximize: true, ..self };
+        let slow = Self { alpha: SLOW, maximize: false, ..self };
+        let is_slow = !self.maximize && are_slow([self.alpha]);
         match (self.momentum == 0.0, self.centered) {
-            (true, false)
-                if !self.maximize && self.weight_decay == 0.0 && are_slow([self.alpha]) =>
-            {
-                let plain = Self { alpha: SLOW, weight_decay: 0.0, maximize: false, ..self };
-                run(Self { momentum: 0.0, centered: false, ..plain });
+            (true, false) if is_slow && self.weight_decay == 0.0 => {
+                run(Self { momentum: 0.0, centered: false, weight_decay: 0.0, ..slow });
+            }
+            (true, false) if is_slow => {
+                run(Self { momentum: 0.0, centered: false, weight_decay: 1.0, ..slow });
             }
             (true, false) => run(Self { momentum: 0.0, centered: false, ..any }),
             (true, true) => run(Self { momentum: 0.0, centered: true, ..any }),

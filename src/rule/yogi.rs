@@ -84,10 +84,13 @@ impl Rule for Yogi {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        if self.maximize || self.weight_decay != 0.0 || !are_slow([self.beta1]) {
+        let slow = Self { beta1: SLOW, maximize: false, ..self };
+        if self.maximize || !are_slow([self.beta1]) {
             run(Self { beta1: ANY, weight_decay: ANY_DECAY, maximize: true, ..self });
+        } else if self.weight_decay == 0.0 {
+            run(Self { weight_decay: 0.0, ..slow });
         } else {
-            run(Self { beta1: SLOW, weight_decay: 0.0, maximize: false, ..self });
+            run(Self { weight_decay: 1.0, ..slow });
         }
     }
 
