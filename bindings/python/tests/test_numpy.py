@@ -6,6 +6,7 @@ import copy
 import ctypes
 import math
 import pickle
+import tempfile
 from typing import Any
 
 import adamant_optim
@@ -293,6 +294,60 @@ def test_pinned_memory_is_memory_of_the_cpu(kind: int) -> None:
         assert optimizer.step(param, np.ones(6, np.float32), optimizer.init(param)).taken
     np.testing.assert_array_equal(pinned.array, here)
     assert (here != 1).all()
+
+
+def one(values: np.ndarray) -> np.ndarray:
+    return values.copy()
+
+
+def in_file(values: np.ndarray) -> np.ndarray:
+    """Of a class of its own, which is numpy's."""
+    file = np.memmap(tempfile.TemporaryFile(), values.dtype, "w+", shape=(values.size + 1,))
+    file = file[1:].reshape(values.shape)
+    file[...] = values
+    return file
+
+
+def other_way_round(values: np.ndarray) -> np.ndarray:
+    return np.array(values, order="F")
+
+
+@pytest.mark.parametrize("way", [one, in_file, other_way_round])
+@pytest.mark.parametrize("into", [list, tuple, lambda arrays: {"all": list(arrays)}, lambda arrays: [list(arrays)]])
+def test_arrays_have_the_same_step_however_they_come(way: Any, into: Any) -> None:
+    dtypes = [np.float32, np.float64, np.float16, np.complex64]
+    shapes: list[Any] = [(5, 4), 7, (), (3, 0), (1, 6)]
+    params = [np.array(np.random.standard_normal(shape), dtype) for dtype in dtypes for shape in shapes]
+    grads = [np.array(np.random.standard_normal(param.shape), param.dtype) for param in params]
+    expected = [param.copy() for param in params]
+    for param, grad in zip(expected, grads):
+        optimizer = Optimizer("adamw")
+        optimizer.step(param, grad, optimizer.init(param))
+
+    optimizer = Optimizer("adamw")
+    arrays = [way(param) for param in params]
+    states = optimizer.init(into(arrays))
+    optimizer.step(into(arrays), into([way(grad) for grad in grads]), states)
+    for array, values, state in zip(arrays, expected, states):
+        assert np.array_equal(array, values) and state.step == 1
+
+
+def test_arrays_that_numpy_does_not_lend_are_named_however_they_come() -> None:
+    good = np.ones(3, np.float32)
+    optimizer = Optimizer("sgd")
+    states = optimizer.init([good, good])
+    for bad, text in [
+        (np.ones(3, ">f4"), "cannot lend its memory"),
+        (np.ones(3, [("x", np.float32)]), "cannot lend its memory"),
+        (np.ones(3, np.int32), "is of another type|not supported"),
+        (np.ones(6, np.float32)[::2], "without gaps"),
+    ]:
+        for arrays in [good, bad], (good, bad), [[good], bad]:
+            with pytest.raises((TypeError, ValueError), match=rf"params\[1\] .*({text})"):
+                optimizer.step(arrays, arrays[:1] + type(arrays)([good]), states)
+        with pytest.raises((TypeError, ValueError), match=rf"params\['a'\] .*({text})"):
+            optimizer.step({"a": bad, "b": good}, {"a": good.copy(), "b": good}, states)
+    assert [state.step for state in states] == [0, 0]
 
 
 def test_memory_that_is_shared_is_refused() -> None:

@@ -279,6 +279,24 @@ def test_a_quota_of_the_cgroup_counts() -> None:
     assert found.stdout == b"1\n", found.stderr
 
 
+def test_pytorch_may_be_without_numpy() -> None:
+    code = """
+import sys
+sys.modules["numpy"] = None  # Whoever imports it gets an ImportError.
+import torch
+from adamant_optim import AdamW
+
+param = torch.nn.Parameter(torch.ones(300, 2))
+optimizer = AdamW([param], state_dtype="q8", max_grad_norm=1.0)
+for _ in range(2):
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert (param < 1.0).all() and optimizer.state[param]["step"] == 2
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
 def test_the_environment_chooses_the_instruction_set() -> None:
     code = "import adamant_optim; adamant_optim.show_config()"
     output = subprocess.run(

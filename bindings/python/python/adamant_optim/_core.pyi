@@ -1,5 +1,6 @@
 """The compiled part of the package."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
 VERSION: Final[str]
@@ -17,12 +18,17 @@ def describe(
 ) -> tuple[dict[str, float | bool | str], list[tuple[str, float | None, str]]]: ...
 def q8_encode(format: str, values: Any, codes: Any, scales: Any) -> None: ...
 def q8_decode(format: str, codes: Any, scales: Any, values: Any) -> None: ...
-def grad_norm(grads: list[tuple[str, Any, bool]], order: float, threads: int | None, isa: str | None) -> float: ...
+def grad_norm(grads: list[tuple[str, Any]], order: float, threads: int | None, isa: str | None) -> float: ...
 def clip_factor(norm: float, max_norm: float) -> float: ...
 def step_arrays(
     optimizer: str,
     settings: dict[str, Any],
-    arrays: list[tuple[str, Any, Any, list[tuple[str, Any]], Any, list[bool], bool]],
+    names: list[str] | None,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    states: Sequence[Any],
+    moments: list[tuple[str, bool]],
+    in_order: Callable[[Any, Any, str], Any],
     stochastic_rounding: bool,
     grad_factor: float,
     max_grad_norm: float | None,

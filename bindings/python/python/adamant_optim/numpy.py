@@ -76,12 +76,13 @@ class State:
     first: int = 0
 
 
-def _lend(array: Any) -> tuple[Any, bool]:
-    """The array as DLPack can describe it, and whether its ``int16`` are bfloat16."""
-    # The name of a type takes numpy a microsecond. The kind of bfloat16, which is not numpy's own, is that of bytes.
-    if isinstance(array, np.ndarray) and array.dtype.kind == "V" and array.dtype.name == "bfloat16":
-        return array.view(np.int16), True
-    return array, False
+_ARRAYS: frozenset[type] = frozenset({np.ndarray})
+_ARRAYS_OR_NONE: frozenset[type] = frozenset({np.ndarray, type(None)})
+
+
+def _is_flat(tree: Any, types: frozenset[type]) -> bool:
+    """Whether a tree is a list or tuple of objects of such types, and of nothing else."""
+    return type(tree) in (list, tuple) and types.issuperset(map(type, tree))
 
 
 def _leaves(tree: Any, path: str) -> list[tuple[str, Any]]:
@@ -125,18 +126,10 @@ def _check_host(array: Any, name: str) -> None:
         raise ValueError(f"{name} is on {_core.device_name(array, int(kind), number)}, but must be on the CPU")
 
 
-def _order_like(grad: Any, param: Any, name: str) -> Any:
-    """The gradient of a numpy array in the memory order of its parameter: itself, or a copy."""
-    if not (isinstance(grad, np.ndarray) and isinstance(param, np.ndarray)):
-        _check_array(grad, f"the gradient of {name}")
-        return grad
+def _order_like(grad: np.ndarray, param: np.ndarray, name: str) -> np.ndarray:
+    """A copy of a gradient in the memory order of its parameter."""
     if grad.shape != param.shape:
         raise ValueError(f"the gradient of {name} has shape {grad.shape}, but the parameter has {param.shape}")
-    strides = param.strides
-    if grad.itemsize != param.itemsize:
-        strides = tuple(stride // param.itemsize * grad.itemsize for stride in strides)
-    if grad.strides == strides and grad.flags.writeable:
-        return grad
     copy = np.empty_like(param, dtype=grad.dtype)
     copy[...] = grad
     return copy
@@ -269,43 +262,31 @@ class Optimizer:
             ValueError: shapes, orders or settings do not fit, arrays share memory, or one is on another device. Nothing
                 has changed then.
         """
-        described = []
         settings, used = self._chosen
-        params, grads = _leaves(params, "params"), _leaves(grads, "params")
         if isinstance(states, State):
             states = [states]
+        names = None
+        if not (_is_flat(params, _ARRAYS) and _is_flat(grads, _ARRAYS_OR_NONE)):
+            # The names of the parameters, and what it takes to see that gradients have the same structure.
+            leaves, grad_leaves = _leaves(params, "params"), _leaves(grads, "params")
+            names, params = [name for name, _ in leaves], [param for _, param in leaves]
+            places, grads = [name for name, _ in grad_leaves], [grad for _, grad in grad_leaves]
         if len(params) != len(states):
             raise ValueError(f"params has {len(params)} arrays, but there are {len(states)} states")
         if len(params) != len(grads):
             raise ValueError(f"params has {len(params)} arrays, and grads has {len(grads)}")
-        for (name, param), (place, grad), state in zip(params, grads, states):
-            if name != place:
-                raise ValueError(f"{name} has no gradient in grads, which has one for {place}")
-            is_numpy = isinstance(param, np.ndarray)
-            if not is_numpy:
-                _check_array(param, name)
-            if grad is None:
-                continue
-            if not is_numpy and _is_jax(param):
-                raise TypeError(f"{name} is a JAX array, which must not be written: use apply")
-            if not self.zero_grad_in_step:
-                grad = _order_like(grad, param, name)
-            (param, is_bf16), (grad, is_bf16_grad) = _lend(param), _lend(grad)
-            moments, are_bf16 = [], [is_bf16, is_bf16_grad]
-            for moment, start, _ in used:
-                array: Any = state.moments.get(moment)
-                if (array is None) != (start is None):
-                    what = "is missing" if array is None else "is there, but these settings do not use it"
-                    raise ValueError(f"{moment} of {name} {what}: make new states with init")
-                array, is_bf16 = (tuple(array), False) if isinstance(array, Moment) else _lend(array)
-                are_bf16.append(is_bf16)
-                moments.append((moment, array))
-            described.append((name, param, grad, moments, state, are_bf16, is_numpy))
+        if names is not None:
+            self._check_leaves(names, places, params, grads)
         try:
             taken, norm = _core.step_arrays(
                 self.name,
                 settings,
-                described,
+                names,
+                params,
+                grads,
+                states,
+                [(moment, start is not None) for moment, start, _ in used],
+                _order_like,
                 self.stochastic_rounding,
                 grad_factor,
                 self.max_grad_norm,
@@ -319,6 +300,20 @@ class Optimizer:
             _checks.name_bad_option(self._check_options)
             raise
         return Report(taken, norm)
+
+    def _check_leaves(self, names: list[str], places: list[str], params: list[Any], grads: list[Any]) -> None:
+        """Refuses gradients of another structure, and what is no array that can be written."""
+        for name, place, param, grad in zip(names, places, params, grads):
+            if name != place:
+                raise ValueError(f"{name} has no gradient in grads, which has one for {place}")
+            if not isinstance(param, np.ndarray):
+                _check_array(param, name)
+            if grad is None:
+                continue
+            if _is_jax(param):
+                raise TypeError(f"{name} is a JAX array, which must not be written: use apply")
+            if not (isinstance(grad, np.ndarray) or self.zero_grad_in_step):
+                _check_array(grad, f"the gradient of {name}")
 
     def apply(
         self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0
@@ -421,7 +416,7 @@ def grad_norm(
         _check_array(grad, name)
         if isinstance(grad, np.ndarray) and not grad.flags.writeable:
             grad = grad.copy("K")
-        arrays.append((name, *_lend(grad)))
+        arrays.append((name, grad))
     return _core.grad_norm(arrays, float(ord), threads, isa)
 
 

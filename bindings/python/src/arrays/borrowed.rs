@@ -16,19 +16,46 @@ use crate::{
 
 /// The name of an array, for errors: "scales", "exp_avg", "params", which reads "scales of exp_avg of params".
 #[derive(Clone, Copy)]
-pub struct Name<'n>(pub [&'n str; 3]);
+pub struct Name<'n> {
+    /// What it is of the array that is named, empty for nothing.
+    pub what: [&'n str; 2],
+    pub array: Named<'n>,
+}
+
+/// The name of an array that a caller passes.
+#[derive(Clone, Copy)]
+pub enum Named<'n> {
+    As(&'n str),
+    /// Its place in a list: "params[3]".
+    Param(usize),
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::As(name) => out.write_str(name),
+            Self::Param(place) => write!(out, "params[{place}]"),
+        }
+    }
+}
+
+impl<'n> From<Named<'n>> for Name<'n> {
+    fn from(array: Named<'n>) -> Self {
+        Self { what: ["", ""], array }
+    }
+}
 
 impl<'n> From<&'n str> for Name<'n> {
     fn from(name: &'n str) -> Self {
-        Self(["", "", name])
+        Named::As(name).into()
     }
 }
 
 impl fmt::Display for Name<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = self.0.into_iter().filter(|part| !part.is_empty());
-        out.write_str(parts.next().unwrap_or_default())?;
-        parts.try_for_each(|part| write!(out, " of {part}"))
+        let parts = self.what.into_iter().filter(|part| !part.is_empty());
+        parts.into_iter().try_for_each(|part| write!(out, "{part} of "))?;
+        write!(out, "{}", self.array)
     }
 }
 
@@ -96,14 +123,6 @@ impl<'py, 'n> Array<'py, 'n> {
         Ok(array)
     }
 
-    /// As an array of bfloat16, which frameworks without that type pass as `int16`.
-    pub fn reinterpreted(mut self, is_bf16: bool) -> Self {
-        if is_bf16 && self.lent.tensor.dtype.bits == 16 {
-            self.kind = Kind::Bf16;
-        }
-        self
-    }
-
     pub fn data(&self) -> usize {
         self.lent.tensor.data.wrapping_byte_add(self.lent.tensor.byte_offset as usize) as usize
     }
@@ -143,6 +162,11 @@ impl Array<'_, '_> {
                 self.name, self.kind
             ))),
         }
+    }
+
+    /// Whether its elements stand in the order of another one's.
+    pub fn has_order_of(&self, other: &Self) -> bool {
+        self.facts.is_ordered_like(&other.facts)
     }
 
     /// Refuses an array whose elements do not stand in the order of another one's.

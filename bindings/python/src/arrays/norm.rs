@@ -14,7 +14,7 @@ use crate::{dlpack::Lender, error::exception};
 #[pyfunction]
 pub fn grad_norm(
     py: Python<'_>,
-    grads: Vec<(PyBackedStr, Bound<'_, PyAny>, bool)>,
+    grads: Vec<(PyBackedStr, Bound<'_, PyAny>)>,
     order: f64,
     threads: Option<usize>,
     isa: Option<&str>,
@@ -28,8 +28,8 @@ pub fn grad_norm(
         }
     };
     let lender = Lender::new(py)?;
-    let arrays = grads.iter().map(|(name, grad, is_bf16)| {
-        let array = Array::read(&lender, grad, &**name)?.reinterpreted(*is_bf16);
+    let arrays = grads.iter().map(|(name, grad)| {
+        let array = Array::read(&lender, grad, &**name)?;
         array.expect_numbers()?;
         if order != NormOrder::Two && array.kind.is_complex() {
             let name = array.name;

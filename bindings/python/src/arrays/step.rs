@@ -15,7 +15,7 @@ use pyo3::{
 };
 
 use super::{
-    borrowed::{Array, Name, check_apart},
+    borrowed::{Array, Name, Named, check_apart},
     with_exec,
 };
 use crate::{
@@ -38,33 +38,37 @@ struct ArrayTensor<'py, 'n> {
     param: Array<'py, 'n>,
     grad: Array<'py, 'n>,
     moments: Vec<MomentArray<'py, 'n>>,
-    state: &'n Bound<'py, PyAny>,
+    /// It counts the steps.
+    state: Bound<'py, PyAny>,
 }
 
-/// `(name, param, grad, moments, state, bf16, is_numpy)`; `state` counts the steps; `bf16` says of param, grad
-/// and each moment whether its `int16` are bfloat16, and `is_numpy` of param whether it is numpy's.
-type Described<'py> = (
-    PyBackedStr,
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Vec<(PyBackedStr, Bound<'py, PyAny>)>,
-    Bound<'py, PyAny>,
-    Vec<bool>,
-    bool,
-);
+/// What all arrays of a call are looked at with.
+struct Look<'py, 'n> {
+    lender: Lender<'py>,
+    /// The names of the moments, and whether the settings use them.
+    moments: &'n [(Bound<'py, PyString>, bool)],
+    /// Copies the gradient of an array of numpy's into the order of that array, and refuses other shapes: a function of
+    /// the gradient, the parameter and its name.
+    in_order: Bound<'py, PyAny>,
+    zeroed: bool,
+}
 
-impl<'py, 'n> ArrayTensor<'py, 'n> {
-    fn of(lender: &Lender<'py>, described: &'n Described<'py>, zeroed: bool) -> PyResult<Self> {
-        let (name, param, grad, moments, state, bf16, is_numpy) = described;
-        let is_bf16 = |position: usize| bf16.get(position).copied().unwrap_or(false);
-        let param = Array::write(lender, param, &**name)?.reinterpreted(is_bf16(0));
+impl<'py, 'n> Look<'py, 'n> {
+    fn tensor(
+        &self,
+        name: Named<'n>,
+        param: &Bound<'py, PyAny>,
+        grad: &Bound<'py, PyAny>,
+        state: Bound<'py, PyAny>,
+    ) -> PyResult<ArrayTensor<'py, 'n>> {
+        let is_numpy = self.lender.is_numpy(param)?;
+        let param_object = param;
+        let param = Array::write(&self.lender, param, name)?;
         param.expect_numbers()?;
-        let grad_name = Name(["", "the gradient", name]);
-        let grad = match zeroed {
-            true => Array::write(lender, grad, grad_name)?,
-            false => Array::read(lender, grad, grad_name)?,
+        let grad = match is_numpy && !self.zeroed && self.lender.is_numpy(grad)? {
+            true => self.grad_in_order(grad, param_object, &param)?,
+            false => self.grad(grad, name)?,
         };
-        let grad = grad.reinterpreted(is_bf16(1));
         grad.expect_numbers()?;
         grad.expect_order_of(&param)?;
         if grad.kind.is_complex() != param.kind.is_complex() {
@@ -73,35 +77,86 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
                 grad.name, grad.kind, param.kind
             )));
         }
-        let moments = moments.iter().enumerate().map(|(position, (moment, array))| {
-            if array.is_none() {
-                return Ok(MomentArray::None);
-            }
-            if let Ok(pair) = array.cast::<PyTuple>() {
-                let (codes, scales): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
-                let codes = Array::write(lender, &codes, Name(["codes", moment, name]))?;
-                let scales = Array::write(lender, &scales, Name(["scales", moment, name]))?;
-                codes.expect(Kind::U8, param.reals())?;
-                codes.expect_moment_of(&param, *is_numpy)?;
-                scales.expect(Kind::F32, Q8::scales(param.reals()))?;
-                return Ok(MomentArray::Q8(codes, scales));
-            }
-            let array = Array::write(lender, array, Name(["", moment, name]))?;
-            let array = array.reinterpreted(is_bf16(2 + position));
-            array.expect_numbers()?;
-            if array.reals() != param.reals() {
-                let (name, len, expected) = (array.name, array.reals(), param.reals());
-                return Err(PyValueError::new_err(format!(
-                    "{name} has {len} numbers, not {expected}"
-                )));
-            }
-            array.expect_moment_of(&param, *is_numpy)?;
-            Ok(MomentArray::Plain(array))
+        let arrays = state.getattr(intern!(state.py(), "moments"))?;
+        let moments = self.moments.iter().map(|(moment, is_used)| {
+            self.moment(&arrays, moment, *is_used, &param, name, is_numpy)
         });
         let moments = moments.collect::<PyResult<Vec<_>>>()?;
-        Ok(Self { param, grad, moments, state })
+        Ok(ArrayTensor { param, grad, moments, state })
     }
 
+    fn grad(&self, grad: &Bound<'py, PyAny>, name: Named<'n>) -> PyResult<Array<'py, 'n>> {
+        let name = Name { what: ["", "the gradient"], array: name };
+        match self.zeroed {
+            true => Array::write(&self.lender, grad, name),
+            false => Array::read(&self.lender, grad, name),
+        }
+    }
+
+    /// A gradient of numpy's in the order of its parameter: itself, or a copy.
+    fn grad_in_order(
+        &self,
+        grad: &Bound<'py, PyAny>,
+        param: &Bound<'py, PyAny>,
+        borrowed: &Array<'py, 'n>,
+    ) -> PyResult<Array<'py, 'n>> {
+        let name = borrowed.name.array;
+        if let Ok(found) = self.grad(grad, name)
+            && found.has_order_of(borrowed)
+        {
+            return Ok(found);
+        }
+        let copy = self.in_order.call1((grad, param, name.to_string()))?;
+        self.grad(&copy, name)
+    }
+
+    fn moment(
+        &self,
+        arrays: &Bound<'py, PyAny>,
+        moment: &'n Bound<'py, PyString>,
+        is_used: bool,
+        param: &Array<'py, 'n>,
+        array: Named<'n>,
+        is_numpy: bool,
+    ) -> PyResult<MomentArray<'py, 'n>> {
+        let found = match arrays.cast::<PyDict>() {
+            Ok(arrays) => arrays.get_item(moment)?,
+            Err(_) => Some(arrays.call_method1(intern!(arrays.py(), "get"), (moment,))?),
+        };
+        let found = found.filter(|found| !found.is_none());
+        if found.is_some() != is_used {
+            let what = match is_used {
+                true => "is missing",
+                false => "is there, but these settings do not use it",
+            };
+            return Err(PyValueError::new_err(format!(
+                "{moment} of {array} {what}: make new states with init"
+            )));
+        }
+        let Some(found) = found else { return Ok(MomentArray::None) };
+        let moment = moment.to_str()?;
+        if let Ok(pair) = found.cast::<PyTuple>() {
+            let (codes, scales): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
+            let name = |part| Name { what: [part, moment], array };
+            let codes = Array::write(&self.lender, &codes, name("codes"))?;
+            let scales = Array::write(&self.lender, &scales, name("scales"))?;
+            codes.expect(Kind::U8, param.reals())?;
+            codes.expect_moment_of(param, is_numpy)?;
+            scales.expect(Kind::F32, Q8::scales(param.reals()))?;
+            return Ok(MomentArray::Q8(codes, scales));
+        }
+        let found = Array::write(&self.lender, &found, Name { what: ["", moment], array })?;
+        found.expect_numbers()?;
+        if found.reals() != param.reals() {
+            let (name, len, expected) = (found.name, found.reals(), param.reals());
+            return Err(PyValueError::new_err(format!("{name} has {len} numbers, not {expected}")));
+        }
+        found.expect_moment_of(param, is_numpy)?;
+        Ok(MomentArray::Plain(found))
+    }
+}
+
+impl<'py, 'n> ArrayTensor<'py, 'n> {
     /// A number of the state: how many steps were taken, or where the random bits begin.
     fn number(&self, name: &Bound<'py, PyString>) -> PyResult<u64> {
         let value = self.state.getattr(name)?;
@@ -151,13 +206,22 @@ impl<'py, 'n> ArrayTensor<'py, 'n> {
 
 /// Steps arrays, and counts the step in their states. Whether it was taken, and the norm of the gradients if it
 /// was needed.
+///
+/// `params`, `grads` and `states` are as long as each other, and so are `names`, without which the arrays are
+/// `params[0]` and so on. A gradient of `None` leaves its parameter alone. `moments` and `in_order` are those of
+/// [`Look`].
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "the caller is `numpy.py` alone")]
-pub fn step_arrays(
-    py: Python<'_>,
+pub fn step_arrays<'py>(
+    py: Python<'py>,
     optimizer: &str,
-    settings: &Bound<'_, PyDict>,
-    arrays: Vec<Described<'_>>,
+    settings: &Bound<'py, PyDict>,
+    names: Option<Vec<PyBackedStr>>,
+    params: &Bound<'py, PyAny>,
+    grads: &Bound<'py, PyAny>,
+    states: &Bound<'py, PyAny>,
+    moments: Vec<(Bound<'py, PyString>, bool)>,
+    in_order: Bound<'py, PyAny>,
     stochastic_rounding: bool,
     grad_factor: f64,
     max_grad_norm: Option<f64>,
@@ -167,9 +231,19 @@ pub fn step_arrays(
     isa: Option<&str>,
     seed: u64,
 ) -> PyResult<(bool, Option<f64>)> {
-    let (optimizer, lender) = (optimizer_of(optimizer, settings)?, Lender::new(py)?);
-    let arrays = arrays.iter().map(|described| ArrayTensor::of(&lender, described, zero_grad));
-    let arrays = arrays.collect::<PyResult<Vec<_>>>()?;
+    let optimizer = optimizer_of(optimizer, settings)?;
+    let (lender, zeroed) = (Lender::new(py)?, zero_grad);
+    let look = Look { lender, moments: &moments, in_order, zeroed };
+    let all = params.try_iter()?.zip(grads.try_iter()?).zip(states.try_iter()?);
+    let mut arrays = Vec::with_capacity(params.len()?);
+    for (place, ((param, grad), state)) in all.enumerate() {
+        let (param, grad, state) = (param?, grad?, state?);
+        let name = names.as_ref().and_then(|names| names.get(place));
+        let name = name.map_or(Named::Param(place), |name| Named::As(name));
+        if !grad.is_none() {
+            arrays.push(look.tensor(name, &param, &grad, state)?);
+        }
+    }
     let grads = |zeroed| arrays.iter().filter(move |_| zeroed).map(|array| &array.grad);
     let written = || arrays.iter().flat_map(ArrayTensor::written).chain(grads(zero_grad));
     check_apart(written(), grads(!zero_grad))?;
