@@ -181,7 +181,7 @@ class Driver:
                 break
 
     def _settle(self) -> None:
-        """Waits until the threads of all workers sleep. Those of OpenMP spin after their work, for 5 to 10 ms."""
+        """Waits until the threads of all workers sleep. Those of OpenMP spin for some milliseconds after their work."""
         end = time.monotonic() + SETTLE_AT_MOST
         before = None
         while time.monotonic() < end:

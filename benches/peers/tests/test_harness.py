@@ -100,7 +100,7 @@ class Driving(TestCase):
         spinning, other = FakeProcess("pytorch", {"a": 5e6}), FakeProcess("other", {"c": 9e6})
         made = driver_of(spinning, other, plan=Plan(1, 1, 0.001, 1.0))
         spinning.cpu_times, other.cpu_times = [10, 20, 30, 30], [5, 5, 5, 6, 6]
-        made._settle()
+        made.measure(CASE)
         self.assertEqual((spinning.cpu_times, other.cpu_times), ([30], [6]))
         # Not for ever.
         spinning.cpu_times = list(range(1000))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ctypes
+import importlib
 import math
 import pickle
 import tempfile
@@ -315,7 +317,9 @@ def other_way_round(values: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("way", [one, in_file, other_way_round])
 @pytest.mark.parametrize("into", [list, tuple, lambda arrays: {"all": list(arrays)}, lambda arrays: [list(arrays)]])
 def test_arrays_have_the_same_step_however_they_come(way: Any, into: Any) -> None:
-    dtypes = [np.float32, np.float64, np.float16, np.complex64]
+    dtypes: list[Any] = [np.float32, np.float64, np.float16, np.complex64]
+    with contextlib.suppress(ImportError):
+        dtypes.append(importlib.import_module("ml_dtypes").bfloat16)
     shapes: list[Any] = [(5, 4), 7, (), (3, 0), (1, 6)]
     params = [np.array(np.random.standard_normal(shape), dtype) for dtype in dtypes for shape in shapes]
     grads = [np.array(np.random.standard_normal(param.shape), param.dtype) for param in params]
