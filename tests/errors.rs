@@ -27,8 +27,8 @@ fn step_of_none(rule: &impl Rule, exec: Exec<'_>) -> Result<(), Error> {
 /// they were.
 #[track_caller]
 fn refuses(adam: Adam, exec: Exec<'_>, steps: [u64; 2], expected: Error, message: &str) {
-    let mut first = columns::<Adam, f32>(&Adam::default(), 1, 40, false);
-    let mut second = columns::<Adam, f32>(&Adam::default(), 2, 40, false);
+    let mut first = columns::<f32>(&Adam::default(), 1, 40, false);
+    let mut second = columns::<f32>(&Adam::default(), 2, 40, false);
     let before = (first.clone(), second.clone());
     let mut counts = steps;
     let [first_steps, second_steps] = &mut counts;
@@ -85,7 +85,7 @@ fn a_constant_that_the_type_cannot_hold_is_refused() {
             && message.ends_with("f32 cannot hold")
     );
     refuses(adam, EXEC, [0, 0], error, &message);
-    let mut double = columns::<Adam, f64>(&adam, 1, 40, false);
+    let mut double = columns::<f64>(&adam, 1, 40, false);
     let mut steps = 0;
     let report = adam.step_tensors(&mut [double.tensor(&mut steps)], &options(EXEC));
     assert_eq!((report.expect("a valid step").outcome, steps), (Outcome::Taken, 1));
@@ -100,7 +100,7 @@ fn a_constant_that_the_step_of_one_tensor_cannot_hold_is_refused() {
     for steps in [[0, 400_000], [400_000, 0], [400_000, 400_000]] {
         refuses(adam, EXEC, steps, error.clone(), message);
     }
-    let mut single = columns::<Adam, f32>(&adam, 1, 40, false);
+    let mut single = columns::<f32>(&adam, 1, 40, false);
     let mut steps = 0;
     let report = adam.step_tensors(&mut [single.tensor(&mut steps)], &options(EXEC));
     assert_eq!((report.expect("a valid step").outcome, steps), (Outcome::Taken, 1));
@@ -132,7 +132,7 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
     for (argument, lens) in
         [("grad", [9, 10, 10]), ("exp_avg", [10, 11, 10]), ("exp_avg_sq", [10, 10, 0])]
     {
-        let mut first = columns::<Adam, f32>(&Adam::default(), 1, 40, false);
+        let mut first = columns::<f32>(&Adam::default(), 1, 40, false);
         let before = first.clone();
         let mut param = vec![1.0_f32; 10];
         let [grad, mut m, mut v] = lens.map(|len| vec![0.5_f32; len]);

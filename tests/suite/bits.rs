@@ -37,11 +37,11 @@ impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
         for exec in execs(false) {
             for (seed, len) in LENGTHS.into_iter().enumerate() {
-                let before = columns::<R, F>(&rule, seed as u64, len, true);
+                let before = columns::<F>(&rule, seed as u64, len, true);
                 check(&rule, 1..3, &before, &Way::whole(exec));
             }
             for offset in 0..64 / size_of::<F>() {
-                let before = columns::<R, F>(&rule, offset as u64, 100, true);
+                let before = columns::<F>(&rule, offset as u64, 100, true);
                 check(&rule, 7..9, &before, &Way { offset, ..Way::whole(exec) });
             }
         }
@@ -63,7 +63,7 @@ struct EveryIsa<F>(PhantomData<F>);
 impl<F: Float> ForEachRule for EveryIsa<F> {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
         for exec in execs(false) {
-            check(&rule, 1..4, &columns::<R, F>(&rule, 3, 100, true), &Way::whole(exec));
+            check(&rule, 1..4, &columns::<F>(&rule, 3, 100, true), &Way::whole(exec));
         }
     }
 }
@@ -87,7 +87,7 @@ fn every_thread_count<F: Float>() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         for exec in execs(true) {
             for (seed, len) in THREADED.into_iter().enumerate() {
-                let before = columns::<Adam, F>(&Adam::adamw(), seed as u64, len, true);
+                let before = columns::<F>(&Adam::adamw(), seed as u64, len, true);
                 let cuts = vec![3, 100, 101, 1_101, 9_000, 9_000, 40_000];
                 for way in [Way::whole(exec), Way { cuts, offset: 3, ..Way::whole(exec) }] {
                     pool.install(|| check(&Adam::adamw(), 3..4, &before, &way));
@@ -116,7 +116,7 @@ struct EveryRuleCut<F>(rayon::ThreadPool, PhantomData<F>);
 #[cfg(feature = "rayon")]
 impl<F: Float> ForEachRule for EveryRuleCut<F> {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
-        let before = columns::<R, F>(&rule, 11, 40_003, true);
+        let before = columns::<F>(&rule, 11, 40_003, true);
         let way = Way { cuts: vec![257, 30_000], ..Way::whole(exec(Isa::detect(), true)) };
         self.0.install(|| check(&rule, 2..3, &before, &way));
     }
@@ -144,7 +144,7 @@ fn a_call_from_outside_the_pool_gives_the_reference_bits() {
 #[test]
 fn many_small_tensors_at_once_are_like_each_alone() {
     for exec in execs(true) {
-        let before = columns::<Adam, f32>(&Adam::default(), 5, 40_000, true);
+        let before = columns::<f32>(&Adam::default(), 5, 40_000, true);
         for every in [1, 63, 64, 1024, 9000] {
             let cuts: Vec<usize> = (0..40_000).step_by(every).collect();
             for at_once in [true, false] {
@@ -183,7 +183,7 @@ impl AnyStep {
                 break rule;
             }
         };
-        let before = columns::<R, F>(&rule, seed, len, seed.is_multiple_of(2));
+        let before = columns::<F>(&rule, seed, len, seed.is_multiple_of(2));
         check(&rule, std::iter::once(t), &before, &self.way);
     }
 }
@@ -266,8 +266,8 @@ fn every_operation_on_registers_gives_the_bits_of_plain_numbers() {
     for exec in execs(false) {
         let way = Way::whole(exec);
         let rule = &EveryOperation;
-        check(rule, 1..4, &columns::<_, f32>(rule, 1, 5000, true), &way);
-        check(rule, 1..4, &columns::<_, f64>(rule, 2, 5000, true), &way);
+        check(rule, 1..4, &columns::<f32>(rule, 1, 5000, true), &way);
+        check(rule, 1..4, &columns::<f64>(rule, 2, 5000, true), &way);
     }
 }
 

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 
 use crate::support::{Columns, execs};
 use adamant::{
-    Adam, AnyOptimizer, Exec, Optimizer, Outcome, StepOptions,
-    rule::{BuiltIn, Float, Rule, WithOptimizer},
+    Adam, AnyOptimizer, DynOptimizer, Exec, Optimizer, Outcome, StepOptions,
+    rule::Float,
     settings::SettingValue::{self, Choice, Flag, Number},
     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, Table},
 };
@@ -85,7 +85,7 @@ impl Golden {
             ("compat.v1.train.AdamOptimizer", AnyOptimizer::Adam(adam)) => {
                 self.check_rows(adam, Rows::DenseEquivalent);
             }
-            _ => optimizer.with(Replay(self)),
+            _ => self.check(optimizer),
         }
     }
 
@@ -136,15 +136,15 @@ impl Golden {
     }
 
     /// Replays the run on every instruction set and in both types.
-    fn check<R: BuiltIn>(self, rule: R) {
+    fn check(self, optimizer: AnyOptimizer) {
         assert!(self.rows.is_none(), "row-indexed gradients for {:?}", self.optimizer);
         for exec in execs(false) {
-            self.check_on::<R, f64>(&rule, exec, self.dense_step(&rule, exec));
-            self.check_on::<R, f32>(&rule, exec, self.dense_step(&rule, exec));
+            self.check_on::<f64>(&optimizer, exec, Self::dense_step(&optimizer, exec));
+            self.check_on::<f32>(&optimizer, exec, Self::dense_step(&optimizer, exec));
         }
         if let Some(folder) = env::var_os("ADAMANT_GOLDEN_WORDS") {
             let path = Path::new(&folder).join(&self.name);
-            fs::write(path, self.words(&rule)).expect("a folder that can be written");
+            fs::write(path, self.words(&optimizer)).expect("a folder that can be written");
         }
     }
 
@@ -153,18 +153,18 @@ impl Golden {
         for exec in execs(false) {
             for way in [CatchUp::Series, CatchUp::Replay] {
                 let step = self.row_step(adam, meaning, way, exec);
-                self.check_on::<Adam, f64>(&adam, exec, step);
+                self.check_on::<f64>(&adam, exec, step);
                 let step = self.row_step(adam, meaning, way, exec);
-                self.check_on::<Adam, f32>(&adam, exec, step);
+                self.check_on::<f32>(&adam, exec, step);
             }
         }
     }
 
     /// The optimizer's name and its settings, each a name and a value, and the run in the order that
     /// `bindings/c/tests/cases.h` gives, as words of 64 bits in hexadecimal.
-    fn words<R: BuiltIn>(&self, rule: &R) -> String {
+    fn words(&self, optimizer: &AnyOptimizer) -> String {
         let (param, grads) = (numbers(&self.param), self.grads.as_array().expect("arrays"));
-        let moments = R::MOMENT_NAMES.as_ref().len();
+        let moments = optimizer.moment_count();
         let mut words = vec![param.len() as u64, grads.len() as u64, moments as u64];
         words.push(library_error(&self.optimizer).to_bits());
         let put = |words: &mut Vec<u64>, numbers: Vec<f64>| {
@@ -176,13 +176,12 @@ impl Golden {
             words.push(self.params.contains_key(&t).into());
             put(&mut words, self.params.get(&t).map(numbers).unwrap_or_default());
         }
-        for name in R::MOMENT_NAMES {
-            let state = self.moment(name);
+        for moment in 0..moments {
+            let state = self.moment(optimizer.moment_name(moment));
             words.push(state.is_some().into());
             put(&mut words, state.unwrap_or_default());
         }
         let words: String = words.iter().map(|word| format!("{word:x}\n")).collect();
-        let optimizer: AnyOptimizer = (*rule).into();
         let mut line = optimizer.name().to_owned();
         for setting in optimizer.settings() {
             let value = match optimizer.get(setting.name).expect("a setting") {
@@ -195,9 +194,8 @@ impl Golden {
         format!("{line}\n{words}")
     }
 
-    fn dense_step<R: Rule, F: Float>(
-        &self,
-        rule: &R,
+    fn dense_step<F: Float>(
+        rule: &dyn DynOptimizer,
         exec: Exec<'static>,
     ) -> impl FnMut(u64, &mut Columns<F>, &serde_json::Value) {
         let mut steps = 0;
@@ -247,9 +245,9 @@ impl Golden {
         }
     }
 
-    fn check_on<R: Rule, F: Float>(
+    fn check_on<F: Float>(
         &self,
-        rule: &R,
+        rule: &dyn DynOptimizer,
         exec: Exec<'static>,
         mut step: impl FnMut(u64, &mut Columns<F>, &serde_json::Value),
     ) {
@@ -261,7 +259,7 @@ impl Golden {
             F::from_f64(match column {
                 0 => start[row],
                 1 => 0.0,
-                moment => rule.start(moment - 2).expect("a moment that is kept"),
+                moment => rule.moment_start(moment - 2).expect("a moment that is kept"),
             })
         });
         // How far each parameter went, turns included, and how large each moment got.
@@ -295,7 +293,8 @@ impl Golden {
         }
         let last = self.params.keys().max().expect("parameters after some steps");
         assert_eq!(*last, grads.len() as u64, "the last step is not among those kept");
-        let moments = R::MOMENT_NAMES.into_iter().zip(&columns.moments).zip(&largest);
+        let names = (0..rule.moment_count()).map(|moment| rule.moment_name(moment));
+        let moments = names.zip(&columns.moments).zip(&largest);
         let mut compared = 0;
         for ((name, moment), largest_moment) in moments {
             let Some(expected) = self.moment(name) else {
@@ -323,16 +322,6 @@ impl Golden {
             }
         }
         assert_eq!(compared, self.state.len(), "moments of the library that nobody read");
-    }
-}
-
-struct Replay(Golden);
-
-impl WithOptimizer for Replay {
-    type Output = ();
-
-    fn run<R: BuiltIn>(self, rule: R) {
-        self.0.check(rule);
     }
 }
 

@@ -10,7 +10,7 @@ pub mod model;
 pub mod rows;
 
 use adamant::{
-    Error, Exec, Isa, Optimizer, Outcome, Report, StepOptions, Tensor, Threads,
+    DynOptimizer, Error, Exec, Isa, Optimizer, Outcome, Report, StepOptions, Tensor, Threads,
     reference::Reference,
     rule::{Arity, Float, Many, Rule},
 };
@@ -48,10 +48,14 @@ pub struct Columns<F> {
 impl<F: Float> Columns<F> {
     /// `len` elements for a rule, each the `value` of its column and row; moments that the rule does
     /// without are empty.
-    pub fn new<R: Rule>(rule: &R, len: usize, mut value: impl FnMut(usize, usize) -> F) -> Self {
+    pub fn new(
+        rule: &dyn DynOptimizer,
+        len: usize,
+        mut value: impl FnMut(usize, usize) -> F,
+    ) -> Self {
         let mut column = |column, len| (0..len).map(|row| value(column, row)).collect();
-        let moments = 0..R::MOMENT_NAMES.as_ref().len();
-        let kept = |moment| if rule.start(moment).is_some() { len } else { 0 };
+        let moments = 0..rule.moment_count();
+        let kept = |moment| if rule.moment_start(moment).is_some() { len } else { 0 };
         Self {
             param: column(0, len),
             grad: column(1, len),
@@ -386,7 +390,12 @@ pub fn ordinary<F: Float>(column: usize, bits: u64) -> F {
 }
 
 /// A tensor of [`number`]s from a seed; where `special` is false, of [`ordinary`] ones only.
-pub fn columns<R: Rule, F: Float>(rule: &R, seed: u64, len: usize, special: bool) -> Columns<F> {
+pub fn columns<F: Float>(
+    rule: &dyn DynOptimizer,
+    seed: u64,
+    len: usize,
+    special: bool,
+) -> Columns<F> {
     use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     Columns::new(rule, len, |column, _| {

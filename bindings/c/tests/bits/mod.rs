@@ -17,14 +17,14 @@ use std::{
 };
 
 use adamant::{
-    Adam, AnyOptimizer, DynOptimizer, Grad, Group, Isa, Moment, MomentRef, Optimizer, Outcome,
-    Param, Q8, Report, StepOptions, Storage, Tensor,
+    Adam, AnyOptimizer, DynOptimizer, Error, Grad, Group, Isa, Moment, MomentRef, Optimizer,
+    Outcome, Param, Q8, Report, StepOptions, Storage, Tensor,
     norm::{NormOrder, clip_factor, grad_norms},
     rule::{BuiltIn, Float},
     settings::{SettingKind, SettingValue},
     table::{
         CatchUp, DenseEquivalent, RowGrads, RowIndex, RowOptimizer, RowRule, RowScratch,
-        RowWiseAdam, Table,
+        RowWiseAdam, SortedRows, Table,
     },
 };
 use half::{bf16, f16};
