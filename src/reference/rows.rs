@@ -174,7 +174,7 @@ pub fn series<F: Float>(
         let [_, _, _, _, step_size, eps, ..] = rule.constants(*t);
         let eps = eps * growth;
         if counted == 0 {
-            first = F::from_f64(eps.min(largest)).to_f64();
+            first = F::constant(eps.min(largest)).to_f64();
         }
         let distance = if first > 0.0 { (eps / first - 1.0).min(1e20) } else { 0.0 };
         let mut term = step_size * fading;
@@ -206,7 +206,10 @@ pub fn series<F: Float>(
         let root = if terms == 6 { sixth } else { sixth.sqrt() };
         root.min(sums[0] / sums[1])
     };
-    let limit = F::from_f64(limit);
+    // One over a subnormal number can overflow.
+    let smallest = if size_of::<F>() == 4 { f32::MIN_POSITIVE.into() } else { f64::MIN_POSITIVE };
+    let most = if 0.0 < first && first < smallest { 0.5 } else { 1.0 };
+    let limit = F::from_f64(limit.min(most));
 
     let coefficients: Vec<F> =
         sums[..terms].iter().map(|sum| F::from_f64((rest * sum).min(largest))).collect();
@@ -214,6 +217,7 @@ pub fn series<F: Float>(
         let (m, v) = (exp_avg[i], exp_avg_sq[i]);
         let inverse = F::from_f64(1.0) / (v.sqrt() + eps);
         let near = eps * inverse;
+        let inverse = crate::rule::Lanes::min(inverse, F::from_f64(largest));
         if limit < F::from_f64(1.0) && near > limit && m != F::default() {
             let [way, m, v] = [&mut [F::default()], &mut [m], &mut [v]];
             for (t, rule) in &missed[..counted] {
@@ -221,6 +225,7 @@ pub fn series<F: Float>(
             }
             param[i] = arrive(param[i], -(F::from_f64(rest) * way[0]));
         } else {
+            let near = eps * inverse;
             let mut sum = F::default();
             for (place, &coefficient) in coefficients.iter().enumerate().rev() {
                 sum = match place + 1 == terms {

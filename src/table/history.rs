@@ -161,7 +161,8 @@ impl<F: Float> History<F> {
             let grad = &F::ZEROS[..param.len()];
             let tensor = Slices { param, grad, moments: [exp_avg, exp_avg_sq] };
             if jump.serves_all() {
-                sweep(simd, Jump::<N>(jump.decay), &k, tensor);
+                let rule = Jump::<N> { decay: jump.decay, largest: F::LARGEST };
+                sweep(simd, rule, &k, tensor);
             } else {
                 self.jump_or_replay(simd, lag, &jump, &k, tensor);
             }
@@ -201,7 +202,8 @@ impl<F: Float> History<F> {
             }
         }
         let moments = [exp_avg, exp_avg_sq];
-        sweep(simd, Jump::<N>(jump.decay), k, Slices { param: &mut *param, grad, moments });
+        let rule = Jump::<N> { decay: jump.decay, largest: F::LARGEST };
+        sweep(simd, rule, k, Slices { param: &mut *param, grad, moments });
         if let Some(left_out) = left_out {
             for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
                 *param = if left_out { replayed } else { *param };
@@ -305,7 +307,11 @@ impl<F: Float> WithSimd for BehindRow<'_, F> {
 
 /// Many steps of [`Adam`] with a gradient of zero, as one: see [`Series`] for the formula.
 #[derive(Clone, Copy)]
-struct Jump<const N: usize>(Decay);
+struct Jump<const N: usize> {
+    decay: Decay,
+    /// The largest number of the type.
+    largest: f64,
+}
 
 impl<const N: usize> Rule for Jump<N> {
     type Moments = Count<2>;
@@ -324,13 +330,14 @@ impl<const N: usize> Rule for Jump<N> {
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; N], param: L, _grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
         let [decay, decay1, decay2, eps] = [k[0], k[1], k[2], k[3]];
-        let inverse = param.splat(1.0) / (v.sqrt() + eps);
+        // Finite, also where the denominator is subnormal: m is 0 there, and 0 times infinity would be NaN.
+        let inverse = (param.splat(1.0) / (v.sqrt() + eps)).min(param.splat(self.largest));
         let near = eps * inverse;
         let mut sum = k[N - 1];
         for &term in k[4..N - 1].iter().rev() {
             sum = (-near).mul_add(sum, term);
         }
-        let param = self.0.arrive(decay, param, m * inverse * sum);
+        let param = self.decay.arrive(decay, param, m * inverse * sum);
         (param, [decay1 * m, decay2 * v])
     }
 }

@@ -135,7 +135,7 @@ impl Series {
             let eps = eps * growth;
             if j == 0 {
                 // Rounded to the type of the step, so that the step itself loses nothing.
-                sums.eps = F::from_f64(eps.min(F::LARGEST)).to_f64();
+                sums.eps = F::constant(eps.min(F::LARGEST)).to_f64();
             }
             let distance = if sums.eps > 0.0 { (eps / sums.eps - 1.0).min(FARTHEST) } else { 0.0 };
             let mut term = step_size * fading;
@@ -198,11 +198,13 @@ impl Sums {
         let [all, first, after] = [self.terms[0], self.terms[1], self.terms[F::TERMS]];
         let bound = after * (1.0 + first / all);
         let allowed = F::ROUNDING / 4.0 * all;
+        // One over a subnormal number can overflow: then each parameter decides whether the series serves it.
+        let most = if 0.0 < self.eps && self.eps < F::SMALLEST_NORMAL { 0.5 } else { 1.0 };
         if bound <= allowed && first <= all || all == 0.0 {
-            return 1.0;
+            return most;
         }
         // Where the second term is larger than the first, they also cancel.
-        root::<F>(allowed / bound).min(all / first)
+        root::<F>(allowed / bound).min(all / first).min(most)
     }
 }
 

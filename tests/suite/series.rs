@@ -174,3 +174,42 @@ fn the_series_is_as_right_as_dense_steps_after_100_000_steps() {
     let adam = Adam { lr: 1e-2, ..Adam::adamw() };
     Case { adam, schedule: SCHEDULES[1], before: 5000, last_gap: 100_000 }.check();
 }
+
+/// Rows that no step has listed, and whose moments are 0, stay as they are, however small epsilon is: the denominator
+/// is a subnormal number, or one over it overflows.
+#[test]
+fn rows_without_moments_stay_for_the_smallest_epsilons() {
+    fn check<F: Float>(eps: f64, way: CatchUp) {
+        let adam = Adam { eps, ..Adam::default() };
+        let (mut param, mut m, mut v) =
+            (vec![F::from_f64(1.0); WIDTH], vec![F::default(); WIDTH], vec![F::default(); WIDTH]);
+        // A moment that the formula divides by much more than epsilon.
+        (m[3], v[3]) = (F::from_f64(0.1), F::from_f64(0.04));
+        let mut expected = [param.clone(), m.clone(), v.clone()];
+        let mut waiting = DenseEquivalent::<F>::new(1, way);
+        let mut scratch = RowScratch::default();
+        for t in 1..=9 {
+            Case::dense(&adam, t, &mut expected, 0);
+            let table = Table::new(F::param(&mut param), WIDTH)
+                .with_moments([&mut m, &mut v].map(|m| F::moment(m)));
+            let nothing = RowGrads::<u32, F>::new(&[], &[], WIDTH);
+            let nothing = nothing.sort(1, &mut scratch).expect("no rows");
+            let options = StepOptions { exec: serial(), ..StepOptions::default() };
+            let report = adam.step_rows_dense_equivalent_on(table, nothing, &mut waiting, &options);
+            assert!(report.is_ok());
+        }
+        let table = Table::new(F::param(&mut param), WIDTH)
+            .with_moments([&mut m, &mut v].map(|m| F::moment(m)));
+        waiting.catch_up_all_on(serial(), table).expect("the table");
+        for (i, (found, expected)) in param.iter().zip(&expected[0]).enumerate() {
+            let distance = (found.to_f64() - expected.to_f64()).abs();
+            assert!(distance < 1e-6, "eps {eps:e}, {way:?}, {i}: {found:?}, expected {expected:?}");
+        }
+    }
+    for eps in [1e-30, 1e-37, 5e-38, 1e-38, 1e-44, 1e-60, 1e-300, 1e-310, 5e-324] {
+        for way in [CatchUp::Series, CatchUp::Replay] {
+            check::<f32>(eps, way);
+            check::<f64>(eps, way);
+        }
+    }
+}
