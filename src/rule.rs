@@ -105,7 +105,7 @@ pub(crate) use radam::rectification as radam_rectification;
 
 use parts::{
     ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, choose, decay, descent, flag, l2,
-    shrink, sign, sign_of, signed_decay, weight,
+    scaled_eps, shrink, sign, sign_of, signed_decay, weight,
 };
 
 use crate::{
@@ -148,10 +148,11 @@ pub const MOMENTS: usize = 4;
 /// An optimizer's formula. [`Optimizer`](crate::Optimizer) steps with every type that implements it, on
 /// every instruction set, in `f32` and `f64`, on all threads. The [module](self) has an example.
 pub trait Rule: Copy + Send + Sync + 'static {
-    /// How many numbers the optimizer keeps for each parameter: [`Count<2>`](Count) for Adam.
+    /// How many numbers the optimizer keeps for each parameter: [`Count<2>`](Count) for Adam. At most [`MOMENTS`]; a
+    /// rule with more does not compile.
     type Moments: Arity;
 
-    /// How many constants the formula has.
+    /// How many constants the formula has. At most 16; a rule with more does not compile.
     type Constants: Arity;
 
     /// The moments' names, for errors and checkpoints.

@@ -1,6 +1,6 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, sign_of,
-    signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, scaled_eps,
+    sign_of, signed_decay, weight,
 };
 use crate::{
     Error,
@@ -112,7 +112,7 @@ impl Rule for AdaBelief {
             keep2: 1.0 - self.beta2,
             step_size: self.lr * correction2 / correction1,
             variance_eps: self.eps,
-            eps: self.eps * correction2,
+            eps: scaled_eps(self.eps, correction2),
             weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
             sign: sign_of(self.maximize),

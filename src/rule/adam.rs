@@ -1,6 +1,6 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag, sign_of,
-    signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, flag,
+    scaled_eps, sign_of, signed_decay, weight,
 };
 use crate::{
     Error,
@@ -171,7 +171,7 @@ impl Rule for Adam {
         let correction2 = correction2.sqrt();
         let step_size = self.lr * correction2 / correction1;
         let eps = match self.epsilon {
-            Epsilon::Standard => self.eps * correction2,
+            Epsilon::Standard => scaled_eps(self.eps, correction2),
             Epsilon::Hat => self.eps,
         };
         K {

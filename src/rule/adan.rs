@@ -1,6 +1,6 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent, flag, shrink,
-    sign_of, signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, choose, descent, flag,
+    scaled_eps, shrink, sign_of, signed_decay, weight,
 };
 use crate::{
     Error,
@@ -137,7 +137,7 @@ impl Rule for Adan {
             keep3: 1.0 - self.beta3,
             m_size: lr / correction1,
             v_size: lr * self.beta2 / correction2,
-            eps: self.eps * correction3,
+            eps: scaled_eps(self.eps, correction3),
             decays: signed_decay(flag(self.weight_decay != 0.0), self.no_prox),
             share,
             prox: 1.0 / (1.0 + share),
@@ -164,6 +164,10 @@ impl Rule for Adan {
         let ahead = k.beta2.mul_add(diff, grad);
         let n = MovingAverage::new(self.beta3, k.weight3, k.keep3).next_square(n, ahead);
         let direction = k.m_size.mul_add(m, k.v_size * v) / (n.sqrt() + k.eps);
+        // Once n is infinite, inf / inf would make the parameter NaN. So it stays as it is; a NaN in n stays NaN.
+        let is_finite = n.less_than(n.splat(f64::INFINITY));
+        let infinite = L::select(zero.less_than(n), zero, direction);
+        let direction = L::select(is_finite, direction, infinite);
         let mut param = shrink(self.decays_if(true), -k.decays, k.share, param) - direction;
         param = choose(self.decays_if(false), zero.less_than(k.decays), k.prox * param, param);
         (param, [m, v, n, -grad])

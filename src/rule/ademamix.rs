@@ -1,6 +1,6 @@
 use super::{
     ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, bias_corrections, descent, flag,
-    shrink, sign_of, weight,
+    scaled_eps, shrink, sign_of, weight,
 };
 use crate::{
     Error,
@@ -150,7 +150,7 @@ impl Rule for AdEmaMix {
             keep2: 1.0 - self.beta2,
             fast_size: self.lr * correction2 / correction1,
             slow_size: self.lr * correction2 * alpha,
-            eps: self.eps * correction2,
+            eps: scaled_eps(self.eps, correction2),
             decays: flag(self.weight_decay != 0.0),
             share: self.lr * self.weight_decay,
             sign: sign_of(self.maximize),

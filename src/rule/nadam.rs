@@ -1,6 +1,6 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, sign_of,
-    signed_decay, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, decay, descent, scaled_eps,
+    sign_of, signed_decay, weight,
 };
 use crate::{
     Error,
@@ -147,7 +147,7 @@ impl Rule for NAdam {
             keep2: 1.0 - self.beta2,
             grad_size: step_size * (1.0 - now) / gathered,
             m_size: step_size * next / gathered_next,
-            eps: self.eps * correction2,
+            eps: scaled_eps(self.eps, correction2),
             weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
             sign: sign_of(self.maximize),

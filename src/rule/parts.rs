@@ -34,6 +34,13 @@ pub(super) fn flag(is_so: bool) -> f64 {
     u8::from(is_so).into()
 }
 
+/// Epsilon times the correction of a denominator, over 0 unless epsilon is 0: it keeps the denominator away from 0
+/// however small it is.
+pub(super) fn scaled_eps(eps: f64, correction: f64) -> f64 {
+    let smallest = f64::from_bits(1);
+    if eps == 0.0 { 0.0 } else { (eps * correction).max(smallest) }
+}
+
 /// The constant `sign`: -1 to climb instead of to descend.
 pub(super) fn sign_of(maximize: bool) -> f64 {
     if maximize { -1.0 } else { 1.0 }

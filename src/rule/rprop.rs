@@ -22,6 +22,8 @@ use crate::{
 /// The sign of zero is zero. Fields, names and defaults are PyTorch's, whose pairs `etas` and
 /// `step_sizes` are two fields each. Moments: `prev` (b) and `step_size` (s), which starts from `lr`.
 ///
+/// Keep `step_size` out of 8 bits: beside a much larger one of its block, a small step size is rounded up.
+///
 /// A step moves 28 bytes a parameter in `f32`, and divides nothing.
 ///
 /// # Examples

@@ -1,5 +1,6 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2, sign_of, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2, scaled_eps,
+    sign_of, weight,
 };
 use crate::{
     Error,
@@ -66,7 +67,7 @@ settings! {
     }
 }
 
-named_constants!(struct K { weight1, keep1, keep2, step_size, eps, weight_decay, sign });
+named_constants!(struct K { weight1, keep1, keep2, step_size, eps, weight_decay, start, sign });
 
 impl Rule for Yogi {
     type Moments = Count<2>;
@@ -98,6 +99,8 @@ impl Rule for Yogi {
         self.check_ranges()
     }
 
+    /// The start value is here only so that one that the type of the step cannot hold is refused.
+    ///
     /// With c = sqrt(1 - beta2^t), `m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps * c)`.
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
@@ -107,8 +110,9 @@ impl Rule for Yogi {
             keep1: 1.0 - self.beta1,
             keep2: 1.0 - self.beta2,
             step_size: self.lr * correction2 / correction1,
-            eps: self.eps * correction2,
+            eps: scaled_eps(self.eps, correction2),
             weight_decay: self.weight_decay,
+            start: self.initial_accumulator_value,
             sign: sign_of(self.maximize),
         }
         .into()

@@ -74,12 +74,24 @@ fn a_parameter_whose_average_overflows_is_left_alone() {
 
 #[test]
 fn an_epsilon_that_is_not_0_never_becomes_0() {
-    for eps in [1e-44, 1e-60, 1e-300] {
+    for eps in [1e-44, 1e-60, 1e-300, 5e-324] {
         assert_eq!(path(&Adam { eps, ..Adam::default() }, 1.0, &[0.0]), [1.0]);
         assert_eq!(path(&NAdam { eps, ..NAdam::default() }, 1.0, &[0.0]), [1.0]);
         let near_1 = 1.0 - 1e-12;
         assert_eq!(path(&Adam { eps, beta2: near_1, ..Adam::default() }, 1.0, &[0.0]), [1.0]);
         assert_eq!(path(&AdaGrad { eps, ..AdaGrad::default() }, 1.0, &[0.0]), [1.0]);
+    }
+    for name in AnyOptimizer::NAMES {
+        let mut optimizer = AnyOptimizer::new(name).expect("an optimizer of the list");
+        if optimizer.set("eps", 5e-324).is_err() {
+            continue;
+        }
+        let (mut state, mut param) = (optimizer.state_in(Storage::F64, 1), [1.0_f64]);
+        for _ in 0..3 {
+            optimizer.step(&mut param, &[0.0], &mut state).expect("a valid step");
+        }
+        let decay = 1.0 - param[0];
+        assert!((0.0..1e-3).contains(&decay), "{name} in f64: {param:?}");
     }
     assert!(f32::constant(1e-60) == f32::from_bits(1) && f32::constant(-1e-60) < 0.0);
     assert!(f32::constant(0.0) == 0.0 && f64::constant(1e-320) == 1e-320);
@@ -175,14 +187,49 @@ fn no_finite_gradient_gives_nan() {
     }
 }
 
+/// Gradients just below half the largest number, whose differences overflow.
+#[test]
+fn the_largest_gradients_of_turning_signs_do_not_give_nan() {
+    for name in AnyOptimizer::NAMES {
+        for lr in [None, Some(1.0)] {
+            let mut optimizer = AnyOptimizer::new(name).expect("an optimizer of the list");
+            if lr.is_some_and(|lr: f64| optimizer.set("lr", lr).is_err()) {
+                continue;
+            }
+            for storage in [Storage::F32, Storage::Bf16, Storage::F16, Storage::Q8] {
+                let (mut state, mut param) = (optimizer.state_in(storage, 1), [1.0_f32]);
+                for grad in [1.0, -1.0, 1.0, -1.0, 0.5, -0.5].map(|sign| sign * 0.499 * f32::MAX) {
+                    optimizer.step(&mut param, &[grad], &mut state).expect("a valid step");
+                    assert!(!param[0].is_nan(), "{optimizer:?}, {storage}");
+                }
+            }
+            let (mut state, mut param) = (optimizer.state_in(Storage::F64, 1), [1.0_f64]);
+            for grad in [1.0, -1.0, 1.0, -1.0].map(|sign| sign * 0.499 * f64::MAX) {
+                optimizer.step(&mut param, &[grad], &mut state).expect("a valid step");
+                assert!(!param[0].is_nan(), "{optimizer:?} in f64");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_start_that_the_type_cannot_hold_is_refused() {
-    let adagrad = AdaGrad { initial_accumulator_value: 1e39, ..AdaGrad::default() };
-    for storage in [Storage::F32, Storage::Q8] {
-        let (mut param, mut state) = ([1.0_f32], adagrad.state_in(storage, 1));
-        let error = adagrad.step(&mut param, &[1.0], &mut state).expect_err("too large for f32");
-        assert_eq!(error, Error::ConstantOverflow { value: 1e39, float: "f32" });
+    let mut found = 0;
+    for name in AnyOptimizer::NAMES {
+        let mut optimizer = AnyOptimizer::new(name).expect("an optimizer of the list");
+        if optimizer.set("initial_accumulator_value", 1e39).is_err() {
+            continue;
+        }
+        found += 1;
+        for storage in [Storage::F32, Storage::Q8] {
+            let (mut param, mut state) = ([1.0_f32], optimizer.state_in(storage, 1));
+            let result = optimizer.step(&mut param, &[1.0], &mut state);
+            let error = Error::ConstantOverflow { value: 1e39, float: "f32" };
+            assert_eq!(result, Err(error), "{name}");
+            assert_eq!((param[0], state.steps()), (1.0, 0));
+        }
+        let (mut param, mut state) = ([1.0_f64], optimizer.state_in(Storage::F64, 1));
+        assert_eq!(optimizer.step(&mut param, &[1.0], &mut state), Ok(()));
     }
-    let (mut param, mut state) = ([1.0_f64], adagrad.state_in(Storage::F64, 1));
-    assert_eq!(adagrad.step(&mut param, &[1.0], &mut state), Ok(()));
+    assert_eq!(found, 3, "AdaGrad, Yogi and FTRL start from a value that users choose");
 }
