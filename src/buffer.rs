@@ -1,6 +1,7 @@
 //! Memory that adamant owns.
 
 use core::{
+    alloc::Layout,
     fmt,
     ops::{Deref, DerefMut},
 };
@@ -47,14 +48,16 @@ impl<E: BufferElement> Buffer<E> {
     }
 
     fn aligned(len: usize, align: usize) -> Self {
+        let bytes = len.saturating_mul(size_of::<E>());
+        let huge = bytes >= HUGE_PAGE;
+        let align = if huge { HUGE_PAGE } else { align };
         // `aligned_vec` does not check this.
         assert!(
-            len <= isize::MAX as usize / size_of::<E>(),
-            "{len} elements of {} bytes are more than isize::MAX bytes",
+            Layout::from_size_align(bytes, align).is_ok(),
+            "{len} elements of {} bytes, aligned to {align}, are more than isize::MAX bytes",
             size_of::<E>()
         );
-        let huge = len.saturating_mul(size_of::<E>()) >= HUGE_PAGE;
-        let mut buffer = AVec::with_capacity(if huge { HUGE_PAGE } else { align }, len);
+        let mut buffer = AVec::with_capacity(align, len);
         if huge {
             // The system gives the memory its pages when they are first written, so the advice comes before.
             advise_huge_pages(&buffer);

@@ -94,20 +94,26 @@ fn a_step_takes_arrays_of_buffers() {
     assert!(codes.iter().all(|&code| code > 200) && grad.iter().all(|&grad| grad == f16::ZERO));
 }
 
+const HUGE_PAGE: usize = 2 << 20;
+
 #[test]
 fn a_buffer_of_more_bytes_than_there_can_be_panics_and_asks_for_no_memory() {
     fn check<E: BufferElement>() {
-        // One too many; more than usize::MAX bytes; and a number of bytes that is small modulo 2^64.
+        // Too many with the alignment; one too many; more than usize::MAX bytes; and a number of bytes that is small
+        // modulo 2^64.
         let most = isize::MAX as usize / size_of::<E>();
-        for len in [most + 1, usize::MAX, (usize::MAX / size_of::<E>()).saturating_add(17)] {
+        let aligned = most - (HUGE_PAGE / size_of::<E>()) + 2;
+        let wrapped = (usize::MAX / size_of::<E>()).saturating_add(17);
+        for len in [aligned, most, most + 1, usize::MAX, wrapped] {
             LARGEST.set(0);
             let panic = std::panic::catch_unwind(|| drop(Buffer::<E>::zeros(len)));
             // The backtrace of the panic allocates, too.
             assert!(LARGEST.get() < 1 << 30, "asked for {} bytes", LARGEST.get());
             let message = panic.expect_err("too large").downcast::<String>().expect("a message");
             let bytes = size_of::<E>();
-            let expected =
-                format!("{len} elements of {bytes} bytes are more than isize::MAX bytes");
+            let expected = format!(
+                "{len} elements of {bytes} bytes, aligned to {HUGE_PAGE}, are more than isize::MAX bytes"
+            );
             assert_eq!(*message, expected);
         }
     }
