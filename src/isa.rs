@@ -139,6 +139,12 @@ impl FromStr for Isa {
 pub struct Cpu(Arch);
 
 impl Cpu {
+    /// For conversions that cannot fail, and give the same bits on each instruction set: the selected one, or the
+    /// scalar one where the environment names one that this CPU does not have.
+    pub(crate) fn of_conversions() -> Self {
+        Isa::selected().and_then(Isa::cpu).unwrap_or(Self(Arch::Scalar))
+    }
+
     /// How far ahead kernels should ask for memory, in bytes of each array, where the arrays of a call have so many bytes
     /// together; 0 for not at all, as where a core's own cache holds them.
     ///

@@ -176,7 +176,7 @@ impl State {
         Some(self.moments[position].get_mut())
     }
 
-    /// The moment with this name, converted to `f32`; `None` if there is no such moment.
+    /// The moment with this name, converted to `f32`; `None` if there is no such moment, and only then.
     pub fn moment_to_f32(&self, name: &str) -> Option<Vec<f32>> {
         let position = self.position(name)?;
         // The lengths fit, since the arrays are the state's own.

@@ -9,7 +9,7 @@ use super::{
     half_float::nearest_f16,
     shared::{elements_mut, parts, scales_of},
 };
-use crate::{Buffer, Error};
+use crate::{Buffer, Error, isa::Cpu};
 
 /// A moment of a [`Tensor`](crate::Tensor), borrowed. A slice of `f32`, `f64`, bf16 or f16 becomes one by
 /// `into()`; see also [`q8`](Self::q8) and [`none`](Self::none).
@@ -172,7 +172,9 @@ impl<'a> Moment<'a> {
                     *moment = nearest_f16(format, value);
                 }
             }
-            MomentArray::Q8(codes, scales) => format.encode(values, codes, scales)?,
+            MomentArray::Q8(codes, scales) => {
+                format.encode_on(Cpu::of_conversions(), values, codes, scales)?
+            }
         }
         Ok(())
     }
@@ -229,7 +231,7 @@ impl MomentRef<'_> {
             Self::F16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
             Self::Q8(codes, scales) => {
                 let mut values = vec![0.0; codes.len()];
-                format.decode(codes, scales, &mut values)?;
+                format.decode_on(Cpu::of_conversions(), codes, scales, &mut values)?;
                 values
             }
         })

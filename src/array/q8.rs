@@ -4,6 +4,8 @@ mod encode;
 
 use crate::{
     Error, Isa,
+    isa::Cpu,
+    pieces::with_default_float_modes,
     rule::Rule,
     simd::{Scalar, Simd, Vector, WithSimd, Words},
 };
@@ -97,16 +99,28 @@ impl Q8 {
     /// [`Error::LengthMismatch`] if there are not as many codes as values, and
     /// [`scales`](Self::scales); those of [`Isa::selected`].
     pub fn encode(self, values: &[f32], codes: &mut [u8], scales: &mut [f32]) -> Result<(), Error> {
+        self.encode_on(Isa::selected()?.cpu()?, values, codes, scales)
+    }
+
+    pub(crate) fn encode_on(
+        self,
+        cpu: Cpu,
+        values: &[f32],
+        codes: &mut [u8],
+        scales: &mut [f32],
+    ) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
-        Isa::selected()?.cpu()?.run(Encode { format: self, values, codes, scales });
+        with_default_float_modes(|| cpu.run(Encode { format: self, values, codes, scales }));
         Ok(())
     }
 
     /// Gives every element the same value, on any CPU.
     pub(crate) fn fill(self, value: f32, codes: &mut [u8], scales: &mut [f32]) {
         let (mut code, mut scale) = ([0], [0.0]);
-        Encode { format: self, values: &[value], codes: &mut code, scales: &mut scale }
-            .with_simd(Scalar::new());
+        with_default_float_modes(|| {
+            Encode { format: self, values: &[value], codes: &mut code, scales: &mut scale }
+                .with_simd(Scalar::new());
+        });
         codes.fill(code[0]);
         scales.fill(scale[0]);
     }
@@ -117,8 +131,18 @@ impl Q8 {
     ///
     /// As [`encode`](Self::encode).
     pub fn decode(self, codes: &[u8], scales: &[f32], values: &mut [f32]) -> Result<(), Error> {
+        self.decode_on(Isa::selected()?.cpu()?, codes, scales, values)
+    }
+
+    pub(crate) fn decode_on(
+        self,
+        cpu: Cpu,
+        codes: &[u8],
+        scales: &[f32],
+        values: &mut [f32],
+    ) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
-        Isa::selected()?.cpu()?.run(Decode { format: self, codes, scales, values });
+        with_default_float_modes(|| cpu.run(Decode { format: self, codes, scales, values }));
         Ok(())
     }
 

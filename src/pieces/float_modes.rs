@@ -154,6 +154,7 @@ pub(super) mod tests {
     use std::panic;
 
     use super::{Modes, register, with_default_float_modes};
+    use crate::Q8;
 
     /// The bits that are not modes: on x86, which exceptions have happened.
     const FLAGS: register::Word = if cfg!(target_arch = "x86_64") { 0x3f } else { 0 };
@@ -197,6 +198,23 @@ pub(super) mod tests {
             found
         });
         assert_eq!(inside, nearest);
+    }
+
+    /// Subnormal numbers, and some that other modes round otherwise.
+    #[test]
+    fn conversions_of_8_bits_do_not_depend_on_modes() {
+        let values: Vec<f32> =
+            (1..600).map(|i| (i as f32 / 7.0) * 2.0_f32.powi(-140 + i / 5)).collect();
+        let convert = || {
+            let (mut codes, mut scales) = (vec![0; values.len()], vec![0.0; 3]);
+            let mut decoded = vec![0.0; values.len()];
+            Q8::Squares.encode(&values, &mut codes, &mut scales).expect("lengths that fit");
+            Q8::Squares.decode(&codes, &scales, &mut decoded).expect("lengths that fit");
+            let decoded: Vec<_> = decoded.into_iter().map(f32::to_bits).collect();
+            (codes, scales, decoded)
+        };
+        let expected = convert();
+        assert_eq!(with_modes(ODD, convert), expected);
     }
 
     #[test]
