@@ -37,6 +37,7 @@
 //! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`](crate::Buffer) lies on huge
 //! pages.
 
+mod any;
 mod arrays;
 mod as_tensors;
 mod behind;
@@ -207,7 +208,8 @@ pub trait RowOptimizer: RowRule {
         let (table, steps, scratch) = state.table_parts(E::param(param), grads.width);
         let grads = grads.sort(table.rows(), scratch)?;
         // With the default options nothing is left out.
-        count_lazy(self, steps, table, grads, &StepOptions::default()).map(|_| ())
+        let options = StepOptions::default();
+        count_lazy(steps, |t| self.step_rows_lazy_on(t, table, grads, &options)).map(|_| ())
     }
 
     /// [`step_rows_lazy`](Self::step_rows_lazy) with options, and with gradients that were sorted
@@ -253,7 +255,7 @@ pub trait RowOptimizer: RowRule {
         options: &StepOptions<'_>,
     ) -> Result<Report, Error> {
         let (table, steps, _) = state.table_parts(param, grads.width());
-        count_lazy(self, steps, table, grads, options)
+        count_lazy(steps, |t| self.step_rows_lazy_on(t, table, grads, options))
     }
 
     /// Takes step `t`, counted from 1, on the listed rows of a table only ([lazy](Self#lazy)), in the
@@ -285,15 +287,12 @@ pub trait RowOptimizer: RowRule {
 }
 
 /// Takes the next step of a state, and counts it unless it is left out.
-fn count_lazy<R: RowOptimizer>(
-    rule: &R,
+fn count_lazy(
     steps: &mut u64,
-    table: Table<'_>,
-    grads: SortedRows<'_>,
-    options: &StepOptions<'_>,
+    step: impl FnOnce(u64) -> Result<Report, Error>,
 ) -> Result<Report, Error> {
     let t = steps.checked_add(1).ok_or(Error::StepOverflow)?;
-    let report = rule.step_rows_lazy_on(t, table, grads, options)?;
+    let report = step(t)?;
     if report.outcome == Outcome::Taken {
         *steps = t;
     }

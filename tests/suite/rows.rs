@@ -15,9 +15,10 @@ use crate::{
     },
 };
 use adamant::{
-    Adam, Epsilon, Error, Exec, Isa, Moment, Outcome, Report, Sgd, StepOptions,
+    Adam, AnyOptimizer, Epsilon, Error, Exec, Isa, Moment, Outcome, Report, Sgd, State,
+    StepOptions, Storage,
     reference::RowReference,
-    rule::{BuiltIn, Float},
+    rule::{BuiltIn, Float, WithOptimizer},
     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Table},
 };
 use proptest::prelude::{ProptestConfig, prop, proptest};
@@ -523,6 +524,38 @@ fn the_error_of_a_sum_of_duplicates_does_not_grow_with_their_number() {
             // 16 additions, and one for each doubling of the count. A sum in plain order would have an error of 1e-3.
             let most = 40.0 * f64::from(f32::EPSILON) / 2.0;
             assert!(error <= most, "{count} times {value}: {param}, error {error:e}");
+        }
+    }
+}
+
+/// An optimizer of which only the name is known gives the bits of its type.
+#[test]
+fn rows_are_stepped_by_an_optimizer_that_was_chosen_by_name() {
+    for name in AnyOptimizer::NAMES {
+        struct Step<'a>(&'a mut [f32], &'a mut State);
+
+        impl WithOptimizer for Step<'_> {
+            type Output = ();
+
+            fn run<R: BuiltIn>(self, rule: R) {
+                let grads = RowGrads::new(&[7_u32, 2, 7], &[0.1_f32; 6], 2);
+                rule.step_rows_lazy(self.0, grads, self.1).expect("a valid step");
+            }
+        }
+
+        let optimizer = AnyOptimizer::new(name).expect("an optimizer of the list");
+        for storage in [Storage::F32, Storage::Bf16] {
+            let (mut found, mut expected) = (vec![1.0_f32; 20], vec![1.0_f32; 20]);
+            let (mut state, mut other) =
+                (optimizer.row_state_in(storage, 10, 2), optimizer.row_state_in(storage, 10, 2));
+            for _ in 0..3 {
+                let grads = RowGrads::new(&[7_u32, 2, 7], &[0.1_f32; 6], 2);
+                optimizer.step_rows_lazy(&mut found, grads, &mut state).expect("a valid step");
+                optimizer.with(Step(&mut expected, &mut other));
+            }
+            assert_eq!((&found, state.steps()), (&expected, 3), "{name}");
+            assert!(state.moments().eq(other.moments()), "{name}");
+            assert!(found[14] != 1.0 && found[0] == 1.0, "{name}");
         }
     }
 }
