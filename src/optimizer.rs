@@ -66,6 +66,14 @@ pub struct MomentLayout {
 impl<R: Rule> DynOptimizer for R {
     #[inline]
     fn moment_count(&self) -> usize {
+        const {
+            // As many bytes as there are moments, and constants.
+            assert!(size_of::<Many<R::Moments, u8>>() <= MOMENTS, "a rule has at most 4 moments");
+            assert!(
+                size_of::<Many<R::Constants, u8>>() <= CONSTANTS,
+                "a rule has at most 16 constants"
+            );
+        }
         R::MOMENT_NAMES.as_ref().len()
     }
 
@@ -143,8 +151,8 @@ impl<R: Rule> DynOptimizer for R {
 /// Infinities and NaN are not errors. They stay in their own element, except for a NaN in a moment of 8 bits,
 /// of which 256 elements share a scale.
 ///
-/// If gradients and moments are finite, gradients are below half the largest number of the type, and epsilon
-/// is not 0, no result is NaN. An average of squares that is too large for its type becomes infinite, and its
+/// If gradients and moments are finite, gradients are below half the largest number of the type, the learning rate
+/// is at most 1, and epsilon is not 0, no result is NaN. An average of squares that is too large for its type becomes infinite, and its
 /// parameter stays as it is.
 pub trait Optimizer: DynOptimizer {
     /// Makes the moments of `len` parameters before the first step, in `f32`.

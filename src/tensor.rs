@@ -133,7 +133,10 @@ impl<'a> Tensor<'a> {
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         let [a, b, c, d] = &self.moments;
-        self.param.bytes() + self.grad.bytes() + a.bytes() + b.bytes() + c.bytes() + d.bytes()
+        let arrays =
+            [self.param.bytes(), self.grad.bytes(), a.bytes(), b.bytes(), c.bytes(), d.bytes()];
+        // Tensors may share a gradient: on 32 bits the sum may not fit.
+        arrays.into_iter().fold(0, usize::saturating_add)
     }
 
     /// Which kernel steps the tensor. Its arrays were checked.

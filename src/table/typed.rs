@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::RowRule;
 use crate::{
-    array::{Float, elements_mut},
+    array::{Float, elements_mut, len_of},
     rule::{Arity, Many},
     simd::prefetch_row,
 };
@@ -45,8 +45,12 @@ impl<R: RowRule, F: Float> TypedTable<'_, R, F> {
             // SAFETY: within the arrays, which have as many rows; not aliased: the caller's promise.
             param: unsafe { elements_mut(&self.param, of(width)) },
             moments: R::RowMoments::from_fn(|position| {
+                let moment = &moments[position];
+                // A rule of a user may say now that it uses a moment, and said the opposite when the table was checked.
+                let part = of(rule.moment_width(position, width));
+                assert!(part.end <= len_of(moment), "the rule changed its mind on a moment");
                 // SAFETY: as above.
-                unsafe { elements_mut(&moments[position], of(rule.moment_width(position, width))) }
+                unsafe { elements_mut(moment, part) }
             }),
             width,
         }
