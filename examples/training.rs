@@ -77,11 +77,10 @@ fn save(model: &[Tensor], file: &Path) -> Result<(), checkpoint::CheckpointError
 }
 
 fn load(model: &mut [Tensor], file: &Path) -> Result<(), checkpoint::CheckpointError> {
-    let saved = Checkpoint::load(file)?;
-    for Tensor { name, param, state, .. } in model {
-        saved.restore(name, Moment::from(param), state)?;
-    }
-    Ok(())
+    let tensors = model
+        .iter_mut()
+        .map(|Tensor { name, param, state, .. }| (*name, Moment::from(param), state));
+    Checkpoint::load(file)?.restore_all(tensors)
 }
 
 fn new_model() -> [Tensor; 2] {

@@ -81,6 +81,9 @@ pub fn save<'a>(
             }
         }
         metadata.insert(format!("{name}.steps"), state.steps().to_string());
+        if let Some(first) = state.first() {
+            metadata.insert(format!("{name}.first"), first.to_string());
+        }
     }
 
     // If the metadata is present but empty, safetensors writes a header that it cannot read.
@@ -136,6 +139,9 @@ impl Checkpoint {
     /// Restores the parameters and the state of a tensor. Each array must have the type and the length
     /// that it has in the file.
     ///
+    /// A copy of the parameters in 16 bits ([`Param::with_copy`](crate::Param::with_copy)) is not in the file. The next
+    /// step writes it; round it from the parameters if it is read before.
+    ///
     /// # Errors
     ///
     /// [`CheckpointError::Missing`] or [`CheckpointError::Mismatch`] for an array,
@@ -143,39 +149,71 @@ impl Checkpoint {
     pub fn restore(
         &self,
         name: &str,
-        mut param: Moment<'_>,
+        param: Moment<'_>,
         state: &mut State,
     ) -> Result<(), CheckpointError> {
-        let steps = self.steps(name)?;
-        self.check(name, param.read())?;
-        for (moment, values) in state.moments() {
-            let moment = format!("{name}.{moment}");
-            self.check(&moment, values)?;
-            if let MomentRef::Q8(_, scales) = values {
-                self.check(&format!("{moment}.scales"), MomentRef::F32(scales))?;
+        self.restore_all([(name, param, state)])
+    }
+
+    /// Restores the parameters and the states of some tensors, as [`restore`](Self::restore) does for one: all of
+    /// them, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore`](Self::restore), and then nothing has changed.
+    pub fn restore_all<'a>(
+        &self,
+        tensors: impl IntoIterator<Item = (&'a str, Moment<'a>, &'a mut State)>,
+    ) -> Result<(), CheckpointError> {
+        let mut tensors: Vec<_> = tensors.into_iter().collect();
+        let mut counts = Vec::with_capacity(tensors.len());
+        for (name, param, state) in &mut tensors {
+            counts.push(self.counts(name)?);
+            self.check(name, param.read())?;
+            for (moment, values) in state.moments() {
+                let moment = format!("{name}.{moment}");
+                self.check(&moment, values)?;
+                if let MomentRef::Q8(_, scales) = values {
+                    self.check(&format!("{moment}.scales"), MomentRef::F32(scales))?;
+                }
             }
         }
 
-        self.copy(name, &mut param);
-        let moments: Vec<_> = state.moments().map(|(moment, _)| moment).collect();
-        for moment in moments {
-            if let Some(mut values) = state.moment_mut(moment) {
-                self.copy(&format!("{name}.{moment}"), &mut values);
+        for ((name, mut param, state), (steps, first)) in tensors.into_iter().zip(counts) {
+            self.copy(name, &mut param);
+            let moments: Vec<_> = state.moments().map(|(moment, _)| moment).collect();
+            for moment in moments {
+                if let Some(mut values) = state.moment_mut(moment) {
+                    self.copy(&format!("{name}.{moment}"), &mut values);
+                }
+            }
+            state.set_steps(steps);
+            // A file without the number leaves that of the state.
+            if first.is_some() {
+                state.set_first(first);
             }
         }
-        state.set_steps(steps);
         Ok(())
     }
 
-    /// The step count of a tensor.
-    fn steps(&self, name: &str) -> Result<u64, CheckpointError> {
-        let name = format!("{name}.steps");
-        let Some(steps) = self.header.metadata().as_ref().and_then(|steps| steps.get(&name)) else {
-            return Err(CheckpointError::Missing { path: self.path.clone(), name });
+    /// The step count of a tensor, and the number of its first element if it was set.
+    fn counts(&self, name: &str) -> Result<(u64, Option<u64>), CheckpointError> {
+        let steps = format!("{name}.steps");
+        let Some(found) = self.count(&steps)? else {
+            return Err(CheckpointError::Missing { path: self.path.clone(), name: steps });
         };
-        steps.parse().map_err(|error| CheckpointError::Format {
+        Ok((found, self.count(&format!("{name}.first"))?))
+    }
+
+    /// A number among the metadata.
+    fn count(&self, name: &str) -> Result<Option<u64>, CheckpointError> {
+        let metadata = self.header.metadata().as_ref();
+        let Some(count) = metadata.and_then(|metadata| metadata.get(name)) else {
+            return Ok(None);
+        };
+        count.parse().map(Some).map_err(|error| CheckpointError::Format {
             path: self.path.clone(),
-            reason: format!("{name} is {steps:?}: {error}"),
+            reason: format!("{name} is {count:?}: {error}"),
         })
     }
 

@@ -91,7 +91,9 @@
 //! have ([`moments`](State::moments)) or as `f32` ([`moment_to_f32`](State::moment_to_f32)). It takes them back
 //! by [`set_steps`](State::set_steps), [`moment_mut`](State::moment_mut) and
 //! [`set_moment_from_f32`](State::set_moment_from_f32). A run that is restored from the same storage has the
-//! bits of a run that was not interrupted. With moments of 16 or 8 bits this needs the same seed, too.
+//! bits of a run that was not interrupted. Where anything is rounded at random (moments of 16 or 8 bits, parameters by
+//! [`Param::stochastic`]) this needs the same seed, and the same number of the first element
+//! ([`first`](State::first)), too.
 //!
 //! # Schedules
 //!

@@ -49,6 +49,47 @@ fn a_run_that_is_saved_and_resumed_has_the_bits_of_one_that_is_not() {
 }
 
 #[test]
+fn the_number_of_the_first_element_is_saved_with_a_tensor() {
+    let start: Vec<f32> = (0..700).map(|i| i as f32 * 0.01 - 3.0).collect();
+    let new_state = || Adam::adamw().state_in(Storage::Bf16, start.len());
+    let (mut params, mut state) = (start.clone(), new_state());
+    state.set_first(1 << 40);
+    train(&mut params, &mut state, 5);
+    let (_folder, file) = file();
+    save(&file, [("w", MomentRef::F32(&params), &state)]).expect("a file");
+    train(&mut params, &mut state, 5);
+
+    let (mut resumed, mut resumed_state) = (vec![0.0; start.len()], new_state());
+    let saved = Checkpoint::load(&file).expect("the file");
+    saved.restore("w", (&mut resumed).into(), &mut resumed_state).expect("the same arrays");
+    assert_eq!(resumed_state.first(), Some(1 << 40));
+    train(&mut resumed, &mut resumed_state, 5);
+    assert_eq!(resumed, params);
+}
+
+#[test]
+fn a_model_is_restored_as_a_whole_or_not_at_all() {
+    let new_state = |len| Adam::adamw().state(len);
+    let (params, mut state) = ([1.0_f32, 2.0], new_state(2));
+    state.set_steps(3);
+    let (_folder, file) = file();
+    let both = ["a", "b"].map(|name| (name, MomentRef::F32(&params), &state));
+    save(&file, both).expect("a file");
+    let saved = Checkpoint::load(&file).expect("the file");
+
+    let (mut a, mut b) = ([0.0_f32; 2], [0.0_f32; 2]);
+    let (mut state_a, mut state_b) = (new_state(2), new_state(2));
+    let missing = saved
+        .restore_all([("a", (&mut a).into(), &mut state_a), ("c", (&mut b).into(), &mut state_b)]);
+    assert!(matches!(missing, Err(CheckpointError::Missing { .. })), "{missing:?}");
+    assert_eq!((a, state_a.steps()), ([0.0; 2], 0));
+    let whole = saved
+        .restore_all([("a", (&mut a).into(), &mut state_a), ("b", (&mut b).into(), &mut state_b)]);
+    assert!(whole.is_ok(), "{whole:?}");
+    assert_eq!((a, b, state_a.steps(), state_b.steps()), (params, params, 3, 3));
+}
+
+#[test]
 fn a_model_without_tensors_is_saved_and_loaded() {
     let (_folder, file) = file();
     save(&file, []).expect("a file");
