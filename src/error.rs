@@ -6,16 +6,16 @@ use crate::{Isa, Storage};
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An array of a tensor is not as long as the tensor's parameters.
-    #[error("{argument} of tensor {tensor} has {len} elements, but its param has {expected}")]
+    /// An array does not have the length that it must have, which mostly is that of the tensor's parameters.
+    #[error("{argument} of tensor {tensor} has {len} elements, but must have {expected}")]
     LengthMismatch {
         /// The position of the tensor in the call; 0 if there is only one.
         tensor: usize,
-        /// `"grad"`, or the name of a moment such as `"exp_avg"`.
+        /// `"grad"`, the name of a moment such as `"exp_avg"`, or of another array of the call.
         argument: &'static str,
         /// The length that was passed.
         len: usize,
-        /// The length of the parameters.
+        /// The length that the array must have.
         expected: usize,
     },
 
@@ -56,7 +56,7 @@ pub enum Error {
         expected: Storage,
     },
 
-    /// A state has the moments of another optimizer.
+    /// The moments of a state do not have the names of the optimizer's moments.
     #[error("the state of tensor {tensor} is another optimizer's: {}", unlike(found, expected))]
     StateMismatch {
         /// The position of the tensor in the call; 0 if there is only one.

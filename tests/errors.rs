@@ -148,7 +148,7 @@ fn an_array_of_another_length_is_refused_by_name_and_tensor() {
         assert_eq!(error.tensor(), Some(1));
         assert_eq!(
             error.to_string(),
-            format!("{argument} of tensor 1 has {len} elements, but its param has 10")
+            format!("{argument} of tensor 1 has {len} elements, but must have 10")
         );
         assert_eq!(first, before);
         assert_eq!((&param[..], first_steps, second_steps), (&[1.0; 10][..], 3, 4));

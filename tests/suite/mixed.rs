@@ -334,7 +334,7 @@ fn lengths_that_do_not_fit_are_refused_and_nothing_is_written() {
         );
     };
     let differs = |argument: &str, len| {
-        format!("{argument} of tensor 0 has {len} elements, but its param has 300")
+        format!("{argument} of tensor 0 has {len} elements, but must have 300")
     };
     refused([300, 299, 300, 300, 300, 2], &differs("copy of param", 299));
     refused([300, 300, 301, 300, 300, 2], &differs("grad", 301));

@@ -259,7 +259,7 @@ fn a_copy_or_a_half_of_another_length_is_refused() {
     refused(
         found,
         mismatch("copy of param", 7),
-        "copy of param of tensor 0 has 7 elements, but its param has 8",
+        "copy of param of tensor 0 has 7 elements, but must have 8",
     );
     let found = step(Param::from_halves(&mut high, &mut low));
     assert_eq!(found, Err(mismatch("low half of param", 9)));
