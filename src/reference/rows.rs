@@ -171,7 +171,7 @@ pub fn series<F: Float>(
         }
         fading *= beta1 / beta2.sqrt();
         growth *= 1.0 / beta2.sqrt();
-        let [_, _, _, _, step_size, eps, ..] = rule.constants(*t);
+        let AdamConstants { step_size, eps, .. } = AdamConstants::from(rule.constants(*t));
         let eps = eps * growth;
         if counted == 0 {
             first = F::constant(eps.min(largest)).to_f64();
