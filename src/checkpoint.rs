@@ -136,8 +136,10 @@ impl Checkpoint {
         self.header.offset_keys()
     }
 
-    /// Restores the parameters and the state of a tensor. Each array must have the type and the length
-    /// that it has in the file.
+    /// Restores the parameters and the state of a tensor. Each array must have the type and the length that it has in
+    /// the file. Moments are found by their names; the file does not record the optimizer. So a state of another
+    /// optimizer whose moments have the same names is restored without an error: Adam, NAdam, RAdam, ADOPT and Yogi
+    /// share theirs.
     ///
     /// A copy of the parameters in 16 bits ([`Param::with_copy`](crate::Param::with_copy)) is not in the file. The next
     /// step writes it; round it from the parameters if it is read before.

@@ -14,6 +14,8 @@
 //! ```
 //!
 //! Slices are of `f32`, `f64`, bf16 or f16. A [`State`] keeps the moments and counts the steps.
+//! [`state`](Optimizer::state) makes moments in `f32`, for all parameters but those in `f64`: these need
+//! `adam.state_in(Storage::F64, params.len())`.
 //!
 //! # A model
 //!
@@ -120,7 +122,9 @@
 //! square root and division is correctly rounded, and nothing is approximated. (The bits of a NaN, its sign
 //! among them, differ between CPUs.)
 //!
-//! A learning rate of 0 leaves every parameter as it is, but -0 may become 0.
+//! A step with a learning rate of 0 leaves a finite parameter as it is (-0 may become 0), unless its update is infinite
+//! or NaN, as after an infinite gradient: 0 times infinity is NaN. [`Rprop`] is an exception, since its steps do not
+//! read `lr`, which is only the first step size. [`Ftrl`] refuses 0.
 //!
 //! # The instruction set
 //!

@@ -44,7 +44,9 @@ use crate::{Error, Outcome, rule::check};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScaler {
-    /// The factor for the loss: a normal number of `f32` over 0. Default 65536.
+    /// The factor for the loss: 2^-126 to 2^126. Default 65536. [`update`](Self::update) takes any normal number of
+    /// `f32` over 0, but the inverse of one above 2^126 is subnormal in `f32`, and a step refuses it as
+    /// [`grad_factor`](crate::StepOptions::grad_factor).
     pub scale: f64,
     /// The factor by which the scale grows: at least 1. Default 2.
     pub growth_factor: f64,

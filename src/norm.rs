@@ -131,8 +131,8 @@ pub fn grad_norm<E: Element>(grads: &[&[E]]) -> Result<f64, Error> {
 ///
 /// # Errors
 ///
-/// [`Error::NormsMismatch`] if `norms` is not as long as `grads`, [`Error::IsaUnavailable`] for the
-/// instruction set.
+/// [`Error::NormsMismatch`] if `norms` is not as long as `grads`, [`Error::UnknownIsa`] or [`Error::IsaUnavailable`]
+/// for the instruction set.
 pub fn grad_norms(
     order: NormOrder,
     exec: Exec<'_>,
@@ -165,7 +165,7 @@ pub fn grad_norms(
 ///
 /// # Errors
 ///
-/// [`Error::IsaUnavailable`] for the instruction set.
+/// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 pub fn first_nonfinite(exec: Exec<'_>, grads: &[Grad<'_>]) -> Result<Option<usize>, Error> {
     let call = Norms { order: NormOrder::Infinity, cpu: exec.cpu()?, threads: exec.threads };
     let first = AtomicUsize::new(usize::MAX);

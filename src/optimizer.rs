@@ -24,13 +24,25 @@ pub trait DynOptimizer: Send + Sync {
     /// The number of moments.
     fn moment_count(&self) -> usize;
 
-    /// The name of a moment.
+    /// The name of a moment, by its position.
+    ///
+    /// # Panics
+    ///
+    /// If `moment` is not below [`moment_count`](Self::moment_count).
     fn moment_name(&self, moment: usize) -> &'static str;
 
     /// The value that a moment starts from; `None` if the settings do not use the moment.
+    ///
+    /// # Panics
+    ///
+    /// May panic if `moment` is not below [`moment_count`](Self::moment_count).
     fn moment_start(&self, moment: usize) -> Option<f64>;
 
     /// The format of a moment that is kept in 8 bits.
+    ///
+    /// # Panics
+    ///
+    /// As [`moment_start`](Self::moment_start).
     fn moment_format(&self, moment: usize) -> Q8;
 
     /// All of the above that the check of a tensor asks for, in one call.
@@ -144,7 +156,8 @@ impl<R: Rule> DynOptimizer for R {
 /// - [`Error::TooManyMoments`] for a tensor with more moments than the optimizer has;
 /// - [`Error::ScalesMismatch`] for a moment of 8 bits without one scale for each 256 elements;
 /// - [`Error::TypeMismatch`] for a tensor with some arrays in `f64` and others not;
-/// - [`Error::StateMismatch`] for a state of another optimizer;
+/// - [`Error::StateMismatch`] for a state whose moments have other names than those of the optimizer. A state of
+///   another optimizer whose moments have the same names is taken: Adam, NAdam, RAdam, ADOPT and Yogi share theirs;
 /// - [`Error::StepOverflow`] if a step cannot be counted;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
@@ -155,7 +168,8 @@ impl<R: Rule> DynOptimizer for R {
 /// is at most 1, and epsilon is not 0, no result is NaN. An average of squares that is too large for its type becomes infinite, and its
 /// parameter stays as it is.
 pub trait Optimizer: DynOptimizer {
-    /// Makes the moments of `len` parameters before the first step, in `f32`.
+    /// Makes the moments of `len` parameters before the first step, in `f32`. Parameters in `f64` need moments in
+    /// `f64`: see [`state_in`](Self::state_in).
     ///
     /// # Panics
     ///
@@ -164,7 +178,8 @@ pub trait Optimizer: DynOptimizer {
         self.state_in(Storage::F32, len)
     }
 
-    /// Makes the moments of `len` parameters before the first step, all in one storage.
+    /// Makes the moments of `len` parameters before the first step, all in one storage: [`Storage::F64`] for parameters
+    /// in `f64`, and any other for all others.
     ///
     /// # Panics
     ///
@@ -183,8 +198,8 @@ pub trait Optimizer: DynOptimizer {
         State::of_tensor(self.as_dyn(), storages, len)
     }
 
-    /// Takes the next step of one tensor whose parameters and gradients are of one type, without options,
-    /// and counts it in the state.
+    /// Takes the next step of one tensor whose parameters and gradients are of one type, without options, and counts it
+    /// in the state. For slices of `f64`, the state must be from `state_in(Storage::F64, len)`.
     ///
     /// # Examples
     ///

@@ -1,7 +1,7 @@
 //! The settings of an optimizer by name: their list, their values and ranges, reading and writing them.
 //!
 //! Every optimizer of the crate has [`Settings`]. An optimizer that is chosen when the program runs,
-//! [`AnyOptimizer`](crate::AnyOptimizer), has methods of the same names.
+//! [`AnyOptimizer`](crate::AnyOptimizer), has `get` and `set` too, `settings` for the list, and `check` for the ranges.
 //!
 //! # Examples
 //!

@@ -122,8 +122,8 @@ impl<R: RowUpdate> RowRule for R {}
 ///
 /// - [`Error::HyperParameter`] or [`Error::ConstantOverflow`] for a hyper-parameter;
 /// - [`Error::ZeroWidth`] or [`Error::TableShape`] if the parameters do not fill rows of `width`,
-///   [`Error::MomentMismatch`] if a moment does not fit them, [`Error::TooManyMoments`] if there should
-///   be fewer, [`Error::StateMismatch`] for a state of another optimizer;
+///   [`Error::MomentMismatch`] if a moment does not fit them, [`Error::TooManyMoments`] if there should be fewer,
+///   [`Error::StateMismatch`] for a state whose moments have other names;
 /// - [`Error::TypeMismatch`] if one of the arrays is `f64` and another one is not,
 ///   [`Error::TableStorage`] if [`RowWiseAdam`] does not take the type of an array,
 ///   [`Error::RowsInBlocks`] if a moment is in 8 bits and the width is not a multiple of 256,
@@ -136,7 +136,8 @@ impl<R: RowUpdate> RowRule for R {}
 /// - [`Error::ZeroStep`] if `t` is 0, [`Error::StepOverflow`] if a state cannot count the step;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 pub trait RowOptimizer: RowRule {
-    /// Moments for a table of `rows` by `width` parameters, as they are before the first step.
+    /// Moments in `f32` for a table of `rows` by `width` parameters, as they are before the first step. Tables in `f64`
+    /// need moments in `f64`: see [`row_state_in`](Self::row_state_in).
     ///
     /// # Panics
     ///

@@ -27,7 +27,9 @@ use std::{
 ///
 /// # Errors
 ///
-/// The error of `write`, or that of the system.
+/// The error of `write`, or that of the system. Usually `path` has the old file then. If only the last operation fails,
+/// which flushes the new name to disk (on Unix), `path` already has the new file, but a crash may bring the old one
+/// back.
 pub fn replace_file<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
