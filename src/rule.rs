@@ -1,4 +1,4 @@
-//! What an optimizer is: a formula for one parameter, and the constants of a step. For formulas of your own.
+//! Optimizers as formulas for one parameter. Implement [`Rule`] to write your own.
 //!
 //! A type that implements [`Rule`] is an optimizer like those of the crate: it steps tensors
 //! ([`Optimizer`](crate::Optimizer)), groups of a model ([`Group`](crate::Group)) and rows of tables
@@ -183,39 +183,41 @@ pub trait Rule: Copy + Send + Sync + 'static {
         false
     }
 
-    /// Calls `run` once, in a place of its own for each kind of settings that deserves a loop of its own.
+    /// Calls `run` once. Each call of `run` in the code of this method is compiled to a loop of its own, for some of
+    /// the settings.
     ///
-    /// The formula is compiled into each place. Settings that are constants there, such as `maximize: false`,
-    /// are known to the compiler, and so are the ways that [`update`](Self::update) goes by them. By default
-    /// there is one place, and whatever `update` asks for is asked in the loop.
+    /// If a call sets a field to a constant, such as `maximize: false`, the compiler removes the branches of
+    /// [`update`](Self::update) on it from the loop. By default there is one call, with all settings as they are, and
+    /// the loop has all branches.
     ///
-    /// The rules of this crate have a place for the default settings, without what these do without. All other
-    /// settings share a place in which the formula is ready for each of them (`maximize: true`), and
-    /// constants of the step tell what is asked for, by products and masks: a few operations more, no branches.
-    /// Each kind of weight decay has a place too where that gains much, and so have momentum in [`Sgd`](crate::Sgd) and
-    /// [`RmsProp`](crate::RmsProp). Each place is compiled for each type and instruction set.
-    /// Mark the method `#[inline(always)]`, and call `run` in it directly: from a closure it is a call of a function
-    /// without the instruction set, at a hundredth of the speed.
+    /// The rules of this crate have a loop for the default settings, which omits the operations that only other
+    /// settings need. All other settings share a loop with all operations (`maximize: true`). In it, constants of the
+    /// step switch operations on and off by products and masks: a few operations more, but no branches. Each kind of
+    /// weight decay has a loop too where that gains much, and so has momentum in [`Sgd`](crate::Sgd) and
+    /// [`RmsProp`](crate::RmsProp). Each loop is compiled for each type and instruction set. Mark the method
+    /// `#[inline(always)]`, and call `run` in it directly. A closure that calls it is a function without the
+    /// instruction set, at a hundredth of the speed.
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
         run(self);
     }
 
-    /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, and not in strips beside it:
-    /// faster where the formula has roots and divisions to wait for, for some ten seconds more of compiling.
-    /// [`converts_in_loop`](Self::converts_in_loop) can leave out some settings.
+    /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, instead of in strips before and
+    /// after it. This is faster if the CPU waits for roots and divisions of the formula. It takes some ten seconds more
+    /// to compile. [`converts_in_loop`](Self::converts_in_loop) can leave out some settings.
     const CONVERTS_IN_LOOP: bool = false;
 
-    /// Whether these settings convert in the loop, if the rule [does](Self::CONVERTS_IN_LOOP). Asked in each place of
-    /// [`specialise`](Self::specialise). By default, all settings do. Mark it `#[inline(always)]`.
+    /// Whether these settings convert in the loop, if the rule [does](Self::CONVERTS_IN_LOOP). It gets the settings
+    /// that [`specialise`](Self::specialise) passes to `run`. By default, all settings do. Mark it `#[inline(always)]`.
     #[inline(always)]
     fn converts_in_loop(&self) -> bool {
         Self::CONVERTS_IN_LOOP
     }
 
-    /// Whether lazy steps of a table in `f32` or `f64` have a loop over rows of the rule's own, compiled for each type and
-    /// instruction set. Without it, each row is stepped as a tensor, which takes some 10 ns more. Of the rules of this
-    /// crate, [`Adam`](crate::Adam), [`AdaGrad`](crate::AdaGrad), [`Sgd`](crate::Sgd) and [`Ftrl`](crate::Ftrl) have it.
+    /// Whether lazy steps of a table in `f32` or `f64` have a loop over rows of the rule's own, compiled for each type
+    /// and instruction set. Without it, each row is stepped as a tensor, which takes some 10 ns more. Of the rules of
+    /// this crate, [`Adam`](crate::Adam), [`AdaGrad`](crate::AdaGrad), [`Sgd`](crate::Sgd) and [`Ftrl`](crate::Ftrl)
+    /// have it.
     const ROWS_IN_LOOP: bool = false;
 
     /// Checks the hyper-parameters.
@@ -277,7 +279,7 @@ pub trait Rule: Copy + Send + Sync + 'static {
     }
 }
 
-/// Takes a step, but not in the crate of the unit tests: nothing there is compiled.
+/// Takes a step. In the crate of the unit tests it panics instead, so that no kernels are compiled there.
 macro_rules! outside_unit_tests {
     ($step:expr) => {
         match cfg!(test) {
@@ -287,9 +289,9 @@ macro_rules! outside_unit_tests {
     };
 }
 
-/// The functions that step a rule of this crate, for its `impl Rule`. They are not generic, and so they are
-/// compiled in this crate only. The ones that [`Rule`] provides would be compiled in every crate that steps
-/// with the rule, which takes minutes. The crate of the unit tests would compile them once more, and has none.
+/// The functions that step a rule of this crate, for its `impl Rule`. They are not generic, and so they are compiled in
+/// this crate only. The ones that [`Rule`] provides would be compiled in every crate that steps with the rule, which
+/// takes minutes. The crate of the unit tests has none, since it would compile them a second time.
 macro_rules! compiled_here {
     () => {
         fn run_elements(

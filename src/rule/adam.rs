@@ -143,7 +143,7 @@ impl Rule for Adam {
     fn specialise(self, mut run: impl FnMut(Self)) {
         let is_adamw = self.weight_decay != 0.0 && self.decoupled_weight_decay;
         let plain = Self { weight_decay: 0.0, cautious: false, ..self };
-        // Where it is used.
+        // The cautious mask has a loop of its own with AdamW only, where it is mostly used.
         if self.cautious && is_adamw && plain.is_plain() {
             let adamw = Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() };
             run(Self { cautious: true, ..adamw });
@@ -152,7 +152,7 @@ impl Rule for Adam {
         }
     }
 
-    /// With the default settings and AdamW's.
+    /// Only the loops without weight decay and with AdamW's convert. More converting loops would be too much code.
     #[inline(always)]
     fn converts_in_loop(&self) -> bool {
         !self.cautious && (self.weight_decay == 0.0 || self.decoupled_weight_decay)
@@ -164,7 +164,8 @@ impl Rule for Adam {
 
     /// Both places of epsilon are one formula: with c = sqrt(1 - beta2^t),
     /// `m / (sqrt(v) / c + eps) = c * m / (sqrt(v) + eps * c)`.
-    // Inlined where the constants are kept: a copy would be read in pairs, for which the CPU waits.
+    // Inlined, so that the constants are not copied: a copy reads two constants at once that were just written one by
+    // one, for which the CPU must wait.
     #[inline(always)]
     fn constants(&self, t: u64) -> [f64; K::COUNT] {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
@@ -210,21 +211,22 @@ impl Rule for Adam {
 /// The parts of the formula, which [`AmsGrad`](crate::AmsGrad) and [`RowWiseAdam`](crate::table::RowWiseAdam)
 /// combine in other ways.
 impl Adam {
-    /// Whether the formula needs nothing but what it has with the default settings.
+    /// Whether the default settings' part of the formula is enough: no cautious mask, no ascent, no weight decay, usual
+    /// betas.
     #[inline(always)]
     pub(super) fn is_plain(&self) -> bool {
         let extras = self.cautious || self.maximize || self.weight_decay != 0.0;
         !extras && are_slow([self.beta1, self.beta2])
     }
 
-    /// The settings of a loop for those that are [plain](Self::is_plain).
+    /// The settings with which the loop for all [plain](Self::is_plain) settings is compiled.
     #[inline(always)]
     pub(super) fn plain(self) -> Self {
         let slow = Self { beta1: SLOW, beta2: SLOW, ..self };
         Self { weight_decay: 0.0, maximize: false, cautious: false, ..slow }
     }
 
-    /// [`Rule::specialise`] in four places: plain, with weight decay of either kind, and for all else.
+    /// [`Rule::specialise`] with four loops: plain, with weight decay of either kind, and for all else.
     #[inline(always)]
     pub(super) fn specialise_decay(self, mut run: impl FnMut(Self)) {
         if !(Self { weight_decay: 0.0, ..self }).is_plain() {
@@ -238,7 +240,7 @@ impl Adam {
         }
     }
 
-    /// The settings of a loop for all.
+    /// The settings with which the loop that serves all settings is compiled.
     #[inline(always)]
     pub(super) fn any(self) -> Self {
         let any = Self { beta1: ANY, beta2: ANY, maximize: true, cautious: true, ..self };

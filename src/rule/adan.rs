@@ -80,7 +80,8 @@ named_constants!(struct K {
 });
 
 impl Adan {
-    /// The weight decay, if `no_prox` is this; or [`ANY_DECAY`].
+    /// The field `weight_decay` for decay before the step (`no_prox`) or after it: 0 where the settings have the other
+    /// one. [`ANY_DECAY`] stays.
     #[inline(always)]
     fn decays_if(&self, no_prox: bool) -> f64 {
         if self.weight_decay == ANY_DECAY || self.no_prox == no_prox {

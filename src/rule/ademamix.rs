@@ -143,7 +143,7 @@ impl Rule for AdEmaMix {
         K {
             weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
-            // As the reference chooses, whatever the schedule says.
+            // The reference chooses by the setting `beta3`, not by the scheduled value.
             weight3: if self.beta3 < SLOW { -beta3 } else { keep3 },
             keep3,
             weight2: weight(self.beta2),

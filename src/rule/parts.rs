@@ -1,4 +1,4 @@
-//! What the formulas have in common: checks of hyper-parameters, averages, weight decay.
+//! The parts that formulas share: checks of hyper-parameters, averages, weight decay.
 
 use core::ops::{Bound, RangeBounds};
 
@@ -25,11 +25,12 @@ pub fn check(
 /// The range of numbers over 0, the smallest included.
 pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);
 
-// What follows knows settings in two ways: by a field of the rule, and by a constant of the step. A loop is
-// compiled for fields, as `Rule::specialise` sets them: for what is asked for, or for anything (`true`,
-// `ANY_DECAY`, `ANY`). In the latter the constants tell, by products and masks: no loop branches.
+// The functions below get a setting twice: as a field of the rule, which the compiler knows, since `Rule::specialise`
+// sets it for each loop, and as a constant of the step. A field with the value `true`, `ANY_DECAY` or `ANY` means that
+// the loop serves every value of the setting. Such a loop reads the constant, and uses products and masks instead of
+// branches.
 
-/// 1 if so, else 0.
+/// 1 for true, 0 for false.
 pub(super) fn flag(is_so: bool) -> f64 {
     u8::from(is_so).into()
 }
@@ -41,12 +42,12 @@ pub(super) fn scaled_eps(eps: f64, correction: f64) -> f64 {
     if eps == 0.0 { 0.0 } else { (eps * correction).max(smallest) }
 }
 
-/// The constant `sign`: -1 to climb instead of to descend.
+/// The constant `sign`: 1 to minimize, -1 to maximize.
 pub(super) fn sign_of(maximize: bool) -> f64 {
     if maximize { -1.0 } else { 1.0 }
 }
 
-/// The gradient of what is to be made smaller.
+/// The gradient for descent: times -1 if the loss is maximized. `may_climb` is false in loops that only minimize.
 #[inline(always)]
 pub(super) fn descent<L: Lanes>(may_climb: bool, sign: L, grad: L) -> L {
     if may_climb { sign * grad } else { grad }
@@ -57,7 +58,7 @@ pub(super) fn signed_decay(weight_decay: f64, decoupled: bool) -> f64 {
     if decoupled { -weight_decay } else { weight_decay }
 }
 
-/// A weight decay for a loop that is compiled for any, and for none.
+/// The field `weight_decay` in a loop that serves every weight decay, 0 included.
 pub(super) const ANY_DECAY: f64 = f64::INFINITY;
 
 /// Weight decay as a part of the loss: adds `weight_decay * param` to the gradient, if it is over 0.
@@ -67,15 +68,15 @@ pub(super) fn l2<L: Lanes>(field: f64, weight_decay: L, param: L, grad: L) -> L 
     choose(field, decays, weight_decay.mul_add(param, grad), grad)
 }
 
-/// Weight decay apart from the gradient: takes the share `lr * weight_decay` off the parameter, if the
-/// constant `decays` is over 0. The share does not tell: it is 0, too, where `lr` is.
+/// Decoupled weight decay: subtracts the share `lr * weight_decay` of the parameter. It does so if the constant
+/// `decays` is over 0. The share itself cannot decide this, since it is also 0 if `lr` is 0.
 #[inline(always)]
 pub(super) fn shrink<L: Lanes>(field: f64, decays: L, share: L, param: L) -> L {
     let decays = decays.splat(0.0).less_than(decays);
     choose(field, decays, (-share).mul_add(param, param), param)
 }
 
-/// What is with or without weight decay, as the field says; if that is [`ANY_DECAY`], as the mask says.
+/// The value `with` weight decay, or the one `without`. The field decides; if it is [`ANY_DECAY`], the mask does.
 #[inline(always)]
 pub(super) fn choose<L: Lanes>(field: f64, decays: L::Mask, with: L, without: L) -> L {
     if field == 0.0 {
@@ -87,8 +88,8 @@ pub(super) fn choose<L: Lanes>(field: f64, decays: L::Mask, with: L, without: L)
     }
 }
 
-/// Weight decay of either kind: what it makes of parameter and gradient. `weights` are the
-/// [signed](signed_decay) decay and the share for the parameter. With [`ANY_DECAY`] it may be of either kind.
+/// The parameter and the gradient after weight decay of either kind. `weights` are the [signed](signed_decay) decay and
+/// the share of the parameter. With [`ANY_DECAY`], the sign decides the kind.
 #[inline(always)]
 pub(super) fn decay<L: Lanes>(
     field: f64,
@@ -105,19 +106,20 @@ pub(super) fn decay<L: Lanes>(
     (shrink(of_param, -weight_decay, share, param), grad)
 }
 
-/// A decay for a loop that is compiled for averages that move from where they are: all those in use.
+/// The field `beta` in a loop for decays of at least 0.5, as all usual ones are: an average moves by `1 - beta` of the
+/// distance, counted from its old value.
 pub(super) const SLOW: f64 = 0.5;
-/// A decay for a loop that is compiled for any.
+/// The field `beta` in a loop that serves every decay.
 pub(super) const ANY: f64 = 0.0;
 
-/// Whether loops for [`SLOW`] averages will do.
+/// Whether a loop for [`SLOW`] averages serves these decays.
 #[inline(always)]
 pub(super) fn are_slow<const N: usize>(betas: [f64; N]) -> bool {
     betas.iter().all(|&beta| beta >= SLOW)
 }
 
-/// The constant `weight`: by how much of the distance an average moves from the nearer end. That end is
-/// the average itself if the weight is `1 - beta`, the new value if it is less.
+/// The constant `weight`, by which [`MovingAverage`] multiplies the distance from the old average to the new value. It
+/// is `1 - beta`, to be added to the old average, or `-beta`, to be added to the new value, whichever is nearer.
 pub(super) fn weight(beta: f64) -> f64 {
     if beta < SLOW { -beta } else { 1.0 - beta }
 }

@@ -122,7 +122,7 @@ impl Rule for Rprop {
         let grad = descent(true, k.sign, grad);
         let (zero, product) = (grad.splat(0.0), grad * prev);
         let turned = product.less_than(zero);
-        // If the product is neither, it is 0, and the factor 1, or it is NaN, and stays so.
+        // A product that is neither below nor over 0 is 0 or NaN. Plus 1, it is the factor 1, or stays NaN.
         let not_kept = L::select(turned, k.etaminus, product + product.splat(1.0));
         let factor = L::select(zero.less_than(product), k.etaplus, not_kept);
         let step_size = (step_size * factor).max(k.least).min(k.most);

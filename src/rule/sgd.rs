@@ -74,7 +74,7 @@ impl Rule for Sgd {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
-        // Three ways, each without what is mostly not asked for, and with all.
+        // Three kinds of momentum. Each has a loop that only minimizes, without weight decay, and a loop for all else.
         if self.maximize || self.weight_decay != 0.0 {
             let any = Self { maximize: true, weight_decay: ANY_DECAY, ..self };
             if self.momentum == 0.0 {

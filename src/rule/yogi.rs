@@ -131,7 +131,7 @@ impl Rule for Yogi {
         let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
         let (square, distance) = (grad * grad, grad.mul_add(grad, -v));
-        // If the distance is neither, it is 0 or NaN, and has no sign.
+        // A distance that is neither below nor over 0 is 0 or NaN. Then it is the movement itself.
         let zero = v.splat(0.0);
         let move_down = L::select(distance.less_than(zero), -square, distance);
         let movement = L::select(zero.less_than(distance), square, move_down);
