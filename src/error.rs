@@ -367,7 +367,7 @@ fn unlike(found: &str, expected: &str) -> String {
     }
 }
 
-/// A number without needless digits: `1`, `0.001`, `1e-40`. It allocates nothing, since a step that is refused must not.
+/// A number without needless digits: `1`, `0.001`, `1e-40`. It allocates nothing, as no refused step may.
 struct Short(f64);
 
 impl fmt::Display for Short {

@@ -145,13 +145,13 @@ impl Cpu {
         Isa::selected().and_then(Isa::cpu).unwrap_or(Self(Arch::Scalar))
     }
 
-    /// How far ahead kernels should ask for memory, in bytes of each array, where the arrays of a call have so many bytes
-    /// together; 0 for not at all, as where a core's own cache holds them.
+    /// How far ahead kernels should prefetch, in bytes of each array, if the arrays of a call have `bytes` together; 0
+    /// means not at all, for example if a core's own cache holds them.
     ///
     /// CPUs that step with 256 bits gain a fifth (Zen 3, `f32`, from memory), and in the last cache, from where they
     /// must ask farther ahead, a quarter (Zen 3, 1 Mi elements: 0.70 ns with 512 bytes, 0.53 with 2,048; 4 Mi elements:
-    /// 1.16 and 1.27). With 512 bits, Intel's gain (Xeon of the fifth generation: from 0.84 to 1.02 of the limit); AMD's
-    /// ask well enough by themselves, and lose a tenth (Zen 4).
+    /// 1.16 and 1.27). With 512 bits, Intel's CPUs gain (Xeon of the fifth generation: from 0.84 to 1.02 of the limit);
+    /// AMD's ask well enough by themselves, and lose a tenth (Zen 4).
     #[inline]
     pub(crate) fn ahead(self, bytes: impl FnOnce() -> usize) -> usize {
         /// Between the sizes that were measured on Zen 3: 16 MiB gain by the greater distance, and 64 MiB lose. Other
@@ -213,7 +213,7 @@ fn on_scalar<Op: WithSimd>(op: Op) -> Op::Output {
     op.with_simd(pulp::Scalar)
 }
 
-/// Code for all that pulp's `V3` stands for, and F16C: AVX2 and FMA do not say that a CPU has it.
+/// Runs code that is compiled for the features of pulp's `V3` and for F16C, which is not among them.
 #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
 #[inline]

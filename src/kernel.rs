@@ -135,7 +135,8 @@ pub(crate) fn run_rows<R: Rule>(
     }
 }
 
-/// The constants of a step. Not inlined: the compiler would compute them first, even if they are known.
+/// The constants of a step. Not inlined: the compiler would move the computation before the test whether they are
+/// known.
 #[inline(never)]
 fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
     rule.constants(t)
@@ -226,7 +227,8 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, R, F> {
     }
 }
 
-/// [`Rule::specialise`], but for the scalar instruction set, which is not for speed: there one loop is enough.
+/// [`Rule::specialise`], except on the scalar instruction set: its speed matters little, so one loop with branches is
+/// enough.
 #[inline(always)]
 pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
     if S::IS_SCALAR {

@@ -10,8 +10,7 @@
 //!
 //! # Panics
 //!
-//! All functions panic if the slices differ in length; a moment that the hyper-parameters do without
-//! may be empty.
+//! All functions panic if the slices differ in length; a moment that the settings do not use may be empty.
 
 mod adabelief;
 mod adadelta;

@@ -13,8 +13,8 @@ pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + PartialOrd {
     /// Rounds to nearest even.
     fn from_f64(value: f64) -> Self;
 
-    /// A constant of a step: rounded to nearest even, but to the smallest number where it would become 0
-    /// and is not. An epsilon keeps the denominator away from 0 however small it is.
+    /// Rounds a constant of a step to nearest even. If a constant that is not 0 would become 0, it becomes the smallest
+    /// number instead: even the smallest epsilon keeps the denominator from 0.
     fn constant(value: f64) -> Self;
 
     /// Widens, exactly.

@@ -14,7 +14,7 @@ use half::{f16, slice::HalfFloatSliceExt};
 use super::{Narrow, Q8};
 use crate::simd::{Simd, Vector, Words};
 
-/// How much greater the exponents of `f32` are.
+/// The difference of the exponent biases of `f32` and f16, as bits of an `f32`.
 const SHIFT: u32 = (127 - 15) << 23;
 
 impl Narrow for f16 {
@@ -82,10 +82,11 @@ const NORMAL: u32 = (127 - 14) << 23;
 /// Random bits of an element: as many as an `f32` has more than an f16.
 pub(crate) const F16_RANDOM_BITS: u32 = 13;
 
-/// Goes up to the next f16 where what is lost and `share`, of 13 bits, have a carry. If that is 13
-/// random bits, the probability is the part of the way from the lower neighbour.
+/// Rounds to f16: adds `share`, of 13 bits, to the 13 bits that are lost, and goes up to the next f16 if the sum
+/// carries. With 13 random bits, the probability of this is the distance from the lower neighbour, in units of the
+/// distance between both.
 ///
-/// A moment of a signed format stays finite; the others, which are divided by, become infinite or stay
+/// A moment of a signed format stays finite. One of another format is a divisor: it can become infinite, but stays
 /// above 0. A parameter, which has no format, becomes infinite or 0. NaN stays NaN.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
@@ -98,7 +99,7 @@ pub(crate) fn narrow_f16<S: Simd>(
     const INFINITY: u32 = 0x7c00;
     let bits = Words::of(wide);
     let magnitude = bits & 0x7fff_ffff;
-    // Moved by 2^-14, what is subnormal has as many bits to lose as other numbers.
+    // After 2^-14 is added, a number that is subnormal in f16 has 13 bits to lose, as other numbers have.
     let normal = bits.all(NORMAL);
     let is_subnormal = magnitude.less_than(normal);
     let moved = Words::of(magnitude.floats() + normal.floats());
@@ -165,7 +166,7 @@ mod tests {
         }
     }
 
-    /// Those of moments, and none, as of parameters.
+    /// The formats of moments, and none, as for parameters.
     const FORMATS: [Option<Q8>; 4] =
         [Some(Q8::Signed), Some(Q8::Squares), Some(Q8::Unsigned), None];
 

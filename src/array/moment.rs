@@ -49,7 +49,7 @@ impl<'a> Moment<'a> {
         Self(MomentArray::Q8(codes, scales))
     }
 
-    /// The moment in a place that the optimizer, or its settings, do not use.
+    /// No elements: for a moment that the optimizer, or its settings, do not use.
     #[inline]
     pub fn none() -> Self {
         Self(MomentArray::F32(&mut []))

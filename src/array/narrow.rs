@@ -9,7 +9,7 @@ use crate::simd::{Simd, Vector, Words};
 
 /// A type that steps in `f32` read and write.
 pub(crate) trait Narrow: Copy + Default + 'static {
-    /// A register of numbers, or of fewer and zeros.
+    /// A register of numbers. If there are fewer, the rest is zeros.
     fn widen<S: Simd>(simd: S, narrow: &[Self]) -> Vector<S, f32>;
 
     /// The inverse of [`widen`](Self::widen), rounded to nearest, ties to even; NaN stays NaN.
@@ -45,13 +45,14 @@ impl Narrow for bf16 {
     }
 }
 
-/// Goes up to the next bf16 where the lower half of a number and `share`, of 16 bits, have a carry. If
-/// that is 16 random bits, the probability is the part of the way from the lower neighbour.
+/// Rounds to bf16: adds `share`, of 16 bits, to the lower half of a number, and goes up to the next bf16 if the sum
+/// carries. With 16 random bits, the probability of this is the distance from the lower neighbour, in units of the
+/// distance between both.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn narrow_bf16<S: Simd>(narrow: &mut [bf16], wide: Vector<S, f32>, share: Words<S>) {
     let bits = Words::of(wide);
-    // Of infinity the lower half is 0, so that it stays.
+    // The lower half of infinity is 0, so infinity stays.
     let rounded = Words::select(bits.are_numbers(), bits + share, bits | 0x0040_0000);
     (rounded >> 16).store_halves(narrow.reinterpret_cast_mut());
 }
@@ -64,8 +65,8 @@ pub(crate) fn widen_bf16_pairs<S: Simd>(simd: S, narrow: &[bf16]) -> [Vector<S, 
     [(pairs << 16).floats(), (pairs & 0xffff_0000).floats()]
 }
 
-/// The inverse of [`widen_bf16_pairs`], rounded as by [`narrow_bf16`]; of numbers that arithmetic made of others in
-/// bf16. NaN among them is quiet, and the lower half of its bits is 0, so that nothing is carried out of it.
+/// The inverse of [`widen_bf16_pairs`], rounded as by [`narrow_bf16`], for results of arithmetic on bf16. A NaN among
+/// them is quiet, and its lower half is 0, so that it cannot carry.
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]
 pub(crate) fn narrow_bf16_pairs<S: Simd>(
@@ -77,7 +78,7 @@ pub(crate) fn narrow_bf16_pairs<S: Simd>(
     (even >> 16 | odd & 0xffff_0000).store_pairs(narrow.reinterpret_cast_mut());
 }
 
-/// A number as its nearest bf16, ties away from zero, and what is left: see
+/// A number as its nearest bf16, ties away from zero, and the rest: see
 /// [`Param::from_halves`](crate::Param::from_halves).
 #[cfg_attr(debug_assertions, inline)]
 #[cfg_attr(not(debug_assertions), inline(always))]

@@ -28,17 +28,17 @@ pub(crate) const BLOCK: usize = 256;
 /// to 1/16), down to the least step: 2^-18, 2^-34 and 2^-19 of the scale. The scale makes the
 /// largest code the largest element, to a rounding or two.
 ///
-/// # What a denominator needs
+/// # Denominators
 ///
-/// Squares and unsigned numbers are what a formula divides by. So an element that is not 0 never
-/// becomes 0: its code is at least 1 among squares, 2^-34 of the scale, and at least 2 among unsigned
-/// numbers, 2^-18. Beside a much larger element it is rounded up to that, and its steps get shorter.
-/// Otherwise a first moment that was rounded up could be divided by almost 0.
+/// Formulas divide by squares and by unsigned numbers. So an element that is not 0 never becomes 0: its code is at
+/// least 1 among squares, 2^-34 of the scale, and at least 2 among unsigned numbers, 2^-18. Beside a much larger
+/// element it is rounded up to that, and its steps get shorter. Otherwise a first moment that was rounded up could be
+/// divided by almost 0.
 ///
 /// A rule says which of its moments are of which kind: [`Rule::holds_squares`](crate::rule::Rule::holds_squares)
 /// and [`Rule::holds_magnitudes`](crate::rule::Rule::holds_magnitudes).
 ///
-/// # What does not fit
+/// # Range
 ///
 /// - A block whose largest element is below 2^-122 (1.9e-37), but not 0, is encoded as if it had an element of
 ///   2^-122.
@@ -96,8 +96,8 @@ impl Q8 {
     ///
     /// # Errors
     ///
-    /// [`Error::LengthMismatch`] if there are not as many codes as values, and
-    /// [`scales`](Self::scales); those of [`Isa::selected`].
+    /// [`Error::LengthMismatch`] if there are not as many codes as values, or not as many scales as
+    /// [`scales`](Self::scales) says; the errors of [`Isa::selected`].
     pub fn encode(self, values: &[f32], codes: &mut [u8], scales: &mut [f32]) -> Result<(), Error> {
         self.encode_on(Isa::selected()?.cpu()?, values, codes, scales)
     }
@@ -154,7 +154,7 @@ impl Q8 {
         }
     }
 
-    /// The bits of `f32` below those of a code.
+    /// The number of bits of an `f32` below the bits of a code.
     const fn shift(self) -> u32 {
         match self {
             Self::Signed | Self::Squares => 20,

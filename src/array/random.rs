@@ -11,8 +11,8 @@ pub(crate) enum RandomOf {
 }
 
 impl RandomOf {
-    /// What a [`Mixed`] number is multiplied by. The first is Wellons' (2018), the others MurmurHash3's (Appleby)
-    /// and xxHash's (Collet).
+    /// The multiplier that makes the random bits of this array from a [`Mixed`] number. The first is Wellons' (2018),
+    /// the others MurmurHash3's (Appleby) and xxHash's (Collet).
     #[inline(always)]
     fn multiplier(self) -> u32 {
         match self {
@@ -25,11 +25,11 @@ impl RandomOf {
     }
 }
 
-/// Where the random bits of stochastic rounding come from: a counter, so that they depend on nothing
-/// but the seed, the step, and the element.
+/// The source of the random bits of stochastic rounding. It hashes a counter, so the bits depend on the seed, the step
+/// and the element alone.
 ///
-/// Two elements, an even one and the next, share a number of 32 bits: the even one has the lower half. What the
-/// arrays of an element have in common is mixed once for all of them.
+/// Two elements, an even one and the next, are a pair and share 32 random bits: the even one has the lower half. The
+/// part of the hash that does not depend on the array is computed once for all arrays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Random {
     keys: [u32; 2],
@@ -42,20 +42,20 @@ impl Random {
         Self { keys: [key as u32, (key >> 32) as u32] }
     }
 
-    /// The source of the elements whose pair's number has the same upper half as this one's.
+    /// The source for all elements whose pair numbers have the same upper 32 bits as that of `element`.
     fn near(self, element: u64) -> Self {
         let upper = mix((element >> 33) ^ 0x9e37_79b9_7f4a_7c15);
         Self { keys: [self.keys[0] ^ upper as u32, self.keys[1] ^ (upper >> 32) as u32] }
     }
 
-    /// The source of less than 2^33 elements that are numbered from one on.
+    /// The source for `len` elements, fewer than 2^33, from number `first` on.
     pub(crate) fn from(self, first: u64, len: usize) -> Draw {
         let last = first.wrapping_add(len as u64).wrapping_sub(1);
         let after = (first >> 33 != last >> 33).then(|| self.near(last));
         Draw { first, before: self.near(first), after }
     }
 
-    /// Pairs of elements, from one on.
+    /// The pairs of elements from number `pair` on.
     #[inline(always)]
     fn pairs<S: Simd>(self, simd: S, pair: u32) -> Pairs<S> {
         let counter = pair.wrapping_mul(GOLDEN).wrapping_add(self.keys[0]);
@@ -63,7 +63,7 @@ impl Random {
     }
 }
 
-/// Pairs of elements, as many as there are lanes, and those after them.
+/// The pairs of a run of elements: a register at a time, a pair in each lane.
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs<S: Simd> {
     counters: Words<S>,
@@ -71,7 +71,8 @@ pub(crate) struct Pairs<S: Simd> {
 }
 
 impl<S: Simd> Pairs<S> {
-    /// The next ones: a round of multiply and shift, between two keys (constants by Wellons, 2018).
+    /// The numbers of the next register of pairs: one round of multiply and shift, between two keys (constants by
+    /// Wellons, 2018).
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Mixed<S> {
         let x = self.counters;
@@ -86,7 +87,7 @@ impl<S: Simd> Pairs<S> {
 pub(crate) struct Mixed<S: Simd>(Words<S>);
 
 impl<S: Simd> Mixed<S> {
-    /// Of elements that nothing is drawn for.
+    /// A placeholder where nothing is rounded at random.
     #[inline(always)]
     pub(crate) fn none(simd: S) -> Self {
         Self(Words::splat(simd, 0))
@@ -105,13 +106,13 @@ impl<S: Simd> Mixed<S> {
 pub(crate) struct RandomBits<S: Simd>(Words<S>);
 
 impl<S: Simd> RandomBits<S> {
-    /// Those of the even elements, and of the odd ones.
+    /// The bits of the even elements, and those of the odd ones.
     #[inline(always)]
     pub(crate) fn even_and_odd(self) -> [Words<S>; 2] {
         [self.0 & 0xffff, self.0 >> 16]
     }
 
-    /// Those of the first half of the elements, and of the second.
+    /// The bits of the first half of the elements, and those of the second half.
     #[inline(always)]
     pub(crate) fn halves(self, simd: S) -> [Words<S>; 2] {
         let mut bits = [0; 2 * MOST_LANES];
@@ -120,15 +121,15 @@ impl<S: Simd> RandomBits<S> {
         [Words::widen(simd, first), Words::widen(simd, second)]
     }
 
-    /// Those of each element, in order.
+    /// Writes the bits of each element, in order.
     #[inline(always)]
     pub(crate) fn store(self, bits: &mut [u16]) {
         self.0.store_pairs(bits);
     }
 }
 
-/// Memory for the random bits of a block, on a cache line: and for what one before it and a register behind it
-/// have.
+/// Memory for the random bits of a block, aligned to cache lines. It is larger than a block, since whole registers of
+/// pairs are written: the first pair can begin one element before the block, and the last register can end after it.
 #[repr(align(64))]
 pub(crate) struct RandomBlock([u16; BLOCK + 2 * MOST_LANES]);
 
@@ -137,13 +138,13 @@ impl RandomBlock {
         Self([0; BLOCK + 2 * MOST_LANES])
     }
 
-    /// Where pairs are written, from that of the first element of the block on.
+    /// The memory to write pairs to. The first one is the pair of the block's first element.
     #[inline(always)]
     pub(crate) fn pairs(&mut self) -> &mut [u16; BLOCK + 2 * MOST_LANES] {
         &mut self.0
     }
 
-    /// The bits of the elements. The first one can be the second of its pair.
+    /// The bits of the block's elements. `is_second` says whether the first element is the second of its pair.
     #[inline(always)]
     pub(crate) fn elements(&self, is_second: bool) -> &[u16; BLOCK] {
         match is_second {
@@ -157,15 +158,16 @@ impl RandomBlock {
 /// Random bits for a run of elements.
 #[derive(Clone, Copy)]
 pub(crate) struct Draw {
-    /// The number of the first one.
+    /// The number of the first element.
     first: u64,
-    /// Before the lower half of the pairs' numbers starts anew, and after, if it does.
+    /// The source up to the element where the lower 32 bits of the pair numbers wrap around, and the source from there
+    /// on, if they do within the run.
     before: Random,
     after: Option<Random>,
 }
 
 impl Draw {
-    /// Whether [`pairs`](Self::pairs) has them all.
+    /// Whether one source serves the whole run, as [`pairs`](Self::pairs) requires.
     pub(crate) fn has_one_source(&self) -> bool {
         self.after.is_none()
     }
@@ -176,14 +178,14 @@ impl Draw {
         !self.first.wrapping_add(place as u64).is_multiple_of(2)
     }
 
-    /// The pairs from that of an element on.
+    /// The pairs from the pair of the element at `place` on.
     #[inline(always)]
     pub(crate) fn pairs<S: Simd>(&self, simd: S, place: usize) -> Pairs<S> {
         debug_assert!(self.has_one_source(), "other pairs have another source");
         self.before.pairs(simd, self.pair(place))
     }
 
-    /// The pairs from that of an element on, as many as there are lanes.
+    /// The next register of pairs, from the pair of the element at `place` on.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     fn mixed<S: Simd>(&self, simd: S, place: usize) -> Mixed<S> {
@@ -197,13 +199,14 @@ impl Draw {
         Mixed(Words::select(is_after, after.pairs(simd, pair).next().0, before.0))
     }
 
-    /// The lower half of the number of an element's pair.
+    /// The lower 32 bits of the number of an element's pair.
     #[inline(always)]
     fn pair(&self, place: usize) -> u32 {
         (self.first.wrapping_add(place as u64) >> 1) as u32
     }
 
-    /// 16 bits for each of the elements from a place in the run on, a block at most, and for those behind them.
+    /// Draws 16 random bits for each of `len` elements, a block at most, from `place` in the run on. The last register
+    /// is filled up.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn fill<'b, S: Simd>(
@@ -244,7 +247,7 @@ fn mix(x: u64) -> u64 {
     x ^ x >> 31
 }
 
-/// What the number of a pair is multiplied by to become a counter: the golden ratio's share of 2^32.
-/// Counters of pairs close by or a power of two apart then differ in many bits; numbers that differ
-/// in one would leave a correlation.
+/// The number of a pair times this is its counter: 2^32 divided by the golden ratio. The counters of pairs that are
+/// close together, or a power of two apart, then differ in many bits. If they differed in one bit, the random bits
+/// would be correlated.
 const GOLDEN: u32 = 0x9e37_79b9;

@@ -115,9 +115,9 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
     }
 }
 
-/// A step over pairs of registers. Gradients are multiplied by the factor, if there is one. Memory is asked for so many
-/// bytes `ahead`, if that is said. The call must show the compiler which it is, for both. Moments that the settings do
-/// not use are empty.
+/// A step over pairs of registers. If there is a `factor`, it multiplies the gradients. If there is a distance `ahead`,
+/// memory is prefetched that many bytes ahead. The compiler must see in each call whether both are `Some` or `None`;
+/// otherwise the loop tests for it. Moments that the settings do not use are empty.
 #[allow(clippy::too_many_arguments, reason = "all that the loop must know when it is compiled")]
 #[inline(always)]
 pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
@@ -146,9 +146,9 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
         moments: [of_rule(0, a), of_rule(1, b), of_rule(2, c), of_rule(3, d)],
         factor,
     };
-    // Every load stands before the first store: mixed, they stall each other where the arrays share page offsets.
-    // With 512 bits they also do where an array begins some lines after another, as an allocator places them. So
-    // the loads of the next pair stand there, too, if there are registers for them.
+    // All loads come before the first store: a load waits for an earlier store to the same offset of another page. With
+    // 512 bits it also waits if one array begins a few cache lines after another, as allocators place them. So the
+    // loads of the next pair come before the stores, too, if there are registers for them.
     if const { S::U32_LANES == 16 } && R::MOMENT_NAMES.as_ref().len() <= 2 {
         let Some(last) = count.checked_sub(1) else { return };
         let mut loaded = pairs.load(0);
@@ -158,7 +158,7 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
             }
             let (param, grad, moments) = loaded;
             let (param, moments) = rule.update(k, param, grad, moments);
-            // After the last pair, the last one again: this saves a jump.
+            // After the last pair, the last one is loaded again, which saves a branch.
             loaded = pairs.load((pair + 1).min(last));
             pairs.store(pair, param, moments);
         }
@@ -192,7 +192,7 @@ struct Pairs<'a, S: Simd, R: Rule, F: Float> {
 }
 
 impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
-    /// Asks for the memory so many bytes after a pair.
+    /// Prefetches the memory that is `ahead` bytes after a pair, of each array.
     #[inline(always)]
     fn prefetch(&self, pair: usize, ahead: usize) {
         prefetch_item(self.param, pair, ahead);

@@ -1,4 +1,4 @@
-//! Arrays as a loop that converts takes them: pairs of registers, read and written one after the other.
+//! Arrays for the loops that convert: each is read and written as pairs of registers, one after the other.
 
 use core::ops::Range;
 
@@ -129,9 +129,9 @@ impl<S: Simd> ParamColumn<S> for Stochastic<'_> {
     }
 }
 
-/// Two numbers of bf16 are 32 bits, of which each half is a number but for a shift. So where all arrays are in
-/// bf16, a register has the even elements and one the odd ones, which moves no number to another lane. Parameters
-/// and moments are rounded at random.
+/// Arrays for steps in which all are in bf16. Two neighbours are a word of 32 bits: the upper half is an `f32` after a
+/// mask, the lower half after a shift. So one register takes the even elements and one the odd ones, and no number
+/// moves to another lane. Parameters and moments are rounded at random.
 pub(super) struct EvenAndOdd<T>(pub T);
 
 impl<S: Simd> GradColumn<S> for EvenAndOdd<&[bf16]> {
@@ -184,8 +184,8 @@ pub(super) trait MomentColumn<S: Simd> {
     fn read(&self, read: &Read<S>, format: Q8) -> Pair<S>;
     fn write(&mut self, write: &Write<S>, format: Q8, random: RandomBits<S>, values: Pair<S>);
 
-    /// What is left to do after the loop. If the last element shares its random bits with the one behind it, they are
-    /// these.
+    /// The work that is left after the loop. `behind` has the random bits of the last element, if that is the first of
+    /// its pair.
     #[inline(always)]
     fn end(&mut self, _behind: Option<RandomBits<S>>) {}
 }
@@ -223,7 +223,7 @@ pub(super) struct Block<'s, S: Simd> {
     codes: &'s [u8],
     scale: f32,
     values: &'s mut [f32],
-    /// Of the new values, and of a register of pairs behind them.
+    /// The random bits of the new values, and room for a register of pairs after them.
     random: &'s mut [u16],
     largest: Words<S>,
     largest_of_all: &'s mut u32,

@@ -7,12 +7,13 @@ use crate::{
     simd::{Simd, Vector, Words},
 };
 
-/// The most elements of a strip that is converted: a block of 8-bit moments. Shorter ones were slower, by what
-/// it takes to begin and end one, and longer ones not faster.
+/// The most elements of a strip that is converted: a block of 8-bit moments. Shorter strips were slower, since each has
+/// a fixed cost, and longer ones were not faster.
 pub(super) const STRIP: usize = BLOCK;
 
-/// Runs for the range of each register: those of a whole strip where the slices have one, which frees the
-/// loop of checks; otherwise of `len` elements, the last ones fewer than a register.
+/// Runs for the range of each register. If the slices have a whole strip, the number of registers is a constant, and
+/// the loop needs no checks. Otherwise the ranges are those of `len` elements, and the last one can be less than a
+/// register.
 macro_rules! registers {
     ($len:expr, [$($from:ident),*], [$($to:ident),*], |$range:ident| $body:expr) => {
         let (lanes, len) = (Words::<S>::LANES, $len);

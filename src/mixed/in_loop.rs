@@ -1,6 +1,5 @@
-//! A rule's loop with the conversions of its arrays in it: they cost little there, since the CPU makes them
-//! while it waits for roots and quotients. Types that usually go together have a loop of their own, in which
-//! nothing is left to decide.
+//! A rule's loop with the conversions of its arrays in it: they cost little there, since the CPU makes them while it
+//! waits for roots and quotients. Types that usually go together have a loop of their own, without branches on types.
 
 use core::ops::Range;
 
@@ -22,7 +21,8 @@ use crate::{
     tensor::TensorArrays,
 };
 
-/// What has a loop: moments of one of three types, with the parameters and gradients that usually go with them.
+/// The combinations of types that have a loop: moments of one of three types, with the parameters and gradients that
+/// usually go with them.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Loop {
     F32(Pairing),
@@ -46,8 +46,8 @@ pub(super) enum Pairing {
 }
 
 impl Loop {
-    /// Whether the loop itself sets gradients to zero that are to be zeroed: those that usually are, beside parameters
-    /// with a copy. A loop more for others would be too much code.
+    /// Whether the loop itself can set gradients to zero. Only the loops for parameters with a copy can, whose
+    /// gradients usually are zeroed: more loops would be too much code.
     pub(super) fn zeroes(self) -> bool {
         matches!(self, Self::F32(Pairing::CopiedAndF32 | Pairing::CopiedAndBf16))
     }
@@ -96,9 +96,9 @@ impl Loop {
 pub(super) struct Arrays<'s> {
     pub param: ParamArray<'s>,
     pub grad: GradArray<'s>,
-    /// A moment that the rule does without is empty.
+    /// A moment that the rule does not use is empty.
     pub moments: [MomentArray<'s>; MOMENTS],
-    /// Where the new values of moments of 8 bits go, which become codes when their largest one is known.
+    /// Memory for the new values of 8-bit moments. They become codes once the largest value of the block is known.
     pub blocks: [&'s mut MomentBlock; MOMENTS],
     pub in_block: Range<usize>,
     pub draw: &'s Draw,
@@ -187,7 +187,8 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
         let factor = Wide([Vector::<S, f32>::splat(simd, self.step.grad_factor); TOGETHER]);
         let zero = Wide([Vector::splat(simd, 0.0); TOGETHER]);
         let ahead = Some(self.step.ahead).filter(|&ahead| asks_ahead::<S>() && ahead > 0);
-        // Parameters are written one pair late: what waits for quotients fills the CPU's queues.
+        // Parameters are written one pair late. Otherwise these writes wait for quotients, and fill the CPU's queues
+        // meanwhile.
         let is_random = P::IS_RANDOM || M::IS_RANDOM;
         let mut pairs = if is_random { Some(self.draw.pairs(simd, self.place)) } else { None };
         let (mut start, mut waiting) = (0, (zero, Mixed::none(simd)));
@@ -237,7 +238,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
             param.write(&self.write(start - pair), mixed.bits(RandomOf::Param), params);
         }
         let behind = match &mut pairs {
-            // The last element is the first of its pair.
+            // The last element is the first of its pair of random bits, which the loop has not drawn.
             Some(pairs) if M::IN_BLOCKS && self.draw.is_second(self.place) => Some(pairs.next()),
             _ => None,
         };

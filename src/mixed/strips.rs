@@ -18,14 +18,14 @@ use crate::{
     tensor::TensorArrays,
 };
 
-/// Elements whose random bits have one source: less than 2^33 are.
+/// The most elements that share a [`Draw`]; it takes fewer than 2^33.
 const RUN: usize = 1 << 30;
 
-/// The most elements of a strip whose gradients are zeroed after it, while they are in the first cache, and that
-/// nothing else is done with: 8 KiB of gradients.
+/// The most elements of a strip that only has its gradients zeroed afterwards: 8 KiB of gradients, which are still in
+/// the first cache then.
 const ZEROED: usize = 2 << 10;
 
-/// Memory for what is not in `f32`, on cache lines.
+/// Memory for `f32` copies of arrays in other types, aligned to cache lines.
 #[repr(align(64))]
 pub(super) struct Scratch {
     param: [f32; STRIP],
@@ -35,10 +35,12 @@ pub(super) struct Scratch {
     random: RandomBlock,
 }
 
-/// The new values of a block of a moment: the scale of 8 bits is known at its end.
+/// The new values of a block of a moment. They are kept until the end of the block, since the scale of 8 bits is known
+/// only then.
 pub(super) struct MomentBlock {
     pub values: [f32; BLOCK],
-    /// What a loop that takes a whole block of 8 bits leaves: their random bits, and the bits of the largest one.
+    /// The random bits of the values. This and `largest`, the bits of the largest value, are written by loops that take
+    /// a whole block of 8 bits.
     pub random: RandomBlock,
     pub largest: u32,
 }
@@ -60,8 +62,8 @@ impl Scratch {
     }
 }
 
-/// Elements of a tensor in `f32`, whole pairs of registers: the elements and zeros. A moment that the rule
-/// does without is empty.
+/// Some elements of a tensor in `f32`, padded with zeros to whole pairs of registers. A moment that the rule does not
+/// use is empty.
 pub(super) struct Strip<'s> {
     pub param: &'s mut [f32],
     pub grad: &'s [f32],
@@ -80,7 +82,7 @@ pub(super) struct Strips<'a, 's> {
     is_plain: bool,
     /// The rule's loop that converts the arrays, if there is one.
     in_loop: Option<Loop>,
-    /// The most elements of a strip where nothing is converted between strips.
+    /// The most elements of a strip that needs no conversion.
     most: usize,
     /// The strip that is open; none before the first one.
     start: usize,
@@ -118,7 +120,7 @@ impl<'a, 's> Strips<'a, 's> {
             false if is_kept || zeroes_in_loop => RUN,
             false => ZEROED,
         };
-        // Blocks cannot begin late.
+        // Blocks of 8 bits begin with the first element, so that none can be left out.
         let pairs_up = in_loop.is_some_and(Loop::is_random) && !has_blocks;
         let alone = usize::from(pairs_up && !tensor.first.is_multiple_of(2));
         let draw = step.random.from(tensor.first, RUN.min(tensor.param.len()));
@@ -141,8 +143,8 @@ impl<'a, 's> Strips<'a, 's> {
         }
     }
 
-    /// What is done between strips; whether there is another one. Inlined, it would be there for each rule
-    /// and each kind of its settings.
+    /// Closes the open strip and opens the next; false if there is none. Not inlined: each loop of each rule would have
+    /// a copy.
     #[inline(never)]
     pub(super) fn turn(&mut self) -> bool {
         self.step.cpu.run(Turn { strips: self })
@@ -288,7 +290,7 @@ impl<'a, 's> Strips<'a, 's> {
     }
 }
 
-/// Some elements of a moment; none of one that the rule does without.
+/// Some elements of a moment; none if the rule does not use the moment.
 #[inline(always)]
 fn slice<'s>(moment: &'s mut MomentArray<'_>, range: &Range<usize>) -> MomentArray<'s> {
     match moment {
@@ -297,7 +299,7 @@ fn slice<'s>(moment: &'s mut MomentArray<'_>, range: &Range<usize>) -> MomentArr
     }
 }
 
-/// What is done between the rule's strips, in one call.
+/// The work between two strips, [`Strips::turn`], on an instruction set.
 struct Turn<'t, 'a, 's> {
     strips: &'t mut Strips<'a, 's>,
 }

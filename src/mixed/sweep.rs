@@ -18,8 +18,8 @@ pub(super) struct Sweep<'a, R: Rule> {
 }
 
 impl<R: Rule> Sweep<'_, R> {
-    /// Whether the rule can have loops that convert. Asked as a constant: otherwise the compiler makes them first, and
-    /// finds then that no call reaches them.
+    /// Whether the rule can have loops that convert. A constant, since the compiler would otherwise compile these loops
+    /// before it finds that no call reaches them.
     const fn can_convert_in_loop<S: Simd>() -> bool {
         !S::IS_SCALAR && R::CONVERTS_IN_LOOP
     }

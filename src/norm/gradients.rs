@@ -1,4 +1,4 @@
-//! The gradients that a norm is of.
+//! The gradients that a norm is computed from.
 
 use super::tree::Sum;
 use crate::{Element, Grad, Group, Tensor, array::GradArray};

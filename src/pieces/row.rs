@@ -76,19 +76,19 @@ pub(crate) struct Row {
     wanted: AtomicUsize,
     /// Written by the owner while no piece is left and no helper is at work; read by helpers at work.
     call: Shared<Call>,
-    /// The first panic of a helper in this call; and what the caller sleeps on.
+    /// The first panic of a helper in this call. Also the mutex with which the caller waits on `ended`.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     ended: Condvar,
 }
 
-// SAFETY: what is not `Send` and `Sync` by itself is `call`. Its pointer is to a `Body`, which is `Sync`
-// and so may be used by several threads. `Owner` writes it while no helper may read it (no piece is left
-// and none is at work), and helpers read it while it is not written (they are at work).
+// SAFETY: only `call` is not `Send` and `Sync` by itself. Its pointer is to a `Body`, which is `Sync` and so may be
+// used by several threads. `Owner` writes it while no helper may read it (no piece is left and none is at work), and
+// helpers read it while it is not written (they are at work).
 unsafe impl Send for Row {}
 // SAFETY: as above.
 unsafe impl Sync for Row {}
 
-// A panic leaves no row in a state that it should not be in: a call that unwinds ends as others do.
+// A panic leaves the row consistent: a call that unwinds ends as others do.
 impl RefUnwindSafe for Row {}
 
 /// The right to make calls on a row: one for each row, and so one call at a time.

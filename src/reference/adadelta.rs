@@ -20,7 +20,7 @@ impl Reference for Adadelta {
             }
             square_avg[i] = average_square(self.rho, [rho, one_minus_rho], square_avg[i], g);
             let (above, below) = (acc_delta[i] + eps, square_avg[i] + eps);
-            // The root of a quotient that is too small is taken of 2^64 times as much.
+            // A quotient below 2^-64 is multiplied by 2^64 before the root, so that it is not rounded to 0.
             let delta = if above * power(64) < below {
                 (above * power(64) / below).sqrt() * g * power(-32)
             } else {

@@ -28,8 +28,8 @@ pub fn random(seed: u64, t: u64, array: u32, element: u64) -> u32 {
     if element.is_multiple_of(2) { x & 0xffff } else { x >> 16 }
 }
 
-/// One of the two neighbours of a number: the one further from 0 with the probability that is the part
-/// of the way there, if `random` is any of 0 to 65,535 alike.
+/// One of the two neighbours of a number, chosen by `random`, of 0 to 65,535. If that is uniform, the probability of
+/// the neighbour further from 0 is the distance from the other one, in units of the distance between both.
 pub fn stochastic_bf16(value: f32, random: u32) -> bf16 {
     if !value.is_finite() {
         return bf16::from_f32(value);
@@ -39,9 +39,9 @@ pub fn stochastic_bf16(value: f32, random: u32) -> bf16 {
     bf16::from_bits(if part_of_the_way + random > 0xffff { nearer + 1 } else { nearer })
 }
 
-/// One of the two neighbours of a number, as [`stochastic_bf16`], if `random` is any of 0 to 8,191
-/// alike. What is subnormal in f16 is first rounded to 2^-37, a 2^13th of the way; beyond the largest
-/// number, 65,504, the neighbour is infinite.
+/// One of the two neighbours of a number, as in [`stochastic_bf16`], by `random` of 0 to 8,191. A number that is
+/// subnormal in f16 is first rounded to a multiple of 2^-37, a 2^13th of the distance between neighbours; beyond the
+/// largest number, 65,504, the neighbour is infinite.
 pub fn stochastic_f16(value: f32, random: u32) -> f16 {
     if value.is_nan() {
         return f16::from_f32(value);
@@ -56,8 +56,8 @@ pub fn stochastic_f16(value: f32, random: u32) -> f16 {
     f16::from_bits(bits as u16).copysign(f16::from_f32(value))
 }
 
-/// A moment of a [format](Q8) in f16: [`stochastic_f16`], but a signed number becomes no more than the
-/// largest finite one, and another that is not 0 at least the smallest, 2^-24, since it is divided by.
+/// A moment of a [format](Q8) in f16: [`stochastic_f16`] with limits. A number of the signed format stays finite. A
+/// number of another format that is not 0 becomes at least 2^-24, the smallest number, since formulas divide by it.
 pub fn moment_f16(format: Q8, value: f32, random: u32) -> f16 {
     let number = stochastic_f16(value, random);
     match format {

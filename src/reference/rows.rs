@@ -9,8 +9,8 @@ use crate::{
     table::{RowRule, RowWiseAdam},
 };
 
-/// The gradient of each listed row: the sum of its values, of which 16 are added up in the order in which
-/// they are listed, and such sums in pairs.
+/// The gradient of each listed row: the sum of its values. Each 16 values are added up in the order in which they are
+/// listed, and then these sums in pairs.
 ///
 /// A [lazy](crate::table::RowOptimizer#lazy) step is a step of the optimizer on these rows alone.
 pub fn sum_rows<F: Float>(
@@ -152,7 +152,7 @@ pub fn series<F: Float>(
     }
     let Adam { beta1, beta2, .. } = missed[0].1;
 
-    // Products as they are taken from the first step on.
+    // The product of all factors, from the first step on.
     let mut shrink = Product { number: 1.0, times: 0 };
     let share = |rule: &Adam| match rule.weight_decay != 0.0 {
         true => rule.lr * rule.weight_decay,
@@ -196,7 +196,7 @@ pub fn series<F: Float>(
         (true, false) => shrink.mul_add(param, -way),
     };
 
-    // Where h may be any, the series is right to a quarter of a rounding; else up to a limit.
+    // The series is right to a quarter of a rounding for every h, or else for h up to the limit.
     let bound = sums[terms] * (1.0 + sums[1] / sums[0]);
     let allowed = rounding / 4.0 * sums[0];
     let limit = if sums[0] == 0.0 || bound <= allowed && sums[1] <= sums[0] {

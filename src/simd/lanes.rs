@@ -1,4 +1,5 @@
-//! The traits: what a rule computes with, and how the lanes of a type lie in pulp's registers.
+//! The traits of registers: [`Lanes`], with which rules compute, and [`Register`], the lanes of a type in pulp's
+//! registers.
 
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -49,7 +50,7 @@ pub trait Lanes:
     fn min(self, other: Self) -> Self;
 }
 
-/// Elements that a loop takes at a time where it needs them in memory close by.
+/// The number of elements that a loop takes at a time if it needs a copy of them in cache.
 pub(crate) const TILE: usize = 1024;
 
 /// How the lanes of a type lie in pulp's registers, for `f32` and `f64`. Private, so that
@@ -70,10 +71,10 @@ pub trait Register: Lanes<Mask = bool> + Default + PartialOrd + 'static {
     const LARGEST: f64;
     /// Zeros for a tile.
     const ZEROS: &'static [Self; TILE];
-    /// Terms after which a series that converges fast is right.
+    /// The number of terms after which a fast converging series is right to a rounding.
     const TERMS: usize;
 
-    /// Rounds to nearest even, but to the smallest number where `value` would become 0 and is not.
+    /// Rounds to nearest even. A `value` that is not 0 but would become 0 becomes the smallest number.
     fn rounded(value: f64) -> Self;
 
     fn lanes<S: Simd>() -> usize;
@@ -199,7 +200,7 @@ macro_rules! float {
                 b: Self::Of<S>,
                 c: Self::Of<S>,
             ) -> Self::Of<S> {
-                // Alone, pulp calls what the standard library does.
+                // With one lane, pulp calls the same function as the standard library.
                 if ROUNDS_TWICE && Self::lanes::<S>() == 1 {
                     return bytemuck::cast(Self::fused(
                         bytemuck::cast(a),

@@ -5,14 +5,14 @@ pub(crate) const AHEAD: usize = 4 << 10;
 
 pub(crate) const CACHE_LINE: usize = 64;
 
-/// Asks for the cache lines of `len` elements of the slice, from one on: of their first page, if they
-/// are more, since from there on the CPU goes ahead by itself.
+/// Prefetches the cache lines of `len` elements of the slice, from `start` on, but at most a page of them: after that,
+/// the CPU prefetches by itself.
 #[inline(always)]
 pub(crate) fn prefetch_row<T>(slice: &[T], start: usize, len: usize) {
     prefetch_from(slice.as_ptr().wrapping_add(start), len);
 }
 
-/// As [`prefetch_row`], from an element on that other threads may be writing.
+/// As [`prefetch_row`], for elements that other threads may be writing; `first` is the first of them.
 #[inline(always)]
 pub(crate) fn prefetch_from<T>(first: *const T, len: usize) {
     let line = (CACHE_LINE / size_of::<T>()).max(1);
@@ -28,8 +28,8 @@ pub(crate) fn prefetch_from<T>(first: *const T, len: usize) {
     }
 }
 
-/// Asks for the cache lines of an item so many bytes after one of the slice's; items of less than half a line are
-/// too short to ask for each.
+/// Prefetches the cache lines of the item that is `bytes` after an item of the slice. Nothing is prefetched for items
+/// of less than half a line, since each line would be asked for several times.
 #[inline(always)]
 pub(crate) fn prefetch_item<T>(slice: &[T], index: usize, bytes: usize) {
     if size_of::<T>() < CACHE_LINE / 2 {
@@ -41,7 +41,7 @@ pub(crate) fn prefetch_item<T>(slice: &[T], index: usize, bytes: usize) {
     }
 }
 
-/// Asks for the cache line so many bytes after an element of the slice.
+/// Prefetches the cache line that is `bytes` after an element of the slice.
 #[inline(always)]
 pub(crate) fn prefetch_near<T>(slice: &[T], index: usize, bytes: usize) {
     prefetch_line(slice.as_ptr().wrapping_add(index).wrapping_byte_add(bytes));

@@ -43,7 +43,7 @@ impl<S: Simd, F: Register> Vector<S, F> {
         F::store(self.simd, tail, self.register);
     }
 
-    /// A register of numbers, or less than one and zeros.
+    /// A register of numbers. If there are fewer, the rest is zeros.
     #[inline(always)]
     pub(crate) fn read(simd: S, numbers: &[F]) -> Self {
         match F::split::<S>(numbers) {

@@ -4,13 +4,12 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::Lanes;
 
-/// `N` registers that take each operation together, so that whatever is decided once for all of them
-/// costs an `N`th.
+/// `N` registers that take each operation together. Work that is done once for all of them costs an `N`th each.
 #[derive(Clone, Copy)]
 pub(crate) struct Wide<V, const N: usize>(pub [V; N]);
 
-// Loops, and not `map` and `zip` of the library: what those call may not be inlined, and would run
-// without the instruction set; nor closures, whose frames pile up where nothing is optimized.
+// Loops instead of the library's `map` and `zip`: functions that those call may not be inlined, and would run without
+// the instruction set. No closures: in builds without optimization, their stack frames add up.
 
 macro_rules! each {
     ($($method:ident($($other:ident),*)),+) => {$(

@@ -54,7 +54,7 @@ impl<S: Simd> Words<S> {
         S::as_mut_simd_u32s(words).0[0] = self.register;
     }
 
-    /// A register of pairs of halves that lie in memory: the first one of each is the lower half.
+    /// A register of words from pairs of halves in memory: the first half of each pair is the lower one.
     #[inline(always)]
     pub(crate) fn load_pairs(simd: S, halves: &[u16]) -> Self {
         let mut pairs = [0_u16; 2 * MOST_LANES];
@@ -78,11 +78,11 @@ impl<S: Simd> Words<S> {
         if cfg!(target_endian = "big") { self << 16 | self >> 16 } else { self }
     }
 
-    /// A register of numbers that have fewer bits; or of fewer numbers, and zeros.
+    /// A register of words from numbers of fewer bits. If there are fewer numbers, the rest is zeros.
     #[inline(always)]
     pub(crate) fn widen<T: Copy + Into<u32>>(simd: S, narrow: &[T]) -> Self {
         let mut words = [0; MOST_LANES];
-        // Of a length that is known, this becomes one instruction.
+        // If the compiler knows the length, this becomes one instruction.
         if narrow.len() == Self::LANES {
             for i in 0..Self::LANES {
                 words[i] = narrow[i].into();
@@ -93,7 +93,7 @@ impl<S: Simd> Words<S> {
         Self::load(simd, &words)
     }
 
-    /// The lower halves; of as many as there are.
+    /// Writes the lower half of each word, for as many words as `halves` has places.
     #[inline(always)]
     pub(crate) fn store_halves(self, halves: &mut [u16]) {
         let mut words = [0; MOST_LANES];
@@ -107,7 +107,7 @@ impl<S: Simd> Words<S> {
         }
     }
 
-    /// The lowest 8 bits; of as many as there are.
+    /// Writes the lowest 8 bits of each word, for as many words as `bytes` has places.
     #[inline(always)]
     pub(crate) fn store_bytes(self, bytes: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
@@ -173,7 +173,7 @@ impl<S: Simd> Words<S> {
         Self::new(simd, simd.select_u32s(mask.mask(), yes.register, no.register))
     }
 
-    /// All lanes as one, by an operation that cares for no order.
+    /// Combines all lanes to one number, by an operation whose order does not matter.
     #[inline(always)]
     pub(crate) fn fold(self, combine: impl Fn(u32, u32) -> u32) -> u32 {
         let mut words = [0; MOST_LANES];
@@ -182,7 +182,7 @@ impl<S: Simd> Words<S> {
     }
 }
 
-/// The numbers of less than a register. Not inlined: it would stand in every loop, where it never runs.
+/// Converts the numbers of less than a register. Not inlined: every loop would have a copy that almost never runs.
 #[cold]
 #[inline(never)]
 fn copy_some<T: Copy, U>(from: &[T], to: &mut [U], convert: fn(T) -> U) {

@@ -1,4 +1,4 @@
-//! What a call does with its gradients: their norm, their factor, whether the step is left out.
+//! The scaling of a call's gradients: their norm, their factor, and whether the step is left out.
 
 use super::StepOptions;
 use crate::{Error, norm::clip_factor};

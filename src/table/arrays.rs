@@ -184,7 +184,7 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    /// Finds what does not fit in gradients; the table has been checked.
+    /// Checks that the gradients fit the table, which has been checked.
     pub(super) fn check_grads(&self, grads: &SortedRows<'_>) -> Result<(), Error> {
         if grads.width != self.width {
             return Err(Error::WidthMismatch { width: grads.width, expected: self.width });

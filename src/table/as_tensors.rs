@@ -87,7 +87,7 @@ struct Walk<'a> {
     start: usize,
     end: usize,
     column: usize,
-    /// The occurrences whose memory was asked for.
+    /// The number of occurrences whose memory was prefetched.
     asked: usize,
     ahead: usize,
 }
@@ -97,8 +97,8 @@ impl<'a> Walk<'a> {
         Self { listed, width, start: 0, end: 0, column: 0, asked: 0, ahead: rows_ahead(row_bytes) }
     }
 
-    /// The occurrences of the row whose columns are next. Asks for the memory of later ones, by their positions, and of
-    /// their rows.
+    /// The occurrences of the row whose columns are next. Prefetches the gradients of later occurrences, by their
+    /// positions, and their rows.
     #[inline(always)]
     fn occurrences(
         &mut self,
@@ -126,7 +126,7 @@ impl<'a> Walk<'a> {
         Some(self.listed.slice(self.start..self.end))
     }
 
-    /// The next columns, so many.
+    /// The range of the next `count` columns.
     #[inline(always)]
     fn columns(&mut self, count: usize) -> Range<usize> {
         let start = self.column;

@@ -14,8 +14,8 @@ pub struct RowScratch {
     starts: Vec<usize>,
 }
 
-/// A row in the upper bits, and in the lower ones where in the call it stands: in ascending order,
-/// the occurrences of a row are together and in the order in which the call lists them.
+/// Sorted keys: the row in the upper bits, the position in the call in the lower ones. So the occurrences of a row are
+/// together, in the order in which the call lists them.
 #[derive(Clone, Copy)]
 pub(crate) struct Occurrences<'a> {
     keys: &'a [u64],
@@ -53,12 +53,12 @@ impl RowScratch {
         Ok((Occurrences { keys: &self.keys, shift }, &mut self.starts))
     }
 
-    /// Sorts by the bits above `shift`, of which `row_bits` may be set: a radix sort from the least
-    /// digit on, which keeps the order of what is equal.
+    /// Sorts by the bits above `shift`, of which `row_bits` may be set: a radix sort from the least digit on, which
+    /// keeps the order of equal keys.
     fn sort_keys(&mut self, shift: u32, row_bits: u32) {
         /// Counters that fit into the first cache.
         const DIGIT: u32 = 11;
-        /// Below, the counters take longer than the comparisons do.
+        /// For fewer keys, a sort by comparison is faster than counting.
         const FEW: usize = 256;
         if self.keys.len() < FEW {
             return self.keys.sort_unstable();
@@ -97,7 +97,7 @@ impl<'a> Occurrences<'a> {
         (self.keys[index] >> self.shift) as usize
     }
 
-    /// Where in the call it stands.
+    /// The position in the call.
     #[inline(always)]
     pub(crate) fn position(self, index: usize) -> usize {
         (self.keys[index] & !(u64::MAX << self.shift)) as usize

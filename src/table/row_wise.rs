@@ -127,7 +127,7 @@ impl RowUpdate for RowWiseAdam {
         outside_unit_tests!(rows.run(threads));
     }
 
-    /// Such tables are refused.
+    /// Never called: tables of other types are refused.
     fn run_as_tensors(
         &self,
         _cpu: Cpu,

@@ -14,15 +14,14 @@ use crate::{
     simd::{Register, Simd, TILE, Vector, prefetch_row},
 };
 
-/// So many gradients are added up one after the other; sums of so many in pairs, and those in pairs
-/// again. So the error grows with the logarithm of their number, not with the number.
+/// The number of gradients that are added up one after the other. These sums are added in pairs, their sums in pairs
+/// again, and so on. So the error grows only with the logarithm of the number of gradients.
 const IN_ORDER: usize = 16;
 
-/// As many as a number of indices has bits that memory can hold.
+/// The number of levels of pairs: enough for as many indices as memory can hold.
 const LEVELS: usize = if usize::BITS == 64 { 44 } else { 32 };
 
-/// The columns that are added up at a time where pairs are: their sums of all levels are a part of the
-/// first cache.
+/// The number of columns that are added in pairs at a time: the sums of all levels then take a part of the first cache.
 const COLUMNS: usize = 32;
 
 /// A type of gradients of rows.
@@ -30,7 +29,7 @@ pub trait RowElement: Element {
     /// The type that gradients of a row are added up in.
     type Sum: RowFloat;
 
-    /// A register of gradients, or of fewer and zeros.
+    /// A register of gradients. If there are fewer, the rest is zeros.
     fn read<S: Simd>(simd: S, values: &[Self]) -> Vector<S, Self::Sum>;
 
     /// One gradient.
@@ -67,7 +66,7 @@ pub trait RowFloat: Float + Summed + RowElement<Sum = Self> {
     /// Adds up the gradients of a row. Compiled in this crate only.
     fn sum(cpu: Cpu, row: SumOfRow<'_, Self>);
 
-    /// Rows of this type, among those of any.
+    /// The rows, as a variant of [`Rows`].
     fn rows(rows: &mut dyn TypedRows<Self>) -> Rows<'_>;
 }
 
@@ -112,8 +111,8 @@ impl<'a, E> Values<'a, E> {
 }
 
 impl<E: RowElement> Values<'_, E> {
-    /// Writes the sums of some columns of a row, from one on, as many as there are `sums`, in an order that depends on
-    /// the number of occurrences alone.
+    /// Writes the sums of a row's columns to `sums`, from column `start` on. The order of the additions depends on the
+    /// number of occurrences alone.
     #[inline(always)]
     pub(super) fn sum_columns<S: Simd>(
         self,
@@ -142,11 +141,12 @@ impl<E: RowElement> Values<'_, E> {
         }
     }
 
-    /// Of at most [`COLUMNS`]. Rare and long: apart from the loop over the rows.
+    /// [`sum_columns`](Self::sum_columns) in pairs, for at most [`COLUMNS`] columns. Not inlined into the loop over
+    /// rows: it is long and rarely needed.
     #[inline(never)]
     fn sum_in_pairs(self, occurrences: Occurrences<'_>, start: usize, sums: &mut [E::Sum]) {
         let count = occurrences.len();
-        // The bits of the number of blocks so far say which levels hold a sum that waits for its like.
+        // The set bits of the number of blocks so far are the levels with a sum that waits for a second one.
         let mut waiting = [[<E::Sum>::default(); COLUMNS]; LEVELS];
         let blocks = count.div_ceil(IN_ORDER);
         for block in 0..blocks {
@@ -159,7 +159,7 @@ impl<E: RowElement> Values<'_, E> {
             }
             waiting[level][..sums.len()].copy_from_slice(sums);
         }
-        // `sums` holds what the lowest of the levels does.
+        // `sums` already holds the sum of the lowest level.
         let higher = waiting.iter().enumerate().skip(blocks.trailing_zeros() as usize + 1);
         for (_, waiting) in higher.filter(|&(level, _)| blocks >> level & 1 == 1) {
             add(sums, waiting);
@@ -185,7 +185,7 @@ impl<E: RowElement> Values<'_, E> {
     }
 }
 
-/// Adds the sums before, which are first in the order.
+/// Adds the sums of earlier gradients, as the first operand.
 fn add<F: Float>(sums: &mut [F], before: &[F]) {
     for (sum, &before) in sums.iter_mut().zip(before) {
         *sum = before + *sum;
@@ -202,7 +202,7 @@ pub struct RowGrad<'a, F: Float> {
 }
 
 impl<F: RowFloat> RowGrad<'_, F> {
-    /// Some columns, from one on: all others, or [`TILE`] of them.
+    /// The gradient from column `start` on: of all remaining columns, or of [`TILE`] of them.
     #[inline(always)]
     pub(super) fn from<S: Simd>(&mut self, simd: S, start: usize) -> &[F] {
         let (values, occurrences, factor) = (self.values, self.occurrences, self.factor);

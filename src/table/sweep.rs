@@ -121,7 +121,7 @@ impl<R: RowRule, F: Float> Clone for Update<'_, R, F> {
 
 impl<R: RowRule, F: Float> Copy for Update<'_, R, F> {}
 
-/// A run of rows of a table, and those of them that are listed.
+/// Consecutive rows of a table, and the listed ones among them.
 pub struct RowSpan<'a, R: RowRule, F: Float, B = ()> {
     pub(super) cpu: Cpu,
     pub(super) rule: R,
@@ -178,9 +178,9 @@ pub(super) fn share(
     });
 }
 
-/// The occurrences ahead of their use whose memory is asked for, for rows of so many bytes.
+/// How many occurrences ahead memory is prefetched, for rows of `row_bytes` bytes.
 pub(super) fn rows_ahead(row_bytes: usize) -> usize {
-    /// Bytes that are asked for ahead of their use.
+    /// The number of bytes that are prefetched ahead.
     const AHEAD: usize = 8 << 10;
     (AHEAD / row_bytes.max(1)).clamp(2, 64)
 }
@@ -228,7 +228,7 @@ impl<R: RowRule, F: RowFloat, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B>
 }
 
 impl<R: RowRule, F: RowFloat, B: Before<R, F>> RowSpan<'_, R, F, B> {
-    /// Asks for the memory of a listed row, and for that by which the rows `ahead` of it are found.
+    /// Prefetches a listed row, and the data by which the row `ahead` of it is found.
     #[inline(always)]
     fn prefetch(&self, index: usize, ahead: usize) {
         if index + ahead < self.listed.len() {

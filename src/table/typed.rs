@@ -9,7 +9,7 @@ use crate::{
     simd::prefetch_row,
 };
 
-/// The parameters and moments of some rows; a moment that the rule does without is empty.
+/// The parameters and moments of some rows; a moment that the rule does not use is empty.
 pub struct TypedTable<'a, R: RowRule, F: Float> {
     pub(super) param: &'a mut [F],
     pub(super) moments: Many<R::RowMoments, &'a mut [F]>,

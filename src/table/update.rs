@@ -120,7 +120,7 @@ impl<R: Rule> RowUpdate for R {
                 moments,
                 #[inline(always)]
                 |moment| {
-                    // One that the rule does without is empty.
+                    // A moment that the rule does not use is empty.
                     let (moment, rest) = moment.split_at_mut(grad.len().min(moment.len()));
                     if let Some(slot) = slots.next() {
                         *slot = rest;

@@ -3,8 +3,8 @@
 use super::{BLOCK, Q8};
 use crate::simd::{Lanes, Simd, Vector, WithSimd, Words};
 
-/// A block whose largest element is less is kept as if this one stood in it, 2^-122: the inverse of a
-/// scale could not be told from infinity.
+/// 2^-122. A block whose largest element is smaller is encoded as if it were this one, since the inverse of its scale
+/// could be infinite.
 const SMALLEST: f32 = f32::from_bits((127 - 122) << 23);
 /// Larger elements become this one, 1.9921875 * 2^127: decoded, it is still finite after some roundings.
 const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
@@ -12,8 +12,8 @@ const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
 const RANDOM_BITS: u32 = 16;
 
 impl Q8 {
-    /// The largest element of registers and those before, as bits: those of numbers that are not
-    /// negative are in the order of the numbers, those of NaN and of negative numbers behind them.
+    /// The bits of the largest element so far, in each lane, with these registers. The bits of numbers that are not
+    /// negative are in the order of the numbers; those of NaN and of negative numbers are larger.
     #[cfg_attr(debug_assertions, inline)]
     #[cfg_attr(not(debug_assertions), inline(always))]
     pub(crate) fn largest<S: Simd, const N: usize>(
@@ -62,7 +62,7 @@ impl Q8 {
             0 => (0.0, 0.0),
             1..=INFINITY => {
                 let top = self.top();
-                // Less by some roundings, so that no code is beyond the largest one.
+                // Smaller by some roundings, so that no code exceeds the largest one.
                 (largest * (1.0 / top), (top - 4.0 * f32::EPSILON) / largest)
             }
             _ => (f32::NAN, 0.0),
@@ -100,7 +100,7 @@ impl Encoder {
         if self.saturates {
             block.iter_mut().for_each(|value| *value = value.clamp(-LARGEST, LARGEST));
         }
-        // A loop for each, so that nothing is decided in it.
+        // Each format has a loop of its own, without branches on the format.
         match self.format {
             Q8::Signed => self.encode_as(simd, Q8::Signed, block, random, codes),
             Q8::Squares => self.encode_as(simd, Q8::Squares, block, random, codes),
@@ -120,8 +120,8 @@ impl Encoder {
         let (inverse, least) =
             (Vector::splat(simd, self.inverse), Vector::splat(simd, format.least()));
         let zero = Vector::splat(simd, 0.0);
-        // What is moved has the bits of the code above the shift: modulo the codes, since those
-        // that it is moved by are a multiple of their number.
+        // `least` is added to each number. The bits of the sum above the shift are the code plus `moved_by`, which is a
+        // multiple of the number of codes: so their lowest bits are the code.
         let moved_by = format.least().to_bits() >> format.shift();
         let floor = Words::splat(simd, moved_by + format.least_code());
         let nothing = Words::splat(simd, 0);

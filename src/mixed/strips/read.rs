@@ -8,8 +8,8 @@ use crate::{
 };
 
 impl Strips<'_, '_> {
-    /// Reads what is not in `f32`, or is no whole pair of registers, as a strip of `f32`, with zeros up to a
-    /// whole pair.
+    /// Copies arrays to the scratch memory, as `f32`: those in other types, or all of them if the strip is less than a
+    /// pair of registers, with zeros up to a whole pair.
     #[inline(always)]
     pub(super) fn widen<S: Simd>(&mut self, simd: S) {
         let (range, in_place) = (self.range(), self.in_place);

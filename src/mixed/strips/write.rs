@@ -20,7 +20,7 @@ impl Strips<'_, '_> {
             GradArray::Bf16ToZero(grad) => grad[strip].fill(half::bf16::ZERO),
             GradArray::F16ToZero(grad) => grad[strip].fill(half::f16::ZERO),
             GradArray::F32(_) | GradArray::Bf16(_) | GradArray::F16(_) => {}
-            // Steps in f64 go another way.
+            // Steps in `f64` never come here.
             GradArray::F64(_) | GradArray::F64ToZero(_) => {}
         }
     }
@@ -65,7 +65,7 @@ impl Strips<'_, '_> {
         }
     }
 
-    /// Writes the moments of a strip back, but for those of 8 bits.
+    /// Writes the moments of a strip back, except those of 8 bits.
     #[inline(always)]
     pub(super) fn narrow_moments<S: Simd>(&mut self, simd: S) {
         if self.plain_moments && self.in_place {
@@ -107,8 +107,8 @@ impl Strips<'_, '_> {
         }
     }
 
-    /// The values of a block of each moment of 8 bits, as codes and a scale. If a loop took the whole block, it left
-    /// the largest ones and the random bits.
+    /// Writes the values of a block of each 8-bit moment as codes and a scale. If the rule's loop took the whole block,
+    /// it has found the largest values and the random bits.
     #[inline(always)]
     pub(super) fn close_block<S: Simd>(&mut self, simd: S, block: Range<usize>, is_in_loop: bool) {
         let place = block.start - self.drawn_from;
