@@ -77,15 +77,17 @@ pub unsafe extern "C" fn adamant_grad_norms(
         // SAFETY: claimed as memory that is written, apart, and made slices once.
         let found = unsafe {
             grads.with(|grads| {
-                if let Some(each) = each {
-                    let norms = each.slice_mut();
-                    norms.fill(0.0);
-                    return Ok(grad_norms(order, runner.exec(), grads, norms)?);
-                }
                 with_all(
                     grads.len(),
                     |_| Ok(0.0),
-                    |norms| Ok(grad_norms(order, runner.exec(), grads, norms)?),
+                    |found| {
+                        let of_all = grad_norms(order, runner.exec(), grads, found)?;
+                        // The caller's memory is written only now, since the call may have failed.
+                        if let Some(each) = each {
+                            each.slice_mut().copy_from_slice(found);
+                        }
+                        Ok(of_all)
+                    },
                 )
             })?
         };

@@ -715,6 +715,51 @@ static void bad_rows_are_refused(void) {
     rows_end(&it);
 }
 
+/* All functions that take an instruction set refuse it, and write nothing. */
+static void an_instruction_set_is_refused(adamant_status status, const adamant_exec *exec) {
+    rows_call it, before;
+    float sums[2] = {1, 2}, values[2] = {3, 4};
+    double norm = 7, norms[2] = {7, 7};
+    size_t index = 7;
+    adamant_report report, report_before;
+    adamant_array of_sums = array_of(sums, 2, ADAMANT_F32), grads[2];
+    grads[0] = array_of(&values[0], 1, ADAMANT_F32);
+    grads[1] = array_of(&values[1], 1, ADAMANT_F32);
+    EXPECT(status, adamant_grad_norms(ADAMANT_NORM_TWO, exec, grads, 2, norms, &norm));
+    EXPECT(status, adamant_grad_norms(ADAMANT_NORM_TWO, exec, grads, 2, NULL, &norm));
+    CHECK(norm == 7 && norms[0] == 7 && norms[1] == 7);
+    EXPECT(status, adamant_first_nonfinite(exec, grads, 2, &index));
+    CHECK(index == 7);
+    grads[0].len = 2;
+    EXPECT(status, adamant_accumulate(exec, &of_sums, grads, 1));
+    CHECK(sums[0] == 1 && sums[1] == 2 && values[0] == 3 && values[1] == 4);
+    rows_init(&it);
+    memset(&report, 0, sizeof report);
+    report.size = sizeof report;
+    before = it;
+    report_before = report;
+    EXPECT(status, adamant_row_grad_norm(ADAMANT_NORM_TWO, 10, &it.grads, NULL, exec, &norm));
+    CHECK(norm == 7);
+    EXPECT(status, adamant_step_rows_lazy(it.optimizer, 1, &it.table, &it.grads, NULL, NULL, exec, &report));
+    EXPECT(status, adamant_step_rows_dense_equivalent(it.optimizer, &it.table, &it.grads, it.waiting,
+                                                      NULL, exec, &report));
+    EXPECT(status, adamant_dense_equivalent_catch_up(it.waiting, exec, &it.table, &it.grads.rows));
+    EXPECT(status, adamant_dense_equivalent_catch_up_all(it.waiting, exec, &it.table));
+    CHECK(memcmp(&report_before, &report, sizeof report) == 0);
+    CHECK(memcmp(before.memory, it.memory, sizeof it.memory) == 0);
+    rows_end(&it);
+}
+
+static void instruction_sets_that_the_cpu_lacks_are_refused(void) {
+    adamant_exec exec;
+    uint32_t isa;
+    OK(adamant_exec_init(&exec, sizeof exec));
+    for (isa = ADAMANT_ISA_SCALAR; isa <= ADAMANT_ISA_NEON; ++isa) {
+        exec.isa = isa;
+        if (!adamant_isa_is_available(isa)) an_instruction_set_is_refused(ADAMANT_ISA_UNAVAILABLE, &exec);
+    }
+}
+
 /* Tables in 16 bits, and their options. */
 static void tables_of_16_bits_are_stepped(void) {
     rows_call it;
@@ -1332,9 +1377,18 @@ static void run_all(int count, char **paths) {
     if (count == 1 && !strcmp(paths[0], "unknown-isa")) {
         static call it;
         uint32_t isa = 99;
+        float value = 1, scale = 3;
+        uint8_t code = 2;
+        adamant_array of_values = array_of(&value, 1, ADAMANT_F32);
+        adamant_array of_codes = array_of(&code, 1, ADAMANT_Q8);
+        adamant_array of_scales = array_of(&scale, 1, ADAMANT_F32);
         call_init(&it);
         call_refused(&it, ADAMANT_UNKNOWN_ISA, "is no instruction set");
         call_end(&it);
+        an_instruction_set_is_refused(ADAMANT_UNKNOWN_ISA, NULL);
+        EXPECT(ADAMANT_UNKNOWN_ISA, adamant_q8_encode(ADAMANT_Q8_SIGNED, &of_values, &of_codes, &of_scales));
+        EXPECT(ADAMANT_UNKNOWN_ISA, adamant_q8_decode(ADAMANT_Q8_SIGNED, &of_codes, &of_scales, &of_values));
+        CHECK(value == 1 && code == 2 && scale == 3);
         EXPECT(ADAMANT_UNKNOWN_ISA, adamant_isa_selected(&isa));
         CHECK(isa == 99);
         return;
@@ -1352,6 +1406,7 @@ static void run_all(int count, char **paths) {
     a_step_is_left_out_where_the_norm_is_not_finite();
     structs_of_other_sizes_are_taken_or_refused();
     bad_rows_are_refused();
+    instruction_sets_that_the_cpu_lacks_are_refused();
     tables_of_16_bits_are_stepped();
     rows_without_a_stride_follow_each_other();
     a_pool_has_as_many_threads_as_asked_for();
