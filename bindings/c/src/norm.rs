@@ -108,15 +108,22 @@ pub unsafe extern "C" fn adamant_first_nonfinite(
     count: usize,
     index: *mut usize,
 ) -> adamant_status {
+    /// The type of `size_t`.
+    const SIZE: adamant_type = match size_of::<usize>() {
+        8 => adamant_type::ADAMANT_U64,
+        _ => adamant_type::ADAMANT_U32,
+    };
     guarded(|| {
         // SAFETY: the structs are what the caller promises, here and below.
         let runner = unsafe { Runner::read(exec)? };
         check_pointer(index, "index")?;
+        let mut claims = Claims::new();
+        claims.claim_out(index.cast(), 1, SIZE, Place::of(&"index"))?;
         // SAFETY: the caller's promise.
-        let grads = unsafe { Grads::claim(grads, count, Claims::new())? };
+        let grads = unsafe { Grads::claim(grads, count, claims)? };
         // SAFETY: claimed and apart.
         let found = unsafe { grads.with(|grads| Ok(first_nonfinite(runner.exec(), grads)?))? };
-        // SAFETY: neither null nor misaligned: the caller's promise.
+        // SAFETY: claimed as memory that is written.
         unsafe { index.write(found.unwrap_or(count)) };
         Ok(())
     })

@@ -918,6 +918,9 @@ static void norms_are_checked(void) {
     values[0] = INFINITY;
     OK(adamant_first_nonfinite(NULL, grads, 2, &index));
     CHECK(index == 0);
+    EXPECT(ADAMANT_OVERLAP, adamant_first_nonfinite(NULL, grads, 2, &grads[0].len));
+    HAS_MESSAGE("index");
+    CHECK(grads[0].len == 1);
 }
 
 static void sums_of_gradients_are_checked(void) {
