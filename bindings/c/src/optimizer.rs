@@ -1,14 +1,11 @@
 //! Optimizers, chosen by name.
 
 mod settings;
+mod texts;
 
 use core::{
     ffi::{CStr, c_char},
     ptr,
-};
-use std::{
-    ffi::CString,
-    sync::{Mutex, PoisonError},
 };
 
 use adamant::{
@@ -24,6 +21,7 @@ use super::{
     versioned::check_pointer,
 };
 pub use settings::*;
+use texts::text;
 
 /// An optimizer and its settings; see `adamant_optimizer_new`.
 ///
@@ -37,19 +35,6 @@ pub struct adamant_optimizer {
 
 /// The name of Adam for rows of tables with one second moment a row.
 const ROW_WISE_ADAM: &str = "rowwise_adam";
-
-/// A static text as C has it; each text is kept once, for the life of the process.
-fn text(text: &str) -> *const c_char {
-    static TEXTS: Mutex<Vec<&'static CStr>> = Mutex::new(Vec::new());
-    let mut texts = TEXTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(found) = texts.iter().find(|found| found.to_bytes() == text.as_bytes()) {
-        return found.as_ptr();
-    }
-    // No text of the core has a zero in it.
-    let kept = Box::leak(CString::new(text).unwrap_or_default().into_boxed_c_str());
-    texts.push(kept);
-    kept.as_ptr()
-}
 
 /// The name of a moment as C has it.
 pub(super) fn moment_text(name: &'static str) -> *const c_char {

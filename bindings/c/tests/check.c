@@ -136,6 +136,29 @@ static void a_child_of_fork_trains_with_the_pools_of_its_parent(void) {
     adamant_pool_free(it.pool);
 }
 
+static void list_optimizers(void *unused) {
+    size_t i;
+    (void)unused;
+    for (i = 0; adamant_optimizer_name(i); ++i) CHECK(*adamant_optimizer_name(i) != 0);
+}
+
+static volatile sig_atomic_t is_listed;
+
+static void *list_again_and_again(void *unused) {
+    while (!is_listed) list_optimizers(unused);
+    return NULL;
+}
+
+/* The other thread is gone in the child, with all that it held. */
+static void a_child_of_fork_lists_optimizers_while_another_thread_does(void) {
+    pthread_t other;
+    int i;
+    CHECK(pthread_create(&other, NULL, list_again_and_again, NULL) == 0);
+    for (i = 0; i < 50; ++i) in_a_child(list_optimizers, NULL);
+    is_listed = 1;
+    CHECK(pthread_join(other, NULL) == 0);
+}
+
 static volatile sig_atomic_t stopped;
 
 static void stop(int number) {
@@ -229,6 +252,7 @@ int main(int count, char **arguments) {
         within_limit(threads_train_at_once_on_different_data);
         within_limit(threads_that_share_a_lock_train_under_it);
         within_limit(a_child_of_fork_trains_with_the_pools_of_its_parent);
+        within_limit(a_child_of_fork_lists_optimizers_while_another_thread_does);
     }
     puts("check.c: passed");
     return 0;
