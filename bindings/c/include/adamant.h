@@ -27,9 +27,16 @@
  * WHAT HOLDS FOR ALL FUNCTIONS
  *
  * Memory is the caller's. A call reads and writes the arrays that it is given, and keeps no pointer to them.
- * A step allocates nothing, with one exception: if a call has more tensors than any call before on its
- * thread, it allocates a list of them, which the thread keeps. A handle is memory of the library's. Free it
- * with the function whose name ends in _free.
+ * A handle is memory of the library's. Free it with the function whose name ends in _free.
+ *
+ * A step allocates nothing, except in these cases:
+ *     More tensors than in any earlier call of the thread: lists of them, which the thread keeps.
+ *     Rows, and scratch is null: memory to sort them, which the call frees.
+ *     More rows than in any earlier call with the scratch or adamant_dense_equivalent: the handle grows.
+ *     The first step with an adamant_dense_equivalent, or after a change of its settings: its history.
+ *     The first steps of a thread, or with a pool, that are large enough for several threads: memory that
+ *     they share, which is kept; and the first one in the process: the threads of the default pool.
+ *     Each such step with the default pool: a few words for each thread that is asked to help.
  *
  * Mistakes. If a call finds a mistake, it writes nothing and returns a status, and adamant_last_error has the
  * message. Besides the statuses that a function lists, any function may return:

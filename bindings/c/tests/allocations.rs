@@ -1,4 +1,4 @@
-//! A step through C allocates nothing.
+//! A step through C allocates nothing, but for what the header lists.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -91,6 +91,71 @@ fn a_step_allocates_nothing_refused_or_not() {
             assert_eq!(step(&options), adamant_status::ADAMANT_OPTION);
             assert_eq!(here() - before, 0, "{count} tensors");
         }
+        adamant_optimizer_free(optimizer);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "other tests take the same steps")]
+fn a_step_on_rows_allocates_for_its_handles_only() {
+    const LEN: usize = 320;
+    // SAFETY: zeros are valid for all of these; sizes are given; arrays are alive.
+    unsafe {
+        let (mut optimizer, mut scratch, mut waiting) =
+            (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let ok = |status| assert_eq!(status, adamant_status::ADAMANT_OK);
+        ok(adamant_optimizer_new(c"adam".as_ptr(), &mut optimizer));
+        ok(adamant_row_scratch_new(&mut scratch));
+        ok(adamant_dense_equivalent_new(LEN / 4, 1, 0, &mut waiting));
+        let mut exec: adamant_exec = mem::zeroed();
+        exec.size = size_of::<adamant_exec>();
+        exec.threads = adamant_threads::ADAMANT_THREADS_SERIAL as u32;
+
+        let mut arrays = [[0.5_f32; LEN]; 4];
+        // In descending order, so that they are sorted.
+        let mut rows = [78_u32, 40, 40, 1];
+        let array = |data: *mut f32, len, element: adamant_type| adamant_array {
+            data: data.cast(),
+            len,
+            r#type: element as u32,
+        };
+        let [param, exp_avg, exp_avg_sq, values] = arrays
+            .each_mut()
+            .map(|values| array(values.as_mut_ptr(), LEN, adamant_type::ADAMANT_F32));
+        let mut table: adamant_table = mem::zeroed();
+        (table.size, table.width) = (size_of::<adamant_table>(), 4);
+        (table.param, table.moments[0], table.moments[1]) = (param, exp_avg, exp_avg_sq);
+        let mut grads: adamant_row_grads = mem::zeroed();
+        (grads.size, grads.width) = (size_of::<adamant_row_grads>(), 4);
+        grads.rows = array(rows.as_mut_ptr().cast(), rows.len(), adamant_type::ADAMANT_U32);
+        grads.values = adamant_array { len: 4 * rows.len(), ..values };
+
+        let lazy = |scratch| {
+            let (options, report) = (ptr::null(), ptr::null_mut());
+            ok(adamant_step_rows_lazy(
+                optimizer, 1, &table, &grads, scratch, options, &exec, report,
+            ));
+        };
+        let dense_equivalent = || {
+            let (options, report) = (ptr::null(), ptr::null_mut());
+            ok(adamant_step_rows_dense_equivalent(
+                optimizer, &table, &grads, waiting, options, &exec, report,
+            ));
+        };
+        let count = |run: &dyn Fn()| {
+            let before = here();
+            run();
+            here() - before
+        };
+        assert!(count(&|| lazy(ptr::null_mut())) > 0);
+        assert!(count(&|| lazy(scratch)) > 0);
+        assert!(count(&dense_equivalent) > 0);
+        for _ in 0..10 {
+            assert_eq!(count(&|| lazy(scratch)), 0);
+            assert_eq!(count(&dense_equivalent), 0);
+        }
+        adamant_dense_equivalent_free(waiting);
+        adamant_row_scratch_free(scratch);
         adamant_optimizer_free(optimizer);
     }
 }
