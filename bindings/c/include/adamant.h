@@ -617,7 +617,10 @@ typedef struct adamant_table {
     struct adamant_array param_extra;
     // As in `adamant_tensor`.
     struct adamant_array scales[4];
-    // As in `adamant_tensor`.
+    // The number of the first parameter among all elements of the model. The random bits of an element depend
+    // on its number, as in `adamant_tensor`, but this is always used: there is no use_first. A model with
+    // several tables numbers them one after the other: each `first` is that of the table before, plus the
+    // length of that table's param. Tables with the same numbers get the same random bits.
     uint64_t first;
     // As in `adamant_tensor`.
     uint32_t stochastic_param;

@@ -42,7 +42,10 @@ pub struct adamant_table {
     pub param_extra: adamant_array,
     /// As in `adamant_tensor`.
     pub scales: [adamant_array; 4],
-    /// As in `adamant_tensor`.
+    /// The number of the first parameter among all elements of the model. The random bits of an element depend
+    /// on its number, as in `adamant_tensor`, but this is always used: there is no use_first. A model with
+    /// several tables numbers them one after the other: each `first` is that of the table before, plus the
+    /// length of that table's param. Tables with the same numbers get the same random bits.
     pub first: u64,
     /// As in `adamant_tensor`.
     pub stochastic_param: u32,
