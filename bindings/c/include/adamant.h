@@ -910,7 +910,8 @@ size_t adamant_q8_scales(size_t len);
 // (or a negative number, but for ADAMANT_Q8_SIGNED) becomes NaN.
 //
 // ADAMANT_UNKNOWN_VALUE for format; ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH and those of every
-// call for the arrays.
+// call for the arrays; ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE for the environment variable
+// ADAMANT_ISA.
 adamant_status adamant_q8_encode(uint32_t format,
                                  const struct adamant_array *values,
                                  const struct adamant_array *codes,
@@ -1073,8 +1074,7 @@ adamant_status adamant_dense_equivalent_catch_up_all(struct adamant_dense_equiva
                                                      const struct adamant_table *table);
 
 // Takes the next step on all rows of a table, at the cost of the listed ones. The gradient of all other rows
-// is zero. `options` and `exec` may be null for their
-// defaults; `report` may be null.
+// is zero. `options` and `exec` may be null for their defaults; `report` may be null.
 //
 // For "adam" and "adamw", with all arrays in ADAMANT_F32, or all in ADAMANT_F64. Learning rate and strength
 // of weight decay may change from step to step; a change of anything else is allowed, but then the step

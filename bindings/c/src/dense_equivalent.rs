@@ -362,8 +362,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
 }
 
 /// Takes the next step on all rows of a table, at the cost of the listed ones. The gradient of all other rows
-/// is zero. `options` and `exec` may be null for their
-/// defaults; `report` may be null.
+/// is zero. `options` and `exec` may be null for their defaults; `report` may be null.
 ///
 /// For "adam" and "adamw", with all arrays in ADAMANT_F32, or all in ADAMANT_F64. Learning rate and strength
 /// of weight decay may change from step to step; a change of anything else is allowed, but then the step

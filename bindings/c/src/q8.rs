@@ -59,7 +59,8 @@ fn format_of(number: u32) -> Result<Q8, Failure> {
 /// (or a negative number, but for ADAMANT_Q8_SIGNED) becomes NaN.
 ///
 /// ADAMANT_UNKNOWN_VALUE for format; ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH and those of every
-/// call for the arrays.
+/// call for the arrays; ADAMANT_UNKNOWN_ISA and ADAMANT_ISA_UNAVAILABLE for the environment variable
+/// ADAMANT_ISA.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn adamant_q8_encode(
     format: u32,
