@@ -9,12 +9,12 @@ import importlib
 import math
 import pickle
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import adamant_optim
 import numpy as np
 import pytest
-from adamant_optim.numpy import OPTIMIZERS, Moment, Optimizer, clip_factor, grad_norm, q8_decode, q8_encode
+from adamant_optim.numpy import OPTIMIZERS, Moment, Optimizer, State, clip_factor, grad_norm, q8_decode, q8_encode
 
 
 def tree() -> dict[str, Any]:
@@ -204,6 +204,104 @@ def test_gradients_in_another_order_or_read_only() -> None:
     assert grad_norm(grad) == grad_norm(param)
 
 
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+def full(value: float) -> np.ndarray:
+    return np.full(2, float(value))
+
+
+def taken(call: str, optimizer: Optimizer, params: Any, grads: Any, states: Any) -> tuple[Any, Any]:
+    """The parameters and states after a step in place or to new arrays."""
+    if call == "apply":
+        return optimizer.apply(params, grads, states)
+    optimizer.step(params, grads, states)
+    return params, states
+
+
+@pytest.mark.parametrize("call", ["step", "apply"])
+def test_the_entries_of_dicts_may_come_in_any_order(call: str) -> None:
+    optimizer = Optimizer("sgd", lr=1.0, momentum=0.5)
+    params = {"w": full(0), "b": full(0), "in": [{"z": full(0), "a": full(0)}], "pair": Pair(full(0), (full(0),))}
+    # JAX sorts the keys of dicts.
+    grads = {"b": full(1), "in": ({"a": full(2), "z": full(3)},), "pair": [full(4), [full(5)]], "w": full(6)}
+    states = optimizer.init(params)
+    params, states = taken(call, optimizer, params, grads, states)
+    # Parameters that come back in another order keep their moments.
+    params = {key: params[key] for key in sorted(params)}
+    params, states = taken(call, optimizer, params, grads, states)
+    found = {
+        "w": params["w"],
+        "b": params["b"],
+        "z": params["in"][0]["z"],
+        "a": params["in"][0]["a"],
+        "left": params["pair"].left,
+        "right": params["pair"].right[0],
+    }
+    assert {name: -array[0] / 2.5 for name, array in found.items()} == {
+        "w": 6, "b": 1, "z": 3, "a": 2, "left": 4, "right": 5,
+    }  # fmt: skip
+    assert {state.path: state.moments["momentum_buffer"][0] / 1.5 for state in states} == {
+        "params['w']": 6,
+        "params['b']": 1,
+        "params['in'][0]['z']": 3,
+        "params['in'][0]['a']": 2,
+        "params['pair'][0]": 4,
+        "params['pair'][1][0]": 5,
+    }
+
+
+@pytest.mark.parametrize("call", ["step", "apply"])
+@pytest.mark.parametrize(
+    ("grads", "text"),
+    [
+        ({"w": full(1)}, r"grads\['b'\] is missing; grads\['more'\] is missing$"),
+        ({"w": full(1), "b": full(1), "more": [full(1)], "x": full(1)}, r"grads\['x'\] is surplus$"),
+        ({"w": full(1), "c": full(1), "more": [full(1)]}, r"grads\['b'\] is missing; grads\['c'\] is surplus$"),
+        ({"w": full(1), "b": full(1), "more": []}, r"grads\['more'\]\[0\] is missing$"),
+        ({"w": full(1), "b": full(1), "more": [full(1)] * 2}, r"grads\['more'\]\[1\] is surplus$"),
+        ({"w": full(1), "b": full(1), "more": {0: full(1)}}, r"grads\['more'\] is a dict, but params"),
+        ({"w": full(1), "b": full(1), "more": full(1)}, r"grads\['more'\] is a ndarray, but params"),
+        ({"w": [full(1)], "b": full(1), "more": [full(1)]}, r"grads\['w'\] is a list, but params\['w'\] is a ndarray"),
+        ({"w": full(1), "b": full(1), "more": None}, r"grads\['more'\] is None, but params\['more'\] is a list"),
+        ([full(1), full(1), full(1)], "grads is a list, but params is a dict"),
+        (full(1), "grads is a ndarray, but params is a dict"),
+        ({number: full(1) for number in range(9)}, r"grads\[4\] is surplus; and 4 more$"),
+    ],
+)
+def test_gradients_of_another_structure_are_named(call: str, grads: Any, text: str) -> None:
+    params = {"w": full(0), "b": full(0), "more": [full(0)]}
+    optimizer = Optimizer("sgd")
+    states = optimizer.init(params)
+    with pytest.raises(ValueError, match=f"^grads has another structure than params: .*{text}"):
+        taken(call, optimizer, params, grads, states)
+    assert not any(array.any() for array in (params["w"], params["b"], params["more"][0]))
+    assert [state.step for state in states] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("call", ["step", "apply"])
+def test_states_of_other_arrays_are_named(call: str) -> None:
+    optimizer = Optimizer("sgd", momentum=0.5)
+    params, grads = {"w": full(0), "b": full(0)}, {"w": full(1), "b": full(1)}
+    one, other = optimizer.init(params)
+    for states, text in [
+        (optimizer.init({"w": full(0), "c": full(0)}), r"params\['b'\] has no state; params\['c'\] has a state, but"),
+        (optimizer.init([full(0), full(0)]), r"params\['w'\] has no state; params\['b'\] has no state; params\[0\]"),
+        ([one], r"params\['b'\] has no state$"),
+        ([one, one], r"params\['b'\] has no state$"),
+        ([one, other, other], "an array has two states$"),
+    ]:
+        with pytest.raises(ValueError, match=f"^the states are not those of params: {text}"):
+            taken(call, optimizer, params, grads, states)
+    assert not params["w"].any() and not params["b"].any() and one.step == other.step == 0
+    # By position, where there are no paths.
+    states = [State(state.step, state.moments) for state in optimizer.init(params)]
+    params, states = taken(call, optimizer, params, grads, states)
+    assert [state.step for state in states] == [1, 1] and params["w"].all() and params["b"].all()
+
+
 def read_only() -> np.ndarray:
     array = np.ones(3)
     array.flags.writeable = False
@@ -339,7 +437,6 @@ def test_arrays_have_the_same_step_however_they_come(way: Any, into: Any) -> Non
 def test_arrays_that_numpy_does_not_lend_are_named_however_they_come() -> None:
     good = np.ones(3, np.float32)
     optimizer = Optimizer("sgd")
-    states = optimizer.init([good, good])
     for bad, text in [
         (np.ones(3, ">f4"), "cannot lend its memory"),
         (np.ones(3, [("x", np.float32)]), "cannot lend its memory"),
@@ -347,11 +444,14 @@ def test_arrays_that_numpy_does_not_lend_are_named_however_they_come() -> None:
         (np.ones(6, np.float32)[::2], "without gaps"),
     ]:
         for arrays in [good, bad], (good, bad), [[good], bad]:
+            states = optimizer.init(arrays)
             with pytest.raises((TypeError, ValueError), match=rf"params\[1\] .*({text})"):
                 optimizer.step(arrays, arrays[:1] + type(arrays)([good]), states)
+            assert [state.step for state in states] == [0, 0]
+        states = optimizer.init({"a": bad, "b": good})
         with pytest.raises((TypeError, ValueError), match=rf"params\['a'\] .*({text})"):
             optimizer.step({"a": bad, "b": good}, {"a": good.copy(), "b": good}, states)
-    assert [state.step for state in states] == [0, 0]
+        assert [state.step for state in states] == [0, 0]
 
 
 def test_memory_that_is_shared_is_refused() -> None:

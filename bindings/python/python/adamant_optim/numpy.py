@@ -20,7 +20,7 @@ numpy array may have any order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -74,6 +74,9 @@ class State:
     moments: dict[str, np.ndarray | Moment] = field(default_factory=dict)
     #: The number of the array's first element among all elements of the model, which random bits go by.
     first: int = 0
+    #: Where the array is, such as ``params['weight']``: a dict may have its entries in another order in a later step.
+    #: States without paths go by position.
+    path: str = ""
 
 
 _ARRAYS: frozenset[type] = frozenset({np.ndarray})
@@ -94,6 +97,69 @@ def _leaves(tree: Any, path: str) -> list[tuple[str, Any]]:
     if isinstance(tree, (list, tuple)):
         return [leaf for position, value in enumerate(tree) for leaf in _leaves(value, f"{path}[{position}]")]
     return [(path, tree)]
+
+
+def _keys(tree: Any) -> Collection[Any] | None:
+    """The keys of a dict, or the positions of a list or tuple; ``None`` for everything else, which is an array."""
+    if isinstance(tree, Mapping):
+        return tree.keys()
+    return range(len(tree)) if isinstance(tree, (list, tuple)) else None
+
+
+def _kind(tree: Any) -> str:
+    return "None" if tree is None else f"a {type(tree).__name__}"
+
+
+def _pair(param: Any, grad: Any, path: str, pairs: list[tuple[str, Any, Any]], faults: list[str]) -> None:
+    """Adds the arrays at a path to ``pairs``, and the differences in structure to ``faults``."""
+    keys, grad_keys = _keys(param), _keys(grad)
+    if keys is None and grad_keys is None:
+        pairs.append((f"params{path}", param, grad))
+    elif keys is None or grad_keys is None or isinstance(keys, range) != isinstance(grad_keys, range):
+        faults.append(f"grads{path} is {_kind(grad)}, but params{path} is {_kind(param)}")
+    else:
+        for key in keys:
+            place = f"{path}[{key!r}]"
+            if key in grad_keys:
+                _pair(param[key], grad[key], place, pairs, faults)
+            else:
+                faults.append(f"grads{place} is missing")
+        faults += [f"grads{path}[{key!r}] is surplus" for key in grad_keys if key not in keys]
+
+
+def _paired(params: Any, grads: Any) -> tuple[list[str], list[Any], list[Any]]:
+    """The paths of all parameters, the parameters, and the gradients at the same places.
+
+    Entries of dicts go together by their keys: JAX sorts the keys of the gradients that it returns.
+    """
+    pairs: list[tuple[str, Any, Any]] = []
+    faults: list[str] = []
+    _pair(params, grads, "", pairs, faults)
+    if faults:
+        raise ValueError(f"grads has another structure than params: {_some(faults)}")
+    return [name for name, _, _ in pairs], [param for _, param, _ in pairs], [grad for _, _, grad in pairs]
+
+
+def _some(faults: list[str]) -> str:
+    """The first of many sentences."""
+    more = f"; and {len(faults) - 8} more" if len(faults) > 8 else ""
+    return "; ".join(faults[:8]) + more
+
+
+def _states_of(names: list[str], states: list[State]) -> list[State]:
+    """The states of arrays by their paths."""
+    paths = [state.path for state in states]
+    # An array that stands alone takes any state.
+    if paths == names or names == ["params"] or not all(paths):
+        return states
+    by_path, known = dict(zip(paths, states)), set(names)
+    faults = [f"{name} has no state" for name in names if name not in by_path]
+    faults += [f"{path} has a state, but is not in params" for path in by_path if path not in known]
+    if not faults and len(by_path) < len(states):
+        faults.append("an array has two states")
+    if faults:
+        raise ValueError(f"the states are not those of params: {_some(faults)}")
+    return [by_path[name] for name in names]
 
 
 def _rebuilt(tree: Any, values: Iterator[Any]) -> Any:
@@ -246,37 +312,44 @@ class Optimizer:
                 moments[moment] = _pairs(like, dtype, start)
             else:
                 moments[moment] = np.full_like(like, start, dtype=dtype, shape=shape)
-        return State(0, moments, first)
+        return State(0, moments, first, name)
 
     def step(self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0) -> Report:
         """Takes a step, in place: parameters and states are written.
 
         Args:
             params: an array, or lists, tuples and dicts of arrays.
-            grads: as many arrays in the same structure; ``None`` for an array that is left alone.
+            grads: as many arrays in the same structure; ``None`` for an array that is left alone. The entries of a dict
+                may come in any order; lists and tuples go by position.
             states: what :meth:`init` returned.
             grad_factor: the factor that gradients are multiplied by as they are read; over 0.
 
         Raises:
             TypeError: an array is of a type that is not supported, or cannot be written.
-            ValueError: shapes, orders or settings do not fit, arrays share memory, or one is on another device. Nothing
-                has changed then.
+            ValueError: structures, shapes, orders or settings do not fit, arrays share memory, or one is on another
+                device. Nothing has changed then.
         """
-        settings, used = self._chosen
         if isinstance(states, State):
             states = [states]
-        names = None
-        if not (_is_flat(params, _ARRAYS) and _is_flat(grads, _ARRAYS_OR_NONE)):
-            # The names of the parameters, and what it takes to see that gradients have the same structure.
-            leaves, grad_leaves = _leaves(params, "params"), _leaves(grads, "params")
-            names, params = [name for name, _ in leaves], [param for _, param in leaves]
-            places, grads = [name for name, _ in grad_leaves], [grad for _, grad in grad_leaves]
+        if _is_flat(params, _ARRAYS) and _is_flat(grads, _ARRAYS_OR_NONE):
+            # The core reads them as they are, and makes their names where an error needs them.
+            return self._take(None, params, grads, states, grad_factor)
+        names, params, grads = _paired(params, grads)
+        return self._take(names, params, grads, states, grad_factor)
+
+    def _take(
+        self, names: list[str] | None, params: Any, grads: Any, states: list[State], grad_factor: float
+    ) -> Report:
+        """Steps the arrays of a list."""
+        settings, used = self._chosen
+        if names is not None:
+            states = _states_of(names, states)
         if len(params) != len(states):
             raise ValueError(f"params has {len(params)} arrays, but there are {len(states)} states")
         if len(params) != len(grads):
             raise ValueError(f"params has {len(params)} arrays, and grads has {len(grads)}")
         if names is not None:
-            self._check_leaves(names, places, params, grads)
+            self._check_leaves(names, params, grads)
         try:
             taken, norm = _core.step_arrays(
                 self.name,
@@ -301,11 +374,9 @@ class Optimizer:
             raise
         return Report(taken, norm)
 
-    def _check_leaves(self, names: list[str], places: list[str], params: list[Any], grads: list[Any]) -> None:
-        """Refuses gradients of another structure, and what is no array that can be written."""
-        for name, place, param, grad in zip(names, places, params, grads):
-            if name != place:
-                raise ValueError(f"{name} has no gradient in grads, which has one for {place}")
+    def _check_leaves(self, names: list[str], params: list[Any], grads: list[Any]) -> None:
+        """Refuses what is no array that can be written."""
+        for name, param, grad in zip(names, params, grads):
             if not isinstance(param, np.ndarray):
                 _check_array(param, name)
             if grad is None:
@@ -323,7 +394,8 @@ class Optimizer:
 
         Arguments and errors are as in :meth:`step`.
         """
-        values = [_copy_of(param, name) for name, param in _leaves(params, "params")]
+        names, values, grads = _paired(params, grads)
+        values = [_copy_of(param, name) for name, param in zip(names, values)]
         new_states = [
             State(
                 state.step,
@@ -334,13 +406,15 @@ class Optimizer:
                     for name, moment in state.moments.items()
                 },
                 state.first,
+                state.path,
             )
             for state in ([states] if isinstance(states, State) else states)
         ]
-        grads = [_copy_of(grad, name) if _is_jax(grad) else grad for name, grad in _leaves(grads, "grads")]
-        new_params = _rebuilt(params, iter(values))
-        self.step(new_params, _rebuilt(params, iter(grads)), new_states, grad_factor=grad_factor)
-        return new_params, new_states
+        grads = [
+            _copy_of(grad, f"the gradient of {name}") if _is_jax(grad) else grad for name, grad in zip(names, grads)
+        ]
+        self._take(names, values, grads, new_states, grad_factor)
+        return _rebuilt(params, iter(values)), new_states
 
 
 def _copy_of(array: Any, name: str) -> np.ndarray:
