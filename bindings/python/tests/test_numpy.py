@@ -185,6 +185,48 @@ def test_gradients_are_zeroed_as_they_are_read() -> None:
     assert not grad.any() and (param == 0.5).all()
 
 
+class Immutable:
+    """An array that is taken for one of JAX's, which lends memory that nobody else may write."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __dlpack_device__(self) -> Any:
+        return self.values.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.values.__dlpack__(**options)
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        return self.values
+
+
+Immutable.__module__ = "jaxlib._jax"
+
+
+def test_gradients_of_jax_are_not_zeroed() -> None:
+    param, grad = np.ones(5), Immutable(np.ones(5))
+    optimizer = Optimizer("sgd", lr=0.5, zero_grad_in_step=True)
+    states = optimizer.init({"a": param})
+    with pytest.raises(TypeError, match=r"the gradient of params\['a'\] is a JAX array.* zero_grad_in_step must be"):
+        optimizer.step({"a": param}, {"a": grad}, states)
+    assert (grad.values == 1).all() and (param == 1).all() and states[0].step == 0
+    optimizer.zero_grad_in_step = False
+    optimizer.step({"a": param}, {"a": grad}, states)
+    assert (grad.values == 1).all() and (param == 0.5).all()
+
+
+@pytest.mark.parametrize("grad", [np.ones(5), Immutable(np.ones(5))])
+def test_apply_zeroes_no_gradients(grad: Any) -> None:
+    optimizer = Optimizer("sgd", lr=0.5, zero_grad_in_step=True)
+    states = optimizer.init(np.ones(5))
+    for params, grads in ((np.ones(5), grad), ([np.ones(5)], [grad]), (Immutable(np.ones(5)), grad)):
+        with pytest.raises(ValueError, match="zero_grad_in_step is True, but apply writes no gradients"):
+            optimizer.apply(params, grads, states)
+        assert (np.asarray(grad) == 1).all()
+
+
 def test_a_gradient_of_none_leaves_its_parameter_alone() -> None:
     params = [np.ones(3), np.ones(3)]
     optimizer = Optimizer("sgd", lr=0.5)

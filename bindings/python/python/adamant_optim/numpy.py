@@ -213,7 +213,7 @@ class Optimizer:
         max_grad_norm: the largest norm of all gradients. Where it is greater, gradients count as if they were scaled
             down to it, but are not written.
         skip_nonfinite: whether a step is left out where a gradient is not finite.
-        zero_grad_in_step: whether gradients are set to zero as they are read.
+        zero_grad_in_step: whether gradients are set to zero as they are read; for :meth:`step` alone.
         threads: the number of threads; ``None`` is what affinity and cgroup grant.
         isa: the instruction set; ``None`` is the best one of this CPU.
         seed: the seed of the random bits.
@@ -383,8 +383,12 @@ class Optimizer:
                 continue
             if _is_jax(param):
                 raise TypeError(f"{name} is a JAX array, which must not be written: use apply")
-            if not (isinstance(grad, np.ndarray) or self.zero_grad_in_step):
+            if not isinstance(grad, np.ndarray):
                 _check_array(grad, f"the gradient of {name}")
+            if self.zero_grad_in_step and _is_jax(grad):
+                raise TypeError(
+                    f"the gradient of {name} is a JAX array, which must not be written: zero_grad_in_step must be False"
+                )
 
     def apply(
         self, params: Any, grads: Any, states: list[State], *, grad_factor: float = 1.0
@@ -392,8 +396,10 @@ class Optimizer:
         """Takes a step and returns new parameters, as numpy arrays in the same structure, and new states. Nothing is
         written: for JAX and whatever else is immutable.
 
-        Arguments and errors are as in :meth:`step`.
+        Arguments and errors are as in :meth:`step`. With ``zero_grad_in_step`` it raises :class:`ValueError`.
         """
+        if self.zero_grad_in_step:
+            raise ValueError("zero_grad_in_step is True, but apply writes no gradients: it must be False")
         names, values, grads = _paired(params, grads)
         values = [_copy_of(param, name) for name, param in zip(names, values)]
         new_states = [
