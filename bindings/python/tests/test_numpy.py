@@ -559,6 +559,15 @@ def test_the_package_without_pytorch() -> None:
         _ = adamant_optim.AdamX
 
 
+def test_a_star_leaves_the_names_of_other_packages() -> None:
+    assert not {"checkpoint", "numpy", "torch"} & set(adamant_optim.__all__)
+    torch = pytest.importorskip("torch")
+    names: dict[str, Any] = {"numpy": np, "torch": torch}
+    exec("from adamant_optim import *", names)  # noqa: S102
+    assert names["numpy"] is np and names["torch"] is torch
+    assert names["AdamW"] is adamant_optim.AdamW and adamant_optim.numpy.Optimizer is Optimizer
+
+
 @pytest.mark.parametrize("state_dtype", ["f32", "q8"])
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 def test_moments_of_another_shape_or_order_are_refused(state_dtype: Any, dtype: Any) -> None:

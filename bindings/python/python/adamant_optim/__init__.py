@@ -64,7 +64,10 @@ _OPTIMIZERS = [
     "Yogi",
 ]
 
-__all__ = [*_OPTIMIZERS, "__version__", "checkpoint", "numpy", "show_config", "torch"]
+_MODULES = ["checkpoint", "numpy", "torch"]
+
+# Without the modules: `from adamant_optim import *` would replace the names of the packages numpy and torch.
+__all__ = [*_OPTIMIZERS, "__version__", "show_config"]
 
 
 if not TYPE_CHECKING:
@@ -73,7 +76,7 @@ if not TYPE_CHECKING:
         # PyTorch takes a second to import, and numpy's users have none: it is imported when it is asked for.
         if name in _OPTIMIZERS:
             value = getattr(importlib.import_module(".torch", __name__), name)
-        elif name in ("torch", "numpy", "checkpoint"):
+        elif name in _MODULES:
             value = importlib.import_module(f".{name}", __name__)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -82,4 +85,4 @@ if not TYPE_CHECKING:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])
