@@ -147,6 +147,19 @@ def test_settings_are_read_changed_and_checked() -> None:
         Optimizer("adam", state_dtype="f8")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [(0.9, 0.99), None, "both", True, 0.5])
+def test_unknown_settings_are_refused_whatever_their_value(value: Any) -> None:
+    text = 'no setting "betas"; known: lr, beta1, beta2,'
+    with pytest.raises(ValueError, match=text):
+        Optimizer("adamw", lr="fast", betas=value)
+    optimizer = Optimizer("adamw")
+    with pytest.raises(ValueError, match=text):
+        optimizer.set(lr=0.5, betas=value)
+    assert optimizer.settings["lr"] == 1e-3
+    with pytest.raises(TypeError, match=r"beta1 is \(0.9, 0.99\), but must be a number"):
+        optimizer.set(beta1=(0.9, 0.99))  # type: ignore[arg-type]
+
+
 def test_norms_clip_and_leave_steps_out() -> None:
     params = tree()
     grads = like(params)

@@ -267,6 +267,11 @@ class Optimizer:
         Raises:
             ValueError: the optimizer has no such setting, or a value is out of its range. Nothing has changed then.
         """
+        known = _core.describe(self.name, {})[0]
+        for name in settings:
+            if name not in known:
+                # The core says which settings there are. PyTorch's `betas` would first be refused as no number.
+                _core.describe(self.name, {name: 0.0})
         changed = self._chosen[0] | settings
         self._chosen = changed, _core.describe(self.name, changed)[1]
 
