@@ -205,8 +205,9 @@ class Optimizer:
     """An optimizer with its settings.
 
     Args:
-        name: one of :data:`OPTIMIZERS`, such as ``"adamw"``; its formula and defaults are in the class of the same
-            name in :mod:`adamant_optim.torch`.
+        name: one of :data:`OPTIMIZERS`, such as ``"adamw"``. Its settings with their defaults are
+            ``Optimizer("adamw").settings``. Its formula is in the documentation of the Rust crate, by
+            ``cargo doc -p adamant --open`` in a clone; with PyTorch installed, also in ``help(adamant_optim.AdamW)``.
         state_dtype: the type of the moments: ``"f32"``, ``"f16"``, or ``"q8"`` for 8 bits; with ml_dtypes installed,
             ``"bf16"``. Moments of ``float64`` parameters are ``float64``.
         stochastic_rounding: whether bfloat16 and float16 parameters are rounded up or down at random.
@@ -217,7 +218,8 @@ class Optimizer:
         threads: the number of threads; ``None`` is what affinity and cgroup grant.
         isa: the instruction set; ``None`` is the best one of this CPU.
         seed: the seed of the random bits.
-        settings: the settings of the optimizer, such as ``lr``, ``beta1``, ``weight_decay``.
+        settings: the settings of the optimizer, such as ``lr``, ``beta1``, ``weight_decay``; those that are not given
+            have their defaults.
 
     Raises:
         ValueError: the optimizer has no such setting, or a value is out of its range.
