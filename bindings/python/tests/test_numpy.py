@@ -259,6 +259,35 @@ def test_gradients_in_another_order_or_read_only() -> None:
     assert grad_norm(grad) == grad_norm(param)
 
 
+def unaligned(values: np.ndarray) -> np.ndarray:
+    memory = np.zeros(values.nbytes + 1, np.uint8)
+    array = memory[1:].view(values.dtype).reshape(values.shape)
+    array[...] = values
+    return array
+
+
+@pytest.mark.parametrize("is_writeable", [True, False])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda values: values,
+        lambda values: values.T,
+        lambda values: values.transpose(1, 0, 2),
+        lambda values: values[::2],
+        lambda values: values[:, ::-1],
+        lambda values: np.broadcast_to(values[0], (3, *values[0].shape)),
+        unaligned,
+    ],
+)
+def test_norms_are_of_arrays_of_any_order(way: Any, is_writeable: bool) -> None:
+    grad = way(np.random.randn(6, 5, 4))
+    expected = np.linalg.norm(grad.ravel())
+    if not is_writeable:
+        grad.flags.writeable = False
+    assert math.isclose(grad_norm(grad), expected, rel_tol=1e-12)
+    assert grad_norm(grad) == grad_norm(grad.copy("K")) == grad_norm({"a": [grad]})
+
+
 class Pair(NamedTuple):
     left: Any
     right: Any

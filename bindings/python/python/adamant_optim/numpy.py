@@ -494,14 +494,16 @@ def grad_norm(
     Squares are summed in ``float64``. It has the same bits on every instruction set and number of threads.
 
     Args:
-        grads: an array, or lists, tuples and dicts of arrays; ``None`` counts for nothing.
+        grads: an array, or lists, tuples and dicts of arrays; ``None`` counts for nothing. numpy's arrays may have
+            gaps, such as ``grad[::2]``, and may be read-only.
     """
     arrays = []
     for name, grad in _leaves(grads, "grads"):
         if grad is None:
             continue
         _check_array(grad, name)
-        if isinstance(grad, np.ndarray) and not grad.flags.writeable:
+        # What numpy or the core would not lend. A copy in the same order has the same norm, to the bit.
+        if isinstance(grad, np.ndarray) and not (grad.flags.behaved and grad.flags.forc):
             grad = grad.copy("K")
         arrays.append((name, grad))
     return _core.grad_norm(arrays, float(ord), threads, isa)
