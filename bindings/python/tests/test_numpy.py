@@ -338,6 +338,22 @@ def test_the_entries_of_dicts_may_come_in_any_order(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["step", "apply"])
+def test_none_among_parameters_is_no_array(call: str) -> None:
+    optimizer = Optimizer("sgd", lr=1.0)
+    trees: list[Any] = [{"a": None, "w": full(0), "b": full(0)}, [None, full(0), full(0)]]
+    gradients: list[Any] = [{"b": None, "w": full(1), "a": None}, [None, full(1), None]]
+    for params, grads in zip(trees, gradients):
+        states = optimizer.init(params)
+        assert len(states) == 2
+        params, states = taken(call, optimizer, params, grads, states)
+        empty, stepped, still = params.values() if isinstance(params, dict) else params
+        assert empty is None and (stepped == -1).all() and not still.any()
+        assert [state.step for state in states] == [1, 0]
+    with pytest.raises(ValueError, match=r"grads\['a'\] is a ndarray, but params\['a'\] is None"):
+        taken(call, optimizer, trees[0], {"a": full(1), "w": full(1), "b": full(1)}, optimizer.init(trees[0]))
+
+
+@pytest.mark.parametrize("call", ["step", "apply"])
 @pytest.mark.parametrize(
     ("grads", "text"),
     [

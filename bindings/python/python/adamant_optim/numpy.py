@@ -89,7 +89,9 @@ def _is_flat(tree: Any, types: frozenset[type]) -> bool:
 
 
 def _leaves(tree: Any, path: str) -> list[tuple[str, Any]]:
-    """The arrays of a tree of lists, tuples and dicts, by their paths, in order."""
+    """The arrays of a tree of lists, tuples and dicts, by their paths, in order. ``None`` has none, as in JAX."""
+    if tree is None:
+        return []
     if isinstance(tree, np.ndarray):
         return [(path, tree)]
     if isinstance(tree, Mapping):
@@ -113,7 +115,9 @@ def _kind(tree: Any) -> str:
 def _pair(param: Any, grad: Any, path: str, pairs: list[tuple[str, Any, Any]], faults: list[str]) -> None:
     """Adds the arrays at a path to ``pairs``, and the differences in structure to ``faults``."""
     keys, grad_keys = _keys(param), _keys(grad)
-    if keys is None and grad_keys is None:
+    if param is None and grad is None:
+        return
+    if keys is None and grad_keys is None and param is not None:
         pairs.append((f"params{path}", param, grad))
     elif keys is None or grad_keys is None or isinstance(keys, range) != isinstance(grad_keys, range):
         faults.append(f"grads{path} is {_kind(grad)}, but params{path} is {_kind(param)}")
@@ -164,6 +168,8 @@ def _states_of(names: list[str], states: list[State]) -> list[State]:
 
 def _rebuilt(tree: Any, values: Iterator[Any]) -> Any:
     """A tree of the same structure, of other arrays."""
+    if tree is None:
+        return None
     if isinstance(tree, Mapping):
         return {key: _rebuilt(tree[key], values) for key in tree}
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
@@ -325,9 +331,9 @@ class Optimizer:
         """Takes a step, in place: parameters and states are written.
 
         Args:
-            params: an array, or lists, tuples and dicts of arrays.
-            grads: as many arrays in the same structure; ``None`` for an array that is left alone. The entries of a dict
-                may come in any order; lists and tuples go by position.
+            params: an array, or lists, tuples and dicts of arrays. ``None`` holds the place of no array.
+            grads: as many arrays in the same structure; ``None`` for an array that is left alone, and where ``params``
+                has ``None``. The entries of a dict may come in any order; lists and tuples go by position.
             states: what :meth:`init` returned.
             grad_factor: the factor that gradients are multiplied by as they are read; over 0.
 
@@ -499,8 +505,6 @@ def grad_norm(
     """
     arrays = []
     for name, grad in _leaves(grads, "grads"):
-        if grad is None:
-            continue
         _check_array(grad, name)
         # What numpy or the core would not lend. A copy in the same order has the same norm, to the bit.
         if isinstance(grad, np.ndarray) and not (grad.flags.behaved and grad.flags.forc):
