@@ -10,6 +10,7 @@ peak of memory is known for whole processes only.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import multiprocessing
 import pathlib
 import pydoc_data.topics
@@ -257,6 +258,9 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    has_matplotlib = importlib.util.find_spec("matplotlib") is not None
+    if not has_matplotlib:
+        print("matplotlib is not installed: there will be a table, but no picture", flush=True)
     runs = [("torch", "f32")] if options.optimizer != "adamant" and options.state in (None, "f32") else []
     if options.optimizer != "torch":
         runs += [("adamant", state) for state in ([options.state] if options.state else STATES)]
@@ -266,8 +270,9 @@ def main() -> None:
             results.append(process.submit(train, options, name, state).result())
     print(f"\n{results[0].parameters:,} parameters, {options.steps} steps of {options.batch} x {options.context}\n")
     print(table(results))
-    plot(results, options.out)
-    print(f"\nthe picture is {options.out}")
+    if has_matplotlib:
+        plot(results, options.out)
+        print(f"\nthe picture is {options.out}")
 
 
 if __name__ == "__main__":
