@@ -44,9 +44,7 @@ use crate::{Error, Outcome, rule::check};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScaler {
-    /// The factor for the loss: 2^-126 to 2^126. Default 65536. [`update`](Self::update) takes any normal number of
-    /// `f32` over 0, but the inverse of one above 2^126 is subnormal in `f32`, and a step refuses it as
-    /// [`grad_factor`](crate::StepOptions::grad_factor).
+    /// The factor for the loss: 2^-126 to 2^126, so that its inverse, too, is a normal number of `f32`. Default 65536.
     pub scale: f64,
     /// The factor by which the scale grows: at least 1. Default 2.
     pub growth_factor: f64,
@@ -95,7 +93,7 @@ impl LossScaler {
         // The inverses of all scales between these are normal numbers of f32, too.
         const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
         const LARGEST: f64 = 1.0 / f32::MIN_POSITIVE as f64;
-        check("scale", self.scale, SMALLEST..=f32::MAX.into(), "a normal number of f32 over 0")?;
+        check("scale", self.scale, SMALLEST..=LARGEST, "2^-126 to 2^126")?;
         check("growth_factor", self.growth_factor, 1.0..=f64::MAX, "finite and at least 1")?;
         let share = (Bound::Excluded(0.0), Bound::Excluded(1.0));
         check("backoff_factor", self.backoff_factor, share, "over 0 and less than 1")?;
@@ -176,6 +174,7 @@ mod tests {
         for scaler in [
             LossScaler { scale: 0.0, ..LossScaler::default() },
             LossScaler { scale: f64::INFINITY, ..LossScaler::default() },
+            LossScaler { scale: 2_f64.powi(127), ..LossScaler::default() },
             LossScaler { growth_factor: 0.5, ..LossScaler::default() },
             LossScaler { backoff_factor: 1.0, ..LossScaler::default() },
             LossScaler { backoff_factor: f64::NAN, ..LossScaler::default() },
