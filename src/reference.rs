@@ -76,6 +76,12 @@ fn average<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) -> F {
     }
 }
 
+/// Epsilon times a bias correction, which never rounds to 0 unless epsilon is 0.
+fn corrected_eps(eps: f64, correction: f64) -> f64 {
+    let product = eps * correction;
+    if product == 0.0 && eps > 0.0 { f64::from_bits(1) } else { product }
+}
+
 /// `beta * average + (1 - beta) * value^2`, in the same way; where `value^2` overflows, the average and
 /// `((1 - beta) * value) * value`.
 fn average_square<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) -> F {

@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square, decay};
+use super::{Reference, average, average_square, corrected_eps, decay};
 use crate::{
     AdaBelief,
     rule::{Float, bias_corrections},
@@ -16,7 +16,7 @@ impl Reference for AdaBelief {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         let step_size = F::constant(self.lr * correction2 / correction1);
-        let [variance_eps, eps] = [self.eps, self.eps * correction2].map(F::constant);
+        let [variance_eps, eps] = [self.eps, corrected_eps(self.eps, correction2)].map(F::constant);
         let [weight_decay, share] =
             [self.weight_decay, self.lr * self.weight_decay].map(F::constant);
         let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);

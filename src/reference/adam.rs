@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square, decay};
+use super::{Reference, average, average_square, corrected_eps, decay};
 use crate::{
     Adam, Epsilon,
     rule::{Float, bias_corrections},
@@ -30,7 +30,7 @@ pub(super) fn adam_or_amsgrad<F: Float>(
     let [correction1, correction2] = bias_corrections([adam.beta1, adam.beta2], t);
     let correction2 = correction2.sqrt();
     let eps = match adam.epsilon {
-        Epsilon::Standard => adam.eps * correction2,
+        Epsilon::Standard => corrected_eps(adam.eps, correction2),
         Epsilon::Hat => adam.eps,
     };
     let step_size = F::constant(adam.lr * correction2 / correction1);

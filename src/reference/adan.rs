@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square};
+use super::{Reference, average, average_square, corrected_eps};
 use crate::{
     Adan,
     rule::{Float, bias_corrections},
@@ -21,7 +21,7 @@ impl Reference for Adan {
         let [m_size, v_size] = [lr / correction1, lr * self.beta2 / correction2].map(F::constant);
         let share = self.lr * self.weight_decay;
         let [eps, share, prox] =
-            [self.eps * correction3, share, 1.0 / (1.0 + share)].map(F::constant);
+            [corrected_eps(self.eps, correction3), share, 1.0 / (1.0 + share)].map(F::constant);
         let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
         let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
         let [beta3, one_minus_beta3] = [self.beta3, 1.0 - self.beta3].map(F::constant);
@@ -35,7 +35,11 @@ impl Reference for Adan {
             exp_avg_sq[i] =
                 average_square(self.beta3, [beta3, one_minus_beta3], exp_avg_sq[i], ahead);
             let direction = m_size.mul_add(exp_avg[i], v_size * exp_avg_diff[i]);
-            let step = direction / (exp_avg_sq[i].sqrt() + eps);
+            let step = match exp_avg_sq[i] == F::from_f64(f64::INFINITY) {
+                false => direction / (exp_avg_sq[i].sqrt() + eps),
+                // 0, or NaN where a gradient was not finite.
+                true => F::default() * exp_avg[i],
+            };
             if self.weight_decay == 0.0 {
                 param[i] = param[i] - step;
             } else if self.no_prox {

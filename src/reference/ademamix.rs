@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square};
+use super::{Reference, average, average_square, corrected_eps};
 use crate::{
     AdEmaMix,
     rule::{Float, bias_corrections},
@@ -19,7 +19,8 @@ impl Reference for AdEmaMix {
         let [alpha, beta3, one_minus_beta3] = self.scheduled(t);
         let lr = self.lr * correction2;
         let [fast_size, slow_size] = [lr / correction1, lr * alpha].map(F::constant);
-        let [eps, share] = [self.eps * correction2, self.lr * self.weight_decay].map(F::constant);
+        let [eps, share] =
+            [corrected_eps(self.eps, correction2), self.lr * self.weight_decay].map(F::constant);
         let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
         let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);
         let [beta3, one_minus_beta3] = [beta3, one_minus_beta3].map(F::constant);

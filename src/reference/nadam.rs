@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square, decay};
+use super::{Reference, average, average_square, corrected_eps, decay};
 use crate::{
     NAdam,
     rule::{Float, bias_corrections, nadam_momenta},
@@ -21,7 +21,7 @@ impl Reference for NAdam {
         let grad_size = F::constant(lr * (1.0 - now) / gathered);
         let m_size = F::constant(lr * next / gathered_next);
         let [eps, weight_decay, share] =
-            [self.eps * correction2, self.weight_decay, self.lr * self.weight_decay]
+            [corrected_eps(self.eps, correction2), self.weight_decay, self.lr * self.weight_decay]
                 .map(F::constant);
         let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
         let [beta2, one_minus_beta2] = [self.beta2, 1.0 - self.beta2].map(F::constant);

@@ -1,4 +1,4 @@
-use super::{Reference, average};
+use super::{Reference, average, corrected_eps};
 use crate::{
     Yogi,
     rule::{Float, bias_corrections},
@@ -16,7 +16,8 @@ impl Reference for Yogi {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         let step_size = F::constant(self.lr * correction2 / correction1);
-        let [eps, weight_decay] = [self.eps * correction2, self.weight_decay].map(F::constant);
+        let [eps, weight_decay] =
+            [corrected_eps(self.eps, correction2), self.weight_decay].map(F::constant);
         let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
         let one_minus_beta2 = F::constant(1.0 - self.beta2);
         let zero = F::constant(0.0);
