@@ -165,8 +165,8 @@ impl<R: Rule> DynOptimizer for R {
 /// of which 256 elements share a scale.
 ///
 /// If gradients and moments are finite, gradients are below half the largest number of the type, the learning rate
-/// is at most 1, and epsilon is not 0, no result is NaN. An average of squares that is too large for its type becomes infinite, and its
-/// parameter stays as it is.
+/// is at most 1, and epsilon is not 0, no result is NaN. An average of squares that is too large for its type becomes
+/// infinite, and its parameter stays as it is.
 pub trait Optimizer: DynOptimizer {
     /// Makes the moments of `len` parameters before the first step, in `f32`. Parameters in `f64` need moments in
     /// `f64`: see [`state_in`](Self::state_in).
