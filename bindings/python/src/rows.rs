@@ -9,7 +9,8 @@ pub use waiting::{Waiting, check_dense_equivalent};
 use core::slice;
 
 use adamant::{
-    Element, Error, Grad,
+    Element, Error, Exec,
+    norm::NormOrder,
     table::{RowGrads, RowScratch, SortedRows},
 };
 use half::{bf16, f16};
@@ -44,16 +45,18 @@ impl Rows {
         unsafe { elements(self.values, self.count * self.width) }
     }
 
-    /// The values as gradients, for norms.
-    pub unsafe fn grad<'a>(&self, kind: Kind) -> Grad<'a> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match kind.real() {
-                Kind::F64 => self.values::<f64>().into(),
-                Kind::Bf16 => self.values::<bf16>().into(),
-                Kind::F16 => self.values::<f16>().into(),
-                _ => self.values::<f32>().into(),
-            }
+    /// The norm of the gradients, each row's added up; the values are of a type.
+    pub unsafe fn norm(
+        &self,
+        exec: Exec<'_>,
+        kind: Kind,
+        scratch: &mut RowScratch,
+    ) -> Result<f64, Error> {
+        match self.width {
+            // Rows without a number are nothing to sort.
+            0 => Ok(0.0),
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.sort(kind, scratch)?.grad_norm(NormOrder::Two, exec) },
         }
     }
 
@@ -104,7 +107,7 @@ unsafe fn elements<'a, T>(data: usize, len: usize) -> &'a [T] {
 /// The memory of a parameter with sparse gradients from step to step.
 #[derive(Default)]
 pub struct Memory {
-    scratch: RowScratch,
+    pub scratch: RowScratch,
     pub waiting: Option<Waiting>,
 }
 

@@ -125,6 +125,32 @@ def test_sparse_gradients_are_clipped_with_all_others() -> None:
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("has_dense", [False, True])
+def test_a_clip_that_is_not_reached_changes_no_bit_of_rows_that_are_listed_often(
+    dtype: torch.dtype, has_dense: bool
+) -> None:
+    # Added up one after the other in bfloat16, 1,000 ones are 256. 0.1 has rounding errors in float32.
+    count, value = 1000, 1.0 if dtype == torch.bfloat16 else 0.1
+    weights = []
+    for options in ({}, {"max_grad_norm": float("inf")}, {"skip_nonfinite": True}):
+        weight = torch.nn.Parameter(torch.ones(4, 2, dtype=dtype))
+        indices = torch.full((1, count), 2)
+        values = torch.full((count, 2), value, dtype=dtype)
+        weight.grad = torch.sparse_coo_tensor(indices, values, (4, 2), check_invariants=True)
+        head = torch.nn.Parameter(torch.ones(3))
+        head.grad = torch.full((3,), 100.0)
+        own = [weight, head] if has_dense else [weight]
+        optimizer = adamant_optim.SGD(own, lr=2**-11, **options)
+        optimizer.step()
+        if options:
+            squares = 2 * (count * value) ** 2 + (3 * 100.0**2 if has_dense else 0.0)
+            assert optimizer.grad_norm == pytest.approx(squares**0.5, rel=1e-6)
+        weights.append(weight.detach())
+    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[0], weights[2])
+    assert weights[0][2, 0].item() == pytest.approx(1.0 - count * value / 2**11, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 @pytest.mark.parametrize(("way", "tolerance"), [("replay", 0.0), ("series", 2e-5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

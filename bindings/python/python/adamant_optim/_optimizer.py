@@ -411,10 +411,10 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _grad_like(
-        self, number: int, position: int, param: Tensor, grad: Tensor, is_summed: bool
+        self, number: int, position: int, param: Tensor, grad: Tensor
     ) -> Tensor | tuple[Tensor, Tensor, int, int]:
         """A gradient that a step cannot read as it is: a copy in the layout of its parameter, or the rows of a
-        sparse one, of which each is there once if ``is_summed``."""
+        sparse one."""
         name = self._name_of(number, position)
         outer = self.param_groups[number]["params"][position]
         if _sharded.is_dtensor(grad) and _sharded.is_dtensor(outer) and grad.placements != outer.placements:
@@ -429,7 +429,7 @@ class Optimizer(torch.optim.Optimizer):
         if grad.is_complex() != param.is_complex():
             raise TypeError(f"the gradient of {name} is of {grad.dtype}, but the parameter is of {param.dtype}")
         if grad.layout is torch.sparse_coo:
-            return self._rows_of(name, param, grad, is_summed)
+            return self._rows_of(name, param, grad)
         if grad.layout is not torch.strided:
             raise TypeError(f"the gradient of {name} has layout {grad.layout}, which no optimizer takes")
         dtype = grad.dtype if grad.dtype in (torch.float32, torch.bfloat16, torch.float16) else param.dtype
@@ -441,14 +441,12 @@ class Optimizer(torch.optim.Optimizer):
         return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format).copy_(grad)
 
     @staticmethod
-    def _rows_of(name: str, param: Tensor, grad: Tensor, is_summed: bool) -> tuple[Tensor, Tensor, int, int]:
+    def _rows_of(name: str, param: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, int, int]:
         """Indices, values, and the number and width of the rows of a parameter, by a sparse gradient."""
         if not param.is_contiguous():
             raise ValueError(
                 f"{name} has strides {list(param.stride())}, but sparse gradients need a contiguous parameter"
             )
-        if is_summed:
-            grad = grad.coalesce()
         # The first dimensions are indexed: their elements are rows.
         dims = grad.sparse_dim()
         rows = math.prod(param.shape[:dims])

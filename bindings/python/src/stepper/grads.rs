@@ -47,7 +47,7 @@ impl<'py> Call<'_, 'py> {
             if !slot.state_holds(access, self.owner)? {
                 unknown.push((number, index));
             }
-            let grad = self.look_at_grad(slot, number, position, grad, options)?;
+            let grad = self.look_at_grad(slot, number, position, grad)?;
             let Found { tensor, data, kind, original, rows } = grad;
             let (slot, group) = (index, number);
             grads.push(GradSeen { slot, group, tensor, data, kind, original, rows });
@@ -102,7 +102,6 @@ impl<'py> Call<'_, 'py> {
         number: usize,
         position: usize,
         grad: Bound<'py, PyAny>,
-        options: &Options<'_>,
     ) -> PyResult<Found> {
         let access = &self.stepper.access;
         let facts = &slot.facts;
@@ -128,7 +127,7 @@ impl<'py> Call<'_, 'py> {
                 return Ok(Found { tensor, data, kind, original: None, rows: None });
             }
         }
-        self.copy_grad(slot, number, position, grad, options)
+        self.copy_grad(slot, number, position, grad)
     }
 
     /// Has Python copy a gradient that a step cannot read as it is.
@@ -139,13 +138,11 @@ impl<'py> Call<'_, 'py> {
         number: usize,
         position: usize,
         grad: Bound<'py, PyAny>,
-        options: &Options<'_>,
     ) -> PyResult<Found> {
         let py = self.py();
         let facts = &slot.facts;
         let copy = intern!(py, "_grad_like");
-        let is_summed = options.max_grad_norm.is_some() || options.skip_nonfinite;
-        let arguments = (number, position, slot.param.bind(py), &grad, is_summed);
+        let arguments = (number, position, slot.param.bind(py), &grad);
         let copy = self.owner.call_method1(copy, arguments)?;
         if let Ok(sparse) = copy.cast::<PyTuple>() {
             return self.look_at_rows(slot, sparse, grad, || self.name_at(number, position));

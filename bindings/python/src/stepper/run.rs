@@ -14,6 +14,7 @@ use crate::{
     error::exception,
     in_use::InUse,
     memory::Kind,
+    rows,
     slot::{self, Role, Slot},
 };
 
@@ -44,7 +45,7 @@ impl Call<'_, '_> {
         };
 
         let rules = gather(inner, options.zero_grad);
-        let Inner { slots, grads, tensors, .. } = inner;
+        let Inner { slots, grads, tensors, rows, .. } = inner;
         let (slots, grads) = (&*slots, &*grads);
         let mut step_options = StepOptions {
             exec,
@@ -57,8 +58,10 @@ impl Call<'_, '_> {
         };
         let report = py.detach(|| {
             if has_rows && needs_norm && norm_of_all.is_none() {
+                let mut each = vec![0.0; grads.len()];
                 // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
-                step_options.grad_norm = Some(unsafe { norms(exec, slots, grads, &mut [])? });
+                step_options.grad_norm =
+                    Some(unsafe { norms(exec, slots, grads, rows, &mut each)? });
             }
             let mut rest = &mut tensors[..];
             let mut parts = Vec::with_capacity(rules.len());
@@ -91,12 +94,12 @@ impl Call<'_, '_> {
 
     /// The norm of the gradients of all processes: Python knows who has which, and adds up.
     #[cold]
-    pub(super) fn norm_of_all(&self, inner: &Inner, exec: Exec<'_>) -> PyResult<f64> {
+    pub(super) fn norm_of_all(&self, inner: &mut Inner, exec: Exec<'_>) -> PyResult<f64> {
         let py = self.py();
-        let Inner { groups, slots, grads, .. } = inner;
+        let Inner { groups, slots, grads, rows, .. } = inner;
         let mut each = vec![0.0; grads.len()];
         // SAFETY: the gradients were seen in this call, and are kept alive by `inner`.
-        py.detach(|| unsafe { norms(exec, slots, grads, &mut each) }).map_err(exception)?;
+        py.detach(|| unsafe { norms(exec, slots, grads, rows, &mut each) }).map_err(exception)?;
         let places =
             grads.iter().map(|grad| (grad.group, grad.slot - groups[grad.group].slots.start));
         let places: Vec<_> = places.collect();
@@ -213,36 +216,50 @@ pub(super) fn rule_of(optimizer: &AnyOptimizer, slot: &Slot) -> AnyOptimizer {
     }
 }
 
-/// The norm of all gradients, sparse ones among them, and that of each if there is room for them.
+/// The norm of all gradients, sparse ones among them, and that of each. The rows of a sparse one are added up in the
+/// core, as the step does it.
 ///
 /// # Safety
 ///
-/// They are as they were seen, and nobody writes them.
+/// They are as they were seen, and nobody writes them. `each` is as long as they are.
 unsafe fn norms(
     exec: Exec<'_>,
     slots: &[Slot],
     grads: &[GradSeen],
+    rows: &mut [(Py<PyAny>, rows::Memory)],
     each: &mut [f64],
 ) -> Result<f64, adamant::Error> {
-    let grads: Vec<Grad<'_>> = (grads.iter())
+    let order = NormOrder::Two;
+    let dense = grads.iter().filter(|grad| grad.rows.is_none());
+    let dense: Vec<Grad<'_>> = dense
         .map(|grad| {
             let facts = &slots[grad.slot].facts;
             let len = facts.len * facts.kind.map_or(1, Kind::reals);
             // SAFETY: the caller's promise.
-            unsafe {
-                match &grad.rows {
-                    Some(rows) => rows.grad(grad.kind),
-                    None => grad_of(grad.data, grad.kind.real(), 0..len, false),
-                }
-            }
+            unsafe { grad_of(grad.data, grad.kind.real(), 0..len, false) }
         })
         .collect();
-    match each.len() == grads.len() {
-        true => adamant::norm::grad_norms(NormOrder::Two, exec, &grads, each),
-        false => {
-            adamant::norm::grad_norms(NormOrder::Two, exec, &grads, &mut vec![0.0; grads.len()])
-        }
+    if dense.len() == grads.len() {
+        return adamant::norm::grad_norms(order, exec, &dense, each);
     }
+    let mut of_dense = vec![0.0; dense.len()];
+    // The whole is the norm of the norms of its parts.
+    let mut parts = vec![adamant::norm::grad_norms(order, exec, &dense, &mut of_dense)?];
+    let mut of_dense = of_dense.into_iter();
+    for (grad, norm) in grads.iter().zip(&mut *each) {
+        *norm = match (&grad.rows, slots[grad.slot].rows) {
+            (Some(sparse), Some(memory)) => {
+                let scratch = &mut rows[memory].1.scratch;
+                // SAFETY: the caller's promise.
+                parts.push(unsafe { sparse.norm(exec, grad.kind, scratch)? });
+                parts[parts.len() - 1]
+            }
+            // `prepare_rows` has given every sparse one a memory.
+            _ => of_dense.next().unwrap_or_default(),
+        };
+    }
+    let mut of_parts = [0.0];
+    adamant::norm::grad_norms(order, exec, &[f64::grad(&parts)], &mut of_parts)
 }
 
 /// A range of the gradient of a parameter for a step.
