@@ -118,7 +118,7 @@ impl Memory {
         let Some(waiting) = &self.waiting else { return Ok(None) };
         let width = waiting.width_in(slot);
         if width.is_none() {
-            if waiting.is_behind() {
+            if waiting.any_behind().is_some() {
                 let (name, was) = (name(), if waiting.is_double() { "float64" } else { "float32" });
                 return Err(PyRuntimeError::new_err(format!(
                     "{name} was {} rows of {was}, some of which were behind when it was changed: call \

@@ -170,6 +170,7 @@ def test_dense_equivalent_has_the_results_of_dense_gradients(
         if step == 3:
             # A dense gradient in between.
             for module, each in ((ours, optimizer), (theirs, other)):
+                each.catch_up()
                 module.weight.grad = torch.ones(ROWS, WIDTH, dtype=dtype)
                 each.step()
     assert not torch.equal(ours.weight, theirs.weight)
@@ -240,6 +241,37 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
         optimizer.step()
     with pytest.raises(IndexError, match="row 99 of .* has 60 rows"):
         optimizer.catch_up(module.weight, torch.tensor([99]))
+
+
+@pytest.mark.parametrize("is_stray", [False, True])
+def test_a_dense_gradient_from_rows_that_were_behind_is_refused_before_anything_is_written(is_stray: bool) -> None:
+    # The table is also the head of the model, which reads all rows.
+    table, later = embeddings(2)
+    optimizer = adamant_optim.AdamW([table.weight, later.weight], lr=0.01, dense_equivalent=True)
+    optimizer.watch(table)
+    own = [table.weight, later.weight]
+
+    def batch(row: int) -> None:
+        optimizer.zero_grad()
+        (table(torch.tensor([row])) @ table.weight.t()).sum().backward()
+        later.weight.grad = torch.sparse_coo_tensor([[row]], torch.ones(1, WIDTH), (ROWS, WIDTH), check_invariants=True)
+
+    table(torch.tensor([1])).sum().backward()
+    optimizer.step()
+    batch(1)
+    assert not table.weight.grad.is_sparse
+    if is_stray:
+        # Another thing that is wrong, found later.
+        later.weight.grad._indices()[0, 0] = 77
+    before = [(weight.detach().clone(), weight._version) for weight in own]
+    state = copy.deepcopy(optimizer.state[table.weight])
+    with pytest.raises(RuntimeError, match=r"row 0 of .* was 1 steps behind"):
+        optimizer.step()
+    assert all(torch.equal(weight, bits) and weight._version == version for weight, (bits, version) in zip(own, before))
+    assert all(torch.equal(optimizer.state[table.weight][key], value) for key, value in state.items())
+    optimizer.catch_up()
+    batch(1)
+    optimizer.step()
 
 
 @pytest.mark.parametrize(
@@ -352,13 +384,14 @@ def test_rows_may_change_their_type_when_none_is_behind() -> None:
     assert torch.equal(ours.weight, theirs.weight)
 
 
-def test_a_dense_gradient_brings_rows_of_several_dimensions_up_to_date() -> None:
+def test_rows_of_several_dimensions_have_dense_gradients_after_they_caught_up() -> None:
     ours, theirs = (torch.nn.Parameter(torch.ones(3, 4, 5)) for _ in range(2))
     optimizer = adamant_optim.AdamW([ours], lr=0.1, dense_equivalent="replay")
     other = adamant_optim.AdamW([theirs], lr=0.1)
     indices = torch.tensor([[0, 2], [1, 3]])
     sparse = torch.sparse_coo_tensor(indices, torch.randn(2, 5), (3, 4, 5), check_invariants=True)
     for grad in (sparse, torch.randn(3, 4, 5)):
+        optimizer.catch_up(ours)
         ours.grad, theirs.grad = grad, grad.to_dense()
         optimizer.step()
         other.step()

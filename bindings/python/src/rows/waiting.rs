@@ -55,11 +55,12 @@ impl Waiting {
         Some(width * kind.reals())
     }
 
-    /// Whether any row is behind.
-    pub fn is_behind(&self) -> bool {
-        either!(self, waiting => {
-            (0..waiting.rows()).any(|row| waiting.skipped(row).is_some_and(|skipped| skipped > 0))
-        })
+    /// The first of all rows that is behind, and by how many steps.
+    pub fn any_behind(&self) -> Option<(i64, u64)> {
+        either!(self, waiting => (0..waiting.rows()).find_map(|row| {
+            let skipped = waiting.skipped(row)?;
+            (skipped > 0).then_some((row as i64, skipped))
+        }))
     }
 
     pub fn rows(&self) -> usize {

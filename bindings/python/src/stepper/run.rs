@@ -37,7 +37,7 @@ impl Call<'_, '_> {
         let needs_norm = options.max_grad_norm.is_some() || options.skip_nonfinite;
         let has_rows = inner.grads.iter().any(|grad| grad.rows.is_some());
         if has_rows || !inner.rows.is_empty() {
-            self.prepare_rows(inner, exec)?;
+            self.prepare_rows(inner)?;
         }
         let norm_of_all = match needs_norm && inner.is_shared {
             true => Some(self.norm_of_all(inner, exec)?),

@@ -60,9 +60,9 @@ impl<'py> Call<'_, 'py> {
         Ok(Found { tensor, data, kind, original: Some(grad.unbind()), rows: Some(rows) })
     }
 
-    /// Finds everything that is wrong with sparse gradients, and has parameters whose rows wait catch up
-    /// where a dense gradient comes.
-    pub(super) fn prepare_rows(&self, inner: &mut Inner, exec: Exec<'_>) -> PyResult<()> {
+    /// Finds everything that is wrong with sparse gradients, and with dense ones of parameters whose rows wait. Writes
+    /// no parameter and no state.
+    pub(super) fn prepare_rows(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
         for (position, &step) in inner.steps.iter().enumerate() {
             let (number, index) = (inner.grads[position].group, inner.grads[position].slot);
@@ -71,18 +71,13 @@ impl<'py> Call<'_, 'py> {
             let slot = &mut inner.slots[index];
             let Some(sparse) = &inner.grads[position].rows else {
                 let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
-                if let Some(width) = memory.width(slot, name)?
-                    && let Some(waiting) = &mut memory.waiting
-                    && waiting.is_behind()
+                // A forward pass that gives a dense gradient reads all rows, as of a table that is also a head.
+                if memory.width(slot, name)?.is_some()
+                    && let Some((row, steps)) =
+                        memory.waiting.as_ref().and_then(Waiting::any_behind)
                 {
-                    if let Some(problem) = rows::problem(slot, group.form, width) {
-                        return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
-                    }
-                    // SAFETY: as in `run`; the rows and their type are those of the parameter.
-                    py.detach(|| unsafe {
-                        rows::catch_up(exec, slot, group.form, width, waiting, None)
-                    })
-                    .map_err(exception)?;
+                    let way = "call optimizer.catch_up(parameter)";
+                    return Err(was_behind(&name(), row, steps, way));
                 }
                 continue;
             };
@@ -137,12 +132,9 @@ impl<'py> Call<'_, 'py> {
             let indices = unsafe { sparse.indices() };
             let behind = memory.waiting.as_ref().and_then(|waiting| waiting.first_behind(indices));
             if let Some((row, steps)) = behind {
-                return Err(PyRuntimeError::new_err(format!(
-                    "row {row} of {} was {steps} steps behind when its gradient was computed: call \
-                     optimizer.watch(model) once, or optimizer.catch_up(parameter, rows) before each \
-                     forward pass",
-                    name()
-                )));
+                let way =
+                    "call optimizer.watch(model) once, or optimizer.catch_up(parameter, rows)";
+                return Err(was_behind(&name(), row, steps, way));
             }
         }
         Ok(())
@@ -278,4 +270,11 @@ impl<'py> Call<'_, 'py> {
         self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
         Ok(true)
     }
+}
+
+/// The error for a gradient that was computed from a row that had yet to catch up, with the way to do so.
+fn was_behind(name: &str, row: i64, steps: u64, way: &str) -> PyErr {
+    PyRuntimeError::new_err(format!(
+        "row {row} of {name} was {steps} steps behind when its gradient was computed: {way} before each forward pass"
+    ))
 }
