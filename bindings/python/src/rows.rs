@@ -23,8 +23,10 @@ pub struct Rows {
     /// The address of `int64` indices.
     pub indices: usize,
     pub count: usize,
-    /// The address of the values: for each index a row of numbers in the type of the parameter.
+    /// The address of the values: for each index a row of numbers.
     pub values: usize,
+    /// The type of the values.
+    pub kind: Kind,
     /// The rows of the parameter.
     pub rows: usize,
     /// The numbers in a row.
@@ -45,30 +47,21 @@ impl Rows {
         unsafe { elements(self.values, self.count * self.width) }
     }
 
-    /// The norm of the gradients, each row's added up; the values are of a type.
-    pub unsafe fn norm(
-        &self,
-        exec: Exec<'_>,
-        kind: Kind,
-        scratch: &mut RowScratch,
-    ) -> Result<f64, Error> {
+    /// The norm of the gradients, each row's added up.
+    pub unsafe fn norm(&self, exec: Exec<'_>, scratch: &mut RowScratch) -> Result<f64, Error> {
         match self.width {
             // Rows without a number are nothing to sort.
             0 => Ok(0.0),
             // SAFETY: the caller's promise.
-            _ => unsafe { self.sort(kind, scratch)?.grad_norm(NormOrder::Two, exec) },
+            _ => unsafe { self.sort(scratch)?.grad_norm(NormOrder::Two, exec) },
         }
     }
 
-    /// The gradients, sorted by row; the values are of a type.
-    unsafe fn sort<'a>(
-        &self,
-        kind: Kind,
-        scratch: &'a mut RowScratch,
-    ) -> Result<SortedRows<'a>, Error> {
+    /// The gradients, sorted by row.
+    unsafe fn sort<'a>(&self, scratch: &'a mut RowScratch) -> Result<SortedRows<'a>, Error> {
         // SAFETY: the caller's promise.
         unsafe {
-            match kind.real() {
+            match self.kind {
                 Kind::F64 => self.sort_of::<f64>(scratch),
                 Kind::Bf16 => self.sort_of::<bf16>(scratch),
                 Kind::F16 => self.sort_of::<f16>(scratch),

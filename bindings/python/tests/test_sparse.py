@@ -338,6 +338,26 @@ def test_all_rows_have_the_bits_of_a_dense_step_in_every_type(dtype: torch.dtype
     assert moved.tolist() == [row in (2, 5) for row in range(7)]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("grad_dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_gradients_of_16_bit_parameters_are_not_rounded_to_16_bits(
+    dtype: torch.dtype, grad_dtype: torch.dtype, is_sparse: bool
+) -> None:
+    if not hasattr(torch.Tensor, "grad_dtype"):
+        pytest.skip("this version of PyTorch has gradients in the parameter's type alone")
+    parameter = torch.nn.Parameter(torch.zeros(4, 2, dtype=dtype))
+    parameter.grad_dtype = None
+    # Infinite in float16; 100352 in bfloat16.
+    dense = torch.tensor([[0.0], [1e5], [0.0], [0.0]], dtype=grad_dtype).expand(4, 2).contiguous()
+    parameter.grad = dense.to_sparse(1) if is_sparse else dense
+    # As the second moment, which keeps what is rounded away.
+    optimizer = adamant_optim.Adagrad([parameter], lr=1e-6)
+    optimizer.step()
+    assert optimizer.state[parameter]["sum"][1].tolist() == [1e10] * 2
+    assert parameter.isfinite().all()
+
+
 def test_dense_equivalent_refuses_parameters_of_16_bits() -> None:
     half = torch.nn.Parameter(torch.ones(4, 2, dtype=torch.bfloat16))
     half.grad = torch.sparse_coo_tensor(

@@ -432,7 +432,7 @@ class Optimizer(torch.optim.Optimizer):
             return self._rows_of(name, param, grad)
         if grad.layout is not torch.strided:
             raise TypeError(f"the gradient of {name} has layout {grad.layout}, which no optimizer takes")
-        dtype = grad.dtype if grad.dtype in (torch.float32, torch.bfloat16, torch.float16) else param.dtype
+        dtype = grad.dtype if grad.dtype in (torch.float32, torch.bfloat16, torch.float16) else torch.float32
         if param.dtype in (torch.float64, torch.complex64, torch.complex128):
             dtype = param.dtype
         grad = grad.resolve_conj().resolve_neg()
@@ -461,7 +461,13 @@ class Optimizer(torch.optim.Optimizer):
                 if one.numel() and not (0 <= int(one.min()) and int(one.max()) < size):
                     raise IndexError(f"an index of the gradient of {name} is out of range for {list(param.shape)}")
                 index = index * size + one
-        values = grad._values().to(param.dtype).resolve_conj().resolve_neg()
+        values = grad._values()
+        if param.dtype not in (torch.bfloat16, torch.float16):
+            values = values.to(param.dtype)
+        elif values.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            # Not the type of the parameter: large values would be infinite in float16.
+            values = values.to(torch.float32)
+        values = values.resolve_conj().resolve_neg()
         return index.contiguous(), _states.reals(values.contiguous()), rows, width
 
     @staticmethod

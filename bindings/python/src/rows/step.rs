@@ -89,9 +89,8 @@ impl RowStep<'_> {
     pub unsafe fn run_dense_equivalent(self, adam: &Adam) -> Result<(), Error> {
         let Self { options, slot, form, rows, memory, .. } = self;
         let Memory { scratch, waiting: Some(waiting) } = memory else { return Ok(()) };
-        let kind = slot.facts.kind.unwrap_or(Kind::F32);
         // SAFETY: the caller's promise.
-        let (table, grads) = unsafe { (table(slot, form, rows.width), rows.sort(kind, scratch)?) };
+        let (table, grads) = unsafe { (table(slot, form, rows.width), rows.sort(scratch)?) };
         either!(waiting, waiting => {
             adam.step_rows_dense_equivalent_on(table, grads, waiting, &options).map(|_| ())
         })
@@ -103,10 +102,9 @@ impl WithOptimizer for RowStep<'_> {
 
     fn run<R: BuiltIn>(self, rule: R) -> Self::Output {
         let Self { options, t, slot, form, rows, memory } = self;
-        let kind = slot.facts.kind.unwrap_or(Kind::F32);
         // SAFETY: the promise of `run`.
         let (table, grads) =
-            unsafe { (table(slot, form, rows.width), rows.sort(kind, &mut memory.scratch)?) };
+            unsafe { (table(slot, form, rows.width), rows.sort(&mut memory.scratch)?) };
         rule.step_rows_lazy_on(t, table, grads, &options)
     }
 }

@@ -251,7 +251,7 @@ unsafe fn norms(
             (Some(sparse), Some(memory)) => {
                 let scratch = &mut rows[memory].1.scratch;
                 // SAFETY: the caller's promise.
-                parts.push(unsafe { sparse.norm(exec, grad.kind, scratch)? });
+                parts.push(unsafe { sparse.norm(exec, scratch)? });
                 parts[parts.len() - 1]
             }
             // `prepare_rows` has given every sparse one a memory.

@@ -45,7 +45,7 @@ impl<'py> Call<'_, 'py> {
         let (data, kind, len) = seen(&values)?;
         let numbers = slot.facts.len * slot.facts.kind.map_or(1, Kind::reals);
         let fits = index_kind == Kind::I64
-            && Some(kind) == slot.facts.kind.map(Kind::real)
+            && slot.facts.kind.is_some_and(|param| takes_rows_of(param, kind))
             && count.checked_mul(width) == Some(len)
             && rows.checked_mul(width) == Some(numbers);
         if !fits {
@@ -55,7 +55,7 @@ impl<'py> Call<'_, 'py> {
                  of {width}, which does not fit {rows} rows of a parameter with {numbers} numbers of {found}"
             )));
         }
-        let rows = Rows { indices: index_data, count, values: data, rows, width };
+        let rows = Rows { indices: index_data, count, values: data, kind, rows, width };
         let tensor = sparse.clone().into_any().unbind();
         Ok(Found { tensor, data, kind, original: Some(grad.unbind()), rows: Some(rows) })
     }
@@ -269,6 +269,15 @@ impl<'py> Call<'_, 'py> {
             .map_err(exception)?;
         self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
         Ok(true)
+    }
+}
+
+/// Whether rows of a parameter are stepped with values of a type. Those of 16 bits take any `f32`: rounded to their own
+/// type, large values would be infinite.
+fn takes_rows_of(param: Kind, values: Kind) -> bool {
+    match param {
+        Kind::Bf16 | Kind::F16 => matches!(values, Kind::F32 | Kind::Bf16 | Kind::F16),
+        _ => values == param.real(),
     }
 }
 
