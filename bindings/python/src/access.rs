@@ -16,13 +16,46 @@ use crate::{
     memory::{Kind, Seen},
 };
 
+/// The descriptor of an attribute, which is faster than looking it up.
+struct Getter(ffi::descrgetfunc, Py<PyAny>);
+
+impl Getter {
+    /// Of an attribute of a type.
+    fn of(base: &Bound<'_, PyAny>, name: &str) -> Option<Self> {
+        let descriptor = base.getattr(name).ok()?;
+        // SAFETY: a live type and a slot that has this type of function or is null.
+        let get =
+            unsafe { ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get) };
+        // SAFETY: the type of the slot, by its documentation.
+        let get: Option<ffi::descrgetfunc> = unsafe { core::mem::transmute(get) };
+        Some(Self(get?, descriptor.unbind()))
+    }
+
+    /// The attribute of an object.
+    ///
+    /// # Safety
+    ///
+    /// The object is of the type that the attribute was found at, or of a subtype.
+    #[inline]
+    unsafe fn get<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let Self(get, descriptor) = self;
+        // SAFETY: the descriptor's own function, called with an object of its type and that object's type, as
+        // an access of the attribute would.
+        unsafe {
+            let object_type = object.get_type_ptr().cast();
+            let found = get(descriptor.as_ptr(), object.as_ptr(), object_type);
+            Bound::from_owned_ptr_or_err(object.py(), found)
+        }
+    }
+}
+
 /// How tensors of one framework are looked at.
 pub struct Access {
     to_tensor: Option<ToTensor>,
     /// Types whose tensors are nothing but memory: `torch.Tensor`, `torch.nn.Parameter`.
     plain: Vec<Py<PyType>>,
-    /// The descriptor of `grad`, which is faster than looking it up.
-    grad: Option<(ffi::descrgetfunc, Py<PyAny>)>,
+    grad: Option<Getter>,
+    requires_grad: Option<Getter>,
     dtypes: Vec<(Py<PyAny>, Kind)>,
     /// Shapes and strides of tensors that were looked at in the slow way.
     kept: Mutex<Vec<i64>>,
@@ -32,17 +65,9 @@ impl Access {
     /// For PyTorch. `types` are nothing but memory; the first one is `torch.Tensor`.
     pub fn new(torch: &Bound<'_, PyAny>, types: Vec<Py<PyType>>) -> PyResult<Self> {
         let tensor = torch.getattr("Tensor")?;
-        let grad = torch.getattr("_C")?.getattr("TensorBase").ok();
-        let grad = grad.and_then(|base| base.getattr("grad").ok());
-        let grad = grad.and_then(|descriptor| {
-            // SAFETY: a live type and a slot that has this type of function or is null.
-            let get = unsafe {
-                ffi::PyType_GetSlot(ffi::Py_TYPE(descriptor.as_ptr()), ffi::Py_tp_descr_get)
-            };
-            // SAFETY: the type of the slot, by its documentation.
-            let get: Option<ffi::descrgetfunc> = unsafe { core::mem::transmute(get) };
-            get.map(|get| (get, descriptor.unbind()))
-        });
+        let base = torch.getattr("_C")?.getattr("TensorBase").ok();
+        let getter = |name| Getter::of(base.as_ref()?, name);
+        let (grad, requires_grad) = (getter("grad"), getter("requires_grad"));
         let mut dtypes = Vec::new();
         for (name, kind) in [
             ("float32", Kind::F32),
@@ -58,7 +83,8 @@ impl Access {
             dtypes.push((torch.getattr(name)?.unbind(), kind));
         }
         let to_tensor = dlpack::to_tensor_of(&tensor);
-        Ok(Self { to_tensor, plain: types, grad, dtypes, kept: Mutex::default() })
+        let kept = Mutex::default();
+        Ok(Self { to_tensor, plain: types, grad, requires_grad, dtypes, kept })
     }
 
     /// Does without the fast way to look at tensors, for tests of the slow one.
@@ -82,19 +108,22 @@ impl Access {
     /// `object.grad`.
     #[inline]
     pub fn grad<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let py = object.py();
         match &self.grad {
-            Some((get, descriptor)) if self.is_plain(object) => {
-                // SAFETY: the descriptor's own function, called with an object of its type and that
-                // object's type, as `object.grad` would.
-                unsafe {
-                    let object_type = object.get_type_ptr().cast();
-                    let found = get(descriptor.as_ptr(), object.as_ptr(), object_type);
-                    Bound::from_owned_ptr_or_err(py, found)
-                }
-            }
-            _ => object.getattr(intern!(py, "grad")),
+            // SAFETY: a plain tensor is of `TensorBase`, or of a subtype.
+            Some(grad) if self.is_plain(object) => unsafe { grad.get(object) },
+            _ => object.getattr(intern!(object.py(), "grad")),
         }
+    }
+
+    /// `object.requires_grad`.
+    #[inline]
+    pub fn requires_grad(&self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let found = match &self.requires_grad {
+            // SAFETY: as above.
+            Some(requires_grad) if self.is_plain(object) => unsafe { requires_grad.get(object) },
+            _ => object.getattr(intern!(object.py(), "requires_grad")),
+        };
+        found?.is_truthy()
     }
 
     /// Looks at a plain tensor, and runs with where it lies.

@@ -245,6 +245,31 @@ def test_gradients_are_zeroed_wherever_they_lie() -> None:
     assert all(param.grad._version > version for param, version in zip(own, versions))
 
 
+@pytest.mark.parametrize("is_leaf", [False, True])
+def test_gradients_of_another_layout_that_require_gradients_are_zeroed(is_leaf: bool) -> None:
+    own = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2, 3))]
+    optimizer = adamant_optim.SGD(own, lr=0.5, momentum=0.9, zero_grad_in_step=True)
+    own[0].grad = torch.ones(3)
+    grad = torch.ones(3, 2, requires_grad=True)
+    own[1].grad = grad.detach().t().requires_grad_() if is_leaf else grad.t()
+    versions = [param._version for param in own]
+    optimizer.step()
+    assert all(torch.equal(param.detach(), torch.full_like(param, 0.5)) for param in own)
+    assert [param._version for param in own] == [version + 1 for version in versions]
+    for param in own:
+        assert not param.grad.any() and not param.grad.requires_grad
+
+
+def test_a_step_that_zeroes_gradients_ends_their_graph() -> None:
+    own = torch.nn.Parameter(torch.ones(3))
+    optimizer = adamant_optim.SGD([own], lr=0.0, zero_grad_in_step=True)
+    for _ in range(3):
+        (own**3).sum().backward(create_graph=True)
+        assert own.grad.tolist() == [3.0] * 3
+        optimizer.step()
+        assert own.grad.grad_fn is None and not own.grad.requires_grad and not own.grad.any()
+
+
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "neon"])
 def test_every_instruction_set_gives_the_same_bits(isa: str) -> None:
     from adamant_optim import _core

@@ -472,6 +472,20 @@ class Optimizer(torch.optim.Optimizer):
 
     @staticmethod
     @torch.no_grad()
+    def _zero_grad(param: Tensor, grad: Tensor) -> None:
+        """Zeroes a gradient after a step that read a copy of it, or that found it to be part of a graph: the graph
+        ends here, as in ``zero_grad``."""
+        if grad.grad_fn is None:
+            grad.requires_grad_(False)
+        elif grad._is_view():
+            # PyTorch takes no view out of its graph in place.
+            param.grad = grad = grad.detach()
+        else:
+            grad.detach_()
+        grad.zero_()
+
+    @staticmethod
+    @torch.no_grad()
     def _refresh_master(param: Tensor, master: Tensor) -> None:
         """Takes over what somebody else has written to a parameter: where a parameter is not its master copy,
         rounded, the copy becomes the parameter."""

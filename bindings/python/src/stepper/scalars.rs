@@ -46,29 +46,46 @@ impl Call<'_, '_> {
         Ok(())
     }
 
-    /// Tells PyTorch what was written.
+    /// Tells PyTorch what was written, and zeroes the gradients that the step could not.
     pub(super) fn tell(
         &self,
         inner: &mut Inner,
         options: &Options,
         is_taken: bool,
     ) -> PyResult<()> {
+        if is_taken {
+            self.count(inner)?;
+        }
+        // Last: an error of PyTorch's leaves a step that was counted.
+        if options.zero_grad { self.zero_others(inner) } else { Ok(()) }
+    }
+
+    /// Zeroes the gradients that the step read as a copy. Those of `create_graph=True` leave their graph.
+    fn zero_others(&self, inner: &Inner) -> PyResult<()> {
         let py = self.py();
-        if options.zero_grad {
-            let zeroed = PyList::empty(py);
-            for grad in &inner.grads {
-                match &grad.original {
-                    Some(original) => {
-                        original.bind(py).call_method0(intern!(py, "zero_"))?;
+        let (mut zeroed, mut others) = (Vec::with_capacity(inner.grads.len()), Vec::new());
+        for grad in &inner.grads {
+            match &grad.original {
+                Some(original) => others.push((grad.slot, original)),
+                None => {
+                    zeroed.push(&grad.tensor);
+                    if self.stepper.access.requires_grad(grad.tensor.bind(py))? {
+                        others.push((grad.slot, &grad.tensor));
                     }
-                    None => zeroed.append(&grad.tensor)?,
                 }
             }
-            self.stepper.increment_version.bind(py).call1((zeroed,))?;
         }
-        if !is_taken {
-            return Ok(());
+        self.stepper.increment_version.bind(py).call1((PyList::new(py, zeroed)?,))?;
+        for (slot, grad) in others {
+            let zero = intern!(py, "_zero_grad");
+            self.owner.call_method1(zero, (&inner.slots[slot].outer, grad))?;
         }
+        Ok(())
+    }
+
+    /// Counts a step that was taken, and the versions of what it wrote.
+    fn count(&self, inner: &mut Inner) -> PyResult<()> {
+        let py = self.py();
         for (grad, &t) in inner.grads.iter().zip(&inner.steps) {
             let (group, slot) = (&inner.groups[grad.group], &inner.slots[grad.slot]);
             set_scalar(slot, Role::Step, |_| t as f64);
