@@ -13,7 +13,10 @@ use pyo3::{
     types::{PyDict, PyString},
 };
 
-use crate::{access::Access, memory::Facts};
+use crate::{
+    access::Access,
+    memory::{Facts, Kind},
+};
 use form::fits;
 
 /// An entry of a parameter's state.
@@ -117,6 +120,10 @@ impl Slot {
         let facts = &self.facts;
         let known = access.look(self.param.bind(py), |seen| Ok(facts.hold(&seen)));
         match known {
+            // A complex tensor can become the conjugate of the same memory.
+            Ok(true) if facts.kind.is_some_and(Kind::is_complex) => {
+                return refuse_lazy(self.param.bind(py), &name).map(|()| true);
+            }
             Ok(true) => return Ok(true),
             Ok(false) => {}
             Err(error) => return Err(refused(self.param.bind(py), &name(), error)),
@@ -145,12 +152,7 @@ impl Slot {
                 description(param),
             )));
         }
-        if is_lazy(param)? {
-            return Err(PyValueError::new_err(format!(
-                "{} is a lazy conjugate or negative",
-                name()
-            )));
-        }
+        refuse_lazy(param, &name)?;
         self.facts = facts;
         self.state = None;
         // Other memory has other values, whatever its version.
@@ -220,6 +222,14 @@ pub fn is_lazy(tensor: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = tensor.py();
     Ok(tensor.call_method0(intern!(py, "is_neg"))?.is_truthy()?
         || tensor.call_method0(intern!(py, "is_conj"))?.is_truthy()?)
+}
+
+/// Refuses a parameter that stands for the conjugate or the negative of its memory.
+fn refuse_lazy(param: &Bound<'_, PyAny>, name: impl Fn() -> String) -> PyResult<()> {
+    match is_lazy(param)? {
+        true => Err(PyValueError::new_err(format!("{} is a lazy conjugate or negative", name()))),
+        false => Ok(()),
+    }
 }
 
 /// Device and type, for errors.

@@ -95,6 +95,22 @@ def test_complex_moments_of_fewer_bits_are_pairs_in_a_last_dimension(state_dtype
     assert torch.equal(again.state_dict()["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
 
 
+@WAYS
+def test_a_parameter_that_became_a_lazy_conjugate_is_refused(make: Any) -> None:
+    own = torch.nn.Parameter(torch.tensor([1 + 2j, 3 + 4j]))
+    optimizer = make([("weight", own)], lr=0.1)
+    own.grad = torch.ones_like(own)
+    optimizer.step()
+    own.data = own.data.conj()
+    before = own.detach().clone()
+    with pytest.raises(ValueError, match="parameter 'weight' is a lazy conjugate"):
+        optimizer.step()
+    assert torch.equal(own.detach(), before)
+    own.data = own.data.resolve_conj()
+    optimizer.step()
+    assert not torch.equal(own.detach(), before)
+
+
 def test_a_lazy_negative_is_read_as_what_it_stands_for() -> None:
     own = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(3))]
     numbers = torch.tensor([1 + 2j]), torch.tensor([1 + 2j, 3 + 4j, 5 + 6j])

@@ -112,7 +112,8 @@ impl<'py> Call<'_, 'py> {
                 let fits = seen.is_cpu
                     && goes_with(facts, seen.kind)
                     && (is_laid_out || facts.has_order_of(&seen));
-                // A lazy negative has other strides, unless there is but one element.
+                // A lazy negative has other strides, unless there is but one element, or it is of the private
+                // `torch._neg_view`: to ask each gradient would take longer than to look at it.
                 let is_known = is_laid_out && facts.len != 1 && !seen.kind.is_complex();
                 Ok((fits, is_known, seen.data as usize, seen.kind, seen.is_freed()))
             });
