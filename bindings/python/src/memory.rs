@@ -70,6 +70,17 @@ impl Kind {
         }
     }
 
+    /// The alignment that slices of the numbers need.
+    fn align(self) -> usize {
+        match self.real() {
+            Self::F64 => align_of::<f64>(),
+            Self::I64 => align_of::<i64>(),
+            Self::F32 => align_of::<f32>(),
+            Self::Bf16 | Self::F16 | Self::I16 => align_of::<u16>(),
+            _ => 1,
+        }
+    }
+
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64 | Self::Bf16 | Self::F16)
     }
@@ -136,6 +147,13 @@ impl<'a> Seen<'a> {
     /// Whether it has elements but no memory: its storage was freed.
     pub fn is_freed(&self) -> bool {
         self.data.is_null() && self.len() > 0
+    }
+
+    /// Whether each element lies where its type may. Memory of bytes can be seen as numbers that do not:
+    /// `frombuffer(bytes, offset=1)`.
+    #[inline]
+    pub fn is_aligned(&self) -> bool {
+        (self.data as usize).is_multiple_of(self.kind.align()) || self.len() == 0
     }
 
     /// Whether the elements fill their memory without gaps or overlaps, in whatever order.

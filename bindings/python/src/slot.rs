@@ -138,6 +138,8 @@ impl Slot {
                 Some("does not fill its memory without gaps or overlaps: use a contiguous copy")
             } else if seen.is_freed() {
                 Some("has no memory")
+            } else if !seen.is_aligned() {
+                Some("is not aligned: use a copy")
             } else {
                 None
             };

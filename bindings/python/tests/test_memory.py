@@ -218,6 +218,52 @@ def _has_names() -> bool:
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
 
 
+def misaligned(count: int, dtype: torch.dtype) -> Any:
+    """Ones that begin at an odd address."""
+    ones = torch.ones(count, dtype=dtype)
+    memory = bytearray(count * ones.element_size() + 16)
+    start = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
+    found = torch.frombuffer(memory, dtype=dtype, offset=1 + start % 2, count=count)
+    assert found.data_ptr() % 2 == 1
+    return found.copy_(ones)
+
+
+@WAYS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64])
+def test_misaligned_memory_is_refused_by_name(make: Any, dtype: torch.dtype) -> None:
+    own = torch.nn.Parameter(misaligned(6, dtype))
+    own.grad = torch.ones(6, dtype=dtype)
+    with pytest.raises(ValueError, match="parameter 'weight' is not aligned"):
+        make([("weight", own)]).step()
+    own = torch.nn.Parameter(torch.ones(6, dtype=dtype))
+    optimizer = make([("weight", own)])
+    for grad in (misaligned(6, dtype), misaligned(6, dtype).reshape(3, 2).to_sparse(1)):
+        if grad.is_sparse:
+            own.data = torch.ones(3, 2, dtype=dtype)
+            values = misaligned(6, dtype).reshape(3, 2)
+            own.grad = torch.sparse_coo_tensor(
+                torch.tensor([[0, 1, 2]]), values, (3, 2), is_coalesced=True, check_invariants=True
+            )
+            assert own.grad._values().data_ptr() == values.data_ptr()
+        else:
+            own.grad = grad
+        before = own.detach().clone()
+        with pytest.raises(ValueError, match="the gradient of parameter 'weight' is not aligned"):
+            optimizer.step()
+        assert torch.equal(own.detach(), before)
+        own.grad = None
+
+
+def test_a_misaligned_state_is_refused_by_name() -> None:
+    own = torch.nn.Parameter(torch.ones(6))
+    own.grad = torch.ones(6)
+    optimizer = adamant_optim.AdamW([own])
+    optimizer.step()
+    optimizer.state[own]["exp_avg"] = misaligned(6, torch.float32)
+    with pytest.raises(RuntimeError, match="exp_avg is not aligned"):
+        optimizer.step()
+
+
 def test_states_are_made_on_the_cpu_only() -> None:
     own = torch.nn.Parameter(torch.ones(2))
     own.grad = torch.zeros(2)

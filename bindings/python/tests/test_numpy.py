@@ -408,9 +408,16 @@ def read_only() -> np.ndarray:
     return array
 
 
+def misaligned() -> np.ndarray:
+    memory = bytearray(40)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    return np.frombuffer(memory, np.float64, count=3, offset=1 + start % 2)
+
+
 @pytest.mark.parametrize(
     ("param", "grad", "error", "text"),
     [
+        (misaligned(), np.zeros(3), ValueError, "params is not aligned"),
         (np.zeros((4, 4))[:, ::2], np.zeros((4, 2)), ValueError, "params does not fill its memory"),
         (np.zeros(3), np.zeros(4), ValueError, r"the gradient of params has shape \(4,\)"),
         (np.zeros(3, np.int64), np.zeros(3), TypeError, "params is of int64, but must be of float32"),

@@ -102,6 +102,9 @@ impl<'py, 'n> Array<'py, 'n> {
         if seen.is_freed() {
             return Err(PyValueError::new_err(format!("{name} has no memory")));
         }
+        if !seen.is_aligned() {
+            return Err(PyValueError::new_err(format!("{name} is not aligned: use a copy")));
+        }
         let (kind, len) = (seen.kind, seen.len());
         if kind == Kind::Other {
             return Err(PyTypeError::new_err(format!("{name} is of a type that is not supported")));

@@ -141,6 +141,10 @@ pub(super) fn fits(role: Role, form: Form, param: &Facts, seen: &Seen<'_>) -> Re
     if seen.is_freed() {
         return Err("has no memory".into());
     }
+    let is_number = matches!(role, Role::Step | Role::Eta | Role::Mu | Role::MuProduct);
+    if !is_number && !seen.is_aligned() {
+        return Err("is not aligned: use a copy".into());
+    }
     let is_like_param = if kind.is_complex() && !seen.kind.is_complex() {
         // The pairs are a last dimension.
         let (shape, strides) = (param.shape().iter(), param.strides().iter());

@@ -110,6 +110,7 @@ impl<'py> Call<'_, 'py> {
             let found = access.look(&grad, |seen| {
                 let is_laid_out = facts.is_laid_out(&seen);
                 let fits = seen.is_cpu
+                    && seen.is_aligned()
                     && goes_with(facts, seen.kind)
                     && (is_laid_out || facts.has_order_of(&seen));
                 // A lazy negative has other strides, unless there is but one element, or it is of the private
@@ -151,6 +152,9 @@ impl<'py> Call<'_, 'py> {
         let (found, data, kind) = self.stepper.access.look(&copy, |seen| {
             if seen.is_freed() {
                 return Err(self.freed(number, position));
+            }
+            if !seen.is_aligned() {
+                return Err(misaligned(&self.name_at(number, position)));
             }
             let goes = seen.is_cpu && goes_with(facts, seen.kind);
             let misfit = match goes && facts.has_order_of(&seen) {
@@ -220,6 +224,11 @@ impl<'py> Call<'_, 'py> {
         }
         Ok(())
     }
+}
+
+/// The error for a gradient that no slice can be made of.
+pub(super) fn misaligned(name: &str) -> PyErr {
+    PyValueError::new_err(format!("the gradient of {name} is not aligned: use a copy"))
 }
 
 /// Whether a gradient's type goes with that of its parameter, without a copy.

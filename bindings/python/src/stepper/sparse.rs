@@ -10,7 +10,12 @@ use pyo3::{
     types::{PyList, PyTuple},
 };
 
-use super::{Call, Inner, grads::Found, run::rule_of, states::places_of};
+use super::{
+    Call, Inner,
+    grads::{Found, misaligned},
+    run::rule_of,
+    states::places_of,
+};
 use crate::{
     error::exception,
     in_use::{InUse, Ranges},
@@ -33,12 +38,17 @@ impl<'py> Call<'_, 'py> {
         let (indices, values, rows, width): Described<'_> = sparse.extract()?;
         let access = &self.stepper.access;
         let seen = |tensor| {
-            access.look(tensor, |seen| match seen.is_freed() {
-                true => Err(PyValueError::new_err(format!(
-                    "the gradient of {} has no memory: its storage was freed",
-                    name()
-                ))),
-                false => Ok((seen.data as usize, seen.kind, seen.len())),
+            access.look(tensor, |seen| {
+                if seen.is_freed() {
+                    return Err(PyValueError::new_err(format!(
+                        "the gradient of {} has no memory: its storage was freed",
+                        name()
+                    )));
+                }
+                match seen.is_aligned() {
+                    true => Ok((seen.data as usize, seen.kind, seen.len())),
+                    false => Err(misaligned(&name())),
+                }
             })
         };
         let (index_data, index_kind, count) = seen(&indices)?;
@@ -223,12 +233,13 @@ impl<'py> Call<'_, 'py> {
                     seen.is_cpu
                         && seen.kind == Kind::I64
                         && seen.is_dense()
+                        && seen.is_aligned()
                         && !seen.is_freed()
                 };
                 access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
                     false => Err(PyTypeError::new_err(format!(
-                        "rows is of {} with shape {:?} and strides {:?}, but must be of int64, contiguous and on the CPU",
+                        "rows is of {} with shape {:?} and strides {:?}, but must be of int64, contiguous, aligned and on the CPU",
                         seen.kind, seen.shape, seen.strides
                     ))),
                 })
