@@ -139,6 +139,19 @@ def test_a_master_keeps_what_16_bits_lose(master: str, dtype: torch.dtype) -> No
     assert not torch.equal(rounded, start)
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_half_a_float_beside_float16_is_refused_by_name(name: str) -> None:
+    own = torch.nn.Parameter(torch.ones(3, dtype=torch.float16))
+    others = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
+    for param in (own, *others):
+        param.grad = torch.ones_like(param)
+    with pytest.raises(ValueError, match="parameter 'weight' is of float16, but master=\"split\" is for bfloat16"):
+        getattr(adamant_optim, name)([("bias", others[0]), ("weight", own)], master="split").step()
+    assert all(torch.equal(param.detach(), torch.ones_like(param)) for param in (own, *others))
+    # A parameter of float32 has no other half.
+    getattr(adamant_optim, name)(others, master="split").step()
+
+
 def test_a_master_takes_over_what_others_write() -> None:
     own = torch.nn.Parameter(torch.randn(20).to(torch.bfloat16))
     optimizer = adamant_optim.SGD([own], lr=1e-3, master="f32")

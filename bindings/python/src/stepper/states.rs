@@ -13,7 +13,7 @@ use super::{Call, Inner};
 use crate::{
     in_use::Ranges,
     memory::Kind,
-    slot::{self, Role, Slot, roles},
+    slot::{self, Master, Role, Slot, roles},
 };
 
 impl Call<'_, '_> {
@@ -75,10 +75,17 @@ impl Call<'_, '_> {
         number: usize,
         index: usize,
     ) -> PyResult<Option<String>> {
+        let kind = inner.slots[index].facts.kind.unwrap_or(Kind::Other);
+        let group = &inner.groups[number];
+        if (group.form.master, kind) == (Master::Split, Kind::F16) {
+            let name = self.name(inner, index);
+            return Err(PyValueError::new_err(format!(
+                "{name} is of float16, but master=\"split\" is for bfloat16, which is the upper half of float32: use \
+                 master=\"f32\""
+            )));
+        }
         let Inner { groups, slots, .. } = inner;
-        let group = &groups[number];
-        let slot = &mut slots[index];
-        let kind = slot.facts.kind.unwrap_or(Kind::Other);
+        let (group, slot) = (&groups[number], &mut slots[index]);
         let roles = roles(&group.settings.optimizer, group.form, kind);
         if roles.is_empty() {
             slot.state = Some(slot::State::none(self.py()));
