@@ -177,6 +177,49 @@ def test_hooks_run_in_order_and_may_change_arguments() -> None:
     assert optimizer.step() is None
 
 
+def test_hooks_see_a_closure_as_it_was_passed() -> None:
+    own = params()
+    set_grads(own)
+    optimizer, other = adamant_optim.AdamW(own), torch.optim.AdamW(copies(own))
+    seen: list[Any] = []
+    for each in (optimizer, other):
+        each.register_step_pre_hook(lambda _, args, kwargs: seen.append((args[1:], kwargs)))
+        each.register_step_post_hook(lambda _, args, kwargs: seen.append((args[1:], kwargs)))
+
+    def closure() -> float:
+        return 3.0
+
+    for each in (optimizer, other):
+        assert each.step() is None
+        assert each.step(closure) == each.step(closure=closure) == 3.0
+        assert seen == 2 * [((), {})] + 2 * [((closure,), {})] + 2 * [((), {"closure": closure})]
+        seen.clear()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'closures'"):
+        optimizer.step(closures=closure)
+
+
+def test_hooks_run_once_around_the_step_of_a_subclass() -> None:
+    class Own(adamant_optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            calls.append("step")
+            return super().step(closure)
+
+    calls: list[str] = []
+    own = params()
+    set_grads(own)
+    optimizer = Own(own)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    for _ in range(2):
+        optimizer.step()
+        assert calls == ["pre", "step", "post"]
+        calls.clear()
+    plain = adamant_optim.AdamW(own)
+    plain.register_step_pre_hook(lambda *_: calls.append("pre"))
+    plain.step()
+    assert calls == ["pre"]
+
+
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])
 def test_copies_go_on_alike(way: str) -> None:
     model = torch.nn.Linear(4, 3)

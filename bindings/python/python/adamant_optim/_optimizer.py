@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import weakref
 from collections import defaultdict
@@ -52,6 +53,11 @@ class _CatchUp:
             optimizer.catch_up(module.weight)
 
 
+def _closure_of(_: Any, closure: Any = None) -> Any:
+    """The closure among the arguments of a step."""
+    return closure
+
+
 class Optimizer(torch.optim.Optimizer):
     """The base of all optimizers of this package: a :class:`torch.optim.Optimizer` whose steps run in adamant."""
 
@@ -76,6 +82,8 @@ class Optimizer(torch.optim.Optimizer):
     _backward: _backward.Backward | None = None
     #: Where the parameters lie, since the native step asked.
     _where: _sharded.Places | None = None
+    #: Whether the step of a subclass is under way, around which PyTorch runs the hooks.
+    _is_hooked: bool = False
     #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
     _firsts: dict[Tensor, int] | None = None
     #: Whether this process has sent its norm to the others, or NaN in place of it.
@@ -116,39 +124,55 @@ class Optimizer(torch.optim.Optimizer):
     # ---- Steps
 
     @torch._disable_dynamo
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, /, **keywords: Any) -> Any:
         """Takes a step of all parameters that have a gradient.
 
         Args:
-            closure: computes the loss again and returns it; called with gradients enabled.
+            closure: computes the loss again and returns it; called with gradients enabled. By position or as
+                ``closure=...``: hooks see it as it came.
 
         Returns:
             The closure's loss, if there is one.
         """
         with record_function(self._step_name):
-            if self._optimizer_step_pre_hooks or _global_optimizer_pre_hooks:
-                closure = self._run_pre_hooks(closure)
+            args = (self,) if closure is None else (self, closure)
+            if (self._optimizer_step_pre_hooks or _global_optimizer_pre_hooks) and not self._is_hooked:
+                args, keywords = self._run_pre_hooks(args, keywords)
+            closure = _closure_of(*args, **keywords)
             loss = None
             if closure is not None:
                 with torch.enable_grad():
                     loss = closure()
             self._step()
             self._optimizer_step_code()
-            if self._optimizer_step_post_hooks or _global_optimizer_post_hooks:
-                self._run_post_hooks(closure)
+            if (self._optimizer_step_post_hooks or _global_optimizer_post_hooks) and not self._is_hooked:
+                self._run_post_hooks(args, keywords)
         return loss
 
     # The hooks are called above: PyTorch need not wrap the method, which costs ten times as much as the rest.
     step.hooked = True  # type: ignore[attr-defined]
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """What PyTorch wraps the ``step`` of a subclass with. The hooks run here, and not again in the step below."""
+        hooked = torch.optim.Optimizer.profile_hook_step(func)
+
+        @functools.wraps(func)
+        def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+            was_hooked, self._is_hooked = self._is_hooked, True
+            try:
+                return hooked(self, *args, **kwargs)
+            finally:
+                self._is_hooked = was_hooked
+
+        return step
 
     @property
     def _step_name(self) -> str:
         name = type(self).__name__
         return f"Optimizer.step#{name}.step"
 
-    def _run_pre_hooks(self, closure: Any) -> Any:
-        args: Any = (self,) if closure is None else (self, closure)
-        kwargs: Any = {}
+    def _run_pre_hooks(self, args: Any, kwargs: Any) -> Any:
         hooks = chain(_global_optimizer_pre_hooks.values(), self._optimizer_step_pre_hooks.values())
         for hook in list(hooks):
             result = hook(self, args, kwargs)
@@ -158,13 +182,12 @@ class Optimizer(torch.optim.Optimizer):
                         f"{type(self).step} must return None or a tuple of (new_args, new_kwargs), but got {result}."
                     )
                 args, kwargs = result
-        return kwargs.get("closure", args[1] if len(args) > 1 else None)
+        return args, kwargs
 
-    def _run_post_hooks(self, closure: Any) -> None:
-        args = (self,) if closure is None else (self, closure)
+    def _run_post_hooks(self, args: Any, kwargs: Any) -> None:
         hooks = chain(self._optimizer_step_post_hooks.values(), _global_optimizer_post_hooks.values())
         for hook in list(hooks):
-            hook(self, args, {})
+            hook(self, args, kwargs)
 
     def _step(self) -> None:
         if self._backward is not None:
