@@ -33,6 +33,13 @@ pub struct Settings {
     pub optimizer: AnyOptimizer,
 }
 
+impl Settings {
+    /// The objects of the group that were read.
+    pub fn values(&self) -> &[Py<PyAny>] {
+        &self.values
+    }
+}
+
 impl Plan {
     /// From `(optimizer, variant, sources, fixed)`: see `_optimizer.py`.
     pub fn new(description: &Bound<'_, PyTuple>) -> PyResult<Self> {

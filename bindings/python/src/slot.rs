@@ -8,6 +8,7 @@ pub use views::{moments_of, param_of};
 
 use pyo3::{
     exceptions::{PyTypeError, PyValueError},
+    gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
     types::{PyDict, PyString},
@@ -101,6 +102,19 @@ impl Slot {
         let param = outer.clone_ref(py);
         let (facts, runs) = (Facts::default(), Vec::new());
         Self { outer, param, facts, first: 0, runs, state: None, version: None, rows: None }
+    }
+
+    /// Shows its objects to the collector of cycles.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.outer)?;
+        visit.call(&self.param)?;
+        let Some(state) = &self.state else { return Ok(()) };
+        visit.call(&state.dict)?;
+        for entry in &state.entries {
+            visit.call(&entry.outer)?;
+            visit.call(&entry.tensor)?;
+        }
+        Ok(())
     }
 
     /// Looks whether the parameter is where it was, and learns where it is if not. Whether it was.

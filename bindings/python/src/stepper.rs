@@ -251,10 +251,11 @@ impl Stepper {
         for group in &inner.groups {
             visit.call(&group.dict)?;
             visit.call(&group.params)?;
+            group.form_values.iter().try_for_each(|value| visit.call(value))?;
+            group.settings.values().iter().try_for_each(|value| visit.call(value))?;
         }
         for slot in &inner.slots {
-            visit.call(&slot.outer)?;
-            visit.call(&slot.param)?;
+            slot.traverse(&visit)?;
         }
         for (param, _) in &inner.rows {
             visit.call(param)?;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -364,6 +365,31 @@ def test_subclasses_that_are_nothing_but_memory(make: Any) -> None:
     assert torch.allclose(own.detach(), torch.full((3,), 0.5))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize("what", ["state", "setting", "form"])
+def test_a_cycle_through_what_a_step_remembers_is_collected(what: str) -> None:
+    class Flag:
+        """True, as an option of a group may be."""
+
+    own = torch.nn.Parameter(torch.ones(3))
+    optimizer = adamant_optim.AdamW([own], lr=torch.tensor(0.1))
+    own.grad = torch.ones(3)
+    optimizer.step()
+    group = optimizer.param_groups[0]
+    if what == "state":
+        optimizer.state[own].update(owner=optimizer)
+        optimizer.state[own]["exp_avg"].owner = optimizer
+    elif what == "setting":
+        group["lr"].owner = optimizer
+    else:
+        group["stochastic_rounding"] = Flag()
+        group["stochastic_rounding"].owner = optimizer
+    optimizer.step()
+    gone = weakref.ref(optimizer)
+    del optimizer, group, own
+    gc.collect()
+    assert gone() is None
 
 
 def test_memory_is_freed_with_the_optimizer() -> None:
