@@ -108,7 +108,7 @@ pub struct Stepper {
     access: Access,
     increment_version: Py<PyAny>,
     kept: Kept,
-    default_threads: usize,
+    default_threads: threads::DefaultThreads,
     /// PyTorch's own number of threads: a function.
     get_num_threads: Py<PyAny>,
     /// The number of steps that were left out.
@@ -133,7 +133,7 @@ impl Stepper {
             access: if without_exchange_api { access.without_exchange_api() } else { access },
             increment_version,
             kept: Kept::default(),
-            default_threads: threads::default_threads(torch.py()),
+            default_threads: threads::DefaultThreads::new(torch.py()),
             get_num_threads: torch.getattr("get_num_threads")?.unbind(),
             skipped: AtomicU64::new(0),
         })
@@ -296,10 +296,11 @@ impl<'py> Call<'_, 'py> {
     fn crew(&self, elements: usize, threads: Option<usize>) -> PyResult<Crew> {
         let Stepper { default_threads, get_num_threads, .. } = self.stepper;
         let crew = if elements < LEAST_SHARED {
-            Crew::own(threads.unwrap_or(*default_threads))
+            Crew::own(threads.unwrap_or(default_threads.known()))
         } else {
             let pytorch = get_num_threads.bind(self.py()).call0()?.extract()?;
-            Crew::beside_pytorch(threads, *default_threads, pytorch)
+            // CPUs may have been taken from this process since.
+            Crew::beside_pytorch(threads, default_threads.now(self.py()), pytorch)
         };
         crew.map_err(exception)
     }

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     env,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -96,6 +99,54 @@ fn pool(threads: usize) -> Result<Option<Arc<Pool>>, Error> {
     };
     pools.insert(threads, pool.clone());
     Ok(pool)
+}
+
+/// The threads that a process may use, known from one step to the next.
+pub struct DefaultThreads {
+    threads: AtomicUsize,
+    /// The CPUs of the affinity at the time.
+    cpus: AtomicUsize,
+}
+
+impl DefaultThreads {
+    pub fn new(py: Python<'_>) -> Self {
+        let (threads, cpus) = (default_threads(py), affinity());
+        Self { threads: threads.into(), cpus: cpus.unwrap_or(0).into() }
+    }
+
+    /// As it was.
+    pub fn known(&self) -> usize {
+        self.threads.load(Ordering::Relaxed)
+    }
+
+    /// As it is now. A system call; to ask for everything anew takes a hundred times as long, and is needed only
+    /// where there are more CPUs.
+    pub fn now(&self, py: Python<'_>) -> usize {
+        let Some(cpus) = affinity() else { return self.known() };
+        if cpus > self.cpus.load(Ordering::Relaxed) {
+            self.threads.store(default_threads(py), Ordering::Relaxed);
+            self.cpus.store(cpus, Ordering::Relaxed);
+        }
+        self.known().min(cpus)
+    }
+}
+
+/// The number of CPUs that this thread may run on; `None` where the system does not say.
+#[cfg(target_os = "linux")]
+fn affinity() -> Option<usize> {
+    // SAFETY: bits, of which none set is valid.
+    let mut cpus: libc::cpu_set_t = unsafe { core::mem::zeroed() };
+    // SAFETY: a set of this size. 0 is the calling thread.
+    let found = unsafe { libc::sched_getaffinity(0, size_of_val(&cpus), &raw mut cpus) };
+    // SAFETY: a valid set.
+    let count = unsafe { libc::CPU_COUNT(&cpus) };
+    // More CPUs than the set has room for are an error.
+    if found == 0 { usize::try_from(count).ok() } else { None }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn affinity() -> Option<usize> {
+    None
 }
 
 /// The number of threads that this process may use.

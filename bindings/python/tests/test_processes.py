@@ -252,6 +252,30 @@ def test_the_number_of_threads_is_what_is_granted() -> None:
         assert ask(f"import os; os.sched_setaffinity(0, {{{first}}}); {code}") == 1
 
 
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: [0])(0)) < 2, reason="there is one CPU only")
+def test_a_process_that_lost_its_cpus_starts_no_threads_for_them() -> None:
+    code = """
+import os, torch
+from adamant_optim import AdamW
+
+torch.set_num_threads(1)
+cpus = os.sched_getaffinity(0)
+param = torch.nn.Parameter(torch.zeros(4_000_000))
+param.grad = torch.ones_like(param)
+optimizer = AdamW([param])
+before = len(os.listdir("/proc/self/task"))
+os.sched_setaffinity(0, {min(cpus)})
+optimizer.step()
+print(len(os.listdir("/proc/self/task")) - before)
+os.sched_setaffinity(0, cpus)
+optimizer.step()
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    alone, all_cpus = map(int, output.stdout.split())
+    assert alone == 0 < all_cpus
+
+
 #: A file system for cgroups that grants one CPU, by either version, for this process and its children alone.
 QUOTA = """
 set -e
