@@ -112,6 +112,31 @@ def test_a_parameter_that_became_a_lazy_conjugate_is_refused(make: Any) -> None:
     assert not torch.equal(own.detach(), before)
 
 
+@pytest.mark.parametrize("state_dtype", [None, torch.bfloat16, torch.float16, "q8"], ids=str)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_complex_moments_of_fewer_bits_go_to_pytorch_and_back(name: str, state_dtype: Any) -> None:
+    kwargs = {"momentum": 0.9} if name == "SGD" else {}
+    make = getattr(adamant_optim, name)
+    ours = [torch.nn.Parameter(torch.randn(4, 3, dtype=torch.complex64).t()), torch.nn.Parameter(torch.tensor(1 + 2j))]
+    optimizer = make(ours, state_dtype=state_dtype, **kwargs)
+    for _ in range(3):
+        set_grads(ours)
+        optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    theirs = copies(ours)
+    other = getattr(torch.optim, name)(theirs, **kwargs)
+    other.load_state_dict(copy.deepcopy(saved))
+    again = make(copies(ours), state_dtype=state_dtype, **kwargs)
+    again.load_state_dict(saved)
+    for param, loaded in zip(ours, again.param_groups[0]["params"]):
+        for key, value in optimizer.state[param].items():
+            assert value.dtype == again.state[loaded][key].dtype and torch.equal(value, again.state[loaded][key]), key
+    set_grads(ours, theirs)
+    optimizer.step()
+    other.step()
+    assert all(torch.allclose(one, two, rtol=0.02, atol=0.02) for one, two in zip(ours, theirs))
+
+
 def test_a_lazy_negative_is_read_as_what_it_stands_for() -> None:
     own = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(3))]
     numbers = torch.tensor([1 + 2j]), torch.tensor([1 + 2j, 3 + 4j, 5 + 6j])

@@ -585,7 +585,8 @@ class Optimizer(torch.optim.Optimizer):
         """The state of the optimizer, which PyTorch's optimizer of the same name loads, too.
 
         Moments of 8 bits are there twice: as ``float32`` under PyTorch's name, for others, and bit by bit as
-        ``..._codes`` and ``..._scales``, which :meth:`load_state_dict` prefers.
+        ``..._codes`` and ``..._scales``, which :meth:`load_state_dict` prefers. Moments of 16 bits of complex
+        parameters are ``complex64``.
         """
         for hook in list(self._optimizer_state_dict_pre_hooks.values()):
             hook(self)
@@ -618,6 +619,7 @@ class Optimizer(torch.optim.Optimizer):
             moment = _states.Moment(*moment)
             codes, scales = state.get(f"{moment.name}_codes"), state.get(f"{moment.name}_scales")
             if codes is None or scales is None:
+                saved |= self._saved_pairs(param, moment.name, state)
                 continue
             decoded = _states.decode(memory_of(param), memory_of(codes), scales, moment)
             if _sharded.is_dtensor(param):
@@ -627,6 +629,16 @@ class Optimizer(torch.optim.Optimizer):
                 del saved[f"{moment.name}_codes"], saved[f"{moment.name}_scales"]
             saved[moment.name] = decoded
         return saved
+
+    @staticmethod
+    def _saved_pairs(param: Tensor, key: str, state: dict[str, Any]) -> dict[str, Any]:
+        """A moment of 16 bits of a complex parameter, as complex numbers: there are none of 16 bits that PyTorch could
+        step. Loaded again, they round to the same bits."""
+        value = state.get(key)
+        if not (param.is_complex() and isinstance(value, Tensor) and not value.is_complex()):
+            return {}
+        wide = torch.view_as_complex(memory_of(value).detach().to(torch.float32))
+        return {key: _sharded.like(wide, param) if _sharded.is_dtensor(param) else wide}
 
     @torch._disable_dynamo
     @torch.no_grad()
