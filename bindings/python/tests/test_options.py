@@ -101,6 +101,36 @@ def test_groups_may_have_moments_of_their_own() -> None:
     assert not {"state_dtype", "master"} & set(optimizer.state_dict()["param_groups"][0])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("max_grad_norm", 1.0), ("zero_grad_in_step", True), ("threads", -5), ("seed", 1)]
+)
+def test_options_of_the_whole_optimizer_are_refused_in_groups(key: str, value: Any) -> None:
+    own = params()
+    with pytest.raises(ValueError, match=f"{key} is an option of the whole optimizer.*pass it to SGD"):
+        adamant_optim.SGD([{"params": own, key: value}], lr=1.0)
+    optimizer = adamant_optim.SGD(own[:1], lr=1.0)
+    with pytest.raises(ValueError, match=f"set optimizer.{key}"):
+        optimizer.add_param_group({"params": own[1:], key: value})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("flag", ["capturable", "differentiable"])
+def test_flags_that_no_step_can_follow_are_refused_in_groups_but_not_in_checkpoints(flag: str) -> None:
+    own = params()
+    with pytest.raises(ValueError, match=f"{flag}=True is not supported"):
+        adamant_optim.AdamW([{"params": own, flag: True}])
+    other = torch.optim.AdamW(own)
+    set_grads(own)
+    other.step()
+    state = copy.deepcopy(other.state_dict())
+    # As a run on a GPU saves it.
+    state["param_groups"][0][flag] = True
+    optimizer = adamant_optim.AdamW(own)
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0][flag] is False
+    assert optimizer.state[own[0]]["step"] == 1
+
+
 def test_doubles_have_moments_in_double_alone() -> None:
     own = params(torch.float64)
     set_grads(own)

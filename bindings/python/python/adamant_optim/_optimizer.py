@@ -99,9 +99,7 @@ class Optimizer(torch.optim.Optimizer):
         for key, default in _STEP_OPTIONS.items():
             setattr(self, key, options.get(key, default))
         _checks.check_steps(self)
-        for flag in ("capturable", "differentiable"):
-            if defaults.get(flag):
-                raise ValueError(f"{flag}=True is not supported: steps run on the CPU, outside of autograd")
+        _options.check_flags(defaults)
         if defaults.get("fused") and defaults.get("foreach"):
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
         self._native = self._new_native()
@@ -112,6 +110,7 @@ class Optimizer(torch.optim.Optimizer):
         return _core.Stepper(torch, PLAIN_TYPES, increment_version, self._plan, False)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        self._check_new_group(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -120,6 +119,19 @@ class Optimizer(torch.optim.Optimizer):
         except Exception:
             self.param_groups.pop()
             raise
+
+    def _check_new_group(self, param_group: Any) -> None:
+        if not isinstance(param_group, dict):
+            # PyTorch says so.
+            return
+        for key in _STEP_OPTIONS:
+            # ZeroRedundancyOptimizer copies all options into groups.
+            if key in param_group and param_group[key] != getattr(self, key):
+                raise ValueError(
+                    f"{key} is an option of the whole optimizer, and cannot differ from group to group: pass it to "
+                    f"{type(self).__name__}, or set optimizer.{key}"
+                )
+        _options.check_flags(param_group)
 
     # ---- Steps
 
@@ -687,6 +699,8 @@ class Optimizer(torch.optim.Optimizer):
         new = {key: value for key, value in group.items() if key not in saved}
         new |= {key: value for key, value in saved.items() if key not in _GROUP_OPTIONS}
         new |= {key: group[key] for key in _GROUP_OPTIONS}
+        # How PyTorch ran there, and no part of the result.
+        new |= {key: False for key in _options.REFUSED_FLAGS if key in new}
         new["params"] = group["params"]
         self._native.check(new)
         return new

@@ -91,6 +91,17 @@ def state_dtype(value: Any) -> torch.dtype | Literal["q8"] | None:
     raise ValueError(f'state_dtype is {value!r}, but must be None, torch.float32, bfloat16, float16 or "q8"')
 
 
+#: Flags of PyTorch's optimizers that no step here can follow.
+REFUSED_FLAGS = ("capturable", "differentiable")
+
+
+def check_flags(group: dict[str, Any]) -> None:
+    """Refuses the flags of PyTorch's optimizers that no step here can follow."""
+    for flag in REFUSED_FLAGS:
+        if group.get(flag):
+            raise ValueError(f"{flag}=True is not supported: steps run on the CPU, outside of autograd")
+
+
 def check_group(group: dict[str, Any]) -> None:
     """Checks the options of a group, and brings them in one form."""
     group["state_dtype"] = state_dtype(group["state_dtype"])
