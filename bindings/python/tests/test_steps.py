@@ -78,6 +78,50 @@ def test_nothing_has_changed_after_a_state_that_does_not_fit() -> None:
     assert all(torch.equal(before["state"][0][key], value) for key, value in after["state"][0].items())
 
 
+BAD_STATES: list[tuple[str, dict[str, Any], str, Any, str]] = [
+    *[("AdamW", {}, "step", torch.tensor(value), "step of .* must be a whole number") for value in (-3.0, 5.5)],
+    *[("AdamW", {}, "step", torch.tensor(float(value)), f"step of .* is {value}") for value in ("nan", "inf", "-inf")],
+    ("AdamW", {}, "step", "5", "step of .* is '5', but must be a number"),
+    ("AdamW", {}, "step", torch.ones(2), "step of .* must be a number"),
+    ("AdamW", {}, "step", torch.empty((), device="meta"), "step of .* must be a number"),
+    ("AdamW", {}, "exp_avg", "nothing", "exp_avg of .* is 'nothing', but must be a tensor"),
+    ("AdamW", {"state_dtype": "q8"}, "exp_avg", "nothing", "exp_avg of .* is 'nothing', but must be a tensor"),
+    ("AdamW", {}, "exp_avg_sq", torch.empty(3, device="meta"), "exp_avg_sq of .* is on meta"),
+    ("AdamW", {"state_dtype": "q8"}, "exp_avg_sq", torch.empty(3, device="meta"), "exp_avg_sq of .* is on meta"),
+    ("AdamW", {}, "exp_avg", torch.ones(3).to_sparse(), "exp_avg of .* has layout torch.sparse_coo"),
+    ("AdamW", {"state_dtype": "q8"}, "exp_avg", None, "exp_avg_codes of .* is of torch.float32"),
+    ("NAdam", {}, "mu_product", torch.tensor(float("nan")), "mu_product of .* is nan, but must be finite"),
+    ("ASGD", {}, "eta", "fast", "eta of .* is 'fast', but must be a number"),
+]
+
+
+@pytest.mark.parametrize(("optimizer_name", "kwargs", "key", "value", "text"), BAD_STATES)
+def test_states_without_a_meaning_are_named_and_change_nothing(
+    optimizer_name: str, kwargs: dict[str, Any], key: str, value: Any, text: str
+) -> None:
+    own = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))]
+    optimizer = getattr(adamant_optim, optimizer_name)(own, **kwargs)
+    set_grads(own)
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    bad = copy.deepcopy(before)
+    bad["param_groups"][0]["lr"] = 7.0
+    bad["state"][1][key] = value
+    if value is None:
+        # Codes as PyTorch loads them, without the numbers beside them.
+        bad["state"][1]["exp_avg_codes"] = bad["state"][1]["exp_avg_codes"].float()
+    with pytest.raises(ValueError, match=text) as error:
+        optimizer.load_state_dict(bad)
+    assert "param_groups[0]['params'][1]" in str(error.value)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for index, state in before["state"].items():
+        assert all(torch.equal(value, after["state"][index][key]) for key, value in state.items())
+    optimizer.step()
+    with pytest.raises(ValueError, match="the state of .* is 5, but must be a dictionary"):
+        optimizer.load_state_dict({**before, "state": {0: 5}})
+
+
 def test_nadam_warns_once_of_a_product_of_other_settings() -> None:
     optimizer, other, ours, theirs = pair("NAdam", {})
     set_grads(ours, theirs)

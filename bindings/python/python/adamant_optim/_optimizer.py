@@ -6,7 +6,7 @@ import functools
 import math
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from itertools import chain
 from typing import Any, ClassVar
@@ -688,6 +688,8 @@ class Optimizer(torch.optim.Optimizer):
                 continue
             number, position, param = places[key]
             name = self._name_of(number, position)
+            if not isinstance(saved, Mapping):
+                raise ValueError(f"the state of {name} is {saved!r}, but must be a dictionary")
             state[param] = self._loaded(new_groups[number], param, dict(saved), name)
         self._native.reset_rows()
         self.__setstate__({"state": state, "param_groups": new_groups})

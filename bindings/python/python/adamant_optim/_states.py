@@ -66,9 +66,20 @@ def _empty(param: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(param, dtype=dtype, memory_format=torch.preserve_format)
 
 
+def _check_array(value: Any, what: str) -> None:
+    """Refuses an entry of a state that has no numbers to copy."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} is {value!r}, but must be a tensor")
+    if value.is_meta:
+        raise ValueError(f"{what} is on meta, which has no values")
+    if value.layout is not torch.strided:
+        raise ValueError(f"{what} has layout {value.layout}, but must be dense")
+
+
 def _copy(value: Tensor, param: Tensor, dtype: torch.dtype, what: str) -> Tensor:
     """The values of a saved array in a new one, in the layout of the parameter."""
     array = _empty(param, dtype)
+    _check_array(value, what)
     value = value.detach()
     if value.shape != param.shape and value.shape != array.shape:
         raise ValueError(f"{what} has shape {list(value.shape)}, but the parameter has {list(param.shape)}")
@@ -81,8 +92,14 @@ def _copy(value: Tensor, param: Tensor, dtype: torch.dtype, what: str) -> Tensor
     return array.copy_(value)
 
 
-def _scalar(value: Any) -> float:
-    return float(value.item() if isinstance(value, Tensor) else value)
+def _scalar(value: Any, what: str) -> float:
+    """A number of a saved state."""
+    try:
+        if isinstance(value, str):
+            raise TypeError("text is no number")
+        return float(value.item() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{what} is {value!r}, but must be a number") from error
 
 
 def _number(value: float) -> Tensor:
@@ -93,6 +110,8 @@ def _number(value: float) -> Tensor:
 def _is_kept(value: Any, param: Tensor, dtype: torch.dtype) -> bool:
     """Whether a step can use an array as it is."""
     if not isinstance(value, Tensor) or value.device.type != "cpu" or value.requires_grad:
+        return False
+    if value.layout is not torch.strided:
         return False
     like = _empty(param.detach(), dtype)
     return (
@@ -126,7 +145,7 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
             _conform_q8(param, state, moment, name)
         else:
             _conform_moment(param, state, moment, form.dtype, name)
-    _conform_scalars(state, form.scalars)
+    _conform_scalars(state, form.scalars, name)
     if form.master == "f32" and param.dtype in (torch.bfloat16, torch.float16):
         if not _is_kept(state.get("master_param"), param, torch.float32):
             saved = state.get("master_param")
@@ -141,58 +160,80 @@ def conform(param: Tensor, state: dict[str, Any], form: Form, name: str) -> None
 
 def _conform_step(state: dict[str, Any], has_moments: bool, uses_moments: bool, name: str) -> None:
     step: Any = state.get("step")
-    is_kept = _is_kept_number(step)
-    # SGD's momentum starts anew where it is missing.
-    if is_kept and (has_moments or not uses_moments or step.item() == 0):
-        return
-    value = 0.0
-    if step is not None and (has_moments or not uses_moments):
-        value = _scalar(step)
-    elif has_moments:
-        # PyTorch's SGD does not count: with a momentum, it has taken a step.
-        value = 1.0
-    if not (value >= 0 and value == math.floor(value)):
+    # PyTorch's SGD does not count: with a momentum, it has taken a step.
+    value = float(has_moments) if step is None else _scalar(step, f"step of {name}")
+    if not (0 <= value < math.inf and value == math.floor(value)):
         raise ValueError(f"step of {name} is {value}, but must be a whole number of at least 0")
-    state["step"] = _number(value)
+    # SGD's momentum starts anew where it is missing.
+    if uses_moments and not has_moments:
+        value = 0.0
+    if not (_is_kept_number(step) and step.item() == value):
+        state["step"] = _number(value)
 
 
 def _conform_moment(param: Tensor, state: dict[str, Any], moment: Moment, dtype: Any, name: str) -> None:
     value = state.get(moment.name)
-    codes, scales = state.pop(f"{moment.name}_codes", None), state.pop(f"{moment.name}_scales", None)
-    if value is None and codes is not None:
-        value = decode(param, codes, scales, moment)
-    if _is_kept(value, param, dtype):
-        return
+    keys = f"{moment.name}_codes", f"{moment.name}_scales"
+    if value is None and state.get(keys[0]) is not None:
+        value = _decode_saved(param, state, moment, name)
     if value is None:
         array = _empty(param, dtype)
         reals(array).fill_(moment.start)
         state[moment.name] = array
-    else:
+    elif not _is_kept(value, param, dtype):
         state[moment.name] = _copy(value, param, dtype, f"{moment.name} of {name}")
+    else:
+        state[moment.name] = value
+    for key in keys:
+        state.pop(key, None)
 
 
 def _conform_q8(param: Tensor, state: dict[str, Any], moment: Moment, name: str) -> None:
     keys = f"{moment.name}_codes", f"{moment.name}_scales"
-    codes, scales = state.get(keys[0]), state.get(keys[1])
-    value = state.pop(moment.name, None)
-    blocks = -(-reals(param).numel() // BLOCK)
-    if isinstance(scales, Tensor) and scales.dtype == torch.float32 and scales.shape == (blocks,):
-        if scales.is_contiguous() and _is_kept(codes, param, torch.uint8):
-            return
-        if value is None and isinstance(codes, Tensor) and codes.dtype == torch.uint8:
-            # Codes in another layout: their blocks are of other elements. So they are coded anew.
-            value = decode(param, codes, scales, moment)
+    codes: Any = state.get(keys[0])
+    scales: Any = state.get(keys[1])
+    value = state.get(moment.name)
+    is_kept = isinstance(codes, Tensor) and _is_kept(codes, param, torch.uint8) and _are_scales(scales, codes)
+    if is_kept and scales.is_contiguous():
+        state.pop(moment.name, None)
+        return
+    if value is None and codes is not None:
+        # Codes in another layout: their blocks are of other elements. So they are coded anew.
+        value = _decode_saved(param, state, moment, name)
     array = _empty(param, torch.uint8)
     if value is None:
         values = reals(_empty(param, torch.float32)).fill_(moment.start)
     else:
         values = reals(_copy(value, param, torch.float32, f"{moment.name} of {name}"))
-    scales = torch.zeros(blocks, dtype=torch.float32, device="cpu")
+    scales = torch.zeros(_blocks(array), dtype=torch.float32, device="cpu")
     if moment.start != 0.0 or value is not None:
         _encode(moment, values, array, scales)
     else:
         array.zero_()
     state[keys[0]], state[keys[1]] = array, scales
+    state.pop(moment.name, None)
+
+
+def _blocks(codes: Tensor) -> int:
+    return -(-codes.numel() // BLOCK)
+
+
+def _are_scales(scales: Any, codes: Tensor) -> bool:
+    if not isinstance(scales, Tensor) or scales.is_meta:
+        return False
+    return scales.dtype == torch.float32 and scales.shape == (_blocks(codes),)
+
+
+def _decode_saved(param: Tensor, state: dict[str, Any], moment: Moment, name: str) -> Tensor:
+    """The numbers of a moment whose codes alone are in the state."""
+    keys = f"{moment.name}_codes", f"{moment.name}_scales"
+    codes, scales = state[keys[0]], state.get(keys[1])
+    _check_array(codes, f"{keys[0]} of {name}")
+    if codes.dtype != torch.uint8:
+        raise ValueError(f"{keys[0]} of {name} is of {codes.dtype}, but must be of torch.uint8")
+    if not isinstance(scales, Tensor) or not _are_scales(scales, codes):
+        raise ValueError(f"{keys[1]} of {name} must be {_blocks(codes)} numbers in float32")
+    return decode(param, codes, scales, moment)
 
 
 def drop_foreign_codes(param: Tensor, state: dict[str, Any], moment: Moment) -> None:
@@ -206,14 +247,14 @@ def drop_foreign_codes(param: Tensor, state: dict[str, Any], moment: Moment) -> 
         isinstance(codes, Tensor)
         and isinstance(scales, Tensor)
         and codes.dtype == torch.uint8
-        and scales.dtype == torch.float32
-        and scales.shape == (-(-codes.numel() // BLOCK),)
+        and not codes.is_meta
+        and _are_scales(scales, codes)
     ):
         try:
             decoded = decode(param, codes, scales, moment)
         except ValueError:
             decoded = None
-        if decoded is not None and decoded.shape == value.shape:
+        if decoded is not None and isinstance(value, Tensor) and decoded.shape == value.shape and not value.is_meta:
             same = (decoded == value) | (decoded.isnan() & value.isnan())
             if bool(same.all()):
                 return
@@ -257,11 +298,13 @@ def decode(param: Tensor, codes: Tensor, scales: Tensor, moment: Moment) -> Tens
     return torch.view_as_complex(values) if param.is_complex() else values
 
 
-def _conform_scalars(state: dict[str, Any], scalars: Callable[[float], dict[str, float]]) -> None:
-    step = _scalar(state["step"]) if "step" in state else 0.0
+def _conform_scalars(state: dict[str, Any], scalars: Callable[[float], dict[str, float]], name: str) -> None:
+    step = _scalar(state["step"], f"step of {name}") if "step" in state else 0.0
     for key, value in scalars(step).items():
         saved = state.get(key)
-        if _is_kept_number(saved):
-            continue
-        value = value if saved is None else _scalar(saved)
-        state[key] = _number(value)
+        if saved is not None:
+            value = _scalar(saved, f"{key} of {name}")
+            if not math.isfinite(value):
+                raise ValueError(f"{key} of {name} is {value}, but must be finite")
+        if not _is_kept_number(saved):
+            state[key] = _number(value)
