@@ -432,6 +432,17 @@ def test_memory_is_freed_with_the_optimizer() -> None:
     assert [ghost() for ghost in ghosts] == [None, None]
 
 
+def test_old_states_are_freed_when_others_are_loaded() -> None:
+    own = torch.nn.Parameter(torch.ones(10))
+    own.grad = torch.ones(10)
+    optimizer = adamant_optim.AdamW([own])
+    optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    old = [weakref.ref(value) for value in optimizer.state[own].values()]
+    optimizer.load_state_dict(state)
+    assert all(ref() is None for ref in old)
+
+
 @pytest.mark.parametrize("what", ["parameter", "gradient", "state"])
 def test_freed_storage_is_refused(what: str) -> None:
     own = torch.nn.Parameter(torch.ones(3))

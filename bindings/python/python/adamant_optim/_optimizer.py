@@ -693,6 +693,8 @@ class Optimizer(torch.optim.Optimizer):
             state[param] = self._loaded(new_groups[number], param, dict(saved), name)
         self._native.reset_rows()
         self.__setstate__({"state": state, "param_groups": new_groups})
+        # The native step holds the old states. Without this, both sets would be in memory until the next step.
+        self._native.forget()
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
 
