@@ -131,6 +131,28 @@ def test_flags_that_no_step_can_follow_are_refused_in_groups_but_not_in_checkpoi
     assert optimizer.state[own[0]]["step"] == 1
 
 
+@pytest.mark.parametrize("first", [None, "bf16", "q8"])
+@pytest.mark.parametrize("text", ["f32", "bf16", "float16"])
+def test_names_of_types_are_read_in_the_middle_of_a_run(first: str | None, text: str) -> None:
+    optimizer, own = run(state_dtype=first)
+    group = optimizer.param_groups[0]
+    group["state_dtype"] = "f8"
+    with pytest.raises(ValueError, match="state_dtype is 'f8'"):
+        optimizer.step()
+    state = optimizer.state_dict()
+    with pytest.raises(ValueError, match="state_dtype is 'f8'"):
+        optimizer.load_state_dict(state)
+    expected = {"f32": torch.float32, "bf16": torch.bfloat16, "float16": torch.float16}[text]
+    group["state_dtype"] = text
+    optimizer.step()
+    assert group["state_dtype"] is expected
+    assert optimizer.state[own[0]]["exp_avg"].dtype == expected
+    # Also before a checkpoint is loaded.
+    group["state_dtype"] = text
+    optimizer.load_state_dict(copy.deepcopy(state))
+    assert optimizer.state[own[0]]["exp_avg"].dtype == expected
+
+
 def test_doubles_have_moments_in_double_alone() -> None:
     own = params(torch.float64)
     set_grads(own)

@@ -224,6 +224,10 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
+        for group in self.param_groups:
+            # Changed since the last step: the native step knows types, and no other text than "q8".
+            if type(group["state_dtype"]) is str and group["state_dtype"] != "q8":
+                _options.check_group(group)
         try:
             _, self.grad_norm = self._native.step(
                 self,
@@ -706,6 +710,7 @@ class Optimizer(torch.optim.Optimizer):
         # How PyTorch ran there, and no part of the result.
         new |= {key: False for key in _options.REFUSED_FLAGS if key in new}
         new["params"] = group["params"]
+        _options.check_group(new)
         self._native.check(new)
         return new
 
