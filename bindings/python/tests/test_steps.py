@@ -122,6 +122,21 @@ def test_states_without_a_meaning_are_named_and_change_nothing(
         optimizer.load_state_dict({**before, "state": {0: 5}})
 
 
+@pytest.mark.parametrize("lr", ["x", None, [1.0], torch.empty(1, device="meta"), torch.ones(2)], ids=str)
+def test_a_rate_that_is_no_number_is_named(lr: Any) -> None:
+    own = params()
+    set_grads(own)
+    with pytest.raises((TypeError, ValueError), match="lr "):
+        adamant_optim.AdamW(own, lr=lr)
+    optimizer = adamant_optim.AdamW(own)
+    for _ in range(2):
+        optimizer.param_groups[0]["lr"] = lr
+        with pytest.raises(TypeError, match="lr is .* but must be a number"):
+            optimizer.step()
+        optimizer.param_groups[0]["lr"] = 0.1
+        optimizer.step()
+
+
 def test_nadam_warns_once_of_a_product_of_other_settings() -> None:
     optimizer, other, ours, theirs = pair("NAdam", {})
     set_grads(ours, theirs)

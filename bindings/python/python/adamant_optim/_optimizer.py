@@ -31,6 +31,14 @@ _STEP_OPTIONS = {
 }
 
 
+def _named_memory(tensor: Tensor, name: str) -> Tensor:
+    """The memory of a tensor; the error has its name."""
+    try:
+        return memory_of(tensor)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
 class _CatchUp:
     """The hooks of a module whose weight must catch up before it is read. They do not keep the optimizer alive, and
     copies of them, in a copied model, do nothing."""
@@ -264,14 +272,18 @@ class Optimizer(torch.optim.Optimizer):
     def _only_makes_states(self) -> bool:
         """Makes states without a step, if that is what the first step is for: ``torch.distributed.checkpoint``
         takes one with gradients of 0 and a learning rate of 0. It must not count."""
-        if any(float(group["lr"]) != 0.0 for group in self.param_groups):
+        try:
+            if any(float(group["lr"]) != 0.0 for group in self.param_groups):
+                return False
+        except (TypeError, ValueError, RuntimeError):
+            # No number. The step names it.
             return False
         places, grads = [], []
         for number, group in enumerate(self.param_groups):
             for position, param in enumerate(group["params"]):
                 if param.grad is not None:
                     places.append((number, position))
-                    grads.append(memory_of(param.grad))
+                    grads.append(_named_memory(param.grad, f"the gradient of {self._name_of(number, position)}"))
         # Those of sparse gradients that are not listed are zero.
         values = (grad._values() if grad.is_sparse else grad for grad in grads)
         is_zero = bool(grads) and not any(bool(value.any()) for value in values)
@@ -437,7 +449,7 @@ class Optimizer(torch.optim.Optimizer):
             self._conform(group, param, self.state[param], name)
 
     def _conform(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> None:
-        memory = memory_of(param)
+        memory = _named_memory(param, name)
         form = self._form(group, memory, name)
         if not _sharded.is_dtensor(param):
             _states.conform(memory, state, form, name)
@@ -718,7 +730,7 @@ class Optimizer(torch.optim.Optimizer):
         own = {key: value.clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()}
         for moment in self._native.moments(group):
             # Codes may be of another sharding than the numbers beside them. Then the numbers count.
-            _states.drop_foreign_codes(memory_of(param), own, _states.Moment(*moment))
+            _states.drop_foreign_codes(_named_memory(param, name), own, _states.Moment(*moment))
         self._conform(group, param, own, name)
         return own
 

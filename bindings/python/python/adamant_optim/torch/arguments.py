@@ -62,6 +62,9 @@ def checked(variables: dict[str, Any], betas: int = 2) -> dict[str, Any]:
         TypeError: one is not a number.
     """
     settings = arguments(variables)
+    for name, value in settings.items():
+        if isinstance(value, Tensor) and value.is_meta:
+            raise TypeError(f"{name} is on meta, but must be a number")
     lr = settings["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
