@@ -137,6 +137,50 @@ def test_a_rate_that_is_no_number_is_named(lr: Any) -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("into", [*SETTINGS, "Lion", "FTRL"])
+@pytest.mark.parametrize("source", SETTINGS)
+def test_checkpoints_of_other_optimizers_are_refused(source: str, into: str) -> None:
+    kwargs = {"momentum": 0.9} if source == "SGD" else {}
+    own = params()
+    other = getattr(torch.optim, source)(own, **kwargs)
+    set_grads(own)
+    other.step()
+    optimizer = getattr(adamant_optim, into)(copies(own), lr=0.5)
+    # Nothing in these checkpoints is missing here, and no moment would be lost.
+    takes = {
+        "Adam": ["AdamW", "NAdam", "RAdam"],
+        "AdamW": ["Adam", "NAdam", "RAdam"],
+        "RAdam": ["Adam", "AdamW", "NAdam"],
+        "NAdam": ["RAdam"],
+    }
+    if source == into or source in takes.get(into, []):
+        optimizer.load_state_dict(other.state_dict())
+        assert optimizer.param_groups[0]["lr"] == other.param_groups[0]["lr"]
+        return
+    with pytest.raises(ValueError, match=f"loaded state dict is of another optimizer than {into}"):
+        optimizer.load_state_dict(other.state_dict())
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(("name", "kwargs"), configurations())
+@pytest.mark.parametrize("steps", [0, 1])
+def test_checkpoints_that_lack_newer_settings_are_loaded(name: str, kwargs: dict[str, Any], steps: int) -> None:
+    optimizer, other, ours, theirs = pair(name, kwargs)
+    for _ in range(steps):
+        set_grads(theirs)
+        other.step()
+    state = copy.deepcopy(other.state_dict())
+    group = state["param_groups"][0]
+    for key in ("maximize", "foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"):
+        group.pop(key, None)
+    # What schedulers and users add.
+    group |= {"initial_lr": 0.1, "max_momentum": 0.9, "name": "head", "lr_scale": 2.0}
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["name"] == "head"
+    set_grads(ours)
+    optimizer.step()
+
+
 def test_nadam_warns_once_of_a_product_of_other_settings() -> None:
     optimizer, other, ours, theirs = pair("NAdam", {})
     set_grads(ours, theirs)

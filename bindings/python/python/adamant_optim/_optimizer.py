@@ -18,6 +18,9 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from . import _backward, _checks, _core, _options, _sharded, _states
 from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
 
+#: Settings that PyTorch's optimizers have not had from the beginning: older checkpoints lack them.
+_NEWER_SETTINGS = ("maximize", "decoupled_weight_decay", "cautious", "nesterov", "amsgrad")
+
 #: The options that groups have; the others are the optimizer's.
 _GROUP_OPTIONS = {"state_dtype": None, "master": None, "stochastic_rounding": False, "dense_equivalent": False}
 _STEP_OPTIONS = {
@@ -696,6 +699,8 @@ class Optimizer(torch.optim.Optimizer):
         for number, (group, saved) in enumerate(zip(groups, saved_groups)):
             for position, (param, key) in enumerate(zip(group["params"], saved["params"])):
                 places[key] = number, position, param
+        for saved in saved_groups:
+            self._check_is_own_group(saved)
         new_groups = [self._loaded_group(*pair) for pair in zip(groups, saved_groups)]
         state: defaultdict[Any, Any] = defaultdict(dict)
         for key, saved in state_dict["state"].items():
@@ -714,6 +719,46 @@ class Optimizer(torch.optim.Optimizer):
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
 
+    @classmethod
+    def _settings(cls) -> set[str]:
+        """The keys of a group that are settings of this optimizer."""
+        _, variant, sources, _ = cls._plan
+        return {key for key, _, _ in sources} | ({variant[0]} if variant else set())
+
+    def _check_is_own_group(self, saved: dict[str, Any]) -> None:
+        """Refuses a group of another optimizer: one that lacks settings of this one and has those of others. A group
+        may lack settings, as those of older versions do, and may have keys of the user's."""
+        own = self._settings()
+        lacking = sorted(own - saved.keys() - set(_NEWER_SETTINGS))
+        foreign = sorted((_all_settings() - own) & saved.keys())
+        if lacking and foreign:
+            raise ValueError(
+                f"loaded state dict is of another optimizer than {type(self).__name__}: a parameter group has "
+                f"{', '.join(foreign)}, but lacks {', '.join(lacking)}"
+            )
+
+    def _check_is_own_state(
+        self, group: dict[str, Any], moments: list[_states.Moment], saved: dict[str, Any], name: str
+    ) -> None:
+        """Refuses a state that has moments of another optimizer: in place of those of this one, or beside its
+        settings."""
+        core, variant, _, _ = self._plan
+        own = _states.moment_names(core) | _states.moment_names(variant[1] if variant else core)
+
+        def has(key: str) -> bool:
+            return saved.get(key) is not None or f"{key}_codes" in saved
+
+        foreign = sorted(key for key in _states.moment_names() - own if has(key))
+        if not foreign:
+            return
+        lacking = [moment.name for moment in moments if not has(moment.name)]
+        if lacking or (_all_settings() - self._settings()) & group.keys():
+            but = f", but lacks {', '.join(lacking)}" if lacking else ""
+            raise ValueError(
+                f"loaded state dict is of another optimizer than {type(self).__name__}: the state of {name} has "
+                f"{', '.join(foreign)}{but}"
+            )
+
     def _loaded_group(self, group: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
         # Settings that the saved group lacks stay as they are, and so do the options of this package.
         new = {key: value for key, value in group.items() if key not in saved}
@@ -728,9 +773,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
         own = {key: value.clone() if isinstance(value, Tensor) else deepcopy(value) for key, value in saved.items()}
-        for moment in self._native.moments(group):
+        moments = [_states.Moment(*moment) for moment in self._native.moments(group)]
+        self._check_is_own_state(group, moments, saved, name)
+        for moment in moments:
             # Codes may be of another sharding than the numbers beside them. Then the numbers count.
-            _states.drop_foreign_codes(_named_memory(param, name), own, _states.Moment(*moment))
+            _states.drop_foreign_codes(_named_memory(param, name), own, moment)
         self._conform(group, param, own, name)
         return own
 
@@ -776,3 +823,9 @@ class Optimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for key, default in self.defaults.items():
                 group.setdefault(key, default)
+
+
+def _all_settings(base: type[Optimizer] = Optimizer) -> set[str]:
+    """The keys of groups that are settings of some optimizer."""
+    found = base._settings() if "_plan" in vars(base) else set()
+    return found.union(*(_all_settings(child) for child in base.__subclasses__()))

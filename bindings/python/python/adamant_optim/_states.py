@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +37,13 @@ class Form(NamedTuple):
     master: str | None
     #: The other numbers that PyTorch keeps, by name: their usual values after so many steps.
     scalars: Callable[[float], dict[str, float]]
+
+
+@functools.cache
+def moment_names(optimizer: str | None = None) -> frozenset[str]:
+    """The moments that an optimizer of the core has with some settings, or that any has."""
+    found = _core.optimizers() if optimizer is None else [optimizer]
+    return frozenset(moment[0] for one in found for moment in _core.describe(one, {})[1])
 
 
 def reals(tensor: Tensor) -> Tensor:
