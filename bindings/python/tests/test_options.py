@@ -153,6 +153,24 @@ def test_names_of_types_are_read_in_the_middle_of_a_run(first: str | None, text:
     assert optimizer.state[own[0]]["exp_avg"].dtype == expected
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_optimizers_that_pytorch_lacks_take_its_flags(name: str) -> None:
+    make, own = getattr(adamant_optim, name), params()
+    for flag in ("foreach", "fused"):
+        optimizer = make(own, **{flag: True})
+        assert optimizer.param_groups[0][flag] is True
+        set_grads(own)
+        optimizer.step()
+        # Checkpoints from before do not have the flags.
+        state = optimizer.state_dict()
+        for key in ("foreach", "fused", "capturable", "differentiable"):
+            del state["param_groups"][0][key]
+        make(own).load_state_dict(state)
+    for flag in ("capturable", "differentiable"):
+        with pytest.raises(ValueError, match=f"{flag}=True is not supported: steps run on the CPU"):
+            make(own, **{flag: True})
+
+
 def test_doubles_have_moments_in_double_alone() -> None:
     own = params(torch.float64)
     set_grads(own)

@@ -201,7 +201,9 @@ class FTRL(Optimizer):
         l2_regularization_strength: of the sum so far, at least 0.
         l2_shrinkage_regularization_strength: by the gradient, at least 0.
         beta: what the root of the accumulator begins from, at least 0.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -229,7 +231,11 @@ class FTRL(Optimizer):
         l2_shrinkage_regularization_strength: float = 0.0,
         beta: float = 0.0,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         settings = checked(locals())

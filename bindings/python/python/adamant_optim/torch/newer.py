@@ -33,7 +33,9 @@ class Lion(Optimizer):
             of what suits AdamW.
         betas: the weight of m in the direction, and the decay of m, at least 0 and less than 1.
         weight_decay: the strength of decoupled weight decay, at least 0.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -49,7 +51,11 @@ class Lion(Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, checked(locals()), options)
@@ -80,7 +86,9 @@ class ADOPT(Optimizer):
         eps: the least denominator, at least 0.
         weight_decay: the strength of the decay of the parameters, at least 0.
         decoupled_weight_decay: whether weight decay shrinks the parameters instead of adding to the gradient.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -98,7 +106,11 @@ class ADOPT(Optimizer):
         weight_decay: float = 0,
         decoupled_weight_decay: bool = False,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, checked(locals()), options)
@@ -134,7 +146,9 @@ class AdEMAMix(Optimizer):
         alpha_warmup: the steps in which the slow average's weight grows from 0 to ``alpha``.
         eps: what keeps the denominator away from 0, at least 0.
         weight_decay: the strength of decoupled weight decay, at least 0.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -164,7 +178,11 @@ class AdEMAMix(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, checked(locals(), betas=3), options)
@@ -193,7 +211,9 @@ class Adan(Optimizer):
         eps: what keeps the denominator away from 0, at least 0.
         weight_decay: the strength of decoupled weight decay, at least 0.
         no_prox: whether weight decay comes before the step, as AdamW's does, instead of after it.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -211,7 +231,11 @@ class Adan(Optimizer):
         weight_decay: float = 0,
         no_prox: bool = False,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, checked(locals(), betas=3), options)
@@ -237,7 +261,9 @@ class Yogi(Optimizer):
         eps: what keeps the denominator away from 0, at least 0.
         initial_accumulator_value: what v begins as, at least 0.
         weight_decay: the strength of L2 weight decay, at least 0.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -255,7 +281,11 @@ class Yogi(Optimizer):
         initial_accumulator_value: float = 1e-6,
         weight_decay: float = 0,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, checked(locals()), options)
@@ -282,7 +312,9 @@ class AdaBelief(Optimizer):
         eps: what keeps s and the denominator away from 0, at least 0.
         weight_decay: the strength of the decay of the parameters, at least 0.
         decoupled_weight_decay: whether weight decay shrinks the parameters instead of adding to the gradient.
+        foreach, fused: accepted, as by PyTorch's optimizers; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
+        capturable, differentiable: refused.
         options: see :class:`Options`.
 
     Raises:
@@ -300,7 +332,11 @@ class AdaBelief(Optimizer):
         weight_decay: float = 0,
         decoupled_weight_decay: bool = True,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
         super().__init__(params, checked(locals()), options)
