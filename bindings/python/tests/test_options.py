@@ -171,6 +171,48 @@ def test_optimizers_that_pytorch_lacks_take_its_flags(name: str) -> None:
             make(own, **{flag: True})
 
 
+@pytest.mark.parametrize("size", [1e4, 1e2, 1.0, 1e-2, 1e-4])
+def test_float16_moments_are_for_gradients_of_the_size_that_the_readme_says(size: float) -> None:
+    moved = {}
+    for state_dtype in (None, "f16", "bf16", "q8"):
+        torch.manual_seed(0)
+        own = torch.nn.Parameter(torch.zeros(4096))
+        optimizer = adamant_optim.AdamW([own], lr=1e-3, state_dtype=state_dtype)
+        for _ in range(50):
+            own.grad = torch.randn(4096) * size
+            optimizer.step()
+        moved[state_dtype] = own.detach().abs().max() / (1 if state_dtype is None else moved[None])
+    assert abs(moved["bf16"] - 1) < 0.01 and abs(moved["q8"] - 1) < 0.01
+    if 1e-2 <= size <= 1e2:
+        assert abs(moved["f16"] - 1) < 0.03
+    else:
+        assert moved["f16"] < 0.3
+
+
+def test_settings_that_the_readme_says_are_refused() -> None:
+    own = params()
+    refused: list[tuple[str, dict[str, Any]]] = [
+        ("SGD", {"lr": -0.1}),
+        ("AdamW", {"lr": float("inf")}),
+        ("RMSprop", {"alpha": 1.0}),
+        ("Rprop", {"step_sizes": (5, 1)}),
+        ("ASGD", {"t0": -1}),
+    ]
+    for name, kwargs in refused:
+        with pytest.raises(ValueError):
+            getattr(adamant_optim, name)(own, **kwargs)
+    optimizer = adamant_optim.SGD(own, lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 7)
+    for step in range(9):
+        set_grads(own)
+        if step == 8:
+            with pytest.raises(ValueError, match="lr is -0.01"):
+                optimizer.step()
+            return
+        optimizer.step()
+        schedule.step()
+
+
 def test_doubles_have_moments_in_double_alone() -> None:
     own = params(torch.float64)
     set_grads(own)

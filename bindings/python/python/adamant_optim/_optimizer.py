@@ -70,7 +70,13 @@ def _closure_of(_: Any, closure: Any = None) -> Any:
 
 
 class Optimizer(torch.optim.Optimizer):
-    """The base of all optimizers of this package: a :class:`torch.optim.Optimizer` whose steps run in adamant."""
+    """The base of all optimizers of this package: a :class:`torch.optim.Optimizer` whose steps run in adamant.
+
+    In ``optimizer.state[param]``, ``step`` and the other numbers (``mu_product``, ``eta``, ``mu``) are ``float32``
+    tensors without dimensions, and each moment is a tensor of the shape and layout of ``param``. Moments of 16 or 8
+    bits of complex parameters have one dimension more, of 2. A moment of 8 bits is two tensors instead: ``..._codes``
+    of that shape, and ``..._scales`` with a number for every 256 codes.
+    """
 
     #: The core's optimizer; a flag of the group that selects another one; which settings come from
     #: ``group[key]`` or ``group[key][position]``; which are always the same.

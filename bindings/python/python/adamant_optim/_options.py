@@ -22,6 +22,8 @@ class Options(TypedDict, total=False):
         state_dtype: the type of the moments: ``torch.float32``, ``torch.bfloat16``, ``torch.float16``, or ``"q8"`` for
             8 bits and a scale for each 256 numbers. ``None`` is ``torch.float32``, and ``torch.float64`` for parameters
             in ``float64``, which have no other. Below 32 bits, moments are rounded up or down at random.
+            ``torch.float16`` is for gradients between about 1e-2 and 1e2: it holds no squares of smaller ones, so that
+            steps are too short, and none of larger ones. ``torch.bfloat16`` and ``"q8"`` have no such limits.
         master: how parameters of 16 bits keep the bits that they cannot hold:
 
             - ``"f32"``: the state has a copy in ``float32``, 4 bytes a number. For bfloat16 and float16.

@@ -5,6 +5,8 @@ Every optimizer also has the keyword options that :class:`Options` lists.
 
 In the formulas, ``p`` is a parameter, ``g`` its gradient, ``t`` the number of the step, counted from 1. Products,
 roots and quotients are elementwise. Each line that adds a product rounds once.
+
+:class:`Optimizer` says which shapes the entries of a state have.
 """
 
 from __future__ import annotations
