@@ -81,6 +81,36 @@ def test_states_go_through_safetensors_with_their_bits(name: str, state_dtype: A
     assert all(torch.equal(one, two) for one, two in zip(own, others))
 
 
+def test_the_readmes_files_in_safetensors_go_on_with_the_same_bits(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    text = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    program = text.split("## Files in safetensors\n\n```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    channels = torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+    own = [torch.nn.Parameter(channels), torch.nn.Parameter(torch.randn(5, 7).to(torch.bfloat16))]
+    optimizer = adamant_optim.AdamW(own, state_dtype="q8", master="split", lr=0.02, seed=3)
+    for _ in range(3):
+        set_grads(own)
+        optimizer.step()
+    others = copies(own)
+    other = adamant_optim.AdamW(others, state_dtype="q8", master="split", seed=3)
+    # It saves the one and loads into the other.
+    saving, loading = program.split("states = {}")
+    names = {"torch": torch, "optimizer": optimizer}
+    exec(saving, names)  # noqa: S102
+    names["optimizer"] = other
+    exec("states = {}" + loading, names)  # noqa: S102
+    assert other.param_groups[0]["lr"] == 0.02
+    assert other.param_groups[0]["betas"] == (0.9, 0.999)
+    for _ in range(3):
+        set_grads(own, others)
+        optimizer.step()
+        other.step()
+    assert all(torch.equal(one, two) for one, two in zip(own, others))
+
+
 @pytest.mark.parametrize("name", [*SETTINGS, *OWN])
 @pytest.mark.parametrize(
     "options", [{}, {"state_dtype": "q8"}, {"state_dtype": "bf16", "master": "split"}], ids=["f32", "q8", "split"]

@@ -770,6 +770,10 @@ class Optimizer(torch.optim.Optimizer):
         new = {key: value for key, value in group.items() if key not in saved}
         new |= {key: value for key, value in saved.items() if key not in _GROUP_OPTIONS}
         new |= {key: group[key] for key in _GROUP_OPTIONS}
+        for key, value in group.items():
+            # JSON has no tuples.
+            if isinstance(value, tuple) and isinstance(new[key], list):
+                new[key] = tuple(new[key])
         # How PyTorch ran there, and no part of the result.
         new |= {key: False for key in _options.REFUSED_FLAGS if key in new}
         new["params"] = group["params"]
