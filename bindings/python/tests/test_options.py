@@ -424,3 +424,12 @@ def test_the_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     assert f"adamant_optim {adamant_optim.__version__}" in text
     assert "instruction set: " in text and "threads: " in text
+
+
+@pytest.mark.parametrize("state_dtype", ["bf16", torch.float16, "q8"])
+def test_centered_rmsprop_refuses_moments_of_fewer_bits(state_dtype: Any) -> None:
+    param = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(ValueError, match="centered=True"):
+        adamant_optim.RMSprop([param], centered=True, state_dtype=state_dtype)
+    adamant_optim.RMSprop([param], state_dtype=state_dtype)
+    adamant_optim.RMSprop([param], centered=True)

@@ -107,6 +107,11 @@ def check_flags(group: dict[str, Any]) -> None:
 def check_group(group: dict[str, Any]) -> None:
     """Checks the options of a group, and brings them in one form."""
     group["state_dtype"] = state_dtype(group["state_dtype"])
+    if group.get("centered") and group["state_dtype"] in (torch.bfloat16, torch.float16, "q8"):
+        raise ValueError(
+            f"state_dtype is {group['state_dtype']}, but centered=True divides by the difference of two moments, which "
+            "fewer bits than those of float32 can make 0: state_dtype must be None"
+        )
     master = group["master"]
     if master not in (None, "f32", "split"):
         raise ValueError(f'master is {master!r}, but must be None, "f32" or "split"')

@@ -147,7 +147,8 @@ class RMSprop(Optimizer):
         eps: what keeps the denominator away from 0, at least 0.
         weight_decay: the strength of L2 weight decay, at least 0.
         momentum: the share of the last step's direction that is kept, at least 0.
-        centered: whether to divide by the deviation instead of by the root of the mean square.
+        centered: whether to divide by the deviation instead of by the root of the mean square. Only with moments in
+            ``float32`` or ``float64``.
         capturable, differentiable: refused.
         foreach: accepted; a step is always one pass over memory.
         maximize: whether to climb instead of to descend.
