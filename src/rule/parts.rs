@@ -38,8 +38,8 @@ pub(super) fn flag(is_so: bool) -> f64 {
 /// Epsilon times the correction of a denominator, over 0 unless epsilon is 0: it keeps the denominator away from 0
 /// however small it is.
 pub(super) fn scaled_eps(eps: f64, correction: f64) -> f64 {
-    let smallest = f64::from_bits(1);
-    if eps == 0.0 { 0.0 } else { (eps * correction).max(smallest) }
+    let product = eps * correction;
+    if product == 0.0 && eps > 0.0 { f64::from_bits(1) } else { product }
 }
 
 /// The constant `sign`: 1 to minimize, -1 to maximize.
