@@ -206,11 +206,9 @@ pub trait RowOptimizer: RowRule {
         grads: RowGrads<'_, I, E>,
         state: &mut State,
     ) -> Result<(), Error> {
-        let (table, steps, scratch) = state.table_parts(E::param(param), grads.width);
-        let grads = grads.sort(table.rows(), scratch)?;
-        // With the default options nothing is left out.
-        let options = StepOptions::default();
-        count_lazy(steps, |t| self.step_rows_lazy_on(t, table, grads, &options)).map(|_| ())
+        sort_and_count(param, grads, state, |t, table, grads, options| {
+            self.step_rows_lazy_on(t, table, grads, options)
+        })
     }
 
     /// [`step_rows_lazy`](Self::step_rows_lazy) with options, and with gradients that were sorted
@@ -285,6 +283,19 @@ pub trait RowOptimizer: RowRule {
             }
         })
     }
+}
+
+/// Sorts gradients, takes the next step of a state with them and the default options, and counts it.
+fn sort_and_count<I: RowIndex, E: Element>(
+    param: &mut [E],
+    grads: RowGrads<'_, I, E>,
+    state: &mut State,
+    step: impl FnOnce(u64, Table<'_>, SortedRows<'_>, &StepOptions<'_>) -> Result<Report, Error>,
+) -> Result<(), Error> {
+    let (table, steps, scratch) = state.table_parts(E::param(param), grads.width);
+    let grads = grads.sort(table.rows(), scratch)?;
+    // With the default options nothing is left out.
+    count_lazy(steps, |t| step(t, table, grads, &StepOptions::default())).map(|_| ())
 }
 
 /// Takes the next step of a state, and counts it unless it is left out.

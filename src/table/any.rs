@@ -1,6 +1,6 @@
 //! Rows of tables with an optimizer that was chosen by name.
 
-use super::{RowGrads, RowIndex, RowOptimizer, SortedRows, Table, count_lazy};
+use super::{RowGrads, RowIndex, RowOptimizer, SortedRows, Table, count_lazy, sort_and_count};
 use crate::{
     AnyOptimizer, Element, Error, Param, Report, State, StepOptions, Storage,
     rule::{BuiltIn, WithOptimizer},
@@ -65,11 +65,9 @@ impl AnyOptimizer {
         grads: RowGrads<'_, I, E>,
         state: &mut State,
     ) -> Result<(), Error> {
-        let (table, steps, scratch) = state.table_parts(E::param(param), grads.width);
-        let grads = grads.sort(table.rows(), scratch)?;
-        let options = StepOptions::default();
-        // With the default options nothing is left out.
-        count_lazy(steps, |t| self.step_rows_lazy_on(t, table, grads, &options)).map(|_| ())
+        sort_and_count(param, grads, state, |t, table, grads, options| {
+            self.step_rows_lazy_on(t, table, grads, options)
+        })
     }
 
     /// As [`RowOptimizer::step_rows_lazy_with`].
