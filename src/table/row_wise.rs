@@ -32,7 +32,8 @@ use crate::{
 /// `exp_avg_sq` (v), one element a row.
 ///
 /// The mean has the same bits on every instruction set, since its order is fixed: column j is added to
-/// sum j modulo 16; then the upper half of the sums is added to the lower half until one is left.
+/// sum j modulo 16; then the upper half of the sums is added to the lower half until one is left. If the sum of the
+/// squares overflows (in `f32` gradients above some 1e19), v becomes infinite, and the row stays as it is.
 ///
 /// # Examples
 ///
