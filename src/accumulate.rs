@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use crate::{
     Error, Exec, Grad,
     array::{GradArray, Narrow, elements_mut},
+    float_modes::with_default_float_modes,
     pieces,
     simd::{Simd, WithSimd},
 };
@@ -58,7 +59,7 @@ pub fn accumulate(sums: &mut [f32], grad: Grad<'_>, exec: Exec<'_>) -> Result<()
             cpu.run(Add { sums, grad });
         }
     };
-    pieces::with_default_float_modes(|| pieces::run(exec.threads, len, &add));
+    with_default_float_modes(|| pieces::run(exec.threads, len, &add));
     Ok(())
 }
 

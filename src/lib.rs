@@ -152,6 +152,7 @@ mod buffer;
 pub mod checkpoint;
 mod error;
 mod exec;
+mod float_modes;
 mod isa;
 mod kernel;
 mod loss_scale;

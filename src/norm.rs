@@ -38,7 +38,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::{
-    Element, Error, Exec, Grad, Group, Threads, isa::Cpu, pieces::with_default_float_modes,
+    Element, Error, Exec, Grad, Group, Threads, float_modes::with_default_float_modes, isa::Cpu,
 };
 
 /// The order of the norm of all gradients, taken as one vector.

@@ -9,7 +9,6 @@
 
 mod affinity;
 mod caller;
-mod float_modes;
 #[cfg(feature = "rayon")]
 mod in_rayon;
 mod pool;
@@ -24,12 +23,14 @@ mod tests;
 use core::{iter, ops::Range};
 
 use caller::LEAST_SHARED;
-pub(crate) use float_modes::with_default_float_modes;
 pub use pool::Pool;
 use row::{Body, MOST_PIECES};
 use seat::Seat;
 
-use crate::exec::{RunTasks, Threads};
+use crate::{
+    exec::{RunTasks, Threads},
+    float_modes::{are_default, with_default_float_modes},
+};
 
 /// The number of pieces for each thread. If a thread starts late or loses its CPU, the others wait for at
 /// most one piece of it; so pieces should be small.
@@ -56,7 +57,7 @@ pub(crate) fn run(
     elements: usize,
     body: &(dyn Fn(&mut dyn Iterator<Item = Range<usize>>) + Sync),
 ) {
-    debug_assert!(float_modes::are_default(), "the caller's task");
+    debug_assert!(are_default(), "the caller's task");
     // A small call needs no plan.
     if !may_share(threads, elements) {
         // `iter::once` of the range would be slower: the CPU waits where two numbers are written and read as one.

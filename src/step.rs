@@ -5,6 +5,7 @@ mod scaling;
 
 use crate::{
     Error, Exec, Tensor,
+    float_modes::with_default_float_modes,
     isa::SECOND_CACHE,
     kernel::Pass,
     norm,
@@ -144,7 +145,7 @@ pub struct Report {
 #[inline]
 pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
     // Constants and norms depend on the floating-point modes, too.
-    pieces::with_default_float_modes(|| step_in_modes(groups, options))
+    with_default_float_modes(|| step_in_modes(groups, options))
 }
 
 #[inline]

@@ -62,10 +62,10 @@ pub(crate) use sweep::RowSpan;
 
 use crate::{
     Element, Error, Outcome, Param, Report, State, StepOptions, Storage,
+    float_modes::with_default_float_modes,
     isa::Cpu,
     kernel::{Pass, Step},
     norm::{NormOrder, Norms},
-    pieces::with_default_float_modes,
     rule::MOMENTS,
     state::Plan,
     step::{Scaling, check_factor},

@@ -4,8 +4,8 @@ mod encode;
 
 use crate::{
     Error, Isa,
+    float_modes::with_default_float_modes,
     isa::Cpu,
-    pieces::with_default_float_modes,
     rule::Rule,
     simd::{Scalar, Simd, Vector, WithSimd, Words},
 };

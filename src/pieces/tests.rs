@@ -252,8 +252,8 @@ fn a_call_takes_little_of_the_callers_stack() {
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 #[test]
 fn bodies_run_with_the_default_modes_on_every_thread_and_the_caller_keeps_its_own() {
-    use super::{
-        float_modes::tests::{DEFAULT, ODD, modes, with_modes},
+    use crate::float_modes::{
+        tests::{DEFAULT, ODD, modes, with_modes},
         with_default_float_modes,
     };
 

@@ -210,6 +210,7 @@ pub fn series<F: Float>(
     let smallest = if size_of::<F>() == 4 { f32::MIN_POSITIVE.into() } else { f64::MIN_POSITIVE };
     let most = if 0.0 < first && first < smallest { 0.5 } else { 1.0 };
     let limit = F::from_f64(limit.min(most));
+    let largest_inverse = if first == 0.0 { f64::INFINITY } else { largest };
 
     let coefficients: Vec<F> =
         sums[..terms].iter().map(|sum| F::from_f64((rest * sum).min(largest))).collect();
@@ -217,7 +218,7 @@ pub fn series<F: Float>(
         let (m, v) = (exp_avg[i], exp_avg_sq[i]);
         let inverse = F::from_f64(1.0) / (v.sqrt() + eps);
         let near = eps * inverse;
-        let inverse = crate::rule::Lanes::min(inverse, F::from_f64(largest));
+        let inverse = crate::rule::Lanes::min(inverse, F::from_f64(largest_inverse));
         if limit < F::from_f64(1.0) && near > limit && m != F::default() {
             let [way, m, v] = [&mut [F::default()], &mut [m], &mut [v]];
             for (t, rule) in &missed[..counted] {

@@ -26,8 +26,8 @@ use crate::{
 ///
 /// Where n is infinite, p and z stay as they are.
 ///
-/// Keep `linear` in `f32`: parameters are computed from it anew in each step, so that in 8 bits each rounding moves them
-/// (13 times the longest step of `f32` in a simulation), and in bf16 a little.
+/// Keep `linear` in `f32`: parameters are computed from it anew in each step, so that in 8 bits each rounding moves
+/// them, further than a step does, and in bf16 a little.
 ///
 /// A step moves 28 bytes a parameter in `f32`, and costs two square roots and one division.
 ///

@@ -50,9 +50,9 @@ pub struct RmsProp {
     pub momentum: f64,
     /// Whether to divide by the standard deviation instead of the root of the mean square. Default false.
     ///
-    /// Keep `square_avg` and `grad_avg` in `f32` then. The variance is the difference of the two. In 16 or 8 bits it can
-    /// become 0, since their roundings are larger than it if gradients vary little, and a step is `lr * g / eps` then. In a
-    /// simulation, this happened with gradients of mean 1 and deviation 1 in 8 bits, and of deviation 0.1 in bf16.
+    /// Keep `square_avg` and `grad_avg` in `f32` then. The variance is a difference of the two. In 16 or 8 bits it can
+    /// become 0, since their roundings are larger than it if gradients vary little, and a step is `lr * g / eps` then:
+    /// for example with gradients of mean 1 and deviation 1 in 8 bits, or of deviation 0.1 in bf16.
     pub centered: bool,
     /// Whether to maximise instead of to minimise. Default false.
     pub maximize: bool,

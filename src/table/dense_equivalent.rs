@@ -11,7 +11,7 @@ use super::{
     sweep::{Every, ListedBehind, RowSpan},
     typed::TypedTable,
 };
-use crate::{Adam, Error, Exec, array::Float, pieces::with_default_float_modes};
+use crate::{Adam, Error, Exec, array::Float, float_modes::with_default_float_modes};
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -88,9 +88,9 @@ pub enum CatchUp {
 /// # Cost
 ///
 /// 4 bytes a row, and a history of the last steps: 4,096, or a 64th of the number of rows if that is more. With the
-/// series, each step in it takes 200 bytes in `f32` and 240 in `f64`; with replay, 40 and 80. So a large table takes 7.1
-/// bytes a row in all with the series (7.8 in `f64`), and 4.6 with replay (5.3). A row that was not needed for the whole
-/// history catches up at its end: about 64 rows at most in each step.
+/// series, each step in it takes 200 bytes in `f32` and 240 in `f64`; with replay, 40 and 80. So a large table takes
+/// 7.1 bytes a row in all with the series (7.8 in `f64`), and 4.6 with replay (5.3). A row that was not needed for
+/// the whole history catches up at its end: about 64 rows at most in each step.
 ///
 /// So with the series the cost of a step does not depend on the size of the table. To update the coefficients takes
 /// one or two microseconds a step with the default betas, 40 for `beta1 = 0.99`. With replay, rows that are never

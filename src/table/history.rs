@@ -161,7 +161,7 @@ impl<F: Float> History<F> {
             let grad = &F::ZEROS[..param.len()];
             let tensor = Slices { param, grad, moments: [exp_avg, exp_avg_sq] };
             if jump.serves_all() {
-                let rule = Jump::<N> { decay: jump.decay, largest: F::LARGEST };
+                let rule = Jump::<N> { decay: jump.decay, largest: jump.largest() };
                 sweep(simd, rule, &k, tensor);
             } else {
                 self.jump_or_replay(simd, lag, &jump, &k, tensor);
@@ -202,7 +202,7 @@ impl<F: Float> History<F> {
             }
         }
         let moments = [exp_avg, exp_avg_sq];
-        let rule = Jump::<N> { decay: jump.decay, largest: F::LARGEST };
+        let rule = Jump::<N> { decay: jump.decay, largest: jump.largest() };
         sweep(simd, rule, k, Slices { param: &mut *param, grad, moments });
         if let Some(left_out) = left_out {
             for ((param, replayed), left_out) in param.iter_mut().zip(replayed).zip(left_out) {
@@ -309,7 +309,7 @@ impl<F: Float> WithSimd for BehindRow<'_, F> {
 #[derive(Clone, Copy)]
 struct Jump<const N: usize> {
     decay: Decay,
-    /// The largest number of the type.
+    /// The largest inverse of a denominator: see [`series::Jump::largest`].
     largest: f64,
 }
 
@@ -330,7 +330,8 @@ impl<const N: usize> Rule for Jump<N> {
     #[inline(always)]
     fn update<L: Lanes>(&self, k: &[L; N], param: L, _grad: L, [m, v]: [L; 2]) -> (L, [L; 2]) {
         let [decay, decay1, decay2, eps] = [k[0], k[1], k[2], k[3]];
-        // Finite, also where the denominator is subnormal: m is 0 there, and 0 times infinity would be NaN.
+        // Finite, also where the denominator is subnormal: m is 0 there, and 0 times infinity would be NaN. Without an
+        // epsilon it is NaN, as in the steps that were skipped.
         let inverse = (param.splat(1.0) / (v.sqrt() + eps)).min(param.splat(self.largest));
         let near = eps * inverse;
         let mut sum = k[N - 1];

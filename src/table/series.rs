@@ -253,6 +253,12 @@ impl<F: Float, const N: usize> Jump<F, N> {
         !self.limit.less_than(F::from_f64(1.0))
     }
 
+    /// The largest inverse of a denominator: that of a subnormal one is not infinite, but for an epsilon of 0.
+    #[inline(always)]
+    pub(super) fn largest(&self) -> f64 {
+        if self.constants[3] == F::default() { f64::INFINITY } else { F::LARGEST }
+    }
+
     /// Whether the series serves a parameter with these moments.
     #[inline(always)]
     pub(super) fn serves(&self, m: F, v: F) -> bool {

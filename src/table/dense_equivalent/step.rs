@@ -6,9 +6,9 @@ use super::DenseEquivalent;
 use crate::{
     Adam, Error, Outcome, Param, Report, State, StepOptions,
     array::Float,
+    float_modes::with_default_float_modes,
     kernel::Step,
     norm::{NormOrder, Norms},
-    pieces::with_default_float_modes,
     step::{Scaling, check_factor},
     table::{
         RowGrads, RowIndex, SortedRows, Table,

@@ -239,7 +239,8 @@ impl<'py> Call<'_, 'py> {
                 access.look(rows, |seen| match is_list(&seen) {
                     true => Ok((seen.data as usize, seen.len())),
                     false => Err(PyTypeError::new_err(format!(
-                        "rows is of {} with shape {:?} and strides {:?}, but must be of int64, contiguous, aligned and on the CPU",
+                        "rows is of {} with shape {:?} and strides {:?}, but must be of int64, contiguous, aligned \
+                         and on the CPU",
                         seen.kind, seen.shape, seen.strides
                     ))),
                 })

@@ -15,7 +15,7 @@ pub(crate) fn with_default_float_modes<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Whether the thread has these modes.
-pub(super) fn are_default() -> bool {
+pub(crate) fn are_default() -> bool {
     register::is_default(register::read())
 }
 
@@ -149,7 +149,7 @@ mod register {
 }
 
 #[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
-pub(super) mod tests {
+pub(crate) mod tests {
     use core::hint::black_box;
     use std::panic;
 
