@@ -243,6 +243,33 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
         optimizer.catch_up(module.weight, torch.tensor([99]))
 
 
+def test_a_head_that_shares_the_table_is_watched() -> None:
+    (table,) = embeddings(1)
+    head = torch.nn.Linear(WIDTH, ROWS, bias=False)
+    head.weight = table.weight
+    model = torch.nn.ModuleList([table, head])
+    (other,) = embeddings(1)
+    other.load_state_dict(table.state_dict())
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=0.01, dense_equivalent=True)
+    dense = torch.optim.AdamW(other.parameters(), lr=0.01)
+    optimizer.watch(model)
+    for step in range(12):
+        optimizer.zero_grad()
+        dense.zero_grad()
+        row = torch.tensor([step % 5])
+        # Every third step reads the head as well.
+        loss, expected = table(row), other(row)
+        if step % 3 == 2:
+            loss, expected = head(loss), expected @ other.weight.t()
+        loss.square().sum().backward()
+        expected.square().sum().backward()
+        other.weight.grad = other.weight.grad.to_dense()
+        optimizer.step()
+        dense.step()
+    optimizer.catch_up()
+    torch.testing.assert_close(table.weight, other.weight)
+
+
 @pytest.mark.parametrize("is_stray", [False, True])
 def test_a_dense_gradient_from_rows_that_were_behind_is_refused_before_anything_is_written(is_stray: bool) -> None:
     # The table is also the head of the model, which reads all rows.

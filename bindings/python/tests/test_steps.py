@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import warnings
 from typing import Any
 
@@ -190,6 +191,13 @@ def test_nadam_warns_once_of_a_product_of_other_settings() -> None:
     with pytest.warns(UserWarning, match=r"mu_product of param_groups\[0\]\['params'\]\[0\]") as found:
         optimizer.load_state_dict(state)
     assert len(found) == 1
+    # A warning that is an error changes nothing.
+    another = adamant_optim.NAdam(copies(ours), lr=0.25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="mu_product"):
+            another.load_state_dict(state)
+    assert another.param_groups[0]["lr"] == 0.25 and not another.state
     # The product is PyTorch's, which goes on with it.
     assert torch.equal(optimizer.state_dict()["state"][0]["mu_product"], state["state"][0]["mu_product"])
     optimizer.step()
@@ -341,8 +349,11 @@ def test_hooks_see_a_closure_as_it_was_passed() -> None:
         assert each.step(closure) == each.step(closure=closure) == 3.0
         assert seen == 2 * [((), {})] + 2 * [((closure,), {})] + 2 * [((), {"closure": closure})]
         seen.clear()
-    with pytest.raises(TypeError, match="unexpected keyword argument 'closures'"):
+    with pytest.raises(TypeError, match=r"AdamW.step\(\) got an unexpected keyword argument 'closures'"):
         optimizer.step(closures=closure)
+    with pytest.raises(TypeError, match="multiple values for argument 'closure'"):
+        optimizer.step(closure, closure=closure)
+    assert seen == []
 
 
 def test_hooks_run_once_around_the_step_of_a_subclass() -> None:
@@ -365,6 +376,43 @@ def test_hooks_run_once_around_the_step_of_a_subclass() -> None:
     plain.register_step_pre_hook(lambda *_: calls.append("pre"))
     plain.step()
     assert calls == ["pre"]
+    calls.clear()
+
+    class OfOwn(Own):
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure)
+
+    optimizer = OfOwn(own)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("post"))
+    optimizer.step()
+    assert calls == ["pre", "step", "post"]
+
+
+def test_hooks_run_once_for_each_thread_in_the_step_of_a_subclass() -> None:
+    class Own(adamant_optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                is_inside.set()
+                assert may_end.wait(30)
+            return super().step(closure)
+
+    is_inside, may_end = threading.Event(), threading.Event()
+    calls: list[str] = []
+    own = params()
+    set_grads(own)
+    optimizer = Own(own)
+    optimizer.register_step_pre_hook(lambda *_: calls.append("pre"))
+    other = threading.Thread(target=optimizer.step)
+    other.start()
+    assert is_inside.wait(30)
+    optimizer.step()
+    may_end.set()
+    other.join(30)
+    assert calls == 2 * ["pre"]
+    optimizer.step()
+    adamant_optim.AdamW.step(optimizer)
+    assert calls == 4 * ["pre"]
 
 
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])

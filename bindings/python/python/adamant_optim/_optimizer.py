@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -57,11 +58,28 @@ class _CatchUp:
         if optimizer is not None:
             optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
 
+    def before_all_rows(self, module: Any, *_: Any) -> None:
+        """Before a module reads all rows, as a model's head that shares the weight of an embedding."""
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            for param in module.parameters(recurse=False):
+                optimizer.catch_up(param)
+
     def before_checkpoint(self, module: Any, *_: Any) -> None:
         """Before a weight is saved or loaded: rows that were behind would catch up later, on top of what was loaded."""
         optimizer = self._optimizer()
         if optimizer is not None:
             optimizer.catch_up(module.weight)
+
+
+class _UnderWay(threading.local):
+    """The optimizers in whose subclass a step is under way in a thread: PyTorch runs their hooks around it."""
+
+    def __init__(self) -> None:
+        self.ids: set[int] = set()
+
+
+_under_way = _UnderWay()
 
 
 def _closure_of(_: Any, closure: Any = None) -> Any:
@@ -99,8 +117,6 @@ class Optimizer(torch.optim.Optimizer):
     _backward: _backward.Backward | None = None
     #: Where the parameters lie, since the native step asked.
     _where: _sharded.Places | None = None
-    #: Whether the step of a subclass is under way, around which PyTorch runs the hooks.
-    _is_hooked: bool = False
     #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
     _firsts: dict[Tensor, int] | None = None
     #: Whether this process has sent its norm to the others, or NaN in place of it.
@@ -163,9 +179,12 @@ class Optimizer(torch.optim.Optimizer):
         Returns:
             The closure's loss, if there is one.
         """
+        if keywords:
+            self._check_keywords(closure, keywords)
         with record_function(self._step_name):
             args = (self,) if closure is None else (self, closure)
-            if (self._optimizer_step_pre_hooks or _global_optimizer_pre_hooks) and not self._is_hooked:
+            runs_hooks = id(self) not in _under_way.ids
+            if runs_hooks and (self._optimizer_step_pre_hooks or _global_optimizer_pre_hooks):
                 args, keywords = self._run_pre_hooks(args, keywords)
             closure = _closure_of(*args, **keywords)
             loss = None
@@ -174,7 +193,7 @@ class Optimizer(torch.optim.Optimizer):
                     loss = closure()
             self._step()
             self._optimizer_step_code()
-            if (self._optimizer_step_post_hooks or _global_optimizer_post_hooks) and not self._is_hooked:
+            if runs_hooks and (self._optimizer_step_post_hooks or _global_optimizer_post_hooks):
                 self._run_post_hooks(args, keywords)
         return loss
 
@@ -188,13 +207,25 @@ class Optimizer(torch.optim.Optimizer):
 
         @functools.wraps(func)
         def step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
-            was_hooked, self._is_hooked = self._is_hooked, True
+            ids = _under_way.ids
+            if id(self) in ids:
+                # Of a subclass of this one.
+                return func(self, *args, **kwargs)
+            ids.add(id(self))
             try:
                 return hooked(self, *args, **kwargs)
             finally:
-                self._is_hooked = was_hooked
+                ids.discard(id(self))
 
         return step
+
+    def _check_keywords(self, closure: Any, keywords: dict[str, Any]) -> None:
+        name = f"{type(self).__name__}.step()"
+        for key in keywords:
+            if key != "closure":
+                raise TypeError(f"{name} got an unexpected keyword argument {key!r}")
+        if closure is not None:
+            raise TypeError(f"{name} got multiple values for argument 'closure'")
 
     @property
     def _step_name(self) -> str:
@@ -436,9 +467,11 @@ class Optimizer(torch.optim.Optimizer):
 
     def _form(self, group: dict[str, Any], param: Tensor, name: str) -> _states.Form:
         moments = [_states.Moment(*moment) for moment in self._native.moments(group)]
+        dtype = _states.dtype_of(param, group["state_dtype"], name)
+        _options.check_centered(group, dtype)
         return _states.Form(
             moments=moments,
-            dtype=_states.dtype_of(param, group["state_dtype"], name),
+            dtype=dtype,
             counts_steps=self._native.counts_steps(group, param.dtype in (torch.bfloat16, torch.float16)),
             master=group["master"],
             scalars=lambda step: self._scalars(group, step),
@@ -561,7 +594,8 @@ class Optimizer(torch.optim.Optimizer):
         them on; they catch up when they are next needed. This registers a hook before the forward pass of each
         ``nn.Embedding`` and ``nn.EmbeddingBag`` in ``module`` whose weight is in such a group, which brings the rows
         that it will read up to date, and one before its ``state_dict`` and its ``load_state_dict``, for all rows.
-        Hooks leave the model as it is: no other class, no other keys in its checkpoints.
+        Before the forward pass of another module that has the parameter, such as a head that shares it, all rows catch
+        up. Hooks leave the model as it is: no other class, no other keys in its checkpoints.
 
         Call :meth:`catch_up` before rows are read or a weight is written in another way, and before a model is pickled
         or copied without its optimizer. A step is refused if its gradient was computed from rows that were behind.
@@ -574,6 +608,9 @@ class Optimizer(torch.optim.Optimizer):
         handles = []
         for child in module.modules():
             if not isinstance(child, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+                own = child.parameters(recurse=False)
+                if any(self._dense_equivalent_place(param) is not None for param in own):
+                    handles.append(child.register_forward_pre_hook(_CatchUp(self).before_all_rows))
                 continue
             weight = child.weight
             if self._dense_equivalent_place(weight) is None:

@@ -244,32 +244,38 @@ class NAdam(Optimizer):
     ) -> None:
         super().__init__(params, checked(locals()), options)
 
+    #: Whether the loading of a state has warned.
+    _has_warned = False
+
     def _scalars(self, group: dict[str, Any], step: float) -> dict[str, float]:
         return {"mu_product": _core.nadam_product(group["betas"][0], group["momentum_decay"], int(step))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._has_warned = False
         super().load_state_dict(state_dict)
-        for number, group in enumerate(self.param_groups):
-            for position, param in enumerate(group["params"]):
-                if not self._has_usual_product(group, self.state.get(param, {})):
-                    warnings.warn(
-                        f"mu_product of {self._name_of(number, position)} does not come of today's betas and "
-                        "momentum_decay: they were others before. Steps compute the product from today's settings, so "
-                        "early steps differ from PyTorch's",
-                        stacklevel=2,
-                    )
-                    return
 
-    def _has_usual_product(self, group: dict[str, Any], state: dict[str, Any]) -> bool:
+    def _loaded(self, group: dict[str, Any], param: Tensor, saved: dict[str, Any], name: str) -> dict[str, Any]:
+        own = super()._loaded(group, param, saved, name)
+        if not self._has_warned and not self._has_usual_product(group, param, own):
+            self._has_warned = True
+            # Before anything has changed: warnings may be errors.
+            warnings.warn(
+                f"mu_product of {name} does not come of today's betas and momentum_decay: they were others before. "
+                "Steps compute the product from today's settings, so early steps differ from PyTorch's",
+                stacklevel=5,
+            )
+        return own
+
+    def _has_usual_product(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> bool:
         """Whether the product of a state is that of the group's settings, but for roundings."""
-        if "mu_product" not in state:
-            return True
         step, product = float(state["step"]), float(state["mu_product"])
         usual = self._scalars(group, step)["mu_product"]
+        if param.dtype not in (torch.bfloat16, torch.float16):
+            # It has been rounded to float32 in every step. What counts is its difference from 1.
+            return abs(product - usual) <= 1e-6 * (1 + step) * usual + 1e-6
         # PyTorch loads the product of a bfloat16 parameter as bfloat16, and rounds it in every step from then on. In
         # float16 numbers below 6e-5 lose their digits: no step feels a product as small as that.
-        rounding = 2**-8 * (1 + step)
-        return abs(product - usual) <= rounding * usual + 1e-4
+        return abs(product - usual) <= 2**-8 * (1 + step) * usual + 1e-4
 
 
 class RAdam(Optimizer):
