@@ -432,4 +432,18 @@ def test_centered_rmsprop_refuses_moments_of_fewer_bits(state_dtype: Any) -> Non
     with pytest.raises(ValueError, match="centered=True"):
         adamant_optim.RMSprop([param], centered=True, state_dtype=state_dtype)
     adamant_optim.RMSprop([param], state_dtype=state_dtype)
-    adamant_optim.RMSprop([param], centered=True)
+    optimizer = adamant_optim.RMSprop([param], centered=True)
+    param.grad = torch.ones(3)
+    optimizer.step()
+    before = param.detach().clone()
+    # In the middle of a run.
+    optimizer.param_groups[0]["state_dtype"] = state_dtype
+    for _ in range(2):
+        with pytest.raises(ValueError, match="centered=True"):
+            optimizer.step()
+    assert torch.equal(param, before)
+    other = adamant_optim.RMSprop([param], state_dtype=state_dtype)
+    other.step()
+    other.param_groups[0]["centered"] = True
+    with pytest.raises(ValueError, match="centered=True"):
+        other.step()

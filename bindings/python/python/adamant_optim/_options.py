@@ -104,14 +104,20 @@ def check_flags(group: dict[str, Any]) -> None:
             raise ValueError(f"{flag}=True is not supported: steps run on the CPU, outside of autograd")
 
 
+def check_centered(group: dict[str, Any], dtype: Any) -> None:
+    """Refuses moments of 16 or 8 bits for centered RMSprop."""
+    if group.get("centered") and dtype in (torch.bfloat16, torch.float16, "q8"):
+        raise ValueError(
+            f"state_dtype is {dtype}, but centered=True divides by the difference of two moments, which fewer bits "
+            "than those of float32 can make 0: state_dtype must be None"
+        )
+
+
 def check_group(group: dict[str, Any]) -> None:
     """Checks the options of a group, and brings them in one form."""
-    group["state_dtype"] = state_dtype(group["state_dtype"])
-    if group.get("centered") and group["state_dtype"] in (torch.bfloat16, torch.float16, "q8"):
-        raise ValueError(
-            f"state_dtype is {group['state_dtype']}, but centered=True divides by the difference of two moments, which "
-            "fewer bits than those of float32 can make 0: state_dtype must be None"
-        )
+    dtype = state_dtype(group["state_dtype"])
+    if any(param.dtype not in (torch.float64, torch.complex128) for param in group["params"]):
+        check_centered(group, dtype)
     master = group["master"]
     if master not in (None, "f32", "split"):
         raise ValueError(f'master is {master!r}, but must be None, "f32" or "split"')
@@ -120,6 +126,8 @@ def check_group(group: dict[str, Any]) -> None:
     check_flag("stochastic_rounding", group["stochastic_rounding"])
     if master is not None and group["stochastic_rounding"]:
         raise ValueError(f"stochastic_rounding has no use beside master={master!r}: choose one")
+    # Last: a group that was refused stays as it was.
+    group["state_dtype"] = dtype
 
 
 def check_grad_norm_group(value: Any) -> None:
