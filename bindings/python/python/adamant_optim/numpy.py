@@ -75,7 +75,7 @@ class State:
     #: The number of the array's first element among all elements of the model, which random bits go by.
     first: int = 0
     #: Where the array is, such as ``params['weight']``: a dict may have its entries in another order in a later step.
-    #: States without paths go by position.
+    #: States without paths, those that were made one by one, and those of lists of arrays go by position.
     path: str = ""
 
 
@@ -153,8 +153,8 @@ def _some(faults: list[str]) -> str:
 def _states_of(names: list[str], states: list[State]) -> list[State]:
     """The states of arrays by their paths."""
     paths = [state.path for state in states]
-    # An array that stands alone takes any state.
-    if paths == names or names == ["params"] or not all(paths):
+    # An array that stands alone takes any state, and arrays those that were made one by one.
+    if paths == names or names == ["params"] or not all(paths) or set(paths) == {"params"}:
         return states
     by_path, known = dict(zip(paths, states)), set(names)
     faults = [f"{name} has no state" for name in names if name not in by_path]

@@ -254,8 +254,9 @@ unsafe fn norms(
                 parts.push(unsafe { sparse.norm(exec, scratch)? });
                 parts[parts.len() - 1]
             }
+            (None, _) => of_dense.next().unwrap_or_default(),
             // `prepare_rows` has given every sparse one a memory.
-            _ => of_dense.next().unwrap_or_default(),
+            (Some(_), None) => f64::NAN,
         };
     }
     let mut of_parts = [0.0];
