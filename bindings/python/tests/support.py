@@ -49,6 +49,18 @@ def is_known(name: str, kwargs: dict[str, Any]) -> bool:
     return True
 
 
+def has_names() -> bool:
+    """Whether this version of PyTorch has named parameters."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
+
+
+def named(name: str, param: Any, position: int = 0) -> tuple[Any, str]:
+    """A parameter for the list of an optimizer, with its name where PyTorch has names, and what errors call it."""
+    if has_names():
+        return (name, param), f"parameter {name!r}"
+    return param, f"param_groups[0]['params'][{position}]"
+
+
 def params(dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:
     """A matrix, a vector and a scalar."""
     shapes = [(7, 5), (3,), ()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import adamant_optim
-from support import OWN, SETTINGS, assert_close, copies, params, set_grads
+from support import OWN, SETTINGS, assert_close, copies, named, params, set_grads
 
 DTYPES = {torch.bfloat16: 2**-7, torch.float16: 2**-9, "q8": 2**-3}
 
@@ -257,8 +258,9 @@ def test_half_a_float_beside_float16_is_refused_by_name(name: str) -> None:
     others = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in (torch.float32, torch.bfloat16)]
     for param in (own, *others):
         param.grad = torch.ones_like(param)
-    with pytest.raises(ValueError, match="parameter 'weight' is of float16, but master=\"split\" is for bfloat16"):
-        getattr(adamant_optim, name)([("bias", others[0]), ("weight", own)], master="split").step()
+    (bias, _), (weight, called) = named("bias", others[0]), named("weight", own, 1)
+    with pytest.raises(ValueError, match=f'{re.escape(called)} is of float16, but master="split" is for bfloat16'):
+        getattr(adamant_optim, name)([bias, weight], master="split").step()
     assert all(torch.equal(param.detach(), torch.ones_like(param)) for param in (own, *others))
     # A parameter of float32 has no other half.
     getattr(adamant_optim, name)(others, master="split").step()
