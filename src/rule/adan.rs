@@ -164,12 +164,11 @@ impl Rule for Adan {
         let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next(v, diff);
         let ahead = k.beta2.mul_add(diff, grad);
         let n = MovingAverage::new(self.beta3, k.weight3, k.keep3).next_square(n, ahead);
-        let direction = k.m_size.mul_add(m, k.v_size * v) / (n.sqrt() + k.eps);
+        let direction = k.m_size.mul_add(m, k.v_size * v);
         // Where n is infinite, so may be v, and inf / inf would make the parameter NaN. So it stays as it is. Unless a
-        // gradient was not finite: then m is not, and the parameter becomes NaN. A NaN in n stays one.
+        // gradient was not finite: then m is not, and the parameter becomes NaN.
         let is_finite = n.less_than(n.splat(f64::INFINITY));
-        let infinite = L::select(zero.less_than(n), zero * m, direction);
-        let direction = L::select(is_finite, direction, infinite);
+        let direction = L::select(is_finite, direction, zero * m) / (n.sqrt() + k.eps);
         let mut param = shrink(self.decays_if(true), -k.decays, k.share, param) - direction;
         param = choose(self.decays_if(false), zero.less_than(k.decays), k.prox * param, param);
         (param, [m, v, n, -grad])
