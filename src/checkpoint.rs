@@ -5,7 +5,8 @@
 //! - its parameters under the name of the tensor;
 //! - each moment under `NAME.MOMENT` (`layers.0.weight.exp_avg`), in the storage that it has;
 //! - the scales of a moment of 8 bits under `NAME.MOMENT.scales`;
-//! - its step count under `NAME.steps`, in the metadata of the file.
+//! - its step count under `NAME.steps`, in the metadata of the file; so is the number of its first element under
+//!   `NAME.first`, if it was set ([`State::set_first`]).
 //!
 //! Any library for safetensors reads such a file. Settings are not in it: with the feature `serde`, save an
 //! [`AnyOptimizer`](crate::AnyOptimizer) beside it.
@@ -147,7 +148,7 @@ impl Checkpoint {
     /// # Errors
     ///
     /// [`CheckpointError::Missing`] or [`CheckpointError::Mismatch`] for an array,
-    /// [`CheckpointError::Format`] for a step count that is no number, and then nothing has changed.
+    /// [`CheckpointError::Format`] for a number in the metadata that is none, and then nothing has changed.
     pub fn restore(
         &self,
         name: &str,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Reference, average, decay};
 use crate::{
     Adam,
-    rule::{AdamConstants, Float, Many, Rule},
+    rule::{AdamConstants, Float, Lanes, Many, Rule},
     table::{RowRule, RowWiseAdam},
 };
 
@@ -218,7 +218,7 @@ pub fn series<F: Float>(
         let (m, v) = (exp_avg[i], exp_avg_sq[i]);
         let inverse = F::from_f64(1.0) / (v.sqrt() + eps);
         let near = eps * inverse;
-        let inverse = crate::rule::Lanes::min(inverse, F::from_f64(largest_inverse));
+        let inverse = Lanes::min(inverse, F::from_f64(largest_inverse));
         if limit < F::from_f64(1.0) && near > limit && m != F::default() {
             let [way, m, v] = [&mut [F::default()], &mut [m], &mut [v]];
             for (t, rule) in &missed[..counted] {
