@@ -20,8 +20,8 @@ import adamant_optim
 import numpy as np
 import ranks
 from adamant_optim import numpy as functional
-from support import OWN, SETTINGS
-from test_memory import WAYS, _has_names
+from support import OWN, SETTINGS, has_names
+from test_memory import WAYS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")
 
@@ -34,11 +34,11 @@ def on_both() -> tuple[list[Any], list[Any]]:
     for param in params:
         param.grad = torch.ones_like(param)
     names = ["layer.bias", "layer.weight"]
-    return params, list(zip(names, params)) if _has_names() else params
+    return params, list(zip(names, params)) if has_names() else params
 
 
 def named(text: str) -> str:
-    name = "parameter 'layer.weight'" if _has_names() else r"param_groups\[0\]\['params'\]\[1\]"
+    name = "parameter 'layer.weight'" if has_names() else r"param_groups\[0\]\['params'\]\[1\]"
     return f"{name} .*{text}"
 
 
