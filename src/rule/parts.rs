@@ -1,6 +1,9 @@
 //! The parts that formulas share: checks of hyper-parameters, averages, weight decay.
 
-use core::ops::{Bound, RangeBounds};
+use core::{
+    array,
+    ops::{Bound, RangeBounds},
+};
 
 use crate::{Error, rule::Lanes};
 
@@ -208,16 +211,16 @@ pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
             return doubling;
         }
         // The bits of `t` are hard to predict, so a mask is faster than a branch. Two bits at a time are
-        // joined with each other first, which does not wait for the sum of all earlier ones.
-        let masks = [rest & 1, rest >> 1 & 1].map(u64::wrapping_neg);
-        for (gathered, doubling) in gathered.iter_mut().zip(&mut doubling) {
-            let [one, two] = masks.map(|mask| {
-                let weight = f64::from_bits(doubling.to_bits() & mask);
-                *doubling *= 2.0 - *doubling;
-                weight
-            });
-            *gathered += (one + two * (1.0 - one)) * (1.0 - *gathered);
-        }
+        // joined with each other first, which does not wait for the sum of all earlier ones. Each operation is one on
+        // all betas, for which the compiler has registers; a loop over the betas would get the branches back.
+        let [low, high] = [rest & 1, rest >> 1 & 1].map(u64::wrapping_neg);
+        let masked = |weight: f64, mask| f64::from_bits(weight.to_bits() & mask);
+        let one = doubling.map(|weight| masked(weight, low));
+        doubling = doubling.map(|weight| weight * (2.0 - weight));
+        let two = doubling.map(|weight| masked(weight, high));
+        doubling = doubling.map(|weight| weight * (2.0 - weight));
+        let both: [_; N] = array::from_fn(|i| one[i] + two[i] * (1.0 - one[i]));
+        gathered = array::from_fn(|i| gathered[i] + both[i] * (1.0 - gathered[i]));
         rest >>= 2;
     }
     gathered
