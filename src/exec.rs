@@ -23,7 +23,7 @@ impl Exec<'_> {
     pub(crate) fn cpu(self) -> Result<Cpu, Error> {
         match self.isa {
             Some(isa) => isa.cpu(),
-            None => Isa::selected()?.cpu(),
+            None => Cpu::selected(),
         }
     }
 }

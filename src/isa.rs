@@ -67,21 +67,12 @@ impl Isa {
     /// [`Error::UnknownIsa`] if the variable names no instruction set, [`Error::IsaUnavailable`] if this
     /// CPU does not have it.
     pub fn selected() -> Result<Self, Error> {
-        static SELECTED: OnceLock<Result<Isa, Error>> = OnceLock::new();
-        let selected = SELECTED.get_or_init(|| Self::choose(std::env::var_os("ADAMANT_ISA")));
-        // A clone of all of it costs each call some nanoseconds.
-        match selected {
-            Ok(isa) => Ok(*isa),
-            Err(error) => Err(error.clone()),
-        }
+        selected().map(|(isa, _)| isa)
     }
 
     fn choose(variable: Option<std::ffi::OsString>) -> Result<Self, Error> {
         match variable {
-            Some(name) if !name.is_empty() => {
-                let isa: Self = name.to_string_lossy().parse()?;
-                isa.cpu().map(|_| isa)
-            }
+            Some(name) if !name.is_empty() => name.to_string_lossy().parse(),
             _ => Ok(Self::detect()),
         }
     }
@@ -134,15 +125,36 @@ impl FromStr for Isa {
     }
 }
 
+/// [`Isa::selected`], with the proof that this CPU has it.
+#[inline]
+fn selected() -> Result<(Isa, Cpu), Error> {
+    static SELECTED: OnceLock<Result<(Isa, Cpu), Error>> = OnceLock::new();
+    let selected = SELECTED.get_or_init(|| {
+        let isa = Isa::choose(std::env::var_os("ADAMANT_ISA"))?;
+        Ok((isa, isa.cpu()?))
+    });
+    // A clone of all of it costs each call some nanoseconds.
+    match selected {
+        Ok(selected) => Ok(*selected),
+        Err(error) => Err(error.clone()),
+    }
+}
+
 /// An instruction set that this CPU was found to have.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Cpu(Arch);
 
 impl Cpu {
+    /// That of [`Isa::selected`].
+    #[inline]
+    pub(crate) fn selected() -> Result<Self, Error> {
+        selected().map(|(_, cpu)| cpu)
+    }
+
     /// For conversions that cannot fail, and give the same bits on each instruction set: the selected one, or the
     /// scalar one where the environment names one that this CPU does not have.
     pub(crate) fn of_conversions() -> Self {
-        Isa::selected().and_then(Isa::cpu).unwrap_or(Self(Arch::Scalar))
+        Self::selected().unwrap_or(Self(Arch::Scalar))
     }
 
     /// How far ahead kernels should prefetch, in bytes of each array, if the arrays of a call have `bytes` together; 0

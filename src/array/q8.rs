@@ -3,7 +3,7 @@
 mod encode;
 
 use crate::{
-    Error, Isa,
+    Error,
     float_modes::with_default_float_modes,
     isa::Cpu,
     rule::Rule,
@@ -97,9 +97,9 @@ impl Q8 {
     /// # Errors
     ///
     /// [`Error::LengthMismatch`] if there are not as many codes as values, or not as many scales as
-    /// [`scales`](Self::scales) says; the errors of [`Isa::selected`].
+    /// [`scales`](Self::scales) says; the errors of [`Isa::selected`](crate::Isa::selected).
     pub fn encode(self, values: &[f32], codes: &mut [u8], scales: &mut [f32]) -> Result<(), Error> {
-        self.encode_on(Isa::selected()?.cpu()?, values, codes, scales)
+        self.encode_on(Cpu::selected()?, values, codes, scales)
     }
 
     pub(crate) fn encode_on(
@@ -131,7 +131,7 @@ impl Q8 {
     ///
     /// As [`encode`](Self::encode).
     pub fn decode(self, codes: &[u8], scales: &[f32], values: &mut [f32]) -> Result<(), Error> {
-        self.decode_on(Isa::selected()?.cpu()?, codes, scales, values)
+        self.decode_on(Cpu::selected()?, codes, scales, values)
     }
 
     pub(crate) fn decode_on(
