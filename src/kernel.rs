@@ -56,7 +56,7 @@ impl Pass {
     /// How the step of a tensor is computed.
     #[inline]
     fn precision(&self, tensor: &Tensor<'_>) -> Precision {
-        match tensor.precision() {
+        match tensor.precision_in_call {
             // The plain loop over f32 multiplies no gradients.
             Precision::F32 if self.grad_factor != 1.0 || self.flush_subnormals => Precision::Mixed,
             precision => precision,
@@ -82,17 +82,14 @@ pub(crate) fn run<R: Rule>(
             _ => constants(&rule, t),
         };
         let mut alike = Alike { run: &mut run, t, precision, pass };
-        let constants = &constants;
         match precision {
             Precision::F32 => {
-                let elements = Elements::<f32>::Tensors(alike);
-                cpu.run(Sweep { rule, constants, pass, elements });
+                sweep_elements::<R, f32>(rule, cpu, &constants, pass, Elements::Tensors(alike))
             }
             Precision::F64 => {
-                let elements = Elements::<f64>::Tensors(alike);
-                cpu.run(Sweep { rule, constants, pass, elements });
+                sweep_elements::<R, f64>(rule, cpu, &constants, pass, Elements::Tensors(alike))
             }
-            Precision::Mixed => mixed::run(rule, cpu, constants, t, pass, &mut alike),
+            Precision::Mixed => mixed::run(rule, cpu, &constants, t, pass, &mut alike),
         }
     }
 }
@@ -123,16 +120,23 @@ pub(crate) fn run_rows<R: Rule>(
     rows: Rows<'_>,
 ) {
     match rows {
-        Rows::F32(rows) => {
-            let elements = Elements::Rows(rows);
-            cpu.run(Sweep { rule, constants, pass, elements });
-        }
-        Rows::F64(rows) => {
-            let elements = Elements::Rows(rows);
-            cpu.run(Sweep { rule, constants, pass, elements });
-        }
+        Rows::F32(rows) => sweep_elements(rule, cpu, constants, pass, Elements::Rows(rows)),
+        Rows::F64(rows) => sweep_elements(rule, cpu, constants, pass, Elements::Rows(rows)),
         Rows::Mixed(rows) => mixed::run(rule, cpu, constants, t, pass, rows),
     }
+}
+
+#[inline]
+fn sweep_elements<R: Rule, F: Float>(
+    rule: R,
+    cpu: Cpu,
+    constants: &Many<R::Constants, f64>,
+    pass: &Pass,
+    elements: Elements<'_, '_, '_, F>,
+) {
+    let constants = constants.as_ref();
+    let constants = &R::Constants::from_fn(|i| F::rounded(constants[i]));
+    cpu.run(Sweep { rule, constants, pass, elements });
 }
 
 /// The constants of a step. Not inlined: the compiler would move the computation before the test whether they are
@@ -188,14 +192,15 @@ impl<F: Float> Elements<'_, '_, '_, F> {
 }
 
 /// A step of elements whose arrays are all of one type.
-struct Sweep<'a, 'b, 'x, R: Rule, F> {
+struct Sweep<'s, 'a, 'b, 'x, R: Rule, F: Float> {
     rule: R,
-    constants: &'a Many<R::Constants, f64>,
-    pass: &'a Pass,
+    /// Rounded to the type, several at a time, which the compiler does not do where each goes into a register of its own.
+    constants: &'s Many<R::Constants, F>,
+    pass: &'s Pass,
     elements: Elements<'a, 'b, 'x, F>,
 }
 
-impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, R, F> {
+impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, '_, R, F> {
     type Output = ();
 
     #[inline(always)]
@@ -204,7 +209,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, R, F> {
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| Vector::<S, F>::constant(simd, constants[i]),
+            |i| Vector::splat(simd, constants[i]),
         );
         let factor = Vector::<S, F>::constant(simd, pass.grad_factor);
         specialise::<S, R>(

@@ -1,5 +1,7 @@
 //! The methods of every optimizer.
 
+use core::{any::TypeId, iter};
+
 use crate::{
     Element, Error, Grad, Group, Param, Report, State, StepOptions, Storage, Tensor,
     array::Q8,
@@ -45,16 +47,16 @@ pub trait DynOptimizer: Send + Sync {
     /// As [`moment_start`](Self::moment_start).
     fn moment_format(&self, moment: usize) -> Q8;
 
-    /// All of the above that the check of a tensor asks for, in one call.
+    /// What the check of every tensor asks for, in one call.
     #[doc(hidden)]
     fn moment_layout(&self) -> MomentLayout;
 
     /// Checks the settings.
     fn check_settings(&self) -> Result<(), Error>;
 
-    /// Writes the constants of step `t`, and returns their number.
+    /// Writes the constants of step `t`, and zeros behind them.
     #[doc(hidden)]
-    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize;
+    fn step_constants(&self, t: u64, constants: &mut Constants);
 
     /// Takes a step of some elements, which were checked. `known` are the number and the constants of one
     /// step, so that they need not be computed again for tensors that take the same step.
@@ -68,9 +70,9 @@ pub trait DynOptimizer: Send + Sync {
 /// The moments of an optimizer, as the check of a tensor needs them.
 #[derive(Clone, Copy)]
 pub struct MomentLayout {
+    /// The type of the optimizer, which has their names.
+    pub(crate) rule: TypeId,
     pub(crate) count: usize,
-    /// Empty behind the last moment.
-    pub(crate) names: [&'static str; MOMENTS],
     /// Whether the settings use the moment.
     pub(crate) used: [bool; MOMENTS],
 }
@@ -105,13 +107,12 @@ impl<R: Rule> DynOptimizer for R {
 
     #[inline]
     fn moment_layout(&self) -> MomentLayout {
-        let all = R::MOMENT_NAMES;
-        let (mut names, mut used) = ([""; MOMENTS], [false; MOMENTS]);
-        for (moment, &name) in all.as_ref().iter().enumerate() {
-            names[moment] = name;
-            used[moment] = self.start(moment).is_some();
+        let count = R::MOMENT_NAMES.as_ref().len();
+        let mut used = [false; MOMENTS];
+        for (moment, used) in used.iter_mut().enumerate().take(count) {
+            *used = self.start(moment).is_some();
         }
-        MomentLayout { count: all.as_ref().len(), names, used }
+        MomentLayout { rule: TypeId::of::<R>(), count, used }
     }
 
     #[inline]
@@ -120,14 +121,14 @@ impl<R: Rule> DynOptimizer for R {
     }
 
     #[inline]
-    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
+    fn step_constants(&self, t: u64, constants: &mut Constants) {
         let found = self.constants(t);
         let found = found.as_ref();
         // A loop, since the copy of a slice would be a call of a function.
-        for (constant, &found) in constants.iter_mut().zip(found) {
+        let found = found.iter().copied().chain(iter::repeat(0.0));
+        for (constant, found) in constants.iter_mut().zip(found) {
             *constant = found;
         }
-        found.len()
     }
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {

@@ -5,8 +5,11 @@ mod owned;
 use core::fmt;
 
 use crate::{
-    DynOptimizer, Error, Grad, Moment, MomentRef, Param, Storage, Tensor, array::Q8, rule::MOMENTS,
+    DynOptimizer, Error, Grad, Moment, MomentRef, Param, Storage, Tensor,
+    array::Q8,
+    rule::MOMENTS,
     table::RowScratch,
+    tensor::{Names, Precision},
 };
 use owned::{Owned, Stagger};
 
@@ -40,7 +43,7 @@ use owned::{Owned, Stagger};
 /// ```
 #[derive(Clone)]
 pub struct State {
-    names: [&'static str; MOMENTS],
+    names: Names,
     formats: [Q8; MOMENTS],
     moments: [Owned; MOMENTS],
     /// The number of moments.
@@ -57,7 +60,7 @@ pub(crate) struct Parts<'a> {
     pub moments: [Moment<'a>; MOMENTS],
     /// The number of moments.
     pub count: usize,
-    pub names: [&'static str; MOMENTS],
+    pub names: &'a Names,
     pub steps: &'a mut u64,
     pub first: Option<u64>,
     pub scratch: &'a mut RowScratch,
@@ -91,14 +94,16 @@ impl State {
                 storage: storages.get(moment).copied().unwrap_or_default(),
             }
         });
-        Self::new(len, plans)
+        let mut state = Self::new(len, plans);
+        state.names.rule = Some(optimizer.moment_layout().rule);
+        state
     }
 
     /// The state of `len` parameters, with these moments.
     pub(crate) fn new(len: usize, plans: impl Iterator<Item = Plan> + Clone) -> Self {
         let kept = plans.clone().filter(|plan| plan.len > 0).count();
         let mut state = Self {
-            names: [""; MOMENTS],
+            names: Names { rule: None, all: [""; MOMENTS] },
             formats: [Q8::Signed; MOMENTS],
             moments: [const { Owned::NONE }; MOMENTS],
             count: 0,
@@ -117,7 +122,7 @@ impl State {
             if plan.start != 0.0 {
                 moment.get_mut().fill(plan.start, plan.format);
             }
-            state.names[position] = plan.name;
+            state.names.all[position] = plan.name;
             state.formats[position] = plan.format;
             state.moments[position] = moment;
             state.count = position + 1;
@@ -160,7 +165,7 @@ impl State {
     /// The moments and their names, in the order of [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES), without
     /// the moments that the settings do not use.
     pub fn moments(&self) -> impl Iterator<Item = (&'static str, MomentRef<'_>)> {
-        let moments = self.names.iter().zip(&self.moments).take(self.count);
+        let moments = self.names.all.iter().zip(&self.moments).take(self.count);
         moments.map(|(&name, moment)| (name, moment.get())).filter(|(_, moment)| !moment.is_empty())
     }
 
@@ -198,7 +203,7 @@ impl State {
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        let position = self.names[..self.count].iter().position(|&known| known == name)?;
+        let position = self.names.all[..self.count].iter().position(|&known| known == name)?;
         (!self.moments[position].get().is_empty() || self.len == 0).then_some(position)
     }
 
@@ -216,10 +221,11 @@ impl State {
             grad: grad.into(),
             moments: [a.get_mut(), b.get_mut(), c.get_mut(), d.get_mut()],
             passed: self.count,
-            names: Some(self.names),
+            names: Some(&self.names),
             steps: &mut self.steps,
             first: self.first,
             first_in_call: 0,
+            precision_in_call: Precision::Mixed,
         }
     }
 
@@ -230,7 +236,7 @@ impl State {
             *place = moment.get_mut();
         }
         let Self { names, count, steps, first, scratch, .. } = self;
-        Parts { moments, count: *count, names: *names, steps, first: *first, scratch }
+        Parts { moments, count: *count, names, steps, first: *first, scratch }
     }
 }
 

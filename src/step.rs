@@ -9,10 +9,10 @@ use crate::{
     isa::SECOND_CACHE,
     kernel::Pass,
     norm,
-    optimizer::CONSTANTS,
+    optimizer::{CONSTANTS, Constants},
     pieces,
     rule::MOMENTS,
-    tensor::{Group, Precision},
+    tensor::{Group, Precision, Run},
 };
 use cursor::Cursor;
 
@@ -149,6 +149,7 @@ pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<R
 }
 
 #[inline]
+#[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
 fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
     let cpu = options.exec.cpu()?;
     let mut constants = [0.0; CONSTANTS];
@@ -158,15 +159,16 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         group.optimizer.check_settings()?;
         let layout = group.optimizer.moment_layout();
         for tensor in &mut *group.tensors {
-            tensor.check(&layout, index)?;
+            tensor.check(group.optimizer, &layout, index)?;
             let precision = tensor.precision();
             let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
             let float = (number, t, precision == Precision::F64);
             if known != Some(float) {
-                let count = group.optimizer.step_constants(t, &mut constants);
-                check_constants(&constants[..count], precision)?;
+                group.optimizer.step_constants(t, &mut constants);
+                check_constants(&constants, precision)?;
                 known = Some(float);
             }
+            tensor.precision_in_call = precision;
             tensor.first_in_call = tensor.first.unwrap_or(sizes.len as u64);
             sizes.add(tensor, precision);
             index += 1;
@@ -192,19 +194,26 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         seed: options.seed,
         ahead: cpu.ahead(|| bytes(sizes.len, groups)),
     };
-    let known = (known.map_or((0, 0), |(group, t, _)| (group, t)), &constants);
+    let (known_group, known_t) = known.map_or((0, 0), |(group, t, _)| (group, t));
     let all = &*groups;
-    pieces::run(threads, sizes.len, &|ranges| {
-        let mut cursor = Cursor { groups: all, group: 0, tensor: 0, before: 0 };
-        for range in ranges {
-            cursor.run(range, |number, run| {
-                // These are the constants of one group. For the others, 0 stands for an unknown step.
-                let ((group, t), constants) = known;
-                let t = if group == number { t } else { 0 };
-                all[number].optimizer.run(cpu, &pass, (t, constants), run);
-            });
+    let step_run = |number: usize, group: &Group<'_, '_>, run: Run<'_, '_>| {
+        // The constants are those of one group. For the others, 0 stands for an unknown step.
+        let t = if known_group == number { known_t } else { 0 };
+        group.optimizer.run(cpu, &pass, (t, &constants), run);
+    };
+    if pieces::may_share(threads, sizes.len) {
+        pieces::run(threads, sizes.len, &|ranges| {
+            let mut cursor = Cursor { groups: all, group: 0, tensor: 0, before: 0 };
+            for range in ranges {
+                cursor.run(range, |number, run| step_run(number, &all[number], run));
+            }
+        });
+    } else {
+        for (number, group) in all.iter().enumerate() {
+            // SAFETY: no other thread takes part, and each group has one run.
+            step_run(number, group, unsafe { Run::whole(group.tensors) });
         }
-    });
+    }
     for tensor in groups.iter_mut().flat_map(|group| &mut *group.tensors) {
         *tensor.steps += 1;
     }
@@ -242,16 +251,24 @@ impl Sizes {
 }
 
 #[inline]
-fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
-    for &value in constants {
+fn check_constants(constants: &Constants, precision: Precision) -> Result<(), Error> {
+    let (overflow, float) = match precision {
+        Precision::F64 => (overflow(constants, f64::is_finite), "f64"),
         // Rounded first: a number just above the largest f32 is rounded to it, and fits.
-        let (fits, float) = match precision {
-            Precision::F64 => (value.is_finite(), "f64"),
-            Precision::F32 | Precision::Mixed => ((value as f32).is_finite(), "f32"),
-        };
-        if !fits {
-            return Err(Error::ConstantOverflow { value, float });
+        Precision::F32 | Precision::Mixed => {
+            (overflow(constants, |value| (value as f32).is_finite()), "f32")
         }
+    };
+    match overflow {
+        Some(value) => Err(Error::ConstantOverflow { value, float }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The first constant that does not fit.
+#[inline]
+fn overflow(constants: &Constants, fits: impl Fn(f64) -> bool) -> Option<f64> {
+    // Without a jump after each constant, the compiler looks at several at a time.
+    let all_fit = constants.iter().fold(true, |all_fit, &value| all_fit & fits(value));
+    if all_fit { None } else { constants.iter().copied().find(|&value| !fits(value)) }
 }

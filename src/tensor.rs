@@ -2,7 +2,7 @@
 
 mod run;
 
-use core::fmt;
+use core::{any::TypeId, fmt};
 
 use crate::{
     DynOptimizer, Error, Grad, Moment, Param, Storage,
@@ -60,12 +60,14 @@ pub struct Tensor<'a> {
     /// The number of moments in the call of `with_moments`.
     pub(crate) passed: usize,
     /// The names of the moments, if they are those of a state.
-    pub(crate) names: Option<[&'static str; MOMENTS]>,
+    pub(crate) names: Option<&'a Names>,
     pub(crate) steps: &'a mut u64,
     /// The number of the first element, if the caller set it.
     pub(crate) first: Option<u64>,
     /// The number of the first element in this call, on which random bits depend.
     pub(crate) first_in_call: u64,
+    /// Which kernel steps the tensor in this call.
+    pub(crate) precision_in_call: Precision,
 }
 
 impl<'a> Tensor<'a> {
@@ -76,12 +78,13 @@ impl<'a> Tensor<'a> {
         Self {
             param: param.into(),
             grad: grad.into(),
-            moments: [Moment::none(), Moment::none(), Moment::none(), Moment::none()],
+            moments: [const { Moment::none() }; MOMENTS],
             passed: 0,
             names: None,
             steps,
             first: None,
             first_in_call: 0,
+            precision_in_call: Precision::Mixed,
         }
     }
 
@@ -156,7 +159,12 @@ impl<'a> Tensor<'a> {
 
     /// Checks the lengths, types and names of all arrays.
     #[inline]
-    pub(crate) fn check(&self, optimizer: &MomentLayout, tensor: usize) -> Result<(), Error> {
+    pub(crate) fn check(
+        &self,
+        optimizer: &dyn DynOptimizer,
+        layout: &MomentLayout,
+        tensor: usize,
+    ) -> Result<(), Error> {
         let expected = self.len();
         let same = |argument, len| match len == expected {
             true => Ok(()),
@@ -178,34 +186,54 @@ impl<'a> Tensor<'a> {
         };
         same("grad", self.grad.len())?;
         goes_with("grad", self.grad.storage())?;
-        let count = optimizer.count;
-        if let Some(names) = &self.names {
-            let both = names.iter().zip(&optimizer.names);
-            for (&found, &expected) in both.take(count.max(self.passed)) {
-                if !core::ptr::eq(found, expected) && found != expected {
-                    return Err(Error::StateMismatch { tensor, found, expected });
-                }
-            }
+        let count = layout.count;
+        if let Some(names) = self.names
+            && names.rule != Some(layout.rule)
+        {
+            names.check(optimizer, tensor)?;
         }
         if self.passed > count {
             return Err(Error::TooManyMoments { tensor, passed: self.passed, optimizer: count });
         }
         for (position, moment) in self.moments.iter().enumerate().take(count) {
-            let name = optimizer.names[position];
-            let is_used = optimizer.used[position];
-            match (is_used, moment.len()) {
-                (true, len) => same(name, len)?,
-                (false, 0) => {}
-                (false, len) => return Err(Error::UnusedMoment { tensor, moment: name, len }),
-            }
-            if is_used && expected > 0 {
-                goes_with(name, moment.storage())?;
+            let name = optimizer.moment_name(position);
+            let (is_used, len) = (layout.used[position], moment.len());
+            if is_used {
+                same(name, len)?;
+                if expected > 0 {
+                    goes_with(name, moment.storage())?;
+                }
+            } else if len > 0 {
+                return Err(Error::UnusedMoment { tensor, moment: name, len });
             }
             if let MomentArray::Q8(codes, scales) = &moment.0 {
                 let (len, expected) = (scales.len(), Q8::scales(codes.len()));
                 if len != expected {
                     return Err(Error::ScalesMismatch { tensor, moment: name, len, expected });
                 }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of the moments of a state.
+#[derive(Clone)]
+pub(crate) struct Names {
+    /// The type of the optimizer that has made the state of a tensor.
+    pub(crate) rule: Option<TypeId>,
+    /// Empty behind the last moment.
+    pub(crate) all: [&'static str; MOMENTS],
+}
+
+impl Names {
+    /// Refuses an optimizer whose moments have other names.
+    fn check(&self, optimizer: &dyn DynOptimizer, tensor: usize) -> Result<(), Error> {
+        let count = optimizer.moment_count();
+        for (position, &found) in self.all.iter().enumerate() {
+            let expected = if position < count { optimizer.moment_name(position) } else { "" };
+            if found != expected {
+                return Err(Error::StateMismatch { tensor, found, expected });
             }
         }
         Ok(())

@@ -51,7 +51,7 @@ impl<'a> Moment<'a> {
 
     /// No elements: for a moment that the optimizer, or its settings, do not use.
     #[inline]
-    pub fn none() -> Self {
+    pub const fn none() -> Self {
         Self(MomentArray::F32(&mut []))
     }
 

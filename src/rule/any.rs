@@ -228,8 +228,8 @@ impl DynOptimizer for AnyOptimizer {
         self.inner().check_settings()
     }
 
-    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
-        self.inner().step_constants(t, constants)
+    fn step_constants(&self, t: u64, constants: &mut Constants) {
+        self.inner().step_constants(t, constants);
     }
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {

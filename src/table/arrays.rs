@@ -8,6 +8,7 @@ use crate::{
     array::{BLOCK, Float, MomentArray, ParamArray},
     rule::{Arity, MOMENTS},
     state::Parts,
+    tensor::Names,
 };
 
 /// A table of parameters, with its moments: rows of `width` elements, one after the other, all
@@ -40,7 +41,7 @@ pub struct Table<'a> {
     /// The number of moments that were passed.
     passed: usize,
     /// The names of the moments, if they are those of a state.
-    names: Option<[&'static str; MOMENTS]>,
+    names: Option<&'a Names>,
     pub(super) width: usize,
     pub(super) first: u64,
 }
@@ -107,8 +108,8 @@ impl<'a> Table<'a> {
         let (width, len) = (self.width, self.param.len());
         let names = R::ROW_MOMENT_NAMES;
         let names = names.as_ref();
-        if let Some(of_state) = &self.names {
-            for (position, &found) in of_state.iter().enumerate() {
+        if let Some(of_state) = self.names {
+            for (position, &found) in of_state.all.iter().enumerate() {
                 let expected = names.get(position).copied().unwrap_or_default();
                 if found != expected {
                     return Err(Error::StateMismatch { tensor: 0, found, expected });

@@ -48,6 +48,20 @@ impl<'a, 'x> Run<'a, 'x> {
         Self { tensors, start, end }
     }
 
+    /// All elements of the tensors.
+    ///
+    /// # Safety
+    ///
+    /// As [`new`](Self::new).
+    #[inline]
+    #[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
+    pub(crate) unsafe fn whole(tensors: &'a [Tensor<'x>]) -> Self {
+        let (start, end) =
+            (Place { tensor: 0, element: 0 }, Place { tensor: tensors.len(), element: 0 });
+        // SAFETY: the caller's promise.
+        unsafe { Self::new(tensors, start, end) }
+    }
+
     /// The next elements, all of one tensor. `None` if there are no more, or if `wanted` is false for their
     /// tensor; then they stay the next ones.
     #[inline(always)]
