@@ -140,7 +140,7 @@ impl<R: Rule> DynOptimizer for R {
     }
 }
 
-/// The methods that take steps. Every [`Rule`] and every [`DynOptimizer`] has them.
+/// The methods that take steps. Every [`Rule`] and every [`DynOptimizer`] has them. Sealed.
 ///
 /// # Threads
 ///

@@ -43,6 +43,8 @@ use crate::rule::{Float, Many, Rule};
 
 /// An optimizer whose step is also written in plain Rust.
 ///
+/// Implement it to test a [`Rule`] of your own: the kernels must have the bits of this function.
+///
 /// ```
 /// use adamant::{Adam, reference::Reference};
 ///

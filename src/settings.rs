@@ -31,7 +31,7 @@ pub(crate) use values::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
 pub use values::{NumberRange, Setting, SettingKind, SettingValue};
 
 /// An optimizer whose settings can be listed, read and written by name; every optimizer of the crate
-/// is one.
+/// is one. Sealed.
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ pub use values::{NumberRange, Setting, SettingKind, SettingValue};
 /// assert!(error.to_string().starts_with("Adam has no setting \"beta3\"; known: lr, beta1, beta2"));
 /// # Ok::<(), adamant::Error>(())
 /// ```
-pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
+pub trait Settings: sealed::Sealed + Rule + Default + fmt::Debug + PartialEq {
     /// The settings, in the order of the fields.
     const SETTINGS: &'static [Setting];
 
@@ -87,6 +87,10 @@ pub trait Settings: Rule + Default + fmt::Debug + PartialEq {
     ///
     /// [`Error::HyperParameter`] for the first one that is not.
     fn check_ranges(&self) -> Result<(), Error>;
+}
+
+pub(crate) mod sealed {
+    pub trait Sealed {}
 }
 
 /// The type of a field that is a setting.
@@ -181,6 +185,8 @@ macro_rules! settings {
                 Self { $($field: $default),+ }
             }
         }
+
+        impl $crate::settings::sealed::Sealed for $rule {}
 
         impl $crate::settings::Settings for $rule {
             const SETTINGS: &'static [$crate::settings::Setting] = {

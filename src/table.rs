@@ -76,7 +76,7 @@ use sweep::{Listed, Update};
 use update::RowUpdate;
 
 /// An optimizer that can step the rows of a table: every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`],
-/// which keeps one moment for a whole row; sealed.
+/// which keeps one moment for a whole row. Sealed.
 ///
 /// Its moments are [`Rule::MOMENT_NAMES`](crate::rule::Rule::MOMENT_NAMES) for a rule, and those of
 /// [`Adam`](crate::Adam) for [`RowWiseAdam`].
@@ -85,6 +85,7 @@ pub trait RowRule: Copy + Send + Sync + RowUpdate {}
 impl<R: RowUpdate> RowRule for R {}
 
 /// Steps on some rows of a table; every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`], has these methods.
+/// Sealed.
 ///
 /// # Lazy
 ///

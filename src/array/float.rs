@@ -3,7 +3,7 @@
 use super::{Element, Moment, Typed};
 use crate::simd::{Lanes, Register};
 
-/// A floating-point type that steps are computed in: `f32` or `f64`; sealed.
+/// A floating-point type that steps are computed in: `f32` or `f64`. Sealed.
 ///
 /// A number is a register of one lane: [`reference`](crate::reference) is written in these.
 pub trait Float: Lanes<Mask = bool> + Register + Element + Typed + PartialOrd {

@@ -37,7 +37,7 @@ pub enum ParamArray<'a> {
     F16Stochastic(&'a mut [f16]),
 }
 
-/// A 16-bit type that parameters can be rounded to: `bf16` or `f16`; sealed.
+/// A 16-bit type that parameters can be rounded to: `bf16` or `f16`. Sealed.
 pub trait HalfElement: Element {
     #[doc(hidden)]
     fn copied<'a>(param: &'a mut [f32], copy: &'a mut [Self]) -> Param<'a>;

@@ -58,7 +58,7 @@ impl fmt::Display for Storage {
     }
 }
 
-/// A type of parameters and gradients: `f32`, `f64`, `bf16` or `f16`; sealed.
+/// A type of parameters and gradients: `f32`, `f64`, `bf16` or `f16`. Sealed.
 pub trait Element: BufferElement {
     /// The storage of an array of these.
     const STORAGE: Storage;

@@ -42,8 +42,8 @@ fn sum<F: Float>(values: &[&[F]]) -> Vec<F> {
 }
 
 /// An optimizer of rows whose step is also written in plain Rust: every [`Reference`], and
-/// [`RowWiseAdam`].
-pub trait RowReference: RowRule {
+/// [`RowWiseAdam`]. Sealed.
+pub trait RowReference: sealed::Sealed + RowRule {
     /// Takes step `t`, counted from 1, of one row; the moments are in the order of their names.
     ///
     /// # Panics
@@ -56,6 +56,14 @@ pub trait RowReference: RowRule {
         grad: &[F],
         moments: Many<Self::RowMoments, &mut [F]>,
     );
+}
+
+mod sealed {
+    use super::{Reference, RowWiseAdam};
+
+    pub trait Sealed {}
+    impl<R: Reference> Sealed for R {}
+    impl Sealed for RowWiseAdam {}
 }
 
 impl<R: Reference> RowReference for R {

@@ -2,7 +2,7 @@ use super::adam::K;
 use crate::{
     Adam, Error,
     rule::{Count, Lanes, Rule},
-    settings::{Setting, SettingValue, Settings},
+    settings::{Setting, SettingValue, Settings, sealed::Sealed},
 };
 
 /// AMSGrad (Reddi, Kale and Kumar, 2018): [`Adam`] or AdamW that divides by the largest second
@@ -36,6 +36,8 @@ pub struct AmsGrad(
     /// The hyper-parameters.
     pub Adam,
 );
+
+impl Sealed for AmsGrad {}
 
 impl Settings for AmsGrad {
     const SETTINGS: &'static [Setting] = Adam::SETTINGS;

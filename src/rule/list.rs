@@ -4,6 +4,7 @@ use super::any::optimizers;
 use crate::{reference::Reference, settings::Settings};
 
 /// An optimizer of this crate, for functions that are generic over all of them: see [`AnyOptimizer::with`].
+/// Sealed.
 pub trait BuiltIn: Settings + Reference + Into<AnyOptimizer> {
     /// The names that [`AnyOptimizer::new`] takes for it, each with settings of its own. The first name
     /// has the default settings.

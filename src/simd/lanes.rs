@@ -12,6 +12,8 @@ use super::fused::{Fused, ROUNDS_TWICE};
 ///
 /// The operators and methods round once each, to nearest even, and give the same bits on every
 /// instruction set (which NaN comes out of NaNs is the CPU's choice).
+///
+/// Implement it to compute formulas with other numbers, in a test or a measurement.
 pub trait Lanes:
     Copy
     + Send

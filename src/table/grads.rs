@@ -204,7 +204,7 @@ impl fmt::Debug for SortedRows<'_> {
     }
 }
 
-/// A type of row indices: `u32`, `u64`, `usize`, `i32` or `i64`; sealed.
+/// A type of row indices: `u32`, `u64`, `usize`, `i32` or `i64`. Sealed.
 pub trait RowIndex: index::Sealed + Copy + fmt::Debug + Send + Sync {
     /// The row, if it is one of the first `rows`.
     fn below(self, rows: usize) -> Option<usize>;
