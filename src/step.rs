@@ -84,7 +84,7 @@ impl Default for StepOptions<'_> {
     }
 }
 
-/// Whether a step was taken.
+/// Whether a step was taken. Later versions add no third answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The step was taken, and every tensor has counted it.

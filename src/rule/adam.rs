@@ -74,6 +74,7 @@ pub struct Adam {
 /// Where Adam's epsilon is added. Both places are in use. In the first thousand steps, and with a large
 /// epsilon, the results differ by much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Epsilon {
     /// Added to the root of the *corrected* second moment: Algorithm 1 of the paper, PyTorch's
     /// `Adam` and `AdamW`, JAX.

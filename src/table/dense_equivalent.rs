@@ -15,6 +15,7 @@ use crate::{Adam, Error, Exec, array::Float, float_modes::with_default_float_mod
 
 /// How a row catches up with the steps in which it was not listed; see [`DenseEquivalent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum CatchUp {
     /// All skipped steps at once, by a series: the cost does not depend on how many there are, and
     /// the error is like that of the dense steps.

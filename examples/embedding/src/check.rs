@@ -1,6 +1,5 @@
 //! How far the models are apart, and how far they may be.
 
-use adamant::table::CatchUp;
 use anyhow::{Result, ensure};
 
 use crate::{
@@ -25,8 +24,8 @@ impl Differences {
     /// `runs` are of [`Way::ALL`].
     pub fn new(plan: &Plan, runs: &[Run; 4], on_step: impl FnMut()) -> Result<Self> {
         let [lazy, series, replay, dense] = runs;
-        let replayed = Way::DenseEquivalent(CatchUp::Replay);
-        let follower = Way::DenseEquivalent(CatchUp::Series);
+        let replayed = Way::Replay;
+        let follower = Way::Series;
         Ok(Self {
             lazy: lazy.model.distance(&dense.model),
             series: series.model.distance(&dense.model),
@@ -87,7 +86,7 @@ mod tests {
         let plan = small_plan();
         let distance = |way| follow(&plan, Way::Dense, way, || ()).unwrap();
         let bound = rounding(&plan, &Run::new(Way::Dense, &plan, || ()).unwrap().model);
-        assert!(distance(Way::DenseEquivalent(CatchUp::Series)) <= bound);
+        assert!(distance(Way::Series) <= bound);
         assert!(distance(Way::Lazy) > 100.0 * bound);
     }
 
@@ -95,7 +94,7 @@ mod tests {
     fn replay_has_the_bits_of_dense_steps() {
         let plan = small_plan();
         let model = |way| Run::new(way, &plan, || ()).unwrap().model;
-        let replayed = model(Way::DenseEquivalent(CatchUp::Replay));
+        let replayed = model(Way::Replay);
         assert_eq!(replayed.distance(&model(Way::Dense)), 0.0);
     }
 }

@@ -57,7 +57,7 @@ impl Listed {
         let Self { all, distinct, waiting } = self;
         let moved = match way {
             Way::Lazy => 6.0 * distinct + all,
-            Way::DenseEquivalent(_) => 6.0 * distinct + all + 6.0 * waiting,
+            Way::Series | Way::Replay => 6.0 * distinct + all + 6.0 * waiting,
             Way::Dense => 7.0 * rows as f64 + 3.0 * all + distinct,
         };
         moved * (width * size_of::<f32>()) as f64

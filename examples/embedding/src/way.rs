@@ -1,4 +1,4 @@
-//! The three ways to step a table of which a batch lists some rows.
+//! The ways to step a table of which a batch lists some rows.
 
 use adamant::{
     Adam, Buffer, Optimizer, State, reference,
@@ -6,11 +6,12 @@ use adamant::{
 };
 use anyhow::Result;
 
-/// How a table is stepped.
+/// How a table is stepped; dense-equivalent rows catch up by a series or by replay.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Lazy,
-    DenseEquivalent(CatchUp),
+    Series,
+    Replay,
     Dense,
 }
 
@@ -31,32 +32,31 @@ pub trait Stepper {
 }
 
 impl Way {
-    pub const ALL: [Self; 4] = [
-        Self::Lazy,
-        Self::DenseEquivalent(CatchUp::Series),
-        Self::DenseEquivalent(CatchUp::Replay),
-        Self::Dense,
-    ];
+    pub const ALL: [Self; 4] = [Self::Lazy, Self::Series, Self::Replay, Self::Dense];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Lazy => "lazy",
-            Self::DenseEquivalent(CatchUp::Series) => "dense-equivalent, series",
-            Self::DenseEquivalent(CatchUp::Replay) => "dense-equivalent, replay",
+            Self::Series => "dense-equivalent, series",
+            Self::Replay => "dense-equivalent, replay",
             Self::Dense => "dense",
         }
     }
 
     /// Prepares to step a table of `rows` by `width`.
     pub fn stepper(self, adam: Adam, rows: usize, width: usize) -> Box<dyn Stepper> {
-        match self {
-            Self::Lazy => Box::new(Lazy { adam, state: adam.row_state(rows, width) }),
-            Self::DenseEquivalent(catch_up) => Box::new(Waiting {
+        let dense_equivalent = |catch_up| {
+            Box::new(Waiting {
                 adam,
                 width,
                 state: adam.row_state(rows, width),
                 waiting: DenseEquivalent::new(rows, catch_up),
-            }),
+            })
+        };
+        match self {
+            Self::Lazy => Box::new(Lazy { adam, state: adam.row_state(rows, width) }),
+            Self::Series => dense_equivalent(CatchUp::Series),
+            Self::Replay => dense_equivalent(CatchUp::Replay),
             Self::Dense => Box::new(Dense {
                 adam,
                 state: adam.state(rows * width),

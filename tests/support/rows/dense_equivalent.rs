@@ -251,6 +251,7 @@ impl<F: Float> Model<F> {
                         adam.reference(*t, param, &zeros, [exp_avg, exp_avg_sq]);
                     }
                 }
+                other => panic!("{other:?} has no reference"),
             }
         }
     }
