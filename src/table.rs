@@ -34,6 +34,9 @@
 //! The first way takes arrays of any type, the second `f32` or `f64`. Both take [`StepOptions`]. To clip a model
 //! with tables by one norm, [sort](RowGrads::sort) the gradients of the tables first.
 //!
+//! A method whose name ends in `_with` takes options as its last argument. One that ends in `_on` takes a [`Table`],
+//! which is in the caller's memory.
+//!
 //! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`](crate::Buffer) lies on huge
 //! pages.
 

@@ -173,7 +173,7 @@ impl<'a> Moment<'a> {
                 }
             }
             MomentArray::Q8(codes, scales) => {
-                format.encode_on(Cpu::of_conversions(), values, codes, scales)?
+                format.encode_with(values, codes, scales, Cpu::of_conversions())?
             }
         }
         Ok(())
@@ -231,7 +231,7 @@ impl MomentRef<'_> {
             Self::F16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
             Self::Q8(codes, scales) => {
                 let mut values = vec![0.0; codes.len()];
-                format.decode_on(Cpu::of_conversions(), codes, scales, &mut values)?;
+                format.decode_with(codes, scales, &mut values, Cpu::of_conversions())?;
                 values
             }
         })

@@ -99,15 +99,15 @@ impl Q8 {
     /// [`Error::LengthMismatch`] if there are not as many codes as values, or not as many scales as
     /// [`scales`](Self::scales) says; the errors of [`Isa::selected`](crate::Isa::selected).
     pub fn encode(self, values: &[f32], codes: &mut [u8], scales: &mut [f32]) -> Result<(), Error> {
-        self.encode_on(Cpu::selected()?, values, codes, scales)
+        self.encode_with(values, codes, scales, Cpu::selected()?)
     }
 
-    pub(crate) fn encode_on(
+    pub(crate) fn encode_with(
         self,
-        cpu: Cpu,
         values: &[f32],
         codes: &mut [u8],
         scales: &mut [f32],
+        cpu: Cpu,
     ) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
         with_default_float_modes(|| cpu.run(Encode { format: self, values, codes, scales }));
@@ -131,15 +131,15 @@ impl Q8 {
     ///
     /// As [`encode`](Self::encode).
     pub fn decode(self, codes: &[u8], scales: &[f32], values: &mut [f32]) -> Result<(), Error> {
-        self.decode_on(Cpu::selected()?, codes, scales, values)
+        self.decode_with(codes, scales, values, Cpu::selected()?)
     }
 
-    pub(crate) fn decode_on(
+    pub(crate) fn decode_with(
         self,
-        cpu: Cpu,
         codes: &[u8],
         scales: &[f32],
         values: &mut [f32],
+        cpu: Cpu,
     ) -> Result<(), Error> {
         check(values.len(), codes.len(), scales.len())?;
         with_default_float_modes(|| cpu.run(Decode { format: self, codes, scales, values }));

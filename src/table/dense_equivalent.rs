@@ -185,19 +185,19 @@ impl<F: Float> DenseEquivalent<F> {
     ///
     /// On an error, nothing has changed.
     pub fn catch_up<I: RowIndex>(&mut self, table: Table<'_>, rows: &[I]) -> Result<(), Error> {
-        self.catch_up_on(Exec::default(), table, rows)
+        self.catch_up_with(table, rows, Exec::default())
     }
 
-    /// [`catch_up`](Self::catch_up) on chosen threads and a chosen instruction set.
+    /// [`catch_up`](Self::catch_up) with chosen threads and a chosen instruction set.
     ///
     /// # Errors
     ///
     /// As [`catch_up`](Self::catch_up).
-    pub fn catch_up_on<I: RowIndex>(
+    pub fn catch_up_with<I: RowIndex>(
         &mut self,
-        exec: Exec<'_>,
         table: Table<'_>,
         rows: &[I],
+        exec: Exec<'_>,
     ) -> Result<(), Error> {
         let cpu = exec.cpu()?;
         let rule = Adam::default();
@@ -215,15 +215,15 @@ impl<F: Float> DenseEquivalent<F> {
     ///
     /// As [`catch_up`](Self::catch_up).
     pub fn catch_up_all(&mut self, table: Table<'_>) -> Result<(), Error> {
-        self.catch_up_all_on(Exec::default(), table)
+        self.catch_up_all_with(table, Exec::default())
     }
 
-    /// [`catch_up_all`](Self::catch_up_all) on chosen threads and a chosen instruction set.
+    /// [`catch_up_all`](Self::catch_up_all) with chosen threads and a chosen instruction set.
     ///
     /// # Errors
     ///
     /// As [`catch_up`](Self::catch_up).
-    pub fn catch_up_all_on(&mut self, exec: Exec<'_>, table: Table<'_>) -> Result<(), Error> {
+    pub fn catch_up_all_with(&mut self, table: Table<'_>, exec: Exec<'_>) -> Result<(), Error> {
         let cpu = exec.cpu()?;
         let table = self.typed(table)?;
         let before = Behind::new(cpu, &self.history, &mut self.at, self.step, self.step);

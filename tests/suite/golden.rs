@@ -139,8 +139,8 @@ impl Golden {
     fn check(self, optimizer: AnyOptimizer) {
         assert!(self.rows.is_none(), "row-indexed gradients for {:?}", self.optimizer);
         for exec in execs(false) {
-            self.check_on::<f64>(&optimizer, exec, Self::dense_step(&optimizer, exec));
-            self.check_on::<f32>(&optimizer, exec, Self::dense_step(&optimizer, exec));
+            self.check_with::<f64>(&optimizer, exec, Self::dense_step(&optimizer, exec));
+            self.check_with::<f32>(&optimizer, exec, Self::dense_step(&optimizer, exec));
         }
         if let Some(folder) = env::var_os("ADAMANT_GOLDEN_WORDS") {
             let path = Path::new(&folder).join(&self.name);
@@ -153,9 +153,9 @@ impl Golden {
         for exec in execs(false) {
             for way in [CatchUp::Series, CatchUp::Replay] {
                 let step = self.row_step(adam, meaning, way, exec);
-                self.check_on::<f64>(&adam, exec, step);
+                self.check_with::<f64>(&adam, exec, step);
                 let step = self.row_step(adam, meaning, way, exec);
-                self.check_on::<f32>(&adam, exec, step);
+                self.check_with::<f32>(&adam, exec, step);
             }
         }
     }
@@ -240,12 +240,12 @@ impl Golden {
             };
             assert_eq!(report.map(|report| report.outcome), Ok(Outcome::Taken));
             if meaning == Rows::DenseEquivalent && self.params.contains_key(&t) {
-                waiting.catch_up_all_on(exec, table_of(columns, width)).expect("the table");
+                waiting.catch_up_all_with(table_of(columns, width), exec).expect("the table");
             }
         }
     }
 
-    fn check_on<F: Float>(
+    fn check_with<F: Float>(
         &self,
         rule: &dyn DynOptimizer,
         exec: Exec<'static>,

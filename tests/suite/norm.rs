@@ -16,7 +16,7 @@ fn any<'a, E: Element>(grads: &[&'a [E]]) -> Vec<Grad<'a>> {
 }
 
 /// The norm of gradients of one type, with the given instruction set and threads.
-fn grad_norm_on<E: Element>(exec: Exec<'_>, grads: &[&[E]]) -> Result<f64, Error> {
+fn grad_norm_with<E: Element>(exec: Exec<'_>, grads: &[&[E]]) -> Result<f64, Error> {
     grad_norms(NormOrder::Two, exec, &any(grads), &mut vec![0.0; grads.len()])
 }
 
@@ -43,14 +43,14 @@ fn the_norm_has_the_same_bits_everywhere_and_is_right() {
         |found: f64, truth: f64| assert!((found / truth - 1.0).abs() < 1e-12, "{found} {truth}");
     let parts: Vec<&[f32]> = grads.chunks(70_003).collect();
     let serial = SERIAL;
-    let expected = grad_norm_on(serial, &[&grads]).expect("a norm");
+    let expected = grad_norm_with(serial, &[&grads]).expect("a norm");
     near(expected, truth(&mut grads.iter().map(|&grad| grad.into())));
     near(grad_norm(&parts).expect("a norm"), expected);
     near(grad_norm(&[&brain]).expect("a norm"), truth(&mut brain.iter().map(|grad| grad.to_f64())));
     near(grad_norm(&[&half]).expect("a norm"), truth(&mut half.iter().map(|grad| grad.to_f64())));
     for exec in execs(true) {
-        let norm = |tensors: &[&[f32]]| grad_norm_on(exec, tensors).expect("a norm");
-        let in_parts = grad_norm_on(serial, &parts).expect("a norm");
+        let norm = |tensors: &[&[f32]]| grad_norm_with(exec, tensors).expect("a norm");
+        let in_parts = grad_norm_with(serial, &parts).expect("a norm");
         assert_eq!((norm(&[&grads]), norm(&parts)), (expected, in_parts));
         #[cfg(feature = "rayon")]
         for threads in [1, 2, 7] {
@@ -172,7 +172,7 @@ fn the_norm_of_gradients_of_several_types_is_right_and_has_the_same_bits_everywh
         let truth = squares.sum::<f64>().sqrt();
         assert!((found / truth - 1.0).abs() < 1e-12, "{found} {truth}");
         // Widening is exact, and the sum has the same shape.
-        assert_eq!(Ok(found), grad_norm_on(SERIAL, &widened.each_ref().map(Vec::as_slice)));
+        assert_eq!(Ok(found), grad_norm_with(SERIAL, &widened.each_ref().map(Vec::as_slice)));
         everywhere(|exec| assert_eq!(model().norm(exec), Ok(found), "{exec:?}"));
     }
 }
@@ -184,13 +184,13 @@ fn the_norm_of_tensors_whose_types_are_equal_has_the_bits_of_that_of_slices() {
         let mut copy = lens.map(|len| Model::new([len; 6], 1.0));
         let mut of_tensors =
             |pick: fn(&mut Model) -> Grad<'_>| norm_of_step(SERIAL, copy.each_mut().map(pick));
-        let single = grad_norm_on(SERIAL, &model.each_ref().map(|model| &model.single[..]));
+        let single = grad_norm_with(SERIAL, &model.each_ref().map(|model| &model.single[..]));
         assert_eq!(of_tensors(|model| Grad::from(&model.single)), single);
         assert_eq!(of_tensors(|model| Grad::zeroed(&mut model.single)), single);
-        let brain = grad_norm_on(SERIAL, &model.each_ref().map(|model| &model.brain[..]));
+        let brain = grad_norm_with(SERIAL, &model.each_ref().map(|model| &model.brain[..]));
         assert_eq!(of_tensors(|model| Grad::from(&model.brain)), brain);
         assert_eq!(of_tensors(|model| Grad::zeroed(&mut model.brain)), brain);
-        let half = grad_norm_on(SERIAL, &model.each_ref().map(|model| &model.half[..]));
+        let half = grad_norm_with(SERIAL, &model.each_ref().map(|model| &model.half[..]));
         assert_eq!(of_tensors(|model| Grad::from(&model.half)), half);
         assert_eq!(of_tensors(|model| Grad::zeroed(&mut model.half)), half);
     }
@@ -223,7 +223,7 @@ fn a_norm_on_an_instruction_set_that_is_lacking_is_refused() {
         let available = Isa::available();
         let expected = Error::IsaUnavailable { isa, available };
         assert_eq!(Model::new([3; 6], 1.0).norm(exec), Err(expected.clone()));
-        assert_eq!(grad_norm_on(exec, &[&[1.0]]), Err(expected));
+        assert_eq!(grad_norm_with(exec, &[&[1.0]]), Err(expected));
     }
 }
 
@@ -304,7 +304,7 @@ fn norms_of_all_orders_have_the_bits_of_the_tree_for_all_tensors_and_for_each() 
                 assert_eq!(grad_norms(order, exec, &any(&grads), &mut norms), Ok(all), "{exec:?}");
                 assert_eq!(norms, each, "{order:?}, {exec:?}");
                 if order == NormOrder::Two {
-                    assert_eq!(grad_norm_on(exec, &grads), Ok(all));
+                    assert_eq!(grad_norm_with(exec, &grads), Ok(all));
                 }
                 assert_eq!(first_nonfinite(exec, &any(&grads)), Ok(None));
             };
@@ -404,7 +404,7 @@ fn each_tensor_has_its_norm_where_squares_of_some_overflow_or_vanish() {
     let huge: [&[f64]; 2] = [&[f64::MAX; 2], &[1.0]];
     assert_eq!(grad_norms(NormOrder::One, SERIAL, &any(&huge), &mut norms[..2]), Ok(f64::INFINITY));
     assert_eq!(grad_norms(NormOrder::Infinity, SERIAL, &any(&huge), &mut norms[..2]), Ok(f64::MAX));
-    assert_eq!(grad_norm_on(SERIAL, &huge), Ok(f64::INFINITY));
+    assert_eq!(grad_norm_with(SERIAL, &huge), Ok(f64::INFINITY));
     assert_eq!(first_nonfinite(SERIAL, &any(&huge)), Ok(None));
 }
 
@@ -437,13 +437,13 @@ fn the_norm_has_the_same_bits_with_subnormals_read_as_zero_and_other_rounding() 
     let grads: Vec<f32> = (1..=1_000_000).map(f32::from_bits).collect();
     let tensors: [&[f32]; 2] = [&grads, &grads[..77]];
     for exec in execs(false).chain(execs(true)) {
-        let usual = grad_norm_on(exec, &tensors);
+        let usual = grad_norm_with(exec, &tensors);
         let before = read();
         // Rounding up, down and to zero.
         for rounding in [0x4000, 0x2000, 0x6000] {
             let odd = 0x1f80 | 0x8040 | rounding;
             write(odd);
-            let found = grad_norm_on(exec, &tensors);
+            let found = grad_norm_with(exec, &tensors);
             let after = read();
             write(before);
             assert_eq!((found, after), (usual.clone(), odd));

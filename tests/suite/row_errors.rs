@@ -115,10 +115,10 @@ impl Call {
     fn refused_by_catching_up(&self, expected: Error, message: &str) {
         assert_eq!(expected.to_string(), message);
         let mut waiting = DenseEquivalent::<f32>::new(10, CatchUp::Series);
-        let listed =
-            self.make(&self.rows, |table, grads| waiting.catch_up_on(self.exec, table, grads.rows));
+        let listed = self
+            .make(&self.rows, |table, grads| waiting.catch_up_with(table, grads.rows, self.exec));
         assert_eq!(listed, Err(expected.clone()));
-        let all = self.make(&self.rows, |table, _| waiting.catch_up_all_on(self.exec, table));
+        let all = self.make(&self.rows, |table, _| waiting.catch_up_all_with(table, self.exec));
         assert_eq!(all, Err(expected));
     }
 }
@@ -228,7 +228,7 @@ fn refuses_index<I: RowIndex>(row: I, valid: I) {
         assert_eq!(ok().dense_equivalent(way, &rows), Err(expected.clone()));
     }
     let mut waiting = DenseEquivalent::<f32>::new(10, CatchUp::Series);
-    let found = ok().make(&rows, |table, grads| waiting.catch_up_on(EXEC, table, grads.rows));
+    let found = ok().make(&rows, |table, grads| waiting.catch_up_with(table, grads.rows, EXEC));
     assert_eq!(found, Err(expected));
 }
 

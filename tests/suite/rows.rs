@@ -451,7 +451,7 @@ fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
                     adam.step_rows_dense_equivalent_on(columns.table(), grads, waiting, &options);
                 assert!(report.is_ok());
             }
-            waiting.catch_up_all_on(exec, columns.table()).expect("the table");
+            waiting.catch_up_all_with(columns.table(), exec).expect("the table");
         };
         train(&mut columns, &mut waiting, 0);
         let (mut restored, mut fresh) = (columns.clone(), DenseEquivalent::new(rows, way));
@@ -488,7 +488,7 @@ fn an_empty_table_of_any_width_is_stepped() {
                 let dense = adam
                     .step_rows_dense_equivalent_on(table(), sorted, &mut waiting, &options)
                     .map(taken);
-                let caught_up = waiting.catch_up_all_on(exec, table());
+                let caught_up = waiting.catch_up_all_with(table(), exec);
                 assert_eq!([lazy, dense, caught_up], [Ok(()), Ok(()), Ok(())], "{width}");
             }
         }

@@ -95,7 +95,7 @@ impl Case {
                 assert!(report.is_ok());
             }
             waiting
-                .catch_up_on(serial(), Self::table(&mut series), &[row])
+                .catch_up_with(Self::table(&mut series), &[row], serial())
                 .expect("a row of the table");
 
             for (column, name) in ["param", "exp_avg", "exp_avg_sq"].into_iter().enumerate() {
@@ -200,7 +200,7 @@ fn rows_without_moments_stay_for_the_smallest_epsilons() {
         }
         let table = Table::new(F::param(&mut param), WIDTH)
             .with_moments([&mut m, &mut v].map(|m| F::moment(m)));
-        waiting.catch_up_all_on(serial(), table).expect("the table");
+        waiting.catch_up_all_with(table, serial()).expect("the table");
         for (i, (found, expected)) in param.iter().zip(&expected[0]).enumerate() {
             let [found, expected] = [found, expected].map(|param| param.to_f64());
             let is_same = found.is_nan() && expected.is_nan() || (found - expected).abs() < 1e-6;

@@ -328,7 +328,7 @@ impl<F: Float> WithRows<'_> for CatchUpRows<'_, F> {
 
     fn run<I: RowIndex>(self, rows: &[I]) -> Result<(), Failure> {
         let Self { runner, table, waiting } = self;
-        Ok(waiting.catch_up_on(runner.exec(), table, rows)?)
+        Ok(waiting.catch_up_with(table, rows, runner.exec())?)
     }
 }
 
@@ -354,7 +354,7 @@ pub unsafe extern "C" fn adamant_dense_equivalent_catch_up_all(
                 waiting.check_element(table.element)?;
                 // SAFETY: claimed with this type, apart, and made a table once.
                 either!(waiting, waiting => {
-                    Ok(waiting.catch_up_all_on(runner.exec(), table.table())?)
+                    Ok(waiting.catch_up_all_with(table.table(), runner.exec())?)
                 })
             })
         }

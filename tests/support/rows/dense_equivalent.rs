@@ -130,7 +130,7 @@ impl<'a, F: Float> Call<'a, F> {
             Event::CatchUp(index_type, rows) => with_rows(*index_type, rows, self),
             Event::CatchUpAll => {
                 let (exec, faults) = (self.options.exec, self.faults());
-                faults.judge(self.waiting.catch_up_all_on(exec, self.arrays.table(self.misfit)))
+                faults.judge(self.waiting.catch_up_all_with(self.arrays.table(self.misfit), exec))
             }
             Event::SetStep(step) => {
                 self.waiting.set_step(*step);
@@ -158,7 +158,7 @@ impl<F: Float> WithRows for Call<'_, F> {
         let (waiting, table) = (&mut *self.waiting, self.arrays.table(self.misfit));
         faults.of_indices(rows, waiting.rows());
         let Some((adam, listed)) = self.step else {
-            return faults.judge(waiting.catch_up_on(options.exec, table, rows));
+            return faults.judge(waiting.catch_up_with(table, rows, options.exec));
         };
         faults.of_options::<F>(&options, self.norm);
         faults.add(waiting.step() == u64::MAX, Error::StepOverflow);

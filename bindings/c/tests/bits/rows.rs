@@ -237,7 +237,7 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
             assert_eq!(status as u32, c_report.outcome, "{}", message());
             assert_same_report(&c_report, &report);
         }
-        waiting.catch_up_on(exec, expected.table::<F>(), &[3_u32, 4]).expect("valid rows");
+        waiting.catch_up_with(expected.table::<F>(), &[3_u32, 4], exec).expect("valid rows");
         let mut rows = Memory::of(&[3_u32, 4], ADAMANT_U32);
         let table = found.c();
         ok(adamant_dense_equivalent_catch_up(handle, &c_exec, &table, &rows.array()));
@@ -251,7 +251,7 @@ fn check_dense_equivalent<F: Float>(element: adamant_type, way: CatchUp) {
         ok(adamant_dense_equivalent_step(copy, &mut step));
         ok(adamant_dense_equivalent_skipped(copy, 5, &mut skipped));
         assert_eq!((rows, step, Some(skipped)), (ROWS, waiting.step(), waiting.skipped(5)));
-        waiting.catch_up_all_on(exec, expected.table::<F>()).expect("a table that fits");
+        waiting.catch_up_all_with(expected.table::<F>(), exec).expect("a table that fits");
         ok(adamant_dense_equivalent_catch_up_all(copy, &c_exec, &table));
         adamant_dense_equivalent_free(copy);
     }

@@ -125,7 +125,7 @@ pub unsafe fn catch_up(
     // SAFETY: the caller's promise.
     let table = unsafe { table(slot, form, width) };
     either!(waiting, waiting => match rows {
-        Some(rows) => waiting.catch_up_on(exec, table, rows),
-        None => waiting.catch_up_all_on(exec, table),
+        Some(rows) => waiting.catch_up_with(table, rows, exec),
+        None => waiting.catch_up_all_with(table, exec),
     })
 }
