@@ -18,7 +18,7 @@ use crate::{
     array::{Q8, Random},
     isa::Cpu,
     kernel::Pass,
-    rule::{MOMENTS, Many, Rule},
+    rule::{MOMENTS, Many, Rule, moment_format},
     tensor::TensorArrays,
 };
 use sweep::Sweep;
@@ -58,7 +58,7 @@ pub(crate) fn run<R: Rule>(
         ahead: pass.ahead,
         random: Random::new(pass.seed, t),
         formats: core::array::from_fn(|moment| match moment < count {
-            true => Q8::of(&rule, moment),
+            true => moment_format(&rule, moment),
             false => Q8::Signed,
         }),
     };

@@ -7,7 +7,7 @@ use crate::{
     array::Q8,
     isa::Cpu,
     kernel::Pass,
-    rule::{Arity, MOMENTS, Many, Rule},
+    rule::{Arity, MOMENTS, Many, Rule, moment_format},
     step,
     tensor::Run,
 };
@@ -102,7 +102,7 @@ impl<R: Rule> DynOptimizer for R {
     }
 
     fn moment_format(&self, moment: usize) -> Q8 {
-        Q8::of(self, moment)
+        moment_format(self, moment)
     }
 
     #[inline]

@@ -112,6 +112,7 @@ use parts::{
 
 use crate::{
     Error, Threads,
+    array::Q8,
     isa::Cpu,
     kernel::{self, Pass, Rows},
     optimizer::Constants,
@@ -278,6 +279,16 @@ pub trait Rule: Copy + Send + Sync + 'static {
     #[doc(hidden)]
     fn run_rows_f64(rows: RowSpan<'_, Self, f64>, threads: Threads<'_>) {
         rows.run(threads);
+    }
+}
+
+/// The format of a moment that is kept in 8 bits, by its position.
+#[inline(always)]
+pub(crate) fn moment_format<R: Rule>(rule: &R, moment: usize) -> Q8 {
+    match (rule.holds_squares(moment), rule.holds_magnitudes(moment)) {
+        (true, _) => Q8::Squares,
+        (false, true) => Q8::Unsigned,
+        (false, false) => Q8::Signed,
     }
 }
 

@@ -6,7 +6,6 @@ use crate::{
     Error,
     float_modes::with_default_float_modes,
     isa::Cpu,
-    rule::Rule,
     simd::{Scalar, Simd, Vector, WithSimd, Words},
 };
 use encode::Encode;
@@ -36,7 +35,8 @@ pub(crate) const BLOCK: usize = 256;
 /// divided by almost 0.
 ///
 /// A rule says which of its moments are of which kind: [`Rule::holds_squares`](crate::rule::Rule::holds_squares)
-/// and [`Rule::holds_magnitudes`](crate::rule::Rule::holds_magnitudes).
+/// and [`Rule::holds_magnitudes`](crate::rule::Rule::holds_magnitudes). The format follows from that:
+/// [`DynOptimizer::moment_format`](crate::DynOptimizer::moment_format).
 ///
 /// # Range
 ///
@@ -77,15 +77,6 @@ pub enum Q8 {
 }
 
 impl Q8 {
-    /// The format of a rule's moment, by its position.
-    pub fn of<R: Rule>(rule: &R, moment: usize) -> Self {
-        match (rule.holds_squares(moment), rule.holds_magnitudes(moment)) {
-            (true, _) => Self::Squares,
-            (false, true) => Self::Unsigned,
-            (false, false) => Self::Signed,
-        }
-    }
-
     /// The number of scales for `len` elements.
     pub fn scales(len: usize) -> usize {
         len.div_ceil(BLOCK)

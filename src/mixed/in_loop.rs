@@ -13,10 +13,9 @@ use super::{
     strips::MomentBlock,
 };
 use crate::{
-    Q8,
     array::{Draw, GradArray, Mixed, MomentArray, ParamArray, RandomOf},
     kernel::{TOGETHER, asks_ahead},
-    rule::{Arity, MOMENTS, Many, Rule},
+    rule::{Arity, MOMENTS, Many, Rule, moment_format},
     simd::{Simd, Vector, Wide, Words},
     tensor::TensorArrays,
 };
@@ -204,7 +203,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
                 #[inline(always)]
                 |moment| {
                     if rule.start(moment).is_some() {
-                        let format = Q8::of(&rule, moment);
+                        let format = moment_format(&rule, moment);
                         values.as_mut()[moment] = moments[moment].read(&read, format);
                     }
                 },
@@ -226,7 +225,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
                 |moment| {
                     if rule.start(moment).is_some() {
                         let random = mixed.bits(RandomOf::Moment(moment));
-                        let format = Q8::of(&rule, moment);
+                        let format = moment_format(&rule, moment);
                         moments[moment].write(&write, format, random, values.as_ref()[moment]);
                     }
                 },

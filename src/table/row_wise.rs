@@ -13,7 +13,7 @@ use crate::{
     array::Q8,
     isa::Cpu,
     kernel::{Pass, Rows, sweep},
-    rule::{AdamConstants as K, Count, Rule, outside_unit_tests},
+    rule::{AdamConstants as K, Count, Rule, moment_format, outside_unit_tests},
     simd::{Lanes, Simd, Vector},
     tensor::Slices,
 };
@@ -75,7 +75,7 @@ impl RowUpdate for RowWiseAdam {
     }
 
     fn moment_format(&self, moment: usize) -> Q8 {
-        Q8::of(&self.0, moment)
+        moment_format(&self.0, moment)
     }
 
     fn check_rule(&self) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use crate::{
     array::Q8,
     isa::Cpu,
     kernel::{Pass, Rows, specialise, sweep},
-    rule::{Arity, Many, Rule},
+    rule::{Arity, Many, Rule, moment_format},
     simd::{Simd, Vector},
     tensor::Slices,
 };
@@ -78,7 +78,7 @@ impl<R: Rule> RowUpdate for R {
     }
 
     fn moment_format(&self, moment: usize) -> Q8 {
-        Q8::of(self, moment)
+        moment_format(self, moment)
     }
 
     #[inline]

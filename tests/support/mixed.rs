@@ -38,7 +38,7 @@ impl MixedColumns {
     /// The values of a tensor, rounded to some types.
     pub fn new<R: Reference>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
         let moments = columns.moments.iter().enumerate().map(|(moment, values)| {
-            Store::moment(types.moments[moment], Q8::of(rule, moment), values)
+            Store::moment(types.moments[moment], rule.moment_format(moment), values)
         });
         Self {
             types,
@@ -58,7 +58,7 @@ impl MixedColumns {
 
     /// The formats that moments have in 8 bits.
     fn formats<R: Reference>(&self, rule: &R) -> Vec<Q8> {
-        (0..self.moments.len()).map(|moment| Q8::of(rule, moment)).collect()
+        (0..self.moments.len()).map(|moment| rule.moment_format(moment)).collect()
     }
 
     /// With the step of a rule's reference in `f32`. Not generic, since tests would compile it for each rule.
@@ -275,7 +275,7 @@ impl MixedColumns {
     /// The values of the parameters and of the moments.
     pub fn values<R: Reference>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
         let moments = self.moments.iter().enumerate();
-        let moments = moments.map(|(moment, store)| store.values(Q8::of(rule, moment)));
+        let moments = moments.map(|(moment, store)| store.values(rule.moment_format(moment)));
         (self.param.values(Q8::Signed), moments.collect())
     }
 

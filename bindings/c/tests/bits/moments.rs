@@ -55,7 +55,7 @@ impl Moments {
 
 impl ForEachRule for Moments {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
-        Self::check(&rule, &Handle::of(rule), |moment| Q8::of(&rule, moment));
+        Self::check(&rule, &Handle::of(rule), |moment| rule.moment_format(moment));
     }
 }
 
@@ -63,7 +63,9 @@ impl ForEachRule for Moments {
 fn moments_are_described_and_filled_as_rust_makes_them() {
     for_each_rule(&mut Moments);
     let adam = Adam::default();
-    Moments::check(&RowWiseAdam(adam), &Handle::row_wise(adam), |moment| Q8::of(&adam, moment));
+    Moments::check(&RowWiseAdam(adam), &Handle::row_wise(adam), |moment| {
+        adam.moment_format(moment)
+    });
 }
 
 /// A sum that does not start from 0, in every type that a moment may have.
