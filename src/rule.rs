@@ -97,9 +97,9 @@ pub use arity::{Arity, Count, Many};
 #[doc(inline)]
 pub use constants::named_constants;
 pub use list::BuiltIn;
-pub use parts::{bias_corrections, check};
+pub use parts::bias_corrections;
 
-pub use crate::{array::Float, simd::Lanes};
+pub use crate::{array::Float, settings::values::check, simd::Lanes};
 
 pub(crate) use adam::K as AdamConstants;
 pub(crate) use nadam::momenta as nadam_momenta;

@@ -18,15 +18,13 @@
 //! # Ok::<(), adamant::Error>(())
 //! ```
 
-mod values;
+pub(crate) mod values;
 
 use core::fmt;
 
-use crate::{
-    Error,
-    rule::{Rule, check},
-};
+use crate::Error;
 
+use values::check;
 pub(crate) use values::{DECAY, FINITE, NOT_NEGATIVE, SHARE};
 pub use values::{NumberRange, Setting, SettingKind, SettingValue};
 
@@ -50,7 +48,7 @@ pub use values::{NumberRange, Setting, SettingKind, SettingValue};
 /// assert!(error.to_string().starts_with("Adam has no setting \"beta3\"; known: lr, beta1, beta2"));
 /// # Ok::<(), adamant::Error>(())
 /// ```
-pub trait Settings: sealed::Sealed + Rule + Default + fmt::Debug + PartialEq {
+pub trait Settings: sealed::Sealed + Copy + Default + fmt::Debug + PartialEq {
     /// The settings, in the order of the fields.
     const SETTINGS: &'static [Setting];
 

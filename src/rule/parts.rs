@@ -1,29 +1,8 @@
-//! The parts that formulas share: checks of hyper-parameters, averages, weight decay.
+//! The parts that formulas share: averages, weight decay.
 
-use core::{
-    array,
-    ops::{Bound, RangeBounds},
-};
+use core::{array, ops::Bound};
 
-use crate::{Error, rule::Lanes};
-
-/// Checks that a hyper-parameter is in a range. `allowed` describes the range in the error.
-///
-/// # Errors
-///
-/// [`Error::HyperParameter`] if the value is outside, or NaN.
-pub fn check(
-    name: &'static str,
-    value: f64,
-    range: impl RangeBounds<f64>,
-    allowed: &'static str,
-) -> Result<(), Error> {
-    if range.contains(&value) {
-        Ok(())
-    } else {
-        Err(Error::HyperParameter { name, value, allowed })
-    }
-}
+use crate::rule::Lanes;
 
 /// The range of numbers over 0, the smallest included.
 pub(super) const POSITIVE: (Bound<f64>, Bound<f64>) = (Bound::Excluded(0.0), Bound::Unbounded);

@@ -5,6 +5,8 @@ use core::{
     ops::{Bound, RangeBounds},
 };
 
+use crate::Error;
+
 /// A setting: its name, the values that it may have, and its default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -108,6 +110,24 @@ pub(crate) const FINITE: NumberRange = NumberRange {
     end: Bound::Included(f64::MAX),
     words: "finite",
 };
+
+/// Checks that a hyper-parameter is in a range. `allowed` describes the range in the error.
+///
+/// # Errors
+///
+/// [`Error::HyperParameter`] if the value is outside, or NaN.
+pub fn check(
+    name: &'static str,
+    value: f64,
+    range: impl RangeBounds<f64>,
+    allowed: &'static str,
+) -> Result<(), Error> {
+    if range.contains(&value) {
+        Ok(())
+    } else {
+        Err(Error::HyperParameter { name, value, allowed })
+    }
+}
 
 /// The value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,10 +2,7 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use adamant::{
-    Error,
-    settings::{SettingKind, Settings},
-};
+use adamant::{Error, rule::BuiltIn, settings::SettingKind};
 
 /// Makes hyper-parameters of any bits: ordinary ones, those at the ends of their range, and, one
 /// time in thirty, any number at all.
@@ -38,7 +35,7 @@ impl<'a> Draw<'a> {
     ///
     /// Fails if the optimizer's own check accepts a number that is out of its declared range, or names a range
     /// that all numbers are in. Conditions between settings are known to the check alone.
-    pub fn rule<R: Settings>(&mut self) -> R {
+    pub fn rule<R: BuiltIn>(&mut self) -> R {
         let before = std::mem::replace(&mut self.in_range, true);
         let mut rule = R::default();
         for setting in R::SETTINGS {
