@@ -53,6 +53,10 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// No options, for few elements.
+    pub(crate) const DEFAULT: Self =
+        Self { grad_factor: 1.0, flush_subnormals: false, seed: 0, ahead: 0 };
+
     /// How the step of a tensor is computed.
     #[inline]
     fn precision(&self, tensor: &Tensor<'_>) -> Precision {

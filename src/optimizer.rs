@@ -6,7 +6,7 @@ use crate::{
     Element, Error, Grad, Group, Param, Report, State, StepOptions, Storage, Tensor,
     array::Q8,
     isa::Cpu,
-    kernel::Pass,
+    kernel::{Pass, Rows},
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
     step,
     tensor::Run,
@@ -62,6 +62,10 @@ pub trait DynOptimizer: Send + Sync {
     /// step, so that they need not be computed again for tensors that take the same step.
     #[doc(hidden)]
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>);
+
+    /// Takes the step of this number and these constants, of rows of one type.
+    #[doc(hidden)]
+    fn run_rows(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), rows: Rows<'_>);
 
     #[doc(hidden)]
     fn as_dyn(&self) -> &dyn DynOptimizer;
@@ -133,6 +137,10 @@ impl<R: Rule> DynOptimizer for R {
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
         self.run_elements(cpu, pass, known, run);
+    }
+
+    fn run_rows(&self, cpu: Cpu, pass: &Pass, (t, constants): (u64, &Constants), rows: Rows<'_>) {
+        Rule::run_rows(self, cpu, &of_rule::<R>(constants), t, pass, rows);
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {
@@ -225,6 +233,9 @@ pub trait Optimizer: DynOptimizer {
         grad: &[F],
         state: &mut State,
     ) -> Result<(), Error> {
+        if step::step_small(self.as_dyn(), param, grad, state) {
+            return Ok(());
+        }
         let mut tensors = [state.tensor(F::param(param), F::grad(grad))];
         let groups = &mut [Group::new(self.as_dyn(), &mut tensors)];
         // With the default options, no step is left out.

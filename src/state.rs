@@ -6,7 +6,8 @@ use core::fmt;
 
 use crate::{
     DynOptimizer, Error, Grad, Moment, MomentRef, Param, Storage, Tensor,
-    array::Q8,
+    array::{Float, Q8},
+    optimizer::MomentLayout,
     rule::MOMENTS,
     table::RowScratch,
     tensor::{Names, Precision},
@@ -227,6 +228,31 @@ impl State {
             first_in_call: 0,
             precision_in_call: Precision::Mixed,
         }
+    }
+
+    /// The moments of a tensor of `len` elements, all in `F`, if the optimizer of the layout has made them and still
+    /// uses the same ones.
+    #[inline]
+    pub(crate) fn moments_of<F: Float>(
+        &mut self,
+        layout: &MomentLayout,
+        len: usize,
+    ) -> Option<[&mut [F]; MOMENTS]> {
+        if self.names.rule != Some(layout.rule) || self.len != len {
+            return None;
+        }
+        let mut moments = [(); MOMENTS].map(|()| &mut [][..]);
+        let places = moments.iter_mut().zip(&mut self.moments).zip(layout.used);
+        for ((place, moment), is_used) in places.take(layout.count) {
+            let moment = moment.get_mut();
+            if moment.is_empty() == is_used {
+                return None;
+            }
+            if !moment.is_empty() {
+                *place = F::moment_mut_of(moment.0)?;
+            }
+        }
+        Some(moments)
     }
 
     /// The moments, their names, the step count, and memory for sorting rows.

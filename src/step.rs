@@ -2,6 +2,7 @@
 
 mod cursor;
 mod scaling;
+mod small;
 
 use crate::{
     Error, Exec, Tensor,
@@ -17,6 +18,7 @@ use crate::{
 use cursor::Cursor;
 
 pub(crate) use scaling::{Scaling, check_factor};
+pub(crate) use small::step_small;
 
 /// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps, threads.
 ///

@@ -6,7 +6,7 @@ use crate::{
     DynOptimizer, Error,
     array::Q8,
     isa::Cpu,
-    kernel::Pass,
+    kernel::{Pass, Rows},
     optimizer::{Constants, MomentLayout},
     rule::BuiltIn,
     settings::{Setting, SettingValue},
@@ -234,6 +234,10 @@ impl DynOptimizer for AnyOptimizer {
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
         self.inner().run(cpu, pass, known, run);
+    }
+
+    fn run_rows(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), rows: Rows<'_>) {
+        self.inner().run_rows(cpu, pass, known, rows);
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {

@@ -6,9 +6,9 @@ mod restored;
 
 use crate::support::{ForEachRule, for_each_rule, serial};
 use adamant::{
-    AdaGrad, Adam, AmsGrad, Error, Grad, Group, Moment, MomentRef, Optimizer, Outcome, Param,
-    Report, RmsProp, Sgd, State, StepOptions, Storage, Tensor,
-    rule::{BuiltIn, Rule},
+    AdaGrad, Adam, AmsGrad, DynOptimizer, Error, Grad, Group, Moment, MomentRef, Optimizer,
+    Outcome, Param, Report, RmsProp, Sgd, State, StepOptions, Storage, Tensor,
+    rule::{BuiltIn, Float, Rule},
     table::{RowGrads, RowOptimizer},
 };
 use half::bf16;
@@ -247,6 +247,40 @@ fn a_step_that_is_left_out_is_not_counted_and_writes_no_parameter_and_no_moment(
             assert_eq!(grads, if keeps { [1.0, f32::INFINITY, 2.0] } else { [0.0; 3] });
         }
     }
+}
+
+/// Plain steps of every optimizer in every setting, which have a short way through the crate if they are small and all
+/// arrays are of one type.
+struct EveryPlainStep;
+
+impl ForEachRule for EveryPlainStep {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        // Not compiled for each optimizer.
+        fn check<F: Float>(rule: &dyn DynOptimizer, numbers: Vec<F>, storage: Storage) {
+            let [mut plain, mut other] = [(); 2].map(|()| rule.state_in(storage, numbers.len()));
+            let [mut param, mut other_param] = [(); 2].map(|()| numbers.clone());
+            for t in 1..=3 {
+                assert_eq!(rule.step(&mut param, &numbers, &mut plain), Ok(()));
+                let tensor = other.tensor(F::param(&mut other_param), F::grad(&numbers));
+                taken(rule.step_tensors(&mut [tensor], &options()));
+                assert_eq!((plain.steps(), other.steps()), (t, t));
+            }
+            // With their texts, since an epsilon of 0 makes NaN.
+            assert_eq!(format!("{param:?}"), format!("{other_param:?}"));
+            assert_eq!(format!("{:?}", saved(&plain)), format!("{:?}", saved(&other)));
+        }
+        for len in [1, 70] {
+            let numbers = numbers(len);
+            check(&rule, numbers.clone(), Storage::F32);
+            check(&rule, numbers.clone(), Storage::Bf16);
+            check(&rule, numbers.iter().map(|&number| f64::from(number)).collect(), Storage::F64);
+        }
+    }
+}
+
+#[test]
+fn a_plain_step_of_every_optimizer_has_the_bits_of_one_with_options() {
+    for_each_rule(&mut EveryPlainStep);
 }
 
 /// Steps on rows of every optimizer in every setting, with moments in a state.

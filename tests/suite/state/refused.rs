@@ -3,7 +3,7 @@
 use adamant::{
     Adam, AmsGrad, Error, Grad, Lion, Moment, NAdam, Optimizer, Param, RmsProp, Sgd, StepOptions,
     Storage, Tensor,
-    rule::{MOMENTS, Rule},
+    rule::{Float, MOMENTS, Rule},
     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowWiseAdam},
 };
 
@@ -38,6 +38,54 @@ fn a_state_that_does_not_fit_is_refused_and_nothing_is_written() {
     let found = momentum.step_with(param, grad, &mut without, &options());
     let length = Error::LengthMismatch { tensor, argument: moment, len: 0, expected: 300 };
     assert_eq!((found, params), (Err(length), [1.0; 300]));
+}
+
+#[test]
+fn a_plain_step_finds_the_mistakes_of_one_with_options() {
+    fn check<F: Float>(
+        (used_by, made_by): (&Sgd, &Sgd),
+        storage: Storage,
+        [params, grads, moments]: [usize; 3],
+        steps: u64,
+        expected: Error,
+    ) {
+        let one = F::from_f64(1.0);
+        let mut state = made_by.state_in(storage, moments);
+        state.set_steps(steps);
+        let before = saved(&state);
+        let (mut param, grad) = (vec![one; params], vec![one; grads]);
+        let found = used_by.step(&mut param, &grad, &mut state);
+        let tensor = state.tensor(F::param(&mut param), F::grad(&grad));
+        let with_options = used_by.step_tensors(&mut [tensor], &options());
+        assert_eq!((found, with_options), (Err(expected.clone()), Err(expected)));
+        assert!(param == vec![one; params]);
+        assert_eq!((state.steps(), saved(&state)), (steps, before));
+    }
+    let momentum = Sgd { lr: 0.1, momentum: 0.9, ..Sgd::default() };
+    let plain = Sgd { momentum: 0.0, ..momentum };
+    let (tensor, moment) = (0, "momentum_buffer");
+    let (own, other) = ((&momentum, &momentum), (&plain, &momentum));
+    let of_grad = Error::LengthMismatch { tensor, argument: "grad", len: 4, expected: 5 };
+    check::<f32>(own, Storage::F32, [5, 4, 5], 0, of_grad);
+    let of_moment = Error::LengthMismatch { tensor, argument: moment, len: 4, expected: 5 };
+    check::<f32>(own, Storage::F32, [5, 5, 4], 0, of_moment);
+    // A moment that is no longer used, in the type of the step and in another one.
+    for storage in [Storage::F32, Storage::Bf16, Storage::Q8] {
+        check::<f32>(other, storage, [5; 3], 0, Error::UnusedMoment { tensor, moment, len: 5 });
+    }
+    let none = Error::LengthMismatch { tensor, argument: moment, len: 0, expected: 5 };
+    check::<f32>((&momentum, &plain), Storage::F32, [5; 3], 0, none);
+    let (found, expected) = (Storage::F32, Storage::F64);
+    let types = Error::TypeMismatch { tensor, argument: moment, found, expected };
+    check::<f64>(own, found, [5; 3], 0, types);
+    check::<f32>(own, Storage::F32, [5; 3], u64::MAX, Error::StepOverflow);
+    let negative = Sgd { lr: -1.0, ..momentum };
+    let allowed = "finite and at least 0";
+    let setting = Error::HyperParameter { name: "lr", value: -1.0, allowed };
+    check::<f32>((&negative, &momentum), Storage::F32, [5; 3], 0, setting);
+    let large = Sgd { lr: 1e39, ..momentum };
+    let overflow = Error::ConstantOverflow { value: 1e39, float: "f32" };
+    check::<f32>((&large, &momentum), Storage::F32, [5; 3], 0, overflow);
 }
 
 #[test]
