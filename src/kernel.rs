@@ -1,5 +1,5 @@
-//! A rule over the elements of a call, on one instruction set: all arrays of one type here, others in
-//! `mixed`. The loop of both is in `pairs`.
+//! A rule over elements whose arrays are all of one type, on one instruction set. The loop, in `pairs`, is that of arrays
+//! of several types, too.
 
 mod pairs;
 
@@ -7,12 +7,10 @@ use crate::{
     Error, Tensor,
     array::Float,
     isa::Cpu,
-    mixed::{self, Runs},
-    optimizer::{Constants, of_rule},
     rule::{Arity, Many, Rule},
     simd::{Simd, Vector, WithSimd},
     table::RowRule,
-    tensor::{Part, Precision, Run, Slices, TensorArrays, TypedArrays},
+    tensor::{Part, Precision, Run, Slices, TypedArrays},
 };
 use pairs::sweep_with;
 pub(crate) use pairs::{TOGETHER, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
@@ -59,7 +57,7 @@ impl Pass {
 
     /// How the step of a tensor is computed.
     #[inline]
-    fn precision(&self, tensor: &Tensor<'_>) -> Precision {
+    pub(crate) fn precision(&self, tensor: &Tensor<'_>) -> Precision {
         match tensor.precision_in_call {
             // The plain loop over f32 multiplies no gradients.
             Precision::F32 if self.grad_factor != 1.0 || self.flush_subnormals => Precision::Mixed,
@@ -68,70 +66,15 @@ impl Pass {
     }
 }
 
-/// Takes a step of some elements. `known` is a step number with its constants, which are used if the elements take
-/// this step.
-#[inline]
-pub(crate) fn run<R: Rule>(
-    rule: R,
-    cpu: Cpu,
-    pass: &Pass,
-    known: (u64, &Constants),
-    mut run: Run<'_, '_>,
-) {
-    while let Some(tensor) = run.peek() {
-        let t = tensor.steps() + 1;
-        let precision = pass.precision(tensor);
-        let constants = match known {
-            (known, constants) if known == t => of_rule::<R>(constants),
-            _ => constants(&rule, t),
-        };
-        let mut alike = Alike { run: &mut run, t, precision, pass };
-        match precision {
-            Precision::F32 => {
-                sweep_elements::<R, f32>(rule, cpu, &constants, pass, Elements::Tensors(alike))
-            }
-            Precision::F64 => {
-                sweep_elements::<R, f64>(rule, cpu, &constants, pass, Elements::Tensors(alike))
-            }
-            Precision::Mixed => mixed::run(rule, cpu, &constants, t, pass, &mut alike),
-        }
-    }
-}
-
-/// Rows of a table, each as if it were a tensor.
-pub enum Rows<'a> {
-    /// Everything is `f32`.
-    F32(&'a mut dyn TypedRows<f32>),
-    /// Everything is `f64`.
-    F64(&'a mut dyn TypedRows<f64>),
-    Mixed(&'a mut dyn Runs),
-}
-
 /// Rows whose arrays are all of the type that is computed in.
 pub trait TypedRows<F> {
     /// The next elements, of one row.
     fn next(&mut self) -> Option<TypedArrays<'_, F>>;
 }
 
-/// Takes step `t` of rows of a table.
+/// Takes a step of elements whose arrays are all of one type.
 #[inline]
-pub(crate) fn run_rows<R: Rule>(
-    rule: R,
-    cpu: Cpu,
-    constants: &Many<R::Constants, f64>,
-    t: u64,
-    pass: &Pass,
-    rows: Rows<'_>,
-) {
-    match rows {
-        Rows::F32(rows) => sweep_elements(rule, cpu, constants, pass, Elements::Rows(rows)),
-        Rows::F64(rows) => sweep_elements(rule, cpu, constants, pass, Elements::Rows(rows)),
-        Rows::Mixed(rows) => mixed::run(rule, cpu, constants, t, pass, rows),
-    }
-}
-
-#[inline]
-fn sweep_elements<R: Rule, F: Float>(
+pub(crate) fn sweep_elements<R: Rule, F: Float>(
     rule: R,
     cpu: Cpu,
     constants: &Many<R::Constants, f64>,
@@ -143,24 +86,17 @@ fn sweep_elements<R: Rule, F: Float>(
     cpu.run(Sweep { rule, constants, pass, elements });
 }
 
-/// The constants of a step. Not inlined: the compiler would move the computation before the test whether they are
-/// known.
-#[inline(never)]
-fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
-    rule.constants(t)
-}
-
 /// The elements of tensors that take the same step in the same precision.
-struct Alike<'a, 'b, 'x> {
-    run: &'a mut Run<'b, 'x>,
-    t: u64,
-    precision: Precision,
-    pass: &'a Pass,
+pub(crate) struct Alike<'a, 'b, 'x> {
+    pub(crate) run: &'a mut Run<'b, 'x>,
+    pub(crate) t: u64,
+    pub(crate) precision: Precision,
+    pub(crate) pass: &'a Pass,
 }
 
 impl<'b, 'x> Alike<'_, 'b, 'x> {
     #[inline(always)]
-    fn next_part(&mut self) -> Option<Part<'b, 'x>> {
+    pub(crate) fn next_part(&mut self) -> Option<Part<'b, 'x>> {
         let Self { t, precision, pass, .. } = *self;
         self.run.next_if(
             #[inline(always)]
@@ -169,14 +105,8 @@ impl<'b, 'x> Alike<'_, 'b, 'x> {
     }
 }
 
-impl Runs for Alike<'_, '_, '_> {
-    fn next(&mut self) -> Option<TensorArrays<'_>> {
-        self.next_part().map(|part| part.arrays())
-    }
-}
-
 /// Where the elements of a step come from.
-enum Elements<'a, 'b, 'x, F> {
+pub(crate) enum Elements<'a, 'b, 'x, F> {
     Tensors(Alike<'a, 'b, 'x>),
     Rows(&'a mut dyn TypedRows<F>),
 }

@@ -150,6 +150,7 @@ mod array;
 mod buffer;
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
+mod dispatch;
 mod error;
 mod exec;
 mod float_modes;

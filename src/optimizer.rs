@@ -5,8 +5,9 @@ use core::{any::TypeId, iter};
 use crate::{
     Element, Error, Grad, Group, Param, Report, State, StepOptions, Storage, Tensor,
     array::Q8,
+    dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, Rows},
+    kernel::Pass,
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
     step,
     tensor::Run,

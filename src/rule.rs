@@ -113,8 +113,9 @@ use parts::{
 use crate::{
     Error, Threads,
     array::Q8,
+    dispatch::{self, Rows},
     isa::Cpu,
-    kernel::{self, Pass, Rows},
+    kernel::Pass,
     optimizer::Constants,
     table::RowSpan,
     tensor::Run,
@@ -252,7 +253,7 @@ pub trait Rule: Copy + Send + Sync + 'static {
     /// Takes a step of some elements. The rules of this crate have it from [`compiled_here!`].
     #[doc(hidden)]
     fn run_elements(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), elements: Run<'_, '_>) {
-        kernel::run(*self, cpu, pass, known, elements);
+        dispatch::run(*self, cpu, pass, known, elements);
     }
 
     /// Takes step `t` of rows of a table, each as if it were a tensor; as above.
@@ -265,7 +266,7 @@ pub trait Rule: Copy + Send + Sync + 'static {
         pass: &Pass,
         rows: Rows<'_>,
     ) {
-        kernel::run_rows(*self, cpu, constants, t, pass, rows);
+        dispatch::run_rows(*self, cpu, constants, t, pass, rows);
     }
 
     /// Steps rows of a table in `f32` in [a loop of their own](Self::ROWS_IN_LOOP). The rules of this crate have it
@@ -314,7 +315,7 @@ macro_rules! compiled_here {
             known: (u64, &$crate::optimizer::Constants),
             elements: $crate::tensor::Run<'_, '_>,
         ) {
-            $crate::rule::outside_unit_tests!($crate::kernel::run(
+            $crate::rule::outside_unit_tests!($crate::dispatch::run(
                 *self, cpu, pass, known, elements
             ));
         }
@@ -325,9 +326,9 @@ macro_rules! compiled_here {
             constants: &$crate::rule::Many<Self::Constants, f64>,
             t: u64,
             pass: &$crate::kernel::Pass,
-            rows: $crate::kernel::Rows<'_>,
+            rows: $crate::dispatch::Rows<'_>,
         ) {
-            $crate::rule::outside_unit_tests!($crate::kernel::run_rows(
+            $crate::rule::outside_unit_tests!($crate::dispatch::run_rows(
                 *self, cpu, constants, t, pass, rows
             ));
         }

@@ -5,8 +5,9 @@ use core::str::FromStr;
 use crate::{
     DynOptimizer, Error,
     array::Q8,
+    dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, Rows},
+    kernel::Pass,
     optimizer::{Constants, MomentLayout},
     rule::BuiltIn,
     settings::{Setting, SettingValue},

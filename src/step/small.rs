@@ -5,9 +5,10 @@ use super::overflow;
 use crate::{
     DynOptimizer, Element, State,
     array::{Float, GradArray, ParamArray},
+    dispatch::Rows,
     float_modes::with_default_float_modes,
     isa::Cpu,
-    kernel::{Pass, Rows, TypedRows},
+    kernel::{Pass, TypedRows},
     optimizer::CONSTANTS,
     pieces,
     tensor::TypedArrays,

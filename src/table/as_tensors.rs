@@ -15,8 +15,9 @@ use super::{
 use crate::{
     Threads,
     array::{GradArray, MomentArray},
+    dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, Rows, Step, TypedRows},
+    kernel::{Pass, Step, TypedRows},
     mixed::Runs,
     rule::MOMENTS,
     simd::{Simd, TILE, WithSimd, prefetch_row},

@@ -11,8 +11,9 @@ use super::{
 use crate::{
     Adam, Error, Threads,
     array::Q8,
+    dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, Rows, sweep},
+    kernel::{Pass, sweep},
     rule::{AdamConstants as K, Count, Rule, moment_format, outside_unit_tests},
     simd::{Lanes, Simd, Vector},
     tensor::Slices,

@@ -8,8 +8,9 @@ use super::{as_tensors::SumOfRow, order::Occurrences};
 use crate::{
     Element,
     array::{Float, Narrow},
+    dispatch::Rows,
     isa::Cpu,
-    kernel::{Rows, TypedRows},
+    kernel::TypedRows,
     norm::Summed,
     simd::{Register, Simd, TILE, Vector, prefetch_row},
 };

@@ -8,8 +8,9 @@ use super::{
 use crate::{
     Error, Threads,
     array::Q8,
+    dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, Rows, specialise, sweep},
+    kernel::{Pass, specialise, sweep},
     rule::{Arity, Many, Rule, moment_format},
     simd::{Simd, Vector},
     tensor::Slices,
