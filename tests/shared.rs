@@ -4,12 +4,16 @@
 
 mod support;
 
-use std::{rc::Rc, thread};
+use std::{
+    rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use adamant::{
     Adam, Exec, Grad, Isa, Outcome, Pool, RunTasks, StepOptions, Threads, accumulate,
     norm::first_nonfinite,
-    table::{CatchUp, RowWiseAdam},
+    table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, RowWiseAdam},
 };
 use half::bf16;
 use support::{
@@ -167,4 +171,45 @@ fn gradients_are_shared_where_they_are_added_and_looked_at() {
         let grads = [Grad::from(&grad), Grad::from(&sums)];
         assert_eq!(first_nonfinite(exec(threads), &grads), Ok(Some(1)));
     }
+}
+
+/// Runs the tasks one after the other, and counts them.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl RunTasks for Counted {
+    fn threads(&self) -> usize {
+        3
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.0.fetch_add(tasks, Ordering::Relaxed);
+        (0..tasks).for_each(task);
+    }
+}
+
+#[test]
+fn a_small_batch_is_shared_if_the_whole_table_catches_up_first() {
+    const WIDTH: usize = 4;
+    let (rows, values) = (LEN / WIDTH, [1.0_f32; WIDTH]);
+    let adam = Adam::default();
+    let mut state = adam.row_state(rows, WIDTH);
+    let mut waiting = DenseEquivalent::<f32>::new(rows, CatchUp::Replay);
+    let (mut param, mut scratch) = (vec![1.0_f32; rows * WIDTH], RowScratch::default());
+    // The number of tasks of a step on the first row.
+    let mut tasks_of = |adam: &Adam| {
+        let counted = Counted::default();
+        let options =
+            StepOptions { exec: exec(Threads::Tasks(&counted)), ..StepOptions::default() };
+        let grads = RowGrads::new(&[0_u32], &values, WIDTH).sort(rows, &mut scratch);
+        let grads = grads.expect("a row of the table");
+        let param = (&mut param).into();
+        let report =
+            adam.step_rows_dense_equivalent_with(param, grads, &mut state, &mut waiting, &options);
+        assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
+        counted.0.into_inner()
+    };
+    assert_eq!([tasks_of(&adam), tasks_of(&adam)], [0, 0]);
+    // Another decay: all rows take the steps with the old one first.
+    assert!(tasks_of(&Adam { beta2: 0.99, ..adam }) > 1);
 }
