@@ -67,3 +67,23 @@ fn prefetch_line<T>(line: *const T) {
 pub(crate) fn prefetch<T>(slice: &[T], index: usize, ahead: usize) {
     prefetch_line(slice.as_ptr().wrapping_add(index.wrapping_add(ahead)));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::{CACHE_LINE, prefetch_row};
+
+    #[test]
+    fn rows_of_elements_of_any_size_come_to_an_end() {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            prefetch_row(&[0_u8; 3], 0, 3);
+            prefetch_row(&[[0_u8; CACHE_LINE]; 3], 0, 3);
+            prefetch_row(&[[0_u8; CACHE_LINE + 1]; 3], 0, 3);
+            prefetch_row(&[[0_u8; 5000]; 3], 0, 3);
+            done.send(())
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(()));
+    }
+}
