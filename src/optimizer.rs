@@ -1,10 +1,10 @@
 //! The methods of every optimizer.
 
-use core::{any::TypeId, iter};
+use core::any::TypeId;
 
 use crate::{
     Element, Error, Grad, Group, Param, Report, State, StepOptions, Storage, Tensor,
-    array::Q8,
+    array::{Float, Q8},
     dispatch::Rows,
     isa::Cpu,
     kernel::Pass,
@@ -55,18 +55,18 @@ pub trait DynOptimizer: Send + Sync {
     /// Checks the settings.
     fn check_settings(&self) -> Result<(), Error>;
 
-    /// Writes the constants of step `t`, and zeros behind them.
+    /// Writes the constants of step `t`, and returns their number.
     #[doc(hidden)]
-    fn step_constants(&self, t: u64, constants: &mut Constants);
+    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize;
 
     /// Takes a step of some elements, which were checked. `known` are the number and the constants of one
     /// step, so that they need not be computed again for tensors that take the same step.
     #[doc(hidden)]
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>);
 
-    /// Takes the step of this number and these constants, of rows of one type.
+    /// Takes step `t` of rows of one type, without options. If it cannot, it does nothing and returns false.
     #[doc(hidden)]
-    fn run_rows(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), rows: Rows<'_>);
+    fn step_rows(&self, cpu: Cpu, t: u64, rows: Rows<'_>) -> bool;
 
     #[doc(hidden)]
     fn as_dyn(&self) -> &dyn DynOptimizer;
@@ -126,22 +126,33 @@ impl<R: Rule> DynOptimizer for R {
     }
 
     #[inline]
-    fn step_constants(&self, t: u64, constants: &mut Constants) {
+    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
         let found = self.constants(t);
         let found = found.as_ref();
         // A loop, since the copy of a slice would be a call of a function.
-        let found = found.iter().copied().chain(iter::repeat(0.0));
-        for (constant, found) in constants.iter_mut().zip(found) {
+        for (constant, &found) in constants.iter_mut().zip(found) {
             *constant = found;
         }
+        found.len()
     }
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
         self.run_elements(cpu, pass, known, run);
     }
 
-    fn run_rows(&self, cpu: Cpu, pass: &Pass, (t, constants): (u64, &Constants), rows: Rows<'_>) {
-        Rule::run_rows(self, cpu, &of_rule::<R>(constants), t, pass, rows);
+    fn step_rows(&self, cpu: Cpu, t: u64, rows: Rows<'_>) -> bool {
+        if self.check().is_err() {
+            return false;
+        }
+        let constants = self.constants(t);
+        let overflow = match rows {
+            Rows::F64(_) => overflow::<f64>(constants.as_ref()),
+            Rows::F32(_) | Rows::Mixed(_) => overflow::<f32>(constants.as_ref()),
+        };
+        if overflow.is_none() {
+            self.run_rows(cpu, &constants, t, &Pass::DEFAULT, rows);
+        }
+        overflow.is_none()
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {
@@ -298,6 +309,13 @@ pub trait Optimizer: DynOptimizer {
 }
 
 impl<O: DynOptimizer + ?Sized> Optimizer for O {}
+
+/// The first constant that is too large for the type of the step. Each is rounded first: a number just above the largest
+/// one of the type is rounded to it, and fits.
+#[inline]
+pub(crate) fn overflow<F: Float>(constants: &[f64]) -> Option<f64> {
+    constants.iter().copied().find(|&value| !F::from_f64(value).is_finite())
+}
 
 /// The constants of a rule, of its own number.
 #[inline(always)]

@@ -6,11 +6,12 @@ mod small;
 
 use crate::{
     Error, Exec, Tensor,
+    array::Float,
     float_modes::with_default_float_modes,
     isa::SECOND_CACHE,
     kernel::Pass,
     norm,
-    optimizer::{CONSTANTS, Constants},
+    optimizer::{CONSTANTS, overflow},
     pieces,
     rule::MOMENTS,
     tensor::{Group, Precision, Run},
@@ -166,8 +167,8 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
             let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
             let float = (number, t, precision == Precision::F64);
             if known != Some(float) {
-                group.optimizer.step_constants(t, &mut constants);
-                check_constants(&constants, precision)?;
+                let count = group.optimizer.step_constants(t, &mut constants);
+                check_constants(&constants[..count], precision)?;
                 known = Some(float);
             }
             tensor.precision_in_call = precision;
@@ -253,24 +254,13 @@ impl Sizes {
 }
 
 #[inline]
-fn check_constants(constants: &Constants, precision: Precision) -> Result<(), Error> {
+fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
     let (overflow, float) = match precision {
-        Precision::F64 => (overflow(constants, f64::is_finite), "f64"),
-        // Rounded first: a number just above the largest f32 is rounded to it, and fits.
-        Precision::F32 | Precision::Mixed => {
-            (overflow(constants, |value| (value as f32).is_finite()), "f32")
-        }
+        Precision::F64 => (overflow::<f64>(constants), f64::NAME),
+        Precision::F32 | Precision::Mixed => (overflow::<f32>(constants), f32::NAME),
     };
     match overflow {
         Some(value) => Err(Error::ConstantOverflow { value, float }),
         None => Ok(()),
     }
-}
-
-/// The first constant that does not fit.
-#[inline]
-fn overflow(constants: &Constants, fits: impl Fn(f64) -> bool) -> Option<f64> {
-    // Without a jump after each constant, the compiler looks at several at a time.
-    let all_fit = constants.iter().fold(true, |all_fit, &value| all_fit & fits(value));
-    if all_fit { None } else { constants.iter().copied().find(|&value| !fits(value)) }
 }

@@ -229,16 +229,16 @@ impl DynOptimizer for AnyOptimizer {
         self.inner().check_settings()
     }
 
-    fn step_constants(&self, t: u64, constants: &mut Constants) {
-        self.inner().step_constants(t, constants);
+    fn step_constants(&self, t: u64, constants: &mut Constants) -> usize {
+        self.inner().step_constants(t, constants)
     }
 
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
         self.inner().run(cpu, pass, known, run);
     }
 
-    fn run_rows(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), rows: Rows<'_>) {
-        self.inner().run_rows(cpu, pass, known, rows);
+    fn step_rows(&self, cpu: Cpu, t: u64, rows: Rows<'_>) -> bool {
+        self.inner().step_rows(cpu, t, rows)
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {

@@ -1,15 +1,13 @@
 //! The step of one small tensor whose arrays are all of one type, without options. Of a step, this is what is left if
 //! there is nothing to share, to scale and to convert; for some elements, the rest takes longer than they do.
 
-use super::overflow;
 use crate::{
     DynOptimizer, Element, State,
     array::{Float, GradArray, ParamArray},
     dispatch::Rows,
     float_modes::with_default_float_modes,
     isa::Cpu,
-    kernel::{Pass, TypedRows},
-    optimizer::CONSTANTS,
+    kernel::TypedRows,
     pieces,
     tensor::TypedArrays,
 };
@@ -48,19 +46,12 @@ fn step_in_modes<F: Float>(
     if grad.len() != param.len() {
         return None;
     }
-    optimizer.check_settings().ok()?;
     let cpu = Cpu::selected().ok()?;
     let t = state.steps().checked_add(1)?;
     let moments = state.moments_of::<F>(&optimizer.moment_layout(), param.len())?;
-    let mut constants = [0.0; CONSTANTS];
-    optimizer.step_constants(t, &mut constants);
-    if overflow(&constants, |value| F::from_f64(value).is_finite()).is_some() {
-        return None;
-    }
     let mut one = Some(TypedArrays { param, grad, moments });
-    optimizer.run_rows(cpu, &Pass::DEFAULT, (t, &constants), rows(&mut one));
-    state.set_steps(t);
-    Some(())
+    let is_taken = optimizer.step_rows(cpu, t, rows(&mut one));
+    is_taken.then(|| state.set_steps(t))
 }
 
 impl<F> TypedRows<F> for Option<TypedArrays<'_, F>> {
