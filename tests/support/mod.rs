@@ -259,8 +259,43 @@ pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     let mut expected = before.clone();
     steps.clone().for_each(|t| expected.reference(rule, t));
     let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
-    let arrays = take_steps(call, &steps.collect::<Vec<_>>(), before, way);
+    let steps: Vec<_> = steps.collect();
+    let arrays = take_steps(call, &steps, before, way);
     arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
+    // Small tensors have a short way.
+    if before.len() <= 1000 {
+        let found = plain_steps(rule, &steps, before);
+        found.assert_same_bits(&expected, || format!("{rule:?}, {} elements", before.len()));
+    }
+}
+
+/// The arrays after some steps without options, with a state of the rule's.
+#[track_caller]
+fn plain_steps<F: Float>(
+    rule: &dyn DynOptimizer,
+    steps: &[u64],
+    before: &Columns<F>,
+) -> Columns<F> {
+    let mut found = before.clone();
+    let Columns { param, grad, moments } = &mut found;
+    let mut state = rule.state_in(F::STORAGE, param.len());
+    let kept = moments.iter_mut().enumerate().filter(|(_, values)| !values.is_empty());
+    let mut kept: Vec<_> =
+        kept.map(|(position, values)| (rule.moment_name(position), values)).collect();
+    for (name, values) in &mut kept {
+        let mut moment = state.moment_mut(name).expect("a moment of the state");
+        moment.copy_from(F::moment(values).read()).expect("as long as the tensor");
+    }
+    for &t in steps {
+        state.set_steps(t - 1);
+        rule.step(param, grad, &mut state).expect("a valid step");
+        assert_eq!(state.steps(), t);
+    }
+    for (name, values) in kept {
+        let moment = state.moment(name).expect("a moment of the state");
+        F::moment(values).copy_from(moment).expect("as long as the tensor");
+    }
+    found
 }
 
 /// A call of a rule, behind a pointer: if the checks were compiled for each rule, the tests would take much longer to
