@@ -1,5 +1,5 @@
-//! A rule over elements whose arrays are all of one type, on one instruction set. The loop, in `pairs`, is that of arrays
-//! of several types, too.
+//! A rule over elements whose arrays are all of one type, on one instruction set. The loop is in `pairs`, and `mixed`
+//! uses it, too.
 
 mod pairs;
 
@@ -30,12 +30,18 @@ impl<R: RowRule> Step<R> {
             return Err(Error::ZeroStep);
         }
         let constants = rule.step_constants(t);
-        for &value in constants.as_ref() {
-            if !F::from_f64(value).is_finite() {
-                return Err(Error::ConstantOverflow { value, float: F::NAME });
-            }
-        }
+        check_constants::<F>(constants.as_ref())?;
         Ok(Self { cpu, constants })
+    }
+}
+
+/// Refuses constants that are too large for the type of the step.
+#[inline]
+pub(crate) fn check_constants<F: Float>(constants: &[f64]) -> Result<(), Error> {
+    // Rounded first: a number just above the largest one of the type is rounded to it, and fits.
+    match constants.iter().find(|&&value| !F::from_f64(value).is_finite()) {
+        Some(&value) => Err(Error::ConstantOverflow { value, float: F::NAME }),
+        None => Ok(()),
     }
 }
 
@@ -128,7 +134,7 @@ impl<F: Float> Elements<'_, '_, '_, F> {
 /// A step of elements whose arrays are all of one type.
 struct Sweep<'s, 'a, 'b, 'x, R: Rule, F: Float> {
     rule: R,
-    /// Rounded to the type, several at a time, which the compiler does not do where each goes into a register of its own.
+    /// Rounded here, several at a time. The compiler does not do so where each goes into a register of its own.
     constants: &'s Many<R::Constants, F>,
     pass: &'s Pass,
     elements: Elements<'a, 'b, 'x, F>,

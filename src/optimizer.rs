@@ -4,10 +4,10 @@ use core::any::TypeId;
 
 use crate::{
     Element, Error, Grad, Group, Param, Report, State, StepOptions, Storage, Tensor,
-    array::{Float, Q8},
+    array::Q8,
     dispatch::Rows,
     isa::Cpu,
-    kernel::Pass,
+    kernel::{Pass, check_constants},
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
     step,
     tensor::Run,
@@ -64,9 +64,10 @@ pub trait DynOptimizer: Send + Sync {
     #[doc(hidden)]
     fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>);
 
-    /// Takes step `t` of rows of one type, without options. If it cannot, it does nothing and returns false.
+    /// Takes step `t` of one small tensor, without options. The settings were checked. If a constant is too large,
+    /// nothing is written.
     #[doc(hidden)]
-    fn step_rows(&self, cpu: Cpu, t: u64, rows: Rows<'_>) -> bool;
+    fn run_small(&self, cpu: Cpu, t: u64, tensor: Rows<'_>) -> Result<(), Error>;
 
     #[doc(hidden)]
     fn as_dyn(&self) -> &dyn DynOptimizer;
@@ -140,19 +141,14 @@ impl<R: Rule> DynOptimizer for R {
         self.run_elements(cpu, pass, known, run);
     }
 
-    fn step_rows(&self, cpu: Cpu, t: u64, rows: Rows<'_>) -> bool {
-        if self.check().is_err() {
-            return false;
-        }
+    fn run_small(&self, cpu: Cpu, t: u64, tensor: Rows<'_>) -> Result<(), Error> {
         let constants = self.constants(t);
-        let overflow = match rows {
-            Rows::F64(_) => overflow::<f64>(constants.as_ref()),
-            Rows::F32(_) | Rows::Mixed(_) => overflow::<f32>(constants.as_ref()),
-        };
-        if overflow.is_none() {
-            self.run_rows(cpu, &constants, t, &Pass::DEFAULT, rows);
+        match tensor {
+            Rows::F64(_) => check_constants::<f64>(constants.as_ref())?,
+            Rows::F32(_) | Rows::Mixed(_) => check_constants::<f32>(constants.as_ref())?,
         }
-        overflow.is_none()
+        self.run_rows(cpu, &constants, t, &Pass::DEFAULT, tensor);
+        Ok(())
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {
@@ -309,13 +305,6 @@ pub trait Optimizer: DynOptimizer {
 }
 
 impl<O: DynOptimizer + ?Sized> Optimizer for O {}
-
-/// The first constant that is too large for the type of the step. Each is rounded first: a number just above the largest
-/// one of the type is rounded to it, and fits.
-#[inline]
-pub(crate) fn overflow<F: Float>(constants: &[f64]) -> Option<f64> {
-    constants.iter().copied().find(|&value| !F::from_f64(value).is_finite())
-}
 
 /// The constants of a rule, of its own number.
 #[inline(always)]

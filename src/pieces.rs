@@ -110,12 +110,7 @@ fn run_in_batches(
 
 /// Whether [`run_indexed`] may share the work. If not, the caller need not cut it into pieces.
 pub(crate) fn may_share(threads: Threads<'_>, elements: usize) -> bool {
-    !matches!(threads, Threads::Serial) && is_large(elements)
-}
-
-/// Whether a step of so many elements may be shared.
-pub(crate) fn is_large(elements: usize) -> bool {
-    elements >= LEAST_SHARED
+    !matches!(threads, Threads::Serial) && elements >= LEAST_SHARED
 }
 
 /// Who does the work of a call.

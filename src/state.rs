@@ -276,3 +276,29 @@ impl fmt::Debug for State {
         fields.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Adam, DynOptimizer, NAdam, Optimizer, Sgd, Storage};
+
+    #[test]
+    fn small_steps_take_their_own_states_and_no_others() {
+        let adam = Adam::default();
+        let takes = |rule: &dyn DynOptimizer, made_by: &dyn DynOptimizer, storage, len| {
+            let mut state = made_by.state_in(storage, 5);
+            let found = state.moments_of::<f32>(&rule.moment_layout(), len);
+            found.map(|moments| moments.map(|moment| moment.len()))
+        };
+        assert_eq!(takes(&adam, &adam, Storage::F32, 5), Some([5, 5, 0, 0]));
+        assert_eq!(takes(&adam, &adam, Storage::F32, 4), None);
+        assert_eq!(takes(&adam, &adam, Storage::Bf16, 5), None);
+        assert_eq!(takes(&adam, &adam, Storage::F64, 5), None);
+        assert_eq!(takes(&adam, &NAdam::default(), Storage::F32, 5), None);
+        let (plain, momentum) = (Sgd::default(), Sgd { momentum: 0.9, ..Sgd::default() });
+        assert_eq!(takes(&plain, &plain, Storage::F32, 5), Some([0; 4]));
+        assert_eq!(takes(&momentum, &momentum, Storage::F32, 5), Some([5, 0, 0, 0]));
+        assert_eq!(takes(&plain, &momentum, Storage::F32, 5), None);
+        assert_eq!(takes(&plain, &momentum, Storage::Bf16, 5), None);
+        assert_eq!(takes(&momentum, &plain, Storage::F32, 5), None);
+    }
+}

@@ -6,12 +6,11 @@ mod small;
 
 use crate::{
     Error, Exec, Tensor,
-    array::Float,
     float_modes::with_default_float_modes,
     isa::SECOND_CACHE,
-    kernel::Pass,
+    kernel::{Pass, check_constants},
     norm,
-    optimizer::{CONSTANTS, overflow},
+    optimizer::CONSTANTS,
     pieces,
     rule::MOMENTS,
     tensor::{Group, Precision, Run},
@@ -152,7 +151,6 @@ pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<R
 }
 
 #[inline]
-#[allow(unsafe_code, reason = "threads share tensors, each for elements of its own")]
 fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
     let cpu = options.exec.cpu()?;
     let mut constants = [0.0; CONSTANTS];
@@ -168,7 +166,10 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
             let float = (number, t, precision == Precision::F64);
             if known != Some(float) {
                 let count = group.optimizer.step_constants(t, &mut constants);
-                check_constants(&constants[..count], precision)?;
+                match precision {
+                    Precision::F64 => check_constants::<f64>(&constants[..count])?,
+                    _ => check_constants::<f32>(&constants[..count])?,
+                }
                 known = Some(float);
             }
             tensor.precision_in_call = precision;
@@ -212,10 +213,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
             }
         });
     } else {
-        for (number, group) in all.iter().enumerate() {
-            // SAFETY: no other thread takes part, and each group has one run.
-            step_run(number, group, unsafe { Run::whole(group.tensors) });
-        }
+        for_each_group(all, step_run);
     }
     for tensor in groups.iter_mut().flat_map(|group| &mut *group.tensors) {
         *tensor.steps += 1;
@@ -223,13 +221,31 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
     Ok(Report { outcome: Outcome::Taken, grad_norm })
 }
 
+/// Calls `run` with each group, its number and all of its elements.
+#[inline]
+#[allow(unsafe_code, reason = "a run may write the arrays of its tensors")]
+fn for_each_group<'g, 'x>(
+    groups: &'g [Group<'_, 'x>],
+    run: impl Fn(usize, &'g Group<'_, 'x>, Run<'g, 'x>),
+) {
+    for (number, group) in groups.iter().enumerate() {
+        // SAFETY: the call has the tensors for itself, shares them with no thread, and each group has one run.
+        run(number, group, unsafe { Run::whole(group.tensors) });
+    }
+}
+
+/// A core's own cache surely holds the arrays of a call of so many elements.
+const MOST_CACHED: usize = {
+    /// Of parameters with a copy, gradients and four moments.
+    const MOST_BYTES: usize = 8 * (2 + MOMENTS);
+    SECOND_CACHE / MOST_BYTES
+};
+
 /// The bytes of the arrays of all tensors, of `len` elements; 0 if a core's own cache surely holds them.
 #[inline]
 fn bytes(len: usize, groups: &[Group<'_, '_>]) -> usize {
-    /// Of parameters with a copy, gradients and four moments.
-    const MOST_BYTES: usize = 8 * (2 + MOMENTS);
     // A small call does not ask each array for its size.
-    match len > SECOND_CACHE / MOST_BYTES {
+    match len > MOST_CACHED {
         true => groups.iter().flat_map(|group| &*group.tensors).map(Tensor::bytes).sum(),
         false => 0,
     }
@@ -250,17 +266,5 @@ impl Sizes {
         self.len += tensor.len();
         self.any_f64 |= precision == Precision::F64;
         self.any_f32 |= precision != Precision::F64;
-    }
-}
-
-#[inline]
-fn check_constants(constants: &[f64], precision: Precision) -> Result<(), Error> {
-    let (overflow, float) = match precision {
-        Precision::F64 => (overflow::<f64>(constants), f64::NAME),
-        Precision::F32 | Precision::Mixed => (overflow::<f32>(constants), f32::NAME),
-    };
-    match overflow {
-        Some(value) => Err(Error::ConstantOverflow { value, float }),
-        None => Ok(()),
     }
 }

@@ -35,7 +35,7 @@
 //! with tables by one norm, [sort](RowGrads::sort) the gradients of the tables first.
 //!
 //! A method whose name ends in `_with` takes options as its last argument. One that ends in `_on` takes a [`Table`],
-//! which is in the caller's memory.
+//! which is in the caller's memory, in place of parameters and a [`State`].
 //!
 //! [`RowWiseAdam`] keeps one second moment for a whole row. A table in a [`Buffer`](crate::Buffer) lies on huge
 //! pages.

@@ -4,7 +4,10 @@
 const NAMES: &[(&str, &str)] = &[
     ("dense-outside", "Adam over one tensor, called on a thread that is in no pool"),
     ("dense", "Adam over one tensor; with several threads, called on one of the pool's"),
-    ("call", "Adam over 16 elements: what a call costs"),
+    (
+        "call",
+        "Adam over 16 elements, without options on the best instruction set: what a call costs",
+    ),
     ("1000x1024", "Adam over 1,000 tensors of 1,024 elements in one call"),
     ("gpt2", "Adam over the 148 tensors of GPT-2 in one call"),
     (

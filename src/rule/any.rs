@@ -237,8 +237,8 @@ impl DynOptimizer for AnyOptimizer {
         self.inner().run(cpu, pass, known, run);
     }
 
-    fn step_rows(&self, cpu: Cpu, t: u64, rows: Rows<'_>) -> bool {
-        self.inner().step_rows(cpu, t, rows)
+    fn run_small(&self, cpu: Cpu, t: u64, tensor: Rows<'_>) -> Result<(), Error> {
+        self.inner().run_small(cpu, t, tensor)
     }
 
     fn as_dyn(&self) -> &dyn DynOptimizer {

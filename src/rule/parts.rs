@@ -191,7 +191,7 @@ pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
         }
         // The bits of `t` are hard to predict, so a mask is faster than a branch. Two bits at a time are
         // joined with each other first, which does not wait for the sum of all earlier ones. Each operation is one on
-        // all betas, for which the compiler has registers; a loop over the betas would get the branches back.
+        // all betas in one register: the compiler makes branches of a loop over the betas.
         let [low, high] = [rest & 1, rest >> 1 & 1].map(u64::wrapping_neg);
         let masked = |weight: f64, mask| f64::from_bits(weight.to_bits() & mask);
         let one = doubling.map(|weight| masked(weight, low));

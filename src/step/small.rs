@@ -1,8 +1,12 @@
-//! The step of one small tensor whose arrays are all of one type, without options. Of a step, this is what is left if
-//! there is nothing to share, to scale and to convert; for some elements, the rest takes longer than they do.
+//! The step of one small tensor whose arrays are all of one type, without options.
+//!
+//! For a few elements, what other calls need takes longer than the step: tensors, groups, sharing, scaling. So it is
+//! left out here. This checks for itself, and what it does not accept goes the general way. A new check of the general
+//! way must be made here, too.
 
+use super::MOST_CACHED;
 use crate::{
-    DynOptimizer, Element, State,
+    DynOptimizer, Element, State, Threads,
     array::{Float, GradArray, ParamArray},
     dispatch::Rows,
     float_modes::with_default_float_modes,
@@ -12,8 +16,8 @@ use crate::{
     tensor::TypedArrays,
 };
 
-/// Takes the step and counts it, if it is such a step. If not, or if there is a mistake, nothing has changed, and the
-/// answer is false: [`step`](fn@super::step) takes the step or finds the mistake.
+/// Takes the step and counts it. If the call is of another kind, or has a mistake, nothing has changed and the answer
+/// is false: then [`step`](fn@super::step) takes the step, or finds the mistake.
 #[inline]
 pub(crate) fn step_small<E: Element>(
     optimizer: &dyn DynOptimizer,
@@ -21,7 +25,8 @@ pub(crate) fn step_small<E: Element>(
     grad: &[E],
     state: &mut State,
 ) -> bool {
-    if pieces::is_large(param.len()) {
+    // Larger ones may be shared, or ask for memory ahead.
+    if param.len() > MOST_CACHED || pieces::may_share(Threads::default(), param.len()) {
         return false;
     }
     match (E::param(param).0, E::grad(grad).0) {
@@ -47,11 +52,13 @@ fn step_in_modes<F: Float>(
         return None;
     }
     let cpu = Cpu::selected().ok()?;
+    optimizer.check_settings().ok()?;
     let t = state.steps().checked_add(1)?;
     let moments = state.moments_of::<F>(&optimizer.moment_layout(), param.len())?;
     let mut one = Some(TypedArrays { param, grad, moments });
-    let is_taken = optimizer.step_rows(cpu, t, rows(&mut one));
-    is_taken.then(|| state.set_steps(t))
+    optimizer.run_small(cpu, t, rows(&mut one)).ok()?;
+    state.set_steps(t);
+    Some(())
 }
 
 impl<F> TypedRows<F> for Option<TypedArrays<'_, F>> {

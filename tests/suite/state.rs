@@ -269,7 +269,7 @@ impl ForEachRule for EveryPlainStep {
             assert_eq!(format!("{param:?}"), format!("{other_param:?}"));
             assert_eq!(format!("{:?}", saved(&plain)), format!("{:?}", saved(&other)));
         }
-        for len in [1, 70] {
+        for len in [0, 1, 70] {
             let numbers = numbers(len);
             check(&rule, numbers.clone(), Storage::F32);
             check(&rule, numbers.clone(), Storage::Bf16);
