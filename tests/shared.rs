@@ -189,6 +189,7 @@ impl RunTasks for Counted {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "there, every batch is shared")]
 fn a_small_batch_is_shared_if_the_whole_table_catches_up_first() {
     const WIDTH: usize = 4;
     let (rows, values) = (LEN / WIDTH, [1.0_f32; WIDTH]);
