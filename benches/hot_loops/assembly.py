@@ -229,10 +229,12 @@ def hot_loops(functions):
             isa = "avx2" if "with_f16c" in name else "avx512" if "V4>::vectorize" in name else None
             if "Neon>::vectorize" in name and kind:
                 isa = "neon"
-        elif entry := re.search(r"\b(?:dispatch::run|mixed::run|kernel::sweep_elements)::<(\w+)[,>]", name) or re.search(
-            r"^<(\w+) as Rule>::run_(?:elements|rows)$", name
+        elif entry := re.search(
+            r"\b(?:dispatch::run|mixed::run|kernel::sweep_elements)::<(\w+)[,>]"
+            r"|^<(\w+) as Rule>::run_(?:elements|rows)$",
+            name,
         ):
-            rule, kind, isa = entry.group(1), None, "neon"
+            rule, kind, isa = entry.group(1) or entry.group(2), None, "neon"
         else:
             continue
         # Others are scalar.
