@@ -39,7 +39,7 @@ pub(crate) fn run<R: Rule>(
     }
 }
 
-/// Rows of a table, each as if it were a tensor.
+/// Rows of a table, each as if it were a tensor; or one small tensor, as if it were a row.
 pub enum Rows<'a> {
     /// Everything is `f32`.
     F32(&'a mut dyn TypedRows<f32>),

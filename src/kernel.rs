@@ -78,7 +78,7 @@ pub trait TypedRows<F> {
     fn next(&mut self) -> Option<TypedArrays<'_, F>>;
 }
 
-/// Takes a step of elements whose arrays are all of one type.
+/// Takes a step of elements whose arrays are all of one type: of tensors, or of rows.
 #[inline]
 pub(crate) fn sweep_elements<R: Rule, F: Float>(
     rule: R,
