@@ -2,29 +2,23 @@
 
 use crate::{
     isa::Cpu,
-    kernel::{Alike, Elements, Pass, TypedRows, sweep_elements},
+    kernel::{Alike, Elements, Pass, TypedRows, fit_constants, sweep_elements},
     mixed::{self, Runs},
-    optimizer::{Constants, of_rule},
+    optimizer::{Known, of_rule},
     rule::{Many, Rule},
-    tensor::{Precision, Run, TensorArrays},
+    tensor::{Precision, Run, TensorArrays, TypedArrays},
 };
 
-/// Takes a step of some elements. `known` is a step number with its constants, which are used if the elements take
-/// this step.
+/// Takes a step of some elements. `known` are used if the elements take this step.
 #[inline]
-pub(crate) fn run<R: Rule>(
-    rule: R,
-    cpu: Cpu,
-    pass: &Pass,
-    known: (u64, &Constants),
-    mut run: Run<'_, '_>,
-) {
+pub(crate) fn run<R: Rule>(rule: R, cpu: Cpu, pass: &Pass, known: Known<'_>, mut run: Run<'_, '_>) {
     while let Some(tensor) = run.peek() {
         let t = tensor.steps() + 1;
         let precision = pass.precision(tensor);
-        let constants = match known {
-            (known, constants) if known == t => of_rule::<R>(constants),
-            _ => constants(&rule, t),
+        let is_f64 = precision == Precision::F64;
+        let constants = match known.t == t && known.is_f64 == is_f64 {
+            true => of_rule::<R>(known.constants),
+            false => constants(&rule, t, is_f64),
         };
         let mut alike = Alike { run: &mut run, t, precision, pass };
         match precision {
@@ -46,9 +40,13 @@ pub enum Rows<'a> {
     /// Everything is `f64`.
     F64(&'a mut dyn TypedRows<f64>),
     Mixed(&'a mut dyn Runs),
+    /// One row, all `f32`.
+    OneF32(&'a mut TypedArrays<'a, f32>),
+    /// One row, all `f64`.
+    OneF64(&'a mut TypedArrays<'a, f64>),
 }
 
-/// Takes step `t` of rows of a table.
+/// Takes step `t` of rows of a table. The constants fit: see [`fit_constants`].
 #[inline]
 pub(crate) fn run_rows<R: Rule>(
     rule: R,
@@ -62,14 +60,22 @@ pub(crate) fn run_rows<R: Rule>(
         Rows::F32(rows) => sweep_elements(rule, cpu, constants, pass, Elements::Rows(rows)),
         Rows::F64(rows) => sweep_elements(rule, cpu, constants, pass, Elements::Rows(rows)),
         Rows::Mixed(rows) => mixed::run(rule, cpu, constants, t, pass, rows),
+        Rows::OneF32(row) => sweep_elements(rule, cpu, constants, pass, Elements::Row(Some(row))),
+        Rows::OneF64(row) => sweep_elements(rule, cpu, constants, pass, Elements::Row(Some(row))),
     }
 }
 
-/// The constants of a step. Not inlined: the compiler would move the computation before the test whether they are
-/// known.
+/// The constants of a step, fitted to its type. Not inlined: the compiler would move the computation before the test
+/// whether they are known.
 #[inline(never)]
-fn constants<R: Rule>(rule: &R, t: u64) -> Many<R::Constants, f64> {
-    rule.constants(t)
+fn constants<R: Rule>(rule: &R, t: u64, is_f64: bool) -> Many<R::Constants, f64> {
+    let mut constants = rule.constants(t);
+    let fitted = match is_f64 {
+        true => fit_constants::<f64>(constants.as_mut()),
+        false => fit_constants::<f32>(constants.as_mut()),
+    };
+    debug_assert!(fitted.is_ok(), "the check of the call has refused what does not fit");
+    constants
 }
 
 impl Runs for Alike<'_, '_, '_> {

@@ -29,19 +29,34 @@ impl<R: RowRule> Step<R> {
         if t == 0 {
             return Err(Error::ZeroStep);
         }
-        let constants = rule.step_constants(t);
-        check_constants::<F>(constants.as_ref())?;
+        let mut constants = rule.step_constants(t);
+        fit_constants::<F>(constants.as_mut())?;
         Ok(Self { cpu, constants })
     }
 }
 
-/// Refuses constants that are too large for the type of the step.
-#[inline]
-pub(crate) fn check_constants<F: Float>(constants: &[f64]) -> Result<(), Error> {
-    // Rounded first: a number just above the largest one of the type is rounded to it, and fits.
-    match constants.iter().find(|&&value| !F::from_f64(value).is_finite()) {
-        Some(&value) => Err(Error::ConstantOverflow { value, float: F::NAME }),
-        None => Ok(()),
+/// Refuses constants that are too large for the type of the step. Those that are not 0, but would be rounded to 0,
+/// become the smallest number. So the kernels need not look for them.
+#[inline(always)]
+pub(crate) fn fit_constants<F: Float>(constants: &mut [f64]) -> Result<(), Error> {
+    for constant in constants {
+        let size = constant.abs();
+        if size != 0.0 && !(F::SMALLEST_NORMAL..=F::LARGEST).contains(&size) {
+            *constant = fit_constant::<F>(*constant)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`fit_constants`], for one that is neither 0 nor a normal number of the type.
+#[cold]
+#[inline(never)]
+fn fit_constant<F: Float>(value: f64) -> Result<f64, Error> {
+    let rounded = F::constant(value);
+    match rounded.is_finite() {
+        // A number just above the largest one of the type is rounded to it.
+        true => Ok(rounded.to_f64()),
+        false => Err(Error::ConstantOverflow { value, float: F::NAME }),
     }
 }
 
@@ -87,8 +102,6 @@ pub(crate) fn sweep_elements<R: Rule, F: Float>(
     pass: &Pass,
     elements: Elements<'_, '_, '_, F>,
 ) {
-    let constants = constants.as_ref();
-    let constants = &R::Constants::from_fn(|i| F::rounded(constants[i]));
     cpu.run(Sweep { rule, constants, pass, elements });
 }
 
@@ -115,6 +128,9 @@ impl<'b, 'x> Alike<'_, 'b, 'x> {
 pub(crate) enum Elements<'a, 'b, 'x, F> {
     Tensors(Alike<'a, 'b, 'x>),
     Rows(&'a mut dyn TypedRows<F>),
+    /// One row, or one small tensor; `None` when it was taken. It takes no call of a function, before which the constants
+    /// would leave their registers.
+    Row(Option<&'a mut TypedArrays<'a, F>>),
 }
 
 impl<F: Float> Elements<'_, '_, '_, F> {
@@ -127,6 +143,7 @@ impl<F: Float> Elements<'_, '_, '_, F> {
                 |part| (part.slices(), Some(part)),
             ),
             Self::Rows(rows) => rows.next().map(|arrays| (arrays.slices(), None)),
+            Self::Row(arrays) => arrays.take().map(|arrays| (arrays.reborrow().slices(), None)),
         }
     }
 }
@@ -134,8 +151,7 @@ impl<F: Float> Elements<'_, '_, '_, F> {
 /// A step of elements whose arrays are all of one type.
 struct Sweep<'s, 'a, 'b, 'x, R: Rule, F: Float> {
     rule: R,
-    /// Rounded here, several at a time. The compiler does not do so where each goes into a register of its own.
-    constants: &'s Many<R::Constants, F>,
+    constants: &'s Many<R::Constants, f64>,
     pass: &'s Pass,
     elements: Elements<'a, 'b, 'x, F>,
 }
@@ -149,9 +165,9 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, '_, R, F> {
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| Vector::splat(simd, constants[i]),
+            |i| Vector::nearest(simd, constants[i]),
         );
-        let factor = Vector::<S, F>::constant(simd, pass.grad_factor);
+        let factor = Vector::<S, F>::nearest(simd, pass.grad_factor);
         specialise::<S, R>(
             rule,
             #[inline(always)]

@@ -7,7 +7,7 @@ use crate::{
     array::Q8,
     dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, check_constants},
+    kernel::{Pass, fit_constants},
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
     step,
     tensor::Run,
@@ -59,10 +59,9 @@ pub trait DynOptimizer: Send + Sync {
     #[doc(hidden)]
     fn step_constants(&self, t: u64, constants: &mut Constants) -> usize;
 
-    /// Takes a step of some elements, which were checked. `known` are the number and the constants of one
-    /// step, so that they need not be computed again for tensors that take the same step.
+    /// Takes a step of some elements, which were checked.
     #[doc(hidden)]
-    fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>);
+    fn run(&self, cpu: Cpu, pass: &Pass, known: Known<'_>, run: Run<'_, '_>);
 
     /// Takes step `t` of one small tensor, without options. The settings were checked. If a constant is too large,
     /// nothing is written.
@@ -71,6 +70,16 @@ pub trait DynOptimizer: Send + Sync {
 
     #[doc(hidden)]
     fn as_dyn(&self) -> &dyn DynOptimizer;
+}
+
+/// The constants of one step, so that they need not be computed again for tensors that take the same step.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The number of the step; 0 if none is known.
+    pub(crate) t: u64,
+    /// Whether the constants were [fitted](fit_constants) to `f64`, or to `f32`.
+    pub(crate) is_f64: bool,
+    pub(crate) constants: &'a Constants,
 }
 
 /// The moments of an optimizer, as the check of a tensor needs them.
@@ -137,15 +146,15 @@ impl<R: Rule> DynOptimizer for R {
         found.len()
     }
 
-    fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
+    fn run(&self, cpu: Cpu, pass: &Pass, known: Known<'_>, run: Run<'_, '_>) {
         self.run_elements(cpu, pass, known, run);
     }
 
     fn run_small(&self, cpu: Cpu, t: u64, tensor: Rows<'_>) -> Result<(), Error> {
-        let constants = self.constants(t);
+        let mut constants = self.constants(t);
         match tensor {
-            Rows::F64(_) => check_constants::<f64>(constants.as_ref())?,
-            Rows::F32(_) | Rows::Mixed(_) => check_constants::<f32>(constants.as_ref())?,
+            Rows::F64(_) | Rows::OneF64(_) => fit_constants::<f64>(constants.as_mut())?,
+            _ => fit_constants::<f32>(constants.as_mut())?,
         }
         self.run_rows(cpu, &constants, t, &Pass::DEFAULT, tensor);
         Ok(())

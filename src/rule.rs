@@ -116,7 +116,7 @@ use crate::{
     dispatch::{self, Rows},
     isa::Cpu,
     kernel::Pass,
-    optimizer::Constants,
+    optimizer::Known,
     table::RowSpan,
     tensor::Run,
 };
@@ -252,7 +252,7 @@ pub trait Rule: Copy + Send + Sync + 'static {
 
     /// Takes a step of some elements. The rules of this crate have it from [`compiled_here!`].
     #[doc(hidden)]
-    fn run_elements(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), elements: Run<'_, '_>) {
+    fn run_elements(&self, cpu: Cpu, pass: &Pass, known: Known<'_>, elements: Run<'_, '_>) {
         dispatch::run(*self, cpu, pass, known, elements);
     }
 
@@ -312,7 +312,7 @@ macro_rules! compiled_here {
             &self,
             cpu: $crate::isa::Cpu,
             pass: &$crate::kernel::Pass,
-            known: (u64, &$crate::optimizer::Constants),
+            known: $crate::optimizer::Known<'_>,
             elements: $crate::tensor::Run<'_, '_>,
         ) {
             $crate::rule::outside_unit_tests!($crate::dispatch::run(

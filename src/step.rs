@@ -8,9 +8,9 @@ use crate::{
     Error, Exec, Tensor,
     float_modes::with_default_float_modes,
     isa::SECOND_CACHE,
-    kernel::{Pass, check_constants},
+    kernel::{Pass, fit_constants},
     norm,
-    optimizer::CONSTANTS,
+    optimizer::{CONSTANTS, Known},
     pieces,
     rule::MOMENTS,
     tensor::{Group, Precision, Run},
@@ -163,14 +163,14 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
             tensor.check(group.optimizer, &layout, index)?;
             let precision = tensor.precision();
             let t = tensor.steps.checked_add(1).ok_or(Error::StepOverflow)?;
-            let float = (number, t, precision == Precision::F64);
-            if known != Some(float) {
+            let is_f64 = precision == Precision::F64;
+            if known != Some((number, t, is_f64)) {
                 let count = group.optimizer.step_constants(t, &mut constants);
-                match precision {
-                    Precision::F64 => check_constants::<f64>(&constants[..count])?,
-                    _ => check_constants::<f32>(&constants[..count])?,
+                match is_f64 {
+                    true => fit_constants::<f64>(&mut constants[..count])?,
+                    false => fit_constants::<f32>(&mut constants[..count])?,
                 }
-                known = Some(float);
+                known = Some((number, t, is_f64));
             }
             tensor.precision_in_call = precision;
             tensor.first_in_call = tensor.first.unwrap_or(sizes.len as u64);
@@ -198,12 +198,12 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
         seed: options.seed,
         ahead: cpu.ahead(|| bytes(sizes.len, groups)),
     };
-    let (known_group, known_t) = known.map_or((0, 0), |(group, t, _)| (group, t));
+    let (known_group, known_t, is_f64) = known.unwrap_or_default();
     let all = &*groups;
     let step_run = |number: usize, group: &Group<'_, '_>, run: Run<'_, '_>| {
-        // The constants are those of one group. For the others, 0 stands for an unknown step.
+        // The constants are those of one group.
         let t = if known_group == number { known_t } else { 0 };
-        group.optimizer.run(cpu, &pass, (t, &constants), run);
+        group.optimizer.run(cpu, &pass, Known { t, is_f64, constants: &constants }, run);
     };
     if pieces::may_share(threads, sizes.len) {
         pieces::run(threads, sizes.len, &|ranges| {

@@ -34,7 +34,7 @@ impl<R: Rule> WithSimd for Sweep<'_, R> {
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| Wide([Vector::<S, f32>::constant(simd, constants[i]); TOGETHER]),
+            |i| Wide([Vector::<S, f32>::nearest(simd, constants[i]); TOGETHER]),
         );
         let factor = Wide([Vector::<S, f32>::splat(simd, step.grad_factor); TOGETHER]);
         let mut scratch = Scratch::new();

@@ -8,7 +8,7 @@ use crate::{
     dispatch::Rows,
     isa::Cpu,
     kernel::Pass,
-    optimizer::{Constants, MomentLayout},
+    optimizer::{Constants, Known, MomentLayout},
     rule::BuiltIn,
     settings::{Setting, SettingValue},
     tensor::Run,
@@ -233,7 +233,7 @@ impl DynOptimizer for AnyOptimizer {
         self.inner().step_constants(t, constants)
     }
 
-    fn run(&self, cpu: Cpu, pass: &Pass, known: (u64, &Constants), run: Run<'_, '_>) {
+    fn run(&self, cpu: Cpu, pass: &Pass, known: Known<'_>, run: Run<'_, '_>) {
         self.inner().run(cpu, pass, known, run);
     }
 

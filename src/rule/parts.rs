@@ -181,6 +181,7 @@ pub(super) fn sign<L: Lanes>(x: L) -> L {
 /// assert_eq!(adamant::rule::bias_corrections([0.75, 0.5], 2), [1.0 - 0.75 * 0.75, 0.75]);
 /// assert_eq!(adamant::rule::bias_corrections([0.999], u64::MAX), [1.0]);
 /// ```
+#[inline]
 pub fn bias_corrections<const N: usize>(betas: [f64; N], t: u64) -> [f64; N] {
     let mut gathered = [0.0; N];
     let mut doubling = betas.map(|beta| 1.0 - beta);

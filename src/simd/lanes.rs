@@ -76,6 +76,9 @@ pub trait Register: Lanes<Mask = bool> + Default + PartialOrd + 'static {
     /// The number of terms after which a fast converging series is right to a rounding.
     const TERMS: usize;
 
+    /// Rounds to nearest even.
+    fn nearest(value: f64) -> Self;
+
     /// Rounds to nearest even. A `value` that is not 0 but would become 0 becomes the smallest number.
     fn rounded(value: f64) -> Self;
 
@@ -163,6 +166,10 @@ macro_rules! float {
             const ZEROS: &'static [Self; TILE] = &[0.0; TILE];
             const TERMS: usize = 3 * size_of::<Self>() / 2;
 
+            #[inline(always)]
+            fn nearest(value: f64) -> Self {
+                value as Self
+            }
             #[inline(always)]
             fn rounded(value: f64) -> Self {
                 let rounded = value as Self;

@@ -25,7 +25,14 @@ impl<S: Simd, F: Register> Vector<S, F> {
         Self::new(simd, <F as Register>::splat(simd, value))
     }
 
-    /// The same value in every lane, rounded to their type.
+    /// The same value in every lane, rounded to nearest. Constants of a step do not become 0 here: see
+    /// [`fit_constants`](crate::kernel::fit_constants).
+    #[inline(always)]
+    pub(crate) fn nearest(simd: S, value: f64) -> Self {
+        Self::splat(simd, F::nearest(value))
+    }
+
+    /// The same value in every lane, rounded to their type. What is not 0 does not become 0.
     #[inline(always)]
     pub(crate) fn constant(simd: S, value: f64) -> Self {
         Self::splat(simd, F::rounded(value))

@@ -11,7 +11,6 @@ use crate::{
     dispatch::Rows,
     float_modes::with_default_float_modes,
     isa::Cpu,
-    kernel::TypedRows,
     pieces,
     tensor::TypedArrays,
 };
@@ -31,10 +30,10 @@ pub(crate) fn step_small<E: Element>(
     }
     match (E::param(param).0, E::grad(grad).0) {
         (ParamArray::F32(param), GradArray::F32(grad)) => with_default_float_modes(|| {
-            step_in_modes(optimizer, param, grad, state, |rows| Rows::F32(rows))
+            step_in_modes(optimizer, param, grad, state, |arrays| Rows::OneF32(arrays))
         }),
         (ParamArray::F64(param), GradArray::F64(grad)) => with_default_float_modes(|| {
-            step_in_modes(optimizer, param, grad, state, |rows| Rows::F64(rows))
+            step_in_modes(optimizer, param, grad, state, |arrays| Rows::OneF64(arrays))
         }),
         _ => None,
     }
@@ -46,7 +45,7 @@ fn step_in_modes<F: Float>(
     param: &mut [F],
     grad: &[F],
     state: &mut State,
-    rows: fn(&mut dyn TypedRows<F>) -> Rows<'_>,
+    as_rows: for<'a> fn(&'a mut TypedArrays<'a, F>) -> Rows<'a>,
 ) -> Option<()> {
     if grad.len() != param.len() {
         return None;
@@ -55,14 +54,8 @@ fn step_in_modes<F: Float>(
     optimizer.check_settings().ok()?;
     let t = state.steps().checked_add(1)?;
     let moments = state.moments_of::<F>(&optimizer.moment_layout(), param.len())?;
-    let mut one = Some(TypedArrays { param, grad, moments });
-    optimizer.run_small(cpu, t, rows(&mut one)).ok()?;
+    let mut arrays = TypedArrays { param, grad, moments };
+    optimizer.run_small(cpu, t, as_rows(&mut arrays)).ok()?;
     state.set_steps(t);
     Some(())
-}
-
-impl<F> TypedRows<F> for Option<TypedArrays<'_, F>> {
-    fn next(&mut self) -> Option<TypedArrays<'_, F>> {
-        self.take()
-    }
 }

@@ -197,7 +197,7 @@ impl<R: RowRule, F: RowFloat, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B>
         let constants = self.update.map(|update| update.step.constants.as_ref());
         let k = R::RowConstants::from_fn(
             #[inline(always)]
-            |i| Vector::constant(simd, constants.map_or(0.0, |constants| constants[i])),
+            |i| Vector::nearest(simd, constants.map_or(0.0, |constants| constants[i])),
         );
         self.rule.specialise_rows::<S>(
             #[inline(always)]

@@ -200,6 +200,12 @@ pub struct TypedArrays<'a, F> {
 
 impl<'a, F: Float> TypedArrays<'a, F> {
     #[inline(always)]
+    pub(crate) fn reborrow(&mut self) -> TypedArrays<'_, F> {
+        let Self { param, grad, moments: [a, b, c, d] } = self;
+        TypedArrays { param, grad, moments: [a, b, c, d] }
+    }
+
+    #[inline(always)]
     pub(crate) fn slices<R: Rule>(self) -> Slices<'a, R, F> {
         let mut moments = self.moments.into_iter();
         Slices {

@@ -97,6 +97,32 @@ fn an_epsilon_that_is_not_0_never_becomes_0() {
     assert!(f32::constant(0.0) == 0.0 && f64::constant(1e-320) == 1e-320);
 }
 
+/// Tensors of both types that take the same step. The epsilon is 0 in f32, unless it becomes the smallest number there.
+#[test]
+fn constants_are_fitted_to_the_type_of_each_tensor() {
+    let adam = Adam { eps: 1e-60, ..Adam::default() };
+    for f64_first in [true, false] {
+        let (mut small, mut large) = ([1.0_f32; 20], [1.0_f64; 20]);
+        let mut states = [Storage::F32, Storage::F64].map(|storage| adam.state_in(storage, 20));
+        let [of_small, of_large] = &mut states;
+        let mut tensors = [
+            of_small.tensor(&mut small, &[0.0_f32; 20]),
+            of_large.tensor(&mut large, &[1e-50; 20]),
+        ];
+        if f64_first {
+            tensors.reverse();
+        }
+        let report = adam.step_tensors(&mut tensors, &options()).expect("a valid step");
+        assert_eq!((report.outcome, small), (Outcome::Taken, [1.0; 20]));
+        // With an epsilon of 1e-45, it would hardly move.
+        assert!(large.iter().all(|param| (param - 0.999).abs() < 1e-12), "{large:?}");
+    }
+    // Without options, by the way of small tensors.
+    let (mut param, mut state) = ([1.0_f32; 20], adam.state(20));
+    adam.step(&mut param, &[0.0; 20], &mut state).expect("a valid step");
+    assert_eq!(param, [1.0; 20]);
+}
+
 #[test]
 fn adadelta_keeps_a_quotient_below_the_smallest_number() {
     let adadelta = Adadelta { eps: 1e-10, ..Adadelta::default() };
