@@ -59,3 +59,40 @@ fn step_in_modes<F: Float>(
     state.set_steps(t);
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Adam, Optimizer, Storage};
+
+    /// Results cannot tell the short way from the general one. Kernels are not compiled here, so what comes to one panics.
+    #[test]
+    #[should_panic(expected = "a test that takes steps belongs into `tests/`")]
+    fn a_plain_step_of_f32_comes_to_the_kernel() {
+        let adam = Adam::default();
+        step_small(&adam, &mut [1.0_f32; 16], &[1.0; 16], &mut adam.state(16));
+    }
+
+    #[test]
+    #[should_panic(expected = "a test that takes steps belongs into `tests/`")]
+    fn a_plain_step_of_f64_comes_to_the_kernel() {
+        let adam = Adam::default();
+        let mut state = adam.state_in(Storage::F64, 16);
+        step_small(&adam, &mut [1.0_f64; 16], &[1.0; 16], &mut state);
+    }
+
+    #[test]
+    fn mistakes_and_other_types_go_the_general_way() {
+        let adam = Adam::default();
+        let bad = Adam { beta1: 2.0, ..adam };
+        let (mut param, grad) = ([1.0_f32; 16], [1.0; 16]);
+        let mut state = adam.state(16);
+        assert!(!step_small(&adam, &mut param, &grad[1..], &mut state));
+        assert!(!step_small(&bad, &mut param, &grad, &mut state));
+        assert!(!step_small(&adam, &mut param, &grad, &mut adam.state(15)));
+        assert!(!step_small(&adam, &mut param, &grad, &mut adam.state_in(Storage::Bf16, 16)));
+        let (mut param, grad) = ([half::bf16::ONE; 16], [half::bf16::ONE; 16]);
+        assert!(!step_small(&adam, &mut param, &grad, &mut state));
+        assert_eq!(state.steps(), 0);
+    }
+}
