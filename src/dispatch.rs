@@ -1,5 +1,7 @@
 //! The kernel that steps some elements: the one for arrays of one type, or the one for arrays of several types.
 
+use core::slice;
+
 use crate::{
     isa::Cpu,
     kernel::{Alike, Elements, Pass, TypedRows, fit_constants, sweep_elements},
@@ -9,7 +11,7 @@ use crate::{
     tensor::{Precision, Run, TensorArrays, TypedArrays},
 };
 
-/// Takes a step of some elements. `known` are used if the elements take this step.
+/// Takes a step of some elements. The constants that are `known` are used if the elements take this step, in their type.
 #[inline]
 pub(crate) fn run<R: Rule>(rule: R, cpu: Cpu, pass: &Pass, known: Known<'_>, mut run: Run<'_, '_>) {
     while let Some(tensor) = run.peek() {
@@ -70,11 +72,14 @@ pub(crate) fn run_rows<R: Rule>(
 #[inline(never)]
 fn constants<R: Rule>(rule: &R, t: u64, is_f64: bool) -> Many<R::Constants, f64> {
     let mut constants = rule.constants(t);
-    let fitted = match is_f64 {
-        true => fit_constants::<f64>(constants.as_mut()),
-        false => fit_constants::<f32>(constants.as_mut()),
-    };
-    debug_assert!(fitted.is_ok(), "the check of the call has refused what does not fit");
+    // One by one, so that each is fitted. The check of the call has refused what is too large; only a user's rule could
+    // have changed its mind since, and then its results are infinite.
+    for constant in constants.as_mut().iter_mut().map(slice::from_mut) {
+        let _ = match is_f64 {
+            true => fit_constants::<f64>(constant),
+            false => fit_constants::<f32>(constant),
+        };
+    }
     constants
 }
 

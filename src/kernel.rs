@@ -18,6 +18,7 @@ pub(crate) use pairs::{TOGETHER, pairs, pairs_mut, registers, sweep, sweep_pairs
 /// A step whose settings were checked.
 pub(crate) struct Step<R: RowRule> {
     pub cpu: Cpu,
+    /// [Fitted](fit_constants) to the type of the step.
     pub constants: Many<R::RowConstants, f64>,
 }
 
@@ -35,8 +36,8 @@ impl<R: RowRule> Step<R> {
     }
 }
 
-/// Refuses constants that are too large for the type of the step. Those that are not 0, but would be rounded to 0,
-/// become the smallest number. So the kernels need not look for them.
+/// Refuses constants that are too large for the type of the step. Those that are no normal numbers of it are rounded to
+/// it, and what is not 0 does not become 0. So the kernels need not look for that.
 #[inline(always)]
 pub(crate) fn fit_constants<F: Float>(constants: &mut [f64]) -> Result<(), Error> {
     for constant in constants {

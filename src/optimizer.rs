@@ -154,7 +154,9 @@ impl<R: Rule> DynOptimizer for R {
         let mut constants = self.constants(t);
         match tensor {
             Rows::F64(_) | Rows::OneF64(_) => fit_constants::<f64>(constants.as_mut())?,
-            _ => fit_constants::<f32>(constants.as_mut())?,
+            Rows::F32(_) | Rows::OneF32(_) | Rows::Mixed(_) => {
+                fit_constants::<f32>(constants.as_mut())?
+            }
         }
         self.run_rows(cpu, &constants, t, &Pass::DEFAULT, tensor);
         Ok(())

@@ -91,6 +91,8 @@ mod tests {
         assert!(!step_small(&bad, &mut param, &grad, &mut state));
         assert!(!step_small(&adam, &mut param, &grad, &mut adam.state(15)));
         assert!(!step_small(&adam, &mut param, &grad, &mut adam.state_in(Storage::Bf16, 16)));
+        let overflow = Adam { lr: 1e300, ..adam };
+        assert!(!step_small(&overflow, &mut param, &grad, &mut state), "1e300 is infinite in f32");
         let (mut param, grad) = ([half::bf16::ONE; 16], [half::bf16::ONE; 16]);
         assert!(!step_small(&adam, &mut param, &grad, &mut state));
         assert_eq!(state.steps(), 0);

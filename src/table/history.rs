@@ -77,8 +77,10 @@ impl<F: Float> History<F> {
         self.steps.clear();
     }
 
-    /// Adds a step, which [goes on with](Self::goes_on_with) those that are kept.
-    pub(super) fn push(&mut self, rule: &Adam, constants: [f64; AdamConstants::COUNT]) {
+    /// Adds step `t`, which [goes on with](Self::goes_on_with) those that are kept.
+    pub(super) fn push(&mut self, rule: &Adam, t: u64) {
+        // As they are. Those of a kernel are fitted to its type, and the sums of the series would differ.
+        let constants = rule.constants(t);
         let is_first = self.rule.is_none();
         self.rule = Some(*rule);
         if self.steps.len() == self.reach {

@@ -199,6 +199,7 @@ pub struct TypedArrays<'a, F> {
 }
 
 impl<'a, F: Float> TypedArrays<'a, F> {
+    /// The same arrays, borrowed for a shorter time.
     #[inline(always)]
     pub(crate) fn reborrow(&mut self) -> TypedArrays<'_, F> {
         let Self { param, grad, moments: [a, b, c, d] } = self;

@@ -369,15 +369,28 @@ fn rows_that_wait_for_longer_than_the_history_give_the_reference_bits() {
 
 /// A row that skips some steps, catches up by the series, and skips some again.
 fn check_skipped(adam: Adam, steps: usize, again: usize, m: &[f32], v: f32) {
+    check_skipped_from(1000, adam, steps, again, &vec![1.0; m.len()], m, v);
+}
+
+/// The same, of these parameters, after `start` steps.
+fn check_skipped_from(
+    start: u64,
+    adam: Adam,
+    steps: usize,
+    again: usize,
+    param: &[f32],
+    m: &[f32],
+    v: f32,
+) {
     let width = m.len();
-    let (param, moments) = (vec![1.0_f32; width], vec![m.to_vec(), vec![v; width]]);
-    let before = RowColumns { width, param, moments };
+    let moments = vec![m.to_vec(), vec![v; width]];
+    let before = RowColumns { width, param: param.to_vec(), moments };
     let skip = || Event::Step(adam, Listed::new(IndexType::U32, vec![], width, |_| 0.0));
     let mut events: Vec<_> = (0..steps).map(|_| skip()).collect();
     events.push(Event::CatchUp(IndexType::U32, vec![0]));
     events.extend((0..again).map(|_| skip()));
     for exec in execs(false) {
-        check_dense_equivalent(CatchUp::Series, 1000, &before, &events, exec, 0);
+        check_dense_equivalent(CatchUp::Series, start, &before, &events, exec, 0);
     }
 }
 
@@ -405,6 +418,25 @@ fn an_epsilon_whose_inverse_is_subnormal_gives_the_reference_bits() {
     let adam = Adam { eps, lr: 1e38, epsilon: Epsilon::Hat, beta1: 0.3, ..Adam::default() };
     let m: Vec<f32> = (0..1000).map(|i| 1.0 + i as f32 / 100.0).collect();
     check_skipped(adam, 6, 0, &m, 0.0);
+}
+
+/// The sums of the series are of numbers that are not rounded to the type of the step.
+#[test]
+fn settings_below_the_smallest_number_give_the_reference_bits() {
+    let adam = Adam::default();
+    for tiny in [1e-44, 1e-45, 1e-46, 1e-60] {
+        for start in [0, 1000] {
+            for v in [0.04, 1e-30, 0.0] {
+                let m: Vec<_> = (0..100).map(|i| 1.2_f32.powi(i) * 1e-3).collect();
+                let param: Vec<_> = m.iter().map(|m| 1e-6 / m).collect();
+                for epsilon in [Epsilon::Standard, Epsilon::Hat] {
+                    let adam = Adam { eps: tiny, epsilon, ..adam };
+                    check_skipped_from(start, adam, 7, 4, &param, &m, v);
+                }
+                check_skipped_from(start, Adam { lr: tiny, ..adam }, 7, 4, &[0.0; 100], &m, v);
+            }
+        }
+    }
 }
 
 /// A large table has a longer history, and all rows catch up within it.

@@ -140,7 +140,7 @@ impl<F: Float> DenseEquivalent<F> {
         let span = RowSpan { cpu, rule, update, table: table.reborrow(), first: 0, before, listed };
         F::call::<ListedBehind<'_, '_, '_>>((span, threads));
 
-        self.history.push(adam, step.constants);
+        self.history.push(adam, t);
         self.step = t;
         let due = self.due();
         let before = Behind::new(cpu, &self.history, &mut self.at[due.clone()], t, t);
