@@ -11,7 +11,8 @@ use crate::{
     tensor::{Precision, Run, TensorArrays, TypedArrays},
 };
 
-/// Takes a step of some elements. The constants that are `known` are used if the elements take this step, in their type.
+/// Takes a step of some elements. The constants that are `known` are used if the elements take this step, in this
+/// type.
 #[inline]
 pub(crate) fn run<R: Rule>(rule: R, cpu: Cpu, pass: &Pass, known: Known<'_>, mut run: Run<'_, '_>) {
     while let Some(tensor) = run.peek() {

@@ -129,8 +129,8 @@ impl<'b, 'x> Alike<'_, 'b, 'x> {
 pub(crate) enum Elements<'a, 'b, 'x, F> {
     Tensors(Alike<'a, 'b, 'x>),
     Rows(&'a mut dyn TypedRows<F>),
-    /// One row, or one small tensor; `None` when it was taken. It takes no call of a function, before which the constants
-    /// would leave their registers.
+    /// One row, or one small tensor; `None` when it was taken. It takes no call of a function, before which the
+    /// constants would leave their registers.
     Row(Option<&'a mut TypedArrays<'a, F>>),
 }
 

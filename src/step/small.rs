@@ -65,7 +65,8 @@ mod tests {
     use super::*;
     use crate::{Adam, Optimizer, Storage};
 
-    /// Results cannot tell the short way from the general one. Kernels are not compiled here, so what comes to one panics.
+    /// Results cannot tell the short way from the general one. Kernels are not compiled here, so what comes to one
+    /// panics.
     #[test]
     #[should_panic(expected = "a test that takes steps belongs into `tests/`")]
     fn a_plain_step_of_f32_comes_to_the_kernel() {
