@@ -4,7 +4,7 @@ use core::slice;
 
 use crate::{
     isa::Cpu,
-    kernel::{Alike, Elements, Pass, TypedRows, fit_constants, sweep_elements},
+    kernel::{Alike, Elements, Pass, TypedRows, fit_constants_to, sweep_elements},
     mixed::{self, Runs},
     optimizer::{Known, of_rule},
     rule::{Many, Rule},
@@ -49,7 +49,8 @@ pub enum Rows<'a> {
     OneF64(&'a mut TypedArrays<'a, f64>),
 }
 
-/// Takes step `t` of rows of a table. The constants fit: see [`fit_constants`].
+/// Takes step `t` of rows of a table. The constants fit: see
+/// [`fit_constants`](crate::kernel::fit_constants).
 #[inline]
 pub(crate) fn run_rows<R: Rule>(
     rule: R,
@@ -76,10 +77,7 @@ fn constants<R: Rule>(rule: &R, t: u64, is_f64: bool) -> Many<R::Constants, f64>
     // One by one, so that each is fitted. The check of the call has refused what is too large; only a user's rule could
     // have changed its mind since, and then its results are infinite.
     for constant in constants.as_mut().iter_mut().map(slice::from_mut) {
-        let _ = match is_f64 {
-            true => fit_constants::<f64>(constant),
-            false => fit_constants::<f32>(constant),
-        };
+        let _ = fit_constants_to(is_f64, constant);
     }
     constants
 }

@@ -49,6 +49,15 @@ pub(crate) fn fit_constants<F: Float>(constants: &mut [f64]) -> Result<(), Error
     Ok(())
 }
 
+/// [`fit_constants`] for steps in `f64`, or else in `f32`.
+#[inline(always)]
+pub(crate) fn fit_constants_to(is_f64: bool, constants: &mut [f64]) -> Result<(), Error> {
+    match is_f64 {
+        true => fit_constants::<f64>(constants),
+        false => fit_constants::<f32>(constants),
+    }
+}
+
 /// As [`fit_constants`], for one that is neither 0 nor a normal number of the type.
 #[cold]
 #[inline(never)]

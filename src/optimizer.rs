@@ -7,7 +7,7 @@ use crate::{
     array::Q8,
     dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, fit_constants},
+    kernel::{Pass, fit_constants_to},
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
     step,
     tensor::Run,
@@ -77,7 +77,7 @@ pub trait DynOptimizer: Send + Sync {
 pub struct Known<'a> {
     /// The number of the step; 0 if none is known.
     pub(crate) t: u64,
-    /// Whether the constants were [fitted](fit_constants) to `f64`, or to `f32`.
+    /// Whether the constants were [fitted](fit_constants_to) to `f64`, or to `f32`.
     pub(crate) is_f64: bool,
     pub(crate) constants: &'a Constants,
 }
@@ -152,12 +152,8 @@ impl<R: Rule> DynOptimizer for R {
 
     fn run_small(&self, cpu: Cpu, t: u64, tensor: Rows<'_>) -> Result<(), Error> {
         let mut constants = self.constants(t);
-        match tensor {
-            Rows::F64(_) | Rows::OneF64(_) => fit_constants::<f64>(constants.as_mut())?,
-            Rows::F32(_) | Rows::OneF32(_) | Rows::Mixed(_) => {
-                fit_constants::<f32>(constants.as_mut())?
-            }
-        }
+        let is_f64 = matches!(tensor, Rows::F64(_) | Rows::OneF64(_));
+        fit_constants_to(is_f64, constants.as_mut())?;
         self.run_rows(cpu, &constants, t, &Pass::DEFAULT, tensor);
         Ok(())
     }

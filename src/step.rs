@@ -8,7 +8,7 @@ use crate::{
     Error, Exec, Tensor,
     float_modes::with_default_float_modes,
     isa::SECOND_CACHE,
-    kernel::{Pass, fit_constants},
+    kernel::{Pass, fit_constants_to},
     norm,
     optimizer::{CONSTANTS, Known},
     pieces,
@@ -166,10 +166,7 @@ fn step_in_modes(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Res
             let is_f64 = precision == Precision::F64;
             if known != Some((number, t, is_f64)) {
                 let count = group.optimizer.step_constants(t, &mut constants);
-                match is_f64 {
-                    true => fit_constants::<f64>(&mut constants[..count])?,
-                    false => fit_constants::<f32>(&mut constants[..count])?,
-                }
+                fit_constants_to(is_f64, &mut constants[..count])?;
                 known = Some((number, t, is_f64));
             }
             tensor.precision_in_call = precision;

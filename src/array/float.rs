@@ -48,7 +48,7 @@ macro_rules! floats {
 
             #[inline(always)]
             fn from_f64(value: f64) -> Self {
-                value as Self
+                Self::nearest(value)
             }
 
             #[inline(always)]
