@@ -13,7 +13,7 @@ use crate::{
     tensor::{Part, Precision, Run, Slices, TypedArrays},
 };
 use pairs::sweep_with;
-pub(crate) use pairs::{TOGETHER, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
+pub(crate) use pairs::{pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
 
 /// A step whose settings were checked.
 pub(crate) struct Step<R: RowRule> {

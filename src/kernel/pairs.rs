@@ -5,7 +5,7 @@ use core::mem;
 use crate::{
     array::Float,
     rule::{Arity, MOMENTS, Many, Rule},
-    simd::{Register, Simd, Vector, Wide, prefetch_item},
+    simd::{Register, Simd, TOGETHER, Vector, Wide, prefetch_item},
     tensor::Slices,
 };
 
@@ -22,10 +22,6 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
 ) {
     sweep_with(simd, rule, k, Vector::constant(simd, 1.0), 0, slices);
 }
-
-/// The number of registers that the loop takes at a time. With one, too many instructions wait for each other. On
-/// AVX2 two are a cache line.
-pub(crate) const TOGETHER: usize = 2;
 
 /// Pairs of registers.
 type PairsOf<S, F> = [[<F as Register>::Of<S>; TOGETHER]];
@@ -123,8 +119,8 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
 pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
     simd: S,
     rule: R,
-    k: &Many<R::Constants, Wide<Vector<S, F>, TOGETHER>>,
-    factor: Option<Wide<Vector<S, F>, TOGETHER>>,
+    k: &Many<R::Constants, Wide<Vector<S, F>>>,
+    factor: Option<Wide<Vector<S, F>>>,
     ahead: Option<usize>,
     param: &mut PairsOf<S, F>,
     grad: &PairsOf<S, F>,
@@ -188,7 +184,7 @@ struct Pairs<'a, S: Simd, R: Rule, F: Float> {
     grad: &'a PairsOf<S, F>,
     moments: [&'a mut PairsOf<S, F>; MOMENTS],
     /// The factor of the gradients.
-    factor: Option<Wide<Vector<S, F>, TOGETHER>>,
+    factor: Option<Wide<Vector<S, F>>>,
 }
 
 impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
@@ -209,7 +205,7 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
 
     /// A pair of each array.
     #[inline(always)]
-    fn load(&self, pair: usize) -> Values<R, Wide<Vector<S, F>, TOGETHER>> {
+    fn load(&self, pair: usize) -> Values<R, Wide<Vector<S, F>>> {
         let mut grad = wide(self.simd, self.grad[pair]);
         if let Some(factor) = self.factor {
             grad = grad * factor;
@@ -234,8 +230,8 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
     fn store(
         &mut self,
         pair: usize,
-        param: Wide<Vector<S, F>, TOGETHER>,
-        moments: Many<R::Moments, Wide<Vector<S, F>, TOGETHER>>,
+        param: Wide<Vector<S, F>>,
+        moments: Many<R::Moments, Wide<Vector<S, F>>>,
     ) {
         self.param[pair] = registers(param);
         R::Moments::unrolled(
@@ -254,15 +250,13 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
 pub(crate) fn wide<S: Simd, F: Float>(
     simd: S,
     [first, second]: [F::Of<S>; TOGETHER],
-) -> Wide<Vector<S, F>, TOGETHER> {
+) -> Wide<Vector<S, F>> {
     Wide([Vector::new(simd, first), Vector::new(simd, second)])
 }
 
 /// The inverse of [`wide`].
 #[inline(always)]
-pub(crate) fn registers<S: Simd, F: Float>(
-    vectors: Wide<Vector<S, F>, TOGETHER>,
-) -> [F::Of<S>; TOGETHER] {
+pub(crate) fn registers<S: Simd, F: Float>(vectors: Wide<Vector<S, F>>) -> [F::Of<S>; TOGETHER] {
     let Wide([first, second]) = vectors;
     [first.register(), second.register()]
 }

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     array::{Draw, GradArray, Mixed, MomentArray, ParamArray, RandomOf},
-    kernel::{TOGETHER, asks_ahead},
+    kernel::asks_ahead,
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
-    simd::{Simd, Vector, Wide, Words},
+    simd::{Simd, TOGETHER, Vector, Wide, Words},
     tensor::TensorArrays,
 };
 

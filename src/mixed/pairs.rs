@@ -7,12 +7,11 @@ use half::bf16;
 use crate::{
     Q8,
     array::{Narrow, RandomBits, join, narrow_bf16, narrow_bf16_pairs, split, widen_bf16_pairs},
-    kernel::TOGETHER,
-    simd::{Simd, Vector, Wide, Words, prefetch_near},
+    simd::{Simd, TOGETHER, Vector, Wide, Words, prefetch_near},
 };
 
 /// A pair of registers.
-pub(super) type Pair<S> = Wide<Vector<S, f32>, TOGETHER>;
+pub(super) type Pair<S> = Wide<Vector<S, f32>>;
 
 /// How a pair of registers is read from any array.
 pub(super) struct Read<S: Simd> {

@@ -12,9 +12,8 @@ use super::{
 };
 use crate::{
     array::{BLOCK, Draw, GradArray, MomentArray, ParamArray, RandomBlock},
-    kernel::TOGETHER,
     rule::MOMENTS,
-    simd::{Simd, WithSimd, Words},
+    simd::{Simd, TOGETHER, WithSimd, Words},
     tensor::TensorArrays,
 };
 

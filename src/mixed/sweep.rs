@@ -5,9 +5,9 @@ use super::{
     strips::{Scratch, Strip, Strips},
 };
 use crate::{
-    kernel::{TOGETHER, asks_ahead, pairs, pairs_mut, specialise, sweep_pairs},
+    kernel::{asks_ahead, pairs, pairs_mut, specialise, sweep_pairs},
     rule::{Arity, Many, Rule},
-    simd::{Simd, Vector, Wide, WithSimd},
+    simd::{Simd, TOGETHER, Vector, Wide, WithSimd},
 };
 
 pub(super) struct Sweep<'a, R: Rule> {

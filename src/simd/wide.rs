@@ -1,31 +1,33 @@
-//! Several registers as one.
+//! Two registers as one.
 
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::Lanes;
 
-/// `N` registers that take each operation together. Work that is done once for all of them costs an `N`th each.
-#[derive(Clone, Copy)]
-pub(crate) struct Wide<V, const N: usize>(pub [V; N]);
+/// The number of registers that a loop takes at a time. With one, too many instructions wait for each other. On
+/// AVX2 two are a cache line.
+pub(crate) const TOGETHER: usize = 2;
 
-// Loops instead of the library's `map` and `zip`: functions that those call may not be inlined, and would run without
-// the instruction set. No closures: in builds without optimization, their stack frames add up.
+/// Two registers that take each operation together.
+#[derive(Clone, Copy)]
+pub(crate) struct Wide<V>(pub [V; TOGETHER]);
+
+// Each register is named. With loops over them, which the compiler unrolls in every operation of every kernel, the
+// crate took 4 to 8 % longer to compile. Functions that the library's `map` and `zip` call may not be inlined, and would
+// run without the instruction set; and in builds without optimization, the stack frames of closures add up.
 
 macro_rules! each {
     ($($method:ident($($other:ident),*)),+) => {$(
         #[inline(always)]
-        fn $method(mut self $(, $other: Self)*) -> Self {
-            for i in 0..N {
-                self.0[i] = self.0[i].$method($($other.0[i]),*);
-            }
-            self
+        fn $method(self $(, $other: Self)*) -> Self {
+            Self([self.0[0].$method($($other.0[0]),*), self.0[1].$method($($other.0[1]),*)])
         }
     )+};
 }
 
 macro_rules! operator {
     ($($operator:ident::$method:ident($($other:ident),*)),+) => {$(
-        impl<L: Lanes, const N: usize> $operator for Wide<L, N> {
+        impl<L: Lanes> $operator for Wide<L> {
             type Output = Self;
 
             each!($method($($other),*));
@@ -35,32 +37,23 @@ macro_rules! operator {
 
 operator!(Add::add(other), Sub::sub(other), Mul::mul(other), Div::div(other), Neg::neg());
 
-impl<L: Lanes, const N: usize> Lanes for Wide<L, N> {
-    type Mask = Wide<L::Mask, N>;
+impl<L: Lanes> Lanes for Wide<L> {
+    type Mask = Wide<L::Mask>;
 
     #[inline(always)]
     fn splat(self, value: f64) -> Self {
-        Self([self.0[0].splat(value); N])
+        Self([self.0[0].splat(value); TOGETHER])
     }
 
     each!(mul_add(factor, addend), sqrt(), abs(), max(other), min(other));
 
     #[inline(always)]
     fn less_than(self, other: Self) -> Self::Mask {
-        let mut masks = [self.0[0].less_than(other.0[0]); N];
-        let mut i = 1;
-        while i < N {
-            masks[i] = self.0[i].less_than(other.0[i]);
-            i += 1;
-        }
-        Wide(masks)
+        Wide([self.0[0].less_than(other.0[0]), self.0[1].less_than(other.0[1])])
     }
 
     #[inline(always)]
-    fn select(mask: Self::Mask, mut yes: Self, no: Self) -> Self {
-        for i in 0..N {
-            yes.0[i] = L::select(mask.0[i], yes.0[i], no.0[i]);
-        }
-        yes
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        Self([L::select(mask.0[0], yes.0[0], no.0[0]), L::select(mask.0[1], yes.0[1], no.0[1])])
     }
 }

@@ -11,9 +11,9 @@ use crate::{
     Adam, Error,
     array::Float,
     isa::Cpu,
-    kernel::{TOGETHER, pairs_mut, registers, specialise, sweep, wide},
+    kernel::{pairs_mut, registers, specialise, sweep, wide},
     rule::{AdamConstants, Count, Rule},
-    simd::{Lanes, Simd, TILE, Vector, Wide, WithSimd},
+    simd::{Lanes, Simd, TILE, TOGETHER, Vector, Wide, WithSimd},
     tensor::Slices,
 };
 
