@@ -408,14 +408,26 @@ const SPECIAL: [f64; 12] = [
     1.0,
 ];
 
+/// The powers of two from -40 to 23: `powi`, which is a loop, took an eighth of the time of the tests.
+const POWERS: [f64; 64] = {
+    let mut powers = [1.0; 64];
+    let mut power = 0;
+    while power < 64 {
+        powers[power] = f64::from_bits((1023 + power as u64 - 40) << 52);
+        power += 1;
+    }
+    powers
+};
+
 /// Turns any 64 bits into a number: one in four is special, the others have any magnitude whose square
 /// is in the range of f32.
 pub fn number<F: Float>(bits: u64) -> F {
     let sign = if bits & 1 == 0 { 1.0 } else { -1.0 };
-    let special = SPECIAL[(bits >> 8) as usize % SPECIAL.len()];
+    if bits >> 1 & 3 == 0 {
+        return F::from_f64(sign * SPECIAL[(bits >> 8) as usize % SPECIAL.len()]);
+    }
     let mantissa = 1.0 + (bits >> 32) as f64 / u32::MAX as f64;
-    let ordinary = mantissa * f64::powi(2.0, (bits >> 8 & 63) as i32 - 40);
-    F::from_f64(sign * if bits >> 1 & 3 == 0 { special } else { ordinary })
+    F::from_f64(sign * mantissa * POWERS[(bits >> 8 & 63) as usize])
 }
 
 /// A [`number`] that is not special, nor negative where the column is a moment.
