@@ -13,7 +13,7 @@ use crate::{
     tensor::{Part, Precision, Run, Slices, TypedArrays},
 };
 use pairs::sweep_with;
-pub(crate) use pairs::{pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
+pub(crate) use pairs::{for_pairs, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
 
 /// A step whose settings were checked.
 pub(crate) struct Step<R: RowRule> {
@@ -183,7 +183,14 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, '_, R, F> {
             #[inline(always)]
             |rule| {
                 while let Some((mut slices, part)) = elements.next::<R>() {
-                    sweep_with(simd, rule, &k, factor, pass.ahead, slices.reborrow());
+                    sweep_with::<S, R, F, true>(
+                        simd,
+                        rule,
+                        &k,
+                        factor,
+                        pass.ahead,
+                        slices.reborrow(),
+                    );
                     if F::SCALES {
                         if pass.flush_subnormals {
                             flush(slices);

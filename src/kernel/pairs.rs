@@ -20,7 +20,8 @@ pub(crate) fn sweep<S: Simd, R: Rule, F: Float>(
     k: &Many<R::Constants, Vector<S, F>>,
     slices: Slices<'_, R, F>,
 ) {
-    sweep_with(simd, rule, k, Vector::constant(simd, 1.0), 0, slices);
+    let factor = Vector::splat(simd, F::nearest(1.0));
+    sweep_with::<S, R, F, false>(simd, rule, k, factor, 0, slices);
 }
 
 /// Pairs of registers.
@@ -38,10 +39,21 @@ pub(crate) fn pairs_mut<S: Simd, F: Float>(slice: &mut [F]) -> &mut PairsOf<S, F
     F::split_mut::<S>(slice).0.as_chunks_mut().0
 }
 
+/// Constants for pairs of registers.
+#[inline(always)]
+pub(crate) fn for_pairs<S: Simd, R: Rule, F: Float>(
+    k: &Many<R::Constants, Vector<S, F>>,
+) -> Many<R::Constants, Wide<Vector<S, F>>> {
+    R::Constants::from_fn(
+        #[inline(always)]
+        |i| Wide([k.as_ref()[i]; TOGETHER]),
+    )
+}
+
 /// A step over arrays of the type that is computed in: pairs of registers, then the remaining elements by the same
 /// formula. `ahead` is that of [`Pass`](super::Pass).
 #[inline(always)]
-pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
+pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const CAN_ASK: bool>(
     simd: S,
     rule: R,
     k: &Many<R::Constants, Vector<S, F>>,
@@ -66,14 +78,11 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
     };
     // Not by a loop, which the compiler would unroll too late to see that the lengths are the same.
     let arrays = [take(0), take(1), take(2), take(3)];
-    let wide = R::Constants::from_fn(
-        #[inline(always)]
-        |i| Wide([k.as_ref()[i]; TOGETHER]),
-    );
+    let wide = for_pairs::<S, R, F>(k);
     let factor_of_pair = F::SCALES.then_some(Wide([factor; TOGETHER]));
     let (param, grad) = (pairs_mut::<S, F>(param), pairs::<S, F>(grad));
     // Loops of 256 and 512 bits can ask ahead.
-    if const { S::U32_LANES >= 8 } && ahead > 0 {
+    if const { CAN_ASK && S::U32_LANES >= 8 } && ahead > 0 {
         let ahead = Some(ahead);
         sweep_pairs::<S, R, F>(simd, rule, &wide, factor_of_pair, ahead, param, grad, arrays);
     } else {
@@ -91,7 +100,7 @@ pub(super) fn sweep_with<S: Simd, R: Rule, F: Float>(
             #[inline(always)]
             |moment| match rule.start(moment) {
                 Some(_) => Vector::read(simd, &rests[moment][..len]),
-                None => Vector::constant(simd, 0.0),
+                None => Vector::splat(simd, F::default()),
             },
         );
         let (param, moments) = rule.update(k, param, grad, moments);
@@ -145,7 +154,7 @@ pub(crate) fn sweep_pairs<S: Simd, R: Rule, F: Float>(
     // All loads come before the first store: a load waits for an earlier store to the same offset of another page. With
     // 512 bits it also waits if one array begins a few cache lines after another, as allocators place them. So the
     // loads of the next pair come before the stores, too, if there are registers for them.
-    if const { S::U32_LANES == 16 } && R::MOMENT_NAMES.as_ref().len() <= 2 {
+    if const { S::U32_LANES == 16 && R::Moments::COUNT <= 2 } {
         let Some(last) = count.checked_sub(1) else { return };
         let mut loaded = pairs.load(0);
         for pair in 0..count {
@@ -210,7 +219,7 @@ impl<S: Simd, R: Rule, F: Float> Pairs<'_, S, R, F> {
         if let Some(factor) = self.factor {
             grad = grad * factor;
         }
-        let zero = Wide([Vector::constant(self.simd, 0.0); TOGETHER]);
+        let zero = Wide([Vector::splat(self.simd, F::default()); TOGETHER]);
         let mut moments = R::Moments::from_fn(
             #[inline(always)]
             |_| zero,

@@ -12,6 +12,9 @@ pub trait Arity: sealed::Sealed + 'static {
     /// `[T; N]`
     type Of<T: Send + Sync>: AsRef<[T]> + AsMut<[T]> + IntoIterator<Item = T> + Send + Sync;
 
+    /// N
+    const COUNT: usize;
+
     /// Calls `f` with 0 to N - 1.
     fn from_fn<T: Send + Sync>(f: impl FnMut(usize) -> T) -> Self::Of<T>;
 
@@ -27,6 +30,8 @@ pub trait Arity: sealed::Sealed + 'static {
 impl<const N: usize> Arity for Count<N> {
     type Of<T: Send + Sync> = [T; N];
 
+    const COUNT: usize = N;
+
     #[inline(always)]
     fn from_fn<T: Send + Sync>(f: impl FnMut(usize) -> T) -> [T; N] {
         core::array::from_fn(f)
@@ -34,20 +39,22 @@ impl<const N: usize> Arity for Count<N> {
 
     #[inline(always)]
     fn unrolled(mut f: impl FnMut(usize)) {
-        if N > 0 {
+        if const { N > 0 } {
             f(0);
         }
-        if N > 1 {
+        if const { N > 1 } {
             f(1);
         }
-        if N > 2 {
+        if const { N > 2 } {
             f(2);
         }
-        if N > 3 {
+        if const { N > 3 } {
             f(3);
         }
-        for i in 4..N {
-            f(i);
+        if const { N > 4 } {
+            for i in 4..N {
+                f(i);
+            }
         }
     }
 

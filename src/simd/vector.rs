@@ -9,8 +9,8 @@ use super::{Lanes, MOST_LANES, Register};
 /// A register of `F` on the instruction set `S`; `S` is the proof that this CPU has it.
 #[derive(Clone, Copy)]
 pub struct Vector<S: Simd, F: Register> {
-    simd: S,
-    register: F::Of<S>,
+    pub(super) simd: S,
+    pub(super) register: F::Of<S>,
 }
 
 impl<S: Simd, F: Register> Vector<S, F> {
@@ -22,7 +22,7 @@ impl<S: Simd, F: Register> Vector<S, F> {
     /// The same value in every lane.
     #[inline(always)]
     pub(crate) fn splat(simd: S, value: F) -> Self {
-        Self::new(simd, <F as Register>::splat(simd, value))
+        Self { simd, register: <F as Register>::splat(simd, value) }
     }
 
     /// The same value in every lane, rounded to nearest. Constants of a step do not become 0 here: see
@@ -94,7 +94,8 @@ macro_rules! operator {
 
             #[inline(always)]
             fn $method(self, other: Self) -> Self {
-                Self::new(self.simd, <F as Register>::$method(self.simd, self.register, other.register))
+                let register = <F as Register>::$method(self.simd, self.register, other.register);
+                Self { simd: self.simd, register }
             }
         }
     )+};
@@ -107,15 +108,15 @@ impl<S: Simd, F: Register> Neg for Vector<S, F> {
 
     #[inline(always)]
     fn neg(self) -> Self {
-        Self::new(self.simd, <F as Register>::neg(self.simd, self.register))
+        Self { simd: self.simd, register: <F as Register>::neg(self.simd, self.register) }
     }
 }
 
 /// A comparison's outcome, with the proof that selecting by it needs.
 #[derive(Clone, Copy)]
 pub struct VectorMask<S: Simd, F: Register> {
-    simd: S,
-    mask: F::MaskOf<S>,
+    pub(super) simd: S,
+    pub(super) mask: F::MaskOf<S>,
 }
 
 impl<S: Simd, F: Register> VectorMask<S, F> {
@@ -140,19 +141,19 @@ impl<S: Simd, F: Register> Lanes for Vector<S, F> {
 
     #[inline(always)]
     fn mul_add(self, factor: Self, addend: Self) -> Self {
-        let product =
+        let register =
             <F as Register>::mul_add(self.simd, self.register, factor.register, addend.register);
-        Self::new(self.simd, product)
+        Self { simd: self.simd, register }
     }
 
     #[inline(always)]
     fn sqrt(self) -> Self {
-        Self::new(self.simd, <F as Register>::sqrt(self.simd, self.register))
+        Self { simd: self.simd, register: <F as Register>::sqrt(self.simd, self.register) }
     }
 
     #[inline(always)]
     fn abs(self) -> Self {
-        Self::new(self.simd, <F as Register>::abs(self.simd, self.register))
+        Self { simd: self.simd, register: <F as Register>::abs(self.simd, self.register) }
     }
 
     #[inline(always)]
@@ -163,15 +164,13 @@ impl<S: Simd, F: Register> Lanes for Vector<S, F> {
 
     #[inline(always)]
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
-        Self::new(
-            mask.simd,
-            <F as Register>::select(mask.simd, mask.mask, yes.register, no.register),
-        )
+        let register = <F as Register>::select(mask.simd, mask.mask, yes.register, no.register);
+        Self { simd: mask.simd, register }
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        if X86_REGISTERS && !S::IS_SCALAR {
+        if const { X86_REGISTERS && !S::IS_SCALAR } {
             // The instruction takes its second operand unless the first is greater.
             Self::new(self.simd, <F as Register>::max(self.simd, other.register, self.register))
         } else {
@@ -181,7 +180,7 @@ impl<S: Simd, F: Register> Lanes for Vector<S, F> {
 
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        if X86_REGISTERS && !S::IS_SCALAR {
+        if const { X86_REGISTERS && !S::IS_SCALAR } {
             // The instruction takes its second operand unless the first is less.
             Self::new(self.simd, <F as Register>::min(self.simd, other.register, self.register))
         } else {
