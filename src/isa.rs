@@ -4,7 +4,7 @@
 use core::{fmt, str::FromStr};
 use std::sync::OnceLock;
 
-use pulp::{Arch, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::Error;
 
@@ -188,16 +188,18 @@ impl Cpu {
 
     #[inline(always)]
     pub(crate) fn run<Op: WithSimd>(self, op: Op) -> Op::Output {
+        // Not by pulp's `dispatch`: it has code for all sets, which the compiler would work on before it finds that only
+        // one of them is left here.
         match self.0 {
             #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
             #[allow(unsafe_code, reason = "pulp's set of this name is without F16C")]
             // SAFETY: `Isa::arch` found F16C, and `V3` is the proof of the rest.
             Arch::V3(simd) => unsafe { with_f16c(simd, op) },
-            Arch::Scalar => on_scalar(op),
-            #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(unoptimized)))]
-            arch => arch.dispatch(op),
-            // `Isa::arch` finds no other set here. For 32-bit x86, pulp has sets that would be compiled for nothing.
-            #[cfg(any(not(any(target_arch = "x86_64", target_arch = "aarch64")), unoptimized))]
+            #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
+            Arch::V4(simd) => Simd::vectorize(simd, op),
+            #[cfg(all(target_arch = "aarch64", not(unoptimized)))]
+            Arch::Neon(simd) => Simd::vectorize(simd, op),
+            // `Isa::arch` finds no other set.
             _ => on_scalar(op),
         }
     }
@@ -231,4 +233,45 @@ fn on_scalar<Op: WithSimd>(op: Op) -> Op::Output {
 #[inline]
 fn with_f16c<Op: WithSimd>(simd: pulp::x86::V3, op: Op) -> Op::Output {
     op.with_simd(simd)
+}
+
+/// Runs code that is on an instruction set already, in a function of its own: what the compiler takes for a function
+/// grows faster than the function.
+#[inline(always)]
+pub(crate) fn apart<S: Simd>(_: S, op: impl FnOnce()) {
+    #[cfg(all(target_arch = "x86_64", not(unoptimized)))]
+    #[allow(
+        unsafe_code,
+        reason = "the compiler cannot know the features of the caller's instruction set"
+    )]
+    match S::U32_LANES {
+        // SAFETY: a value of `S` is the proof that the CPU has the set, and lanes tell it from the others.
+        8 => return unsafe { apart_on_avx2(op) },
+        // SAFETY: as above.
+        16 => return unsafe { apart_on_avx512(op) },
+        _ => {}
+    }
+    apart_here(op);
+}
+
+#[cfg(all(target_arch = "x86_64", not(unoptimized)))]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt,f16c")]
+#[inline(never)]
+fn apart_on_avx2(op: impl FnOnce()) {
+    op();
+}
+
+#[cfg(all(target_arch = "x86_64", not(unoptimized)))]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,lzcnt,popcnt"
+)]
+#[inline(never)]
+fn apart_on_avx512(op: impl FnOnce()) {
+    op();
+}
+
+/// For sets whose features all code has.
+#[inline(never)]
+fn apart_here(op: impl FnOnce()) {
+    op();
 }

@@ -208,14 +208,15 @@ pub trait Rule: Copy + Send + Sync + 'static {
 
     /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, instead of in strips before and
     /// after it. This is faster if the CPU waits for roots and divisions of the formula. It takes some ten seconds more
-    /// to compile. [`converts_in_loop`](Self::converts_in_loop) can leave out some settings.
+    /// to compile. [`specialise_converting`](Self::specialise_converting) can leave out some settings.
     const CONVERTS_IN_LOOP: bool = false;
 
-    /// Whether these settings convert in the loop, if the rule [does](Self::CONVERTS_IN_LOOP). It gets the settings
-    /// that [`specialise`](Self::specialise) passes to `run`. By default, all settings do. Mark it `#[inline(always)]`.
+    /// As [`specialise`](Self::specialise), for loops that convert, if the rule [has them](Self::CONVERTS_IN_LOOP).
+    /// Settings for which it does not call `run` are converted in strips. By default, all settings have the loops that
+    /// they have otherwise.
     #[inline(always)]
-    fn converts_in_loop(&self) -> bool {
-        Self::CONVERTS_IN_LOOP
+    fn specialise_converting(self, run: impl FnMut(Self)) {
+        self.specialise(run);
     }
 
     /// Whether lazy steps of a table in `f32` or `f64` have a loop over rows of the rule's own, compiled for each type

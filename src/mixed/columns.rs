@@ -256,8 +256,20 @@ impl<S: Simd> MomentColumn<S> for Block<'_, S> {
     }
 }
 
+/// The moments of some elements. One that the rule does not use is empty.
+pub(super) struct Moments<'s> {
+    pub arrays: [MomentArray<'s>; MOMENTS],
+    /// Memory for the new values of 8-bit moments. They become codes once the largest value of the block is known.
+    pub blocks: [&'s mut MomentBlock; MOMENTS],
+    pub in_block: Range<usize>,
+}
+
 /// Four moments that are of one type or empty. Not by `map`, which would be a call.
 macro_rules! all_of {
+    ($type:ident, $moments:expr) => {{
+        let [a, b, c, d] = $moments;
+        all_of!($type, a, b, c, d)
+    }};
     ($type:ident, $($moment:ident),+) => {
         [$(match $moment {
             MomentArray::$type(moment) => moment,
@@ -266,44 +278,42 @@ macro_rules! all_of {
     };
 }
 
-#[inline(always)]
-pub(super) fn f32_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [f32]; MOMENTS] {
-    all_of!(F32, a, b, c, d)
-}
-
-#[inline(always)]
-pub(super) fn bf16_of([a, b, c, d]: [MomentArray<'_>; MOMENTS]) -> [&mut [bf16]; MOMENTS] {
-    all_of!(Bf16, a, b, c, d)
-}
-
-#[inline(always)]
-pub(super) fn pairs_of(moments: [MomentArray<'_>; MOMENTS]) -> [EvenAndOdd<&mut [bf16]>; MOMENTS] {
-    let [a, b, c, d] = bf16_of(moments);
-    [EvenAndOdd(a), EvenAndOdd(b), EvenAndOdd(c), EvenAndOdd(d)]
-}
-
-#[inline(always)]
-pub(super) fn blocks_of<'s, S: Simd>(
-    simd: S,
-    [a, b, c, d]: [MomentArray<'s>; MOMENTS],
-    [of_a, of_b, of_c, of_d]: [&'s mut MomentBlock; MOMENTS],
-    in_block: Range<usize>,
-) -> [Block<'s, S>; MOMENTS] {
-    macro_rules! of {
-        ($moment:ident, $block:ident) => {{
-            let (codes, scale): (&[u8], f32) = match $moment {
-                MomentArray::Q8(codes, [scale, ..]) => (codes, *scale),
-                _ => (&[], 0.0),
-            };
-            Block {
-                codes,
-                scale,
-                values: &mut $block.values[in_block.clone()],
-                random: &mut $block.random.pairs()[..in_block.len() + 2 * MOST_LANES],
-                largest: Words::splat(simd, 0),
-                largest_of_all: &mut $block.largest,
-            }
-        }};
+impl<'s> Moments<'s> {
+    #[inline(always)]
+    pub(super) fn f32(self) -> [&'s mut [f32]; MOMENTS] {
+        all_of!(F32, self.arrays)
     }
-    [of!(a, of_a), of!(b, of_b), of!(c, of_c), of!(d, of_d)]
+
+    #[inline(always)]
+    pub(super) fn bf16(self) -> [&'s mut [bf16]; MOMENTS] {
+        all_of!(Bf16, self.arrays)
+    }
+
+    #[inline(always)]
+    pub(super) fn even_and_odd(self) -> [EvenAndOdd<&'s mut [bf16]>; MOMENTS] {
+        let [a, b, c, d] = self.bf16();
+        [EvenAndOdd(a), EvenAndOdd(b), EvenAndOdd(c), EvenAndOdd(d)]
+    }
+
+    #[inline(always)]
+    pub(super) fn blocks<S: Simd>(self, simd: S) -> [Block<'s, S>; MOMENTS] {
+        let Self { arrays: [a, b, c, d], blocks: [of_a, of_b, of_c, of_d], in_block } = self;
+        macro_rules! of {
+            ($moment:ident, $block:ident) => {{
+                let (codes, scale): (&[u8], f32) = match $moment {
+                    MomentArray::Q8(codes, [scale, ..]) => (codes, *scale),
+                    _ => (&[], 0.0),
+                };
+                Block {
+                    codes,
+                    scale,
+                    values: &mut $block.values[in_block.clone()],
+                    random: &mut $block.random.pairs()[..in_block.len() + 2 * MOST_LANES],
+                    largest: Words::splat(simd, 0),
+                    largest_of_all: &mut $block.largest,
+                }
+            }};
+        }
+        [of!(a, of_a), of!(b, of_b), of!(c, of_c), of!(d, of_d)]
+    }
 }

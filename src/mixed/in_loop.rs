@@ -1,20 +1,19 @@
 //! A rule's loop with the conversions of its arrays in it: they cost little there, since the CPU makes them while it
 //! waits for roots and quotients. Types that usually go together have a loop of their own, without branches on types.
 
-use core::ops::Range;
-
 use super::{
     MixedStep,
     columns::{
-        Copied, EvenAndOdd, GradColumn, Halves, MomentColumn, Nearest, ParamColumn, Stochastic,
-        ToZero, bf16_of, blocks_of, f32_of, pairs_of,
+        Copied, EvenAndOdd, GradColumn, Halves, MomentColumn, Moments, Nearest, ParamColumn,
+        Stochastic, ToZero,
     },
     pairs::{Pair, Read, Write},
-    strips::MomentBlock,
+    strips::Strips,
 };
 use crate::{
     array::{Draw, GradArray, Mixed, MomentArray, ParamArray, RandomOf},
-    kernel::asks_ahead,
+    isa::apart,
+    kernel::{asks_ahead, for_pairs},
     rule::{Arity, MOMENTS, Many, Rule, moment_format},
     simd::{Simd, TOGETHER, Vector, Wide, Words},
     tensor::TensorArrays,
@@ -36,7 +35,9 @@ pub(super) enum Pairing {
     F32AndBf16,
     /// With a copy in bf16.
     CopiedAndF32,
+    CopiedAndF32ToZero,
     CopiedAndBf16,
+    CopiedAndBf16ToZero,
     HalvesAndBf16,
     Bf16AndBf16,
     /// Rounded at random.
@@ -48,7 +49,7 @@ impl Loop {
     /// Whether the loop itself can set gradients to zero. Only the loops for parameters with a copy can, whose
     /// gradients usually are zeroed: more loops would be too much code.
     pub(super) fn zeroes(self) -> bool {
-        matches!(self, Self::F32(Pairing::CopiedAndF32 | Pairing::CopiedAndBf16))
+        matches!(self, Self::F32(Pairing::CopiedAndF32ToZero | Pairing::CopiedAndBf16ToZero))
     }
 
     /// Whether parameters or moments are rounded in the loop, at random.
@@ -66,8 +67,10 @@ impl Loop {
         let pairing = match (&tensor.param, &tensor.grad) {
             (P::F32(_), G::F32(_) | G::F32ToZero(_)) => F32AndF32,
             (P::F32(_), G::Bf16(_) | G::Bf16ToZero(_)) => F32AndBf16,
-            (P::F32AndBf16(..), G::F32(_) | G::F32ToZero(_)) => CopiedAndF32,
-            (P::F32AndBf16(..), G::Bf16(_) | G::Bf16ToZero(_)) => CopiedAndBf16,
+            (P::F32AndBf16(..), G::F32(_)) => CopiedAndF32,
+            (P::F32AndBf16(..), G::F32ToZero(_)) => CopiedAndF32ToZero,
+            (P::F32AndBf16(..), G::Bf16(_)) => CopiedAndBf16,
+            (P::F32AndBf16(..), G::Bf16ToZero(_)) => CopiedAndBf16ToZero,
             (P::Halves(..), G::Bf16(_) | G::Bf16ToZero(_)) => HalvesAndBf16,
             (P::Bf16(_), G::Bf16(_) | G::Bf16ToZero(_)) => Bf16AndBf16,
             (P::Bf16Stochastic(_), G::Bf16(_) | G::Bf16ToZero(_)) => StochasticAndBf16,
@@ -95,89 +98,139 @@ impl Loop {
 pub(super) struct Arrays<'s> {
     pub param: ParamArray<'s>,
     pub grad: GradArray<'s>,
-    /// A moment that the rule does not use is empty.
-    pub moments: [MomentArray<'s>; MOMENTS],
-    /// Memory for the new values of 8-bit moments. They become codes once the largest value of the block is known.
-    pub blocks: [&'s mut MomentBlock; MOMENTS],
-    pub in_block: Range<usize>,
+    pub moments: Moments<'s>,
     pub draw: &'s Draw,
     /// The place of the first element in the run of `draw`.
     pub place: usize,
 }
 
-/// A step over whole pairs of registers, of arrays that have a loop.
+/// Steps over the strip that is open, and over those after it that have the same loop. Tells whether another strip is
+/// open then.
 #[inline(always)]
 pub(super) fn sweep<S: Simd, R: Rule>(
     simd: S,
     rule: R,
-    k: &Many<R::Constants, Pair<S>>,
+    k: &Many<R::Constants, Vector<S, f32>>,
     step: &MixedStep,
     kind: Loop,
-    arrays: Arrays<'_>,
-) {
-    let Arrays { param, grad, moments, blocks, in_block, draw, place } = arrays;
-    let sweep = Sweep::<S, R> { simd, rule, k, step, draw, place };
+    strips: &mut Strips<'_, '_>,
+) -> bool {
+    let mut sweep = Sweep::<S, R> { simd, rule, k, step, kind, strips };
+    /// Runs the loop for some types, with the columns that its arrays become.
+    macro_rules! run {
+        ($param:pat, $grad:pat, $moments:ident => $columns:expr) => {
+            sweep.run(
+                #[inline(always)]
+                |strip, Arrays { param, grad, moments: $moments, draw, place }| {
+                    let ($param, $grad) = (param, grad) else {
+                        return debug_assert!(false, "`Loop::of` found these types");
+                    };
+                    let (param, grad, moments) = $columns;
+                    strip.run(draw, place, param, grad, moments);
+                },
+            )
+        };
+    }
     use {GradArray as G, Pairing::*, ParamArray as P};
-    match (kind, param, grad) {
-        (Loop::F32(F32AndBf16), P::F32(param), G::Bf16(grad)) => {
-            sweep.run(Nearest(param), grad, f32_of(moments));
+    match kind {
+        Loop::F32(F32AndF32 | F32AndBf16) => {
+            run!(P::F32(p), G::Bf16(g), m => (Nearest(p), g, m.f32()))
         }
-        (Loop::F32(CopiedAndF32), P::F32AndBf16(param, copy), G::F32(grad)) => {
-            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        Loop::F32(CopiedAndF32) => {
+            run!(P::F32AndBf16(p, copy), G::F32(g), m => (Copied(p, copy), g, m.f32()))
         }
-        (Loop::F32(CopiedAndF32), P::F32AndBf16(param, copy), G::F32ToZero(grad)) => {
-            sweep.run(Copied(param, copy), ToZero(grad), f32_of(moments));
+        Loop::F32(CopiedAndF32ToZero) => {
+            run!(P::F32AndBf16(p, copy), G::F32ToZero(g), m => (Copied(p, copy), ToZero(g), m.f32()))
         }
-        (Loop::F32(CopiedAndBf16), P::F32AndBf16(param, copy), G::Bf16(grad)) => {
-            sweep.run(Copied(param, copy), grad, f32_of(moments));
+        Loop::F32(CopiedAndBf16) => {
+            run!(P::F32AndBf16(p, copy), G::Bf16(g), m => (Copied(p, copy), g, m.f32()))
         }
-        (Loop::F32(CopiedAndBf16), P::F32AndBf16(param, copy), G::Bf16ToZero(grad)) => {
-            sweep.run(Copied(param, copy), ToZero(grad), f32_of(moments));
+        Loop::F32(CopiedAndBf16ToZero) => {
+            run!(P::F32AndBf16(p, copy), G::Bf16ToZero(g), m => (Copied(p, copy), ToZero(g), m.f32()))
         }
-        (Loop::F32(HalvesAndBf16), P::Halves(high, low), G::Bf16(grad)) => {
-            sweep.run(Halves(high, low), grad, f32_of(moments));
+        Loop::F32(HalvesAndBf16) => {
+            run!(P::Halves(high, low), G::Bf16(g), m => (Halves(high, low), g, m.f32()))
         }
-        (Loop::F32(Bf16AndBf16), P::Bf16(param), G::Bf16(grad)) => {
-            sweep.run(Nearest(param), grad, f32_of(moments));
+        Loop::F32(Bf16AndBf16) => {
+            run!(P::Bf16(p), G::Bf16(g), m => (Nearest(p), g, m.f32()))
         }
-        (Loop::F32(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
-            sweep.run(Stochastic(param), grad, f32_of(moments));
+        Loop::F32(StochasticAndBf16) => {
+            run!(P::Bf16Stochastic(p), G::Bf16(g), m => (Stochastic(p), g, m.f32()))
         }
-        (Loop::F32(F16AndF16), P::F16(param), G::F16(grad)) => {
-            sweep.run(Nearest(param), grad, f32_of(moments));
+        Loop::F32(F16AndF16) => {
+            run!(P::F16(p), G::F16(g), m => (Nearest(p), g, m.f32()))
         }
-        (Loop::Bf16(F32AndF32), P::F32(param), G::F32(grad)) => {
-            sweep.run(Nearest(param), grad, bf16_of(moments));
+        Loop::Bf16(StochasticAndBf16) => {
+            run!(P::Bf16Stochastic(p), G::Bf16(g), m => (EvenAndOdd(p), EvenAndOdd(g), m.even_and_odd()))
         }
-        (Loop::Bf16(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
-            sweep.run(EvenAndOdd(param), EvenAndOdd(grad), pairs_of(moments));
+        Loop::Bf16(_) => {
+            run!(P::F32(p), G::F32(g), m => (Nearest(p), g, m.bf16()))
         }
-        (Loop::Q8(F32AndF32), P::F32(param), G::F32(grad)) => {
-            sweep.run(Nearest(param), grad, blocks_of(simd, moments, blocks, in_block));
+        Loop::Q8(F32AndBf16) => {
+            run!(P::F32(p), G::Bf16(g), m => (Nearest(p), g, m.blocks(simd)))
         }
-        (Loop::Q8(F32AndBf16), P::F32(param), G::Bf16(grad)) => {
-            sweep.run(Nearest(param), grad, blocks_of(simd, moments, blocks, in_block));
+        Loop::Q8(StochasticAndBf16) => {
+            run!(P::Bf16Stochastic(p), G::Bf16(g), m => (Stochastic(p), g, m.blocks(simd)))
         }
-        (Loop::Q8(StochasticAndBf16), P::Bf16Stochastic(param), G::Bf16(grad)) => {
-            sweep.run(Stochastic(param), grad, blocks_of(simd, moments, blocks, in_block));
+        Loop::Q8(_) => {
+            run!(P::F32(p), G::F32(g), m => (Nearest(p), g, m.blocks(simd)))
         }
-        _ => debug_assert!(false, "`Loop::of` found these types"),
     }
 }
 
-struct Sweep<'s, S: Simd, R: Rule> {
+/// Strips that have the same loop.
+struct Sweep<'s, 'a, 'b, S: Simd, R: Rule> {
+    simd: S,
+    rule: R,
+    k: &'s Many<R::Constants, Vector<S, f32>>,
+    step: &'s MixedStep,
+    kind: Loop,
+    strips: &'s mut Strips<'a, 'b>,
+}
+
+impl<S: Simd, R: Rule> Sweep<'_, '_, '_, S, R> {
+    /// Calls `run` for each strip, in a function of its own: with the loops for all types in one function, the compiler
+    /// takes several times as long for each.
+    #[inline(always)]
+    fn run(&mut self, run: impl Fn(&Strip<'_, S, R>, Arrays<'_>)) -> bool {
+        let Self { simd, rule, k, step, kind, strips } = self;
+        let mut is_open = true;
+        apart(
+            *simd,
+            #[inline(always)]
+            || {
+                rule.specialise_converting(
+                    #[inline(always)]
+                    |rule| {
+                        // A copy, which no array overlaps as far as the compiler knows: it stays in registers.
+                        let k = for_pairs::<S, R, f32>(k);
+                        let strip = Strip { simd: *simd, rule, k: &k, step };
+                        while is_open && strips.in_loop() == Some(*kind) {
+                            run(&strip, strips.arrays());
+                            is_open = strips.turn();
+                        }
+                    },
+                );
+            },
+        );
+        is_open
+    }
+}
+
+/// What a strip's loop has of the step, with settings that the compiler knows.
+struct Strip<'s, S: Simd, R: Rule> {
     simd: S,
     rule: R,
     k: &'s Many<R::Constants, Pair<S>>,
     step: &'s MixedStep,
-    draw: &'s Draw,
-    place: usize,
 }
 
-impl<S: Simd, R: Rule> Sweep<'_, S, R> {
+impl<S: Simd, R: Rule> Strip<'_, S, R> {
     #[inline(always)]
     fn run<P: ParamColumn<S>, M: MomentColumn<S>>(
         &self,
+        draw: &Draw,
+        place: usize,
         mut param: P,
         mut grad: impl GradColumn<S>,
         mut moments: [M; MOMENTS],
@@ -189,7 +242,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
         // Parameters are written one pair late. Otherwise these writes wait for quotients, and fill the CPU's queues
         // meanwhile.
         let is_random = P::IS_RANDOM || M::IS_RANDOM;
-        let mut pairs = if is_random { Some(self.draw.pairs(simd, self.place)) } else { None };
+        let mut pairs = if is_random { Some(draw.pairs(simd, place)) } else { None };
         let (mut start, mut waiting) = (0, (zero, Mixed::none(simd)));
         while start < grad.len() {
             let read = Read { simd, range: start..start + pair, ahead };
@@ -238,7 +291,7 @@ impl<S: Simd, R: Rule> Sweep<'_, S, R> {
         }
         let behind = match &mut pairs {
             // The last element is the first of its pair of random bits, which the loop has not drawn.
-            Some(pairs) if M::IN_BLOCKS && self.draw.is_second(self.place) => Some(pairs.next()),
+            Some(pairs) if M::IN_BLOCKS && draw.is_second(place) => Some(pairs.next()),
             _ => None,
         };
         R::Moments::unrolled(

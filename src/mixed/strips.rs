@@ -7,6 +7,7 @@ use core::ops::Range;
 
 use super::{
     MixedStep,
+    columns::Moments,
     convert::STRIP,
     in_loop::{Arrays, Loop},
 };
@@ -242,10 +243,12 @@ impl<'a, 's> Strips<'a, 's> {
                 GradArray::F16ToZero(grad) => GradArray::F16(grad),
                 grad => grad,
             },
-            // Not by `map`, which would be a call.
-            moments: [slice(a, &range), slice(b, &range), slice(c, &range), slice(d, &range)],
-            blocks: [of_a, of_b, of_c, of_d],
-            in_block,
+            moments: Moments {
+                // Not by `map`, which would be a call.
+                arrays: [slice(a, &range), slice(b, &range), slice(c, &range), slice(d, &range)],
+                blocks: [of_a, of_b, of_c, of_d],
+                in_block,
+            },
             draw,
             place,
         }

@@ -5,7 +5,7 @@ use super::{
     strips::{Scratch, Strip, Strips},
 };
 use crate::{
-    kernel::{asks_ahead, pairs, pairs_mut, specialise, sweep_pairs},
+    kernel::{asks_ahead, for_pairs, pairs, pairs_mut, specialise, sweep_pairs},
     rule::{Arity, Many, Rule},
     simd::{Simd, TOGETHER, Vector, Wide, WithSimd},
 };
@@ -34,50 +34,58 @@ impl<R: Rule> WithSimd for Sweep<'_, R> {
         let constants = constants.as_ref();
         let k = R::Constants::from_fn(
             #[inline(always)]
-            |i| Wide([Vector::<S, f32>::nearest(simd, constants[i]); TOGETHER]),
+            |i| Vector::nearest(simd, constants[i]),
         );
         let factor = Wide([Vector::<S, f32>::splat(simd, step.grad_factor); TOGETHER]);
+        let mut converts = false;
+        if const { Self::can_convert_in_loop::<S>() } {
+            rule.specialise_converting(
+                #[inline(always)]
+                |_| converts = true,
+            );
+        }
         let mut scratch = Scratch::new();
-        specialise::<S, R>(
-            rule,
-            #[inline(always)]
-            |rule| {
-                while let Some(arrays) = runs.next() {
-                    let in_loop =
-                        const { Self::can_convert_in_loop::<S>() } && rule.converts_in_loop();
-                    let mut strips = Strips::new(step, arrays, &mut scratch, in_loop);
-                    while strips.turn() {
-                        if const { Self::can_convert_in_loop::<S>() }
-                            && in_loop
-                            && let Some(kind) = strips.in_loop()
-                        {
-                            in_loop::sweep::<S, R>(simd, rule, &k, step, kind, strips.arrays());
-                            continue;
-                        }
-                        let Strip { param, grad, moments } = strips.strip::<S>();
-                        let [a, b, c, d] = moments;
-                        let param = pairs_mut::<S, f32>(param);
-                        let grad = pairs::<S, f32>(grad);
-                        let moments = [
-                            pairs_mut::<S, f32>(a),
-                            pairs_mut::<S, f32>(b),
-                            pairs_mut::<S, f32>(c),
-                            pairs_mut::<S, f32>(d),
-                        ];
-                        let factor = Some(factor);
-                        if const { asks_ahead::<S>() } && step.ahead > 0 {
-                            let ahead = Some(step.ahead);
-                            sweep_pairs::<S, R, f32>(
-                                simd, rule, &k, factor, ahead, param, grad, moments,
-                            );
-                        } else {
-                            sweep_pairs::<S, R, f32>(
-                                simd, rule, &k, factor, None, param, grad, moments,
-                            );
-                        }
-                    }
+        while let Some(arrays) = runs.next() {
+            let mut strips = Strips::new(step, arrays, &mut scratch, converts);
+            let mut is_open = strips.turn();
+            while is_open {
+                if const { Self::can_convert_in_loop::<S>() }
+                    && let Some(kind) = strips.in_loop()
+                {
+                    is_open = in_loop::sweep::<S, R>(simd, rule, &k, step, kind, &mut strips);
+                    continue;
                 }
-            },
-        );
+                specialise::<S, R>(
+                    rule,
+                    #[inline(always)]
+                    |rule| {
+                        let k = &for_pairs::<S, R, f32>(&k);
+                        while is_open && strips.in_loop().is_none() {
+                            let Strip { param, grad, moments: [a, b, c, d] } = strips.strip::<S>();
+                            let param = pairs_mut::<S, f32>(param);
+                            let grad = pairs::<S, f32>(grad);
+                            let moments = [
+                                pairs_mut::<S, f32>(a),
+                                pairs_mut::<S, f32>(b),
+                                pairs_mut::<S, f32>(c),
+                                pairs_mut::<S, f32>(d),
+                            ];
+                            let factor = Some(factor);
+                            if const { asks_ahead::<S>() } && step.ahead > 0 {
+                                let ahead = Some(step.ahead);
+                                sweep_pairs::<S, R, f32>(
+                                    simd, rule, k, factor, ahead, param, grad, moments,
+                                );
+                            } else {
+                                sweep_pairs::<S, R, f32>(
+                                    simd, rule, k, factor, None, param, grad, moments,
+                                );
+                            }
+                            is_open = strips.turn();
+                        }
+                    },
+                );
+            }
+        }
     }
 }

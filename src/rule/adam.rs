@@ -146,17 +146,23 @@ impl Rule for Adam {
         let plain = Self { weight_decay: 0.0, cautious: false, ..self };
         // The cautious mask has a loop of its own with AdamW only, where it is mostly used.
         if self.cautious && is_adamw && plain.is_plain() {
-            let adamw = Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() };
-            run(Self { cautious: true, ..adamw });
+            run(Self { cautious: true, ..self.plain_adamw() });
         } else {
             self.specialise_decay(run);
         }
     }
 
-    /// Only the loops without weight decay and with AdamW's convert. More converting loops would be too much code.
+    /// Only without weight decay and with AdamW's. More converting loops would be too much code.
     #[inline(always)]
-    fn converts_in_loop(&self) -> bool {
-        !self.cautious && (self.weight_decay == 0.0 || self.decoupled_weight_decay)
+    fn specialise_converting(self, mut run: impl FnMut(Self)) {
+        if !(Self { weight_decay: 0.0, ..self }).is_plain() {
+            return;
+        }
+        if self.weight_decay == 0.0 {
+            run(self.plain());
+        } else if self.decoupled_weight_decay {
+            run(self.plain_adamw());
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -227,6 +233,12 @@ impl Adam {
         Self { weight_decay: 0.0, maximize: false, cautious: false, ..slow }
     }
 
+    /// As [`plain`](Self::plain), with AdamW's weight decay.
+    #[inline(always)]
+    fn plain_adamw(self) -> Self {
+        Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() }
+    }
+
     /// [`Rule::specialise`] with four loops: plain, with weight decay of either kind, and for all else.
     #[inline(always)]
     pub(super) fn specialise_decay(self, mut run: impl FnMut(Self)) {
@@ -235,7 +247,7 @@ impl Adam {
         } else if self.weight_decay == 0.0 {
             run(self.plain());
         } else if self.decoupled_weight_decay {
-            run(Self { weight_decay: 1.0, decoupled_weight_decay: true, ..self.plain() });
+            run(self.plain_adamw());
         } else {
             run(Self { weight_decay: 1.0, decoupled_weight_decay: false, ..self.plain() });
         }
