@@ -301,7 +301,7 @@ fn flushes<F: Float>(exec: Exec<'_>, flush_subnormals: bool) {
         let tensor = columns.tensor(&mut steps);
         let report = adam.step_tensors(&mut [tensor], &options).expect("a valid step");
         assert_eq!(report.outcome, Outcome::Taken);
-        columns.assert_same_bits(&expected, || format!("{exec:?}, {flush_subnormals}, {len}"));
+        columns.assert_same_bits(&expected, &|| format!("{exec:?}, {flush_subnormals}, {len}"));
         for (found, &grad) in columns.moments[0].iter().zip(&columns.grad) {
             let (found, grad) = (found.to_f64(), grad.to_f64());
             if !grad.is_finite() {

@@ -189,7 +189,7 @@ fn a_step_on_all_rows_has_the_bits_of_a_dense_step() {
             assert_eq!(report.map(|report| report.outcome), Ok(Outcome::Taken));
             table.steps = t;
         }
-        table.assert_same_bits(&dense, || format!("{types:?}"));
+        table.assert_same_bits(&dense, &|| format!("{types:?}"));
     }
 }
 

@@ -490,7 +490,7 @@ fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
         fresh.set_step(waiting.step());
         train(&mut columns, &mut waiting, 300);
         train(&mut restored, &mut fresh, 300);
-        columns.assert_same_bits(&restored, || format!("{way:?}"));
+        columns.assert_same_bits(&restored, &|| format!("{way:?}"));
     }
     for way in [CatchUp::Series, CatchUp::Replay] {
         check::<f32>(way);

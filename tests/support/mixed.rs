@@ -251,7 +251,7 @@ impl MixedColumns {
     }
 
     #[track_caller]
-    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+    pub fn assert_same_bits(&self, expected: &Self, context: &dyn Fn() -> String) {
         assert_eq!(self.steps, expected.steps, "steps counted: {}", context());
         let arrays = |columns: &Self| {
             columns.stores().flat_map(Store::arrays).map(|array| array.bits()).collect::<Vec<_>>()

@@ -106,7 +106,7 @@ impl<F: Float> Columns<F> {
 
     /// Fails at the first element whose bits differ; every NaN is like every other.
     #[track_caller]
-    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+    pub fn assert_same_bits(&self, expected: &Self, context: &dyn Fn() -> String) {
         let columns = [(&self.param, &expected.param), (&self.grad, &expected.grad)];
         let moments = self.moments.iter().zip(&expected.moments);
         for (column, (found, expected)) in columns.into_iter().chain(moments).enumerate() {
@@ -186,7 +186,7 @@ impl<F: Float> Arrays<F> {
 
     /// Fails unless the arrays hold the bits that are expected, and nothing beside them was written.
     #[track_caller]
-    fn check(&self, expected: &Columns<F>, context: impl Fn() -> String) {
+    fn check(&self, expected: &Columns<F>, context: &dyn Fn() -> String) {
         let found = Columns {
             param: self.param.get().to_vec(),
             grad: self.grad.get().to_vec(),
@@ -252,20 +252,34 @@ fn tensors<'a, F: Float>(pieces: Vec<Slices<'a, F>>, counts: &'a mut [u64]) -> V
 #[track_caller]
 pub fn check<R: Reference + std::fmt::Debug, F: Float>(
     rule: &R,
-    steps: impl Iterator<Item = u64> + Clone,
+    steps: impl Iterator<Item = u64>,
     before: &Columns<F>,
     way: &Way,
 ) {
-    let mut expected = before.clone();
-    steps.clone().for_each(|t| expected.reference(rule, t));
-    let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
     let steps: Vec<_> = steps.collect();
-    let arrays = take_steps(call, &steps, before, way);
-    arrays.check(&expected, || format!("{rule:?}, {way:?}, {} elements", before.len()));
+    let mut expected = before.clone();
+    steps.iter().for_each(|&t| expected.reference(rule, t));
+    let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
+    compare(rule, call, &steps, before, &expected, way, &|| format!("{rule:?}"));
+}
+
+/// Fails unless steps give the bits that are expected. Not in [`check`], which is compiled for each rule.
+#[track_caller]
+fn compare<F: Float>(
+    rule: &dyn DynOptimizer,
+    call: &Call<'_>,
+    steps: &[u64],
+    before: &Columns<F>,
+    expected: &Columns<F>,
+    way: &Way,
+    name: &dyn Fn() -> String,
+) {
+    let arrays = take_steps(call, steps, before, way);
+    arrays.check(expected, &|| format!("{}, {way:?}, {} elements", name(), before.len()));
     // Small tensors have a short way.
     if before.len() <= 1000 {
-        let found = plain_steps(rule, &steps, before);
-        found.assert_same_bits(&expected, || format!("{rule:?}, {} elements", before.len()));
+        let found = plain_steps(rule, steps, before);
+        found.assert_same_bits(expected, &|| format!("{}, {} elements", name(), before.len()));
     }
 }
 
@@ -386,7 +400,7 @@ fn check_call_refused<F: Float>(
     let context =
         || format!("{rule:?}, after {steps} steps, {way:?}, {misfit:?}, {} elements", before.len());
     let error = found.err().unwrap_or_else(|| panic!("not refused: {}", context()));
-    arrays.check(before, context);
+    arrays.check(before, &context);
     assert!(spare.iter().all(|&value| value == Guarded::guard()), "misfit written: {}", context());
     assert!(counts.iter().all(|&count| count == steps), "steps counted: {}", context());
     error

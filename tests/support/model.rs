@@ -104,7 +104,7 @@ impl AnyTensor {
     }
 
     #[track_caller]
-    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+    pub fn assert_same_bits(&self, expected: &Self, context: &dyn Fn() -> String) {
         assert_eq!(self.steps(), expected.steps(), "steps counted: {}", context());
         match (self, expected) {
             (Self::Mixed(found), Self::Mixed(expected)) => {
@@ -164,7 +164,7 @@ impl Model {
         let outcomes: Vec<_> = outcomes.collect();
         for (group, ((rule, found), (_, expected))) in found.0.iter().zip(&expected.0).enumerate() {
             for (number, (found, expected)) in found.iter().zip(expected).enumerate() {
-                found.assert_same_bits(expected, || {
+                found.assert_same_bits(expected, &|| {
                     format!("tensor {number} of group {group}, {rule:?}, {options:?}")
                 });
             }

@@ -178,8 +178,9 @@ pub fn run(rng: &mut ChaCha8Rng, folder: &Path, counts: &mut Counts) {
     for (group, ((rule, tensors), found)) in expected.0.iter().zip(&found).enumerate() {
         for (number, (tensor, found)) in tensors.iter().zip(found).enumerate() {
             let found = found.whole(rule.optimizer());
-            found
-                .assert_same_bits(tensor, || format!("tensor {number} of group {group}, {rule:?}"));
+            found.assert_same_bits(tensor, &|| {
+                format!("tensor {number} of group {group}, {rule:?}")
+            });
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn check_mixed<R: Reference + Debug>(
     }
     for (found, expected) in found.iter().zip(&pieces(&expected, way)) {
         let types = expected.types;
-        found.assert_same_bits(expected, || format!("{rule:?}, {types:?}, {way:?}, {options:?}"));
+        found.assert_same_bits(expected, &|| format!("{rule:?}, {types:?}, {way:?}, {options:?}"));
         found.check_guards();
     }
 }
@@ -98,7 +98,7 @@ pub fn check_mixed_refused<R: Reference + Debug>(
     let context = || format!("{rule:?}, after {steps} steps, {options:?}, {way:?}, {misfit:?}");
     let error = result.err().unwrap_or_else(|| panic!("not refused: {}", context()));
     for (found, expected) in found.iter().zip(&expected) {
-        found.assert_same_bits(expected, context);
+        found.assert_same_bits(expected, &context);
         found.check_guards();
     }
     error

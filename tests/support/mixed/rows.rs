@@ -118,7 +118,7 @@ pub fn check_rows<'a, R: Reference + Debug>(
     }
     let (rows, types) = (before.len() / width, before.types);
     let context = || format!("{rule:?}, {rows} by {width}, {types:?}, from {t}, {options:?}");
-    found.assert_same_bits(&expected, context);
+    found.assert_same_bits(&expected, &context);
     found.check_guards();
 }
 

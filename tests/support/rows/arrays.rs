@@ -52,7 +52,7 @@ impl<F: Float> Arrays<F> {
     }
 
     #[track_caller]
-    pub(super) fn check(&self, expected: &RowColumns<F>, context: impl Fn() -> String) {
+    pub(super) fn check(&self, expected: &RowColumns<F>, context: &dyn Fn() -> String) {
         let found = RowColumns {
             width: self.width,
             param: self.param.get().to_vec(),

@@ -110,7 +110,7 @@ impl<F: Float> RowColumns<F> {
 
     /// Fails at the first element whose bits differ; every NaN is like every other.
     #[track_caller]
-    pub fn assert_same_bits(&self, expected: &Self, context: impl Fn() -> String) {
+    pub fn assert_same_bits(&self, expected: &Self, context: &dyn Fn() -> String) {
         let columns = |columns: &Self| Columns {
             param: columns.param.clone(),
             grad: vec![],

@@ -97,7 +97,7 @@ pub fn check_dense_equivalent_or_refused<'a, F: Float>(
         // A step leaves rows to later ones.
         if refusal.is_some() || !matches!(event, Event::Step(..)) {
             let context = || format!("{way:?}, {options:?}, {offset}, {event:?}, {refusal:?}");
-            arrays.check(&model.columns, context);
+            arrays.check(&model.columns, &context);
             let skipped = (0..=before.rows()).map(|row| waiting.skipped(row));
             assert!(skipped.eq(model.skipped()), "rows wait for as long: {}", context());
         }

@@ -177,11 +177,11 @@ fn check_lazy_by<F: Float>(
             }
             (error, _) => {
                 let error = error.expect("an error or a report");
-                arrays.check(&expected, || format!("refused: {error}, {}", context()));
+                arrays.check(&expected, &|| format!("refused: {error}, {}", context()));
                 refusals.push(error);
             }
         }
     }
-    arrays.check(&expected, context);
+    arrays.check(&expected, &context);
     refusals
 }
