@@ -219,12 +219,14 @@ def hot_loops(functions):
     """The hot loops of the rules' steps, each with its set, its rule and its kind: those that compute with whole
     registers and write them.
 
-    Kinds are `f32`, `f64`, and `mixed` for `f32` in strips of what is in mixed precision. NEON is part of every AArch64,
-    so that all loops of a rule are inlined into one function unless they are too large, as Adam's: there, `f32` is
-    `mixed` too.
+    Kinds are `f32`, `f64`, `mixed` for `f32` in strips of what is in mixed precision, and `converting` for loops that
+    convert as they read and write. NEON is part of every AArch64, so that all loops of a rule are inlined into one
+    function unless they are too large: there, `f32` is `mixed` too.
     """
     for name, function in demangled(functions):
-        if entry := re.search(r"(?:kernel|mixed::sweep)::Sweep<(\w+)(?:, (f32|f64))?[,>]", name):
+        if entry := re.search(r"isa::apart_(on_avx2|on_avx512|here)::<.*in_loop::Sweep<.*?, (?:\w+::)*(\w+)>>", name):
+            isa, rule, kind = {"on_avx2": "avx2", "on_avx512": "avx512", "here": "neon"}[entry[1]], entry[2], "converting"
+        elif entry := re.search(r"(?:kernel|mixed::sweep)::Sweep<(\w+)(?:, (f32|f64))?[,>]", name):
             rule, kind = entry.groups()
             isa = "avx2" if "with_f16c" in name else "avx512" if "V4>::vectorize" in name else None
             if "Neon>::vectorize" in name and kind:
@@ -242,7 +244,9 @@ def hot_loops(functions):
             registers = REGISTERS[isa]
             floats = [instruction for instruction in loop if instruction.is_arithmetic(registers)]
             if floats and any(instruction.stored(registers) for instruction in loop):
-                of_loop = ("f64" if ".2d" in floats[0].operands else "f32") if isa == "neon" else kind or "mixed"
+                of_loop = kind or "mixed"
+                if isa == "neon" and kind != "converting":
+                    of_loop = "f64" if ".2d" in floats[0].operands else "f32"
                 yield isa, rule, of_loop, loop
 
 

@@ -19,14 +19,18 @@ import assembly
 # Where a loop jumps more often than back to its start: rule, set, kind; the number of jumps; the reason.
 # Loops that convert as they read and write check bounds; nothing in them depends on settings.
 ACCEPTED = {
-    ("Adam", "avx2", "mixed"): (11, "bounds of arrays that are read and written"),
-    ("Adam", "avx512", "mixed"): (7, "bounds of arrays that are read and written"),
+    ("Adam", "avx2", "converting"): (12, "bounds of arrays that are read and written"),
+    ("Adam", "avx512", "converting"): (7, "bounds of arrays that are read and written"),
+    ("Adam", "neon", "converting"): (7, "bounds of arrays that are read and written"),
 }
+
+# The rules with `CONVERTS_IN_LOOP`.
+CONVERTING = {"Adam"}
 
 # Of each machine, the sets and their kinds of loops.
 SETS = {
-    "x86_64": {"avx2": ("f32", "f64", "mixed"), "avx512": ("f32", "f64", "mixed")},
-    "aarch64": {"neon": ("f32", "f64")},
+    "x86_64": {"avx2": ("f32", "f64", "mixed", "converting"), "avx512": ("f32", "f64", "mixed", "converting")},
+    "aarch64": {"neon": ("f32", "f64", "converting")},
 }
 
 
@@ -90,15 +94,17 @@ def main(arguments):
         sys.exit("the functions found are not those of the rules in src/rule/list.rs")
 
     print("Loops over two registers at a time; of several, the least and the most.\n")
-    print(f"{'':11}{'':7}{'':6}{'loops':>6}{'instructions':>14}{'jumps':>7}{'divisions':>11}{'roots':>7}")
+    print(f"{'':11}{'':7}{'':11}{'loops':>6}{'instructions':>14}{'jumps':>7}{'divisions':>11}{'roots':>7}")
     failed = False
     # All sets of a machine, since one that is missing is a fault.
     for isa, kinds in (item for machine in machines for item in SETS[machine].items()):
         for rule in rules:
             for kind in kinds:
+                if kind == "converting" and rule not in CONVERTING:
+                    continue
                 found = loops[isa, rule, kind]
                 columns = [spread(found, what) for what in ("instructions", "jumps", "divisions", "roots")]
-                print("{:11}{:7}{:6}{:6}{:>14}{:>7}{:>11}{:>7}".format(rule, isa, kind, len(found), *columns))
+                print("{:11}{:7}{:11}{:6}{:>14}{:>7}{:>11}{:>7}".format(rule, isa, kind, len(found), *columns))
                 for fault in faults(rule, isa, kind, found):
                     failed = True
                     print(f"    FAULT: {fault}")
