@@ -245,7 +245,8 @@ pub(crate) fn apart<S: Simd>(_: S, op: impl FnOnce()) {
         reason = "the compiler cannot know the features of the caller's instruction set"
     )]
     match S::U32_LANES {
-        // SAFETY: a value of `S` is the proof that the CPU has the set, and lanes tell it from the others.
+        // SAFETY: a value of `S` is the proof that the CPU has the set, and lanes tell it from the others. `Isa::arch`
+        // found F16C.
         8 => return unsafe { apart_on_avx2(op) },
         // SAFETY: as above.
         16 => return unsafe { apart_on_avx512(op) },

@@ -133,6 +133,7 @@ pub(super) fn sweep<S: Simd, R: Rule>(
     }
     use {GradArray as G, Pairing::*, ParamArray as P};
     match kind {
+        // `Loop::of` does not find the first of these two. So it is with the other pairings of bf16 and of 8 bits, below.
         Loop::F32(F32AndF32 | F32AndBf16) => {
             run!(P::F32(p), G::Bf16(g), m => (Nearest(p), g, m.f32()))
         }
@@ -140,13 +141,17 @@ pub(super) fn sweep<S: Simd, R: Rule>(
             run!(P::F32AndBf16(p, copy), G::F32(g), m => (Copied(p, copy), g, m.f32()))
         }
         Loop::F32(CopiedAndF32ToZero) => {
-            run!(P::F32AndBf16(p, copy), G::F32ToZero(g), m => (Copied(p, copy), ToZero(g), m.f32()))
+            run!(P::F32AndBf16(p, copy), G::F32ToZero(g), m => {
+                (Copied(p, copy), ToZero(g), m.f32())
+            })
         }
         Loop::F32(CopiedAndBf16) => {
             run!(P::F32AndBf16(p, copy), G::Bf16(g), m => (Copied(p, copy), g, m.f32()))
         }
         Loop::F32(CopiedAndBf16ToZero) => {
-            run!(P::F32AndBf16(p, copy), G::Bf16ToZero(g), m => (Copied(p, copy), ToZero(g), m.f32()))
+            run!(P::F32AndBf16(p, copy), G::Bf16ToZero(g), m => {
+                (Copied(p, copy), ToZero(g), m.f32())
+            })
         }
         Loop::F32(HalvesAndBf16) => {
             run!(P::Halves(high, low), G::Bf16(g), m => (Halves(high, low), g, m.f32()))
@@ -161,7 +166,9 @@ pub(super) fn sweep<S: Simd, R: Rule>(
             run!(P::F16(p), G::F16(g), m => (Nearest(p), g, m.f32()))
         }
         Loop::Bf16(StochasticAndBf16) => {
-            run!(P::Bf16Stochastic(p), G::Bf16(g), m => (EvenAndOdd(p), EvenAndOdd(g), m.even_and_odd()))
+            run!(P::Bf16Stochastic(p), G::Bf16(g), m => {
+                (EvenAndOdd(p), EvenAndOdd(g), m.even_and_odd())
+            })
         }
         Loop::Bf16(_) => {
             run!(P::F32(p), G::F32(g), m => (Nearest(p), g, m.bf16()))

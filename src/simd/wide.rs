@@ -24,11 +24,19 @@ macro_rules! each {
             Self([
                 Vector {
                     simd: self.0[0].simd,
-                    register: <F as Register>::$method(self.0[0].simd, self.0[0].register $(, $other.0[0].register)*),
+                    register: <F as Register>::$method(
+                        self.0[0].simd,
+                        self.0[0].register
+                        $(, $other.0[0].register)*
+                    ),
                 },
                 Vector {
                     simd: self.0[1].simd,
-                    register: <F as Register>::$method(self.0[1].simd, self.0[1].register $(, $other.0[1].register)*),
+                    register: <F as Register>::$method(
+                        self.0[1].simd,
+                        self.0[1].register
+                        $(, $other.0[1].register)*
+                    ),
                 },
             ])
         }
