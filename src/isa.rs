@@ -188,7 +188,7 @@ impl Cpu {
 
     #[inline(always)]
     pub(crate) fn run<Op: WithSimd>(self, op: Op) -> Op::Output {
-        // Not by pulp's `dispatch`: it has code for all sets, which the compiler would work on before it finds that only
+        // Not by pulp's `dispatch`: it has code for all sets, which the compiler would inline before it finds that only
         // one of them is left here.
         match self.0 {
             #[cfg(all(target_arch = "x86_64", not(unoptimized)))]

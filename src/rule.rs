@@ -207,13 +207,14 @@ pub trait Rule: Copy + Send + Sync + 'static {
     }
 
     /// Whether steps with arrays in 16 or 8 bits convert them in the rule's own loop, instead of in strips before and
-    /// after it. This is faster if the CPU waits for roots and divisions of the formula. It takes some ten seconds more
-    /// to compile. [`specialise_converting`](Self::specialise_converting) can leave out some settings.
+    /// after it. This is faster if the CPU waits for roots and divisions of the formula. It takes
+    /// longer to compile: each call of `run` in [`specialise_converting`](Self::specialise_converting) becomes 14 loops
+    /// for each instruction set. That method can leave out some settings.
     const CONVERTS_IN_LOOP: bool = false;
 
     /// As [`specialise`](Self::specialise), for loops that convert, if the rule [has them](Self::CONVERTS_IN_LOOP).
-    /// Settings for which it does not call `run` are converted in strips. By default, all settings have the loops that
-    /// they have otherwise.
+    /// It calls `run` once, or not at all for settings whose steps convert in strips, and always the same for the same
+    /// settings. By default, it is `specialise`.
     #[inline(always)]
     fn specialise_converting(self, run: impl FnMut(Self)) {
         self.specialise(run);

@@ -225,7 +225,8 @@ def hot_loops(functions):
     """
     for name, function in demangled(functions):
         if entry := re.search(r"isa::apart_(on_avx2|on_avx512|here)::<.*in_loop::Sweep<.*?, (?:\w+::)*(\w+)>>", name):
-            isa, rule, kind = {"on_avx2": "avx2", "on_avx512": "avx512", "here": "neon"}[entry[1]], entry[2], "converting"
+            isa = {"on_avx2": "avx2", "on_avx512": "avx512", "here": "neon"}[entry[1]]
+            rule, kind = entry[2], "converting"
         elif entry := re.search(r"(?:kernel|mixed::sweep)::Sweep<(\w+)(?:, (f32|f64))?[,>]", name):
             rule, kind = entry.groups()
             isa = "avx2" if "with_f16c" in name else "avx512" if "V4>::vectorize" in name else None

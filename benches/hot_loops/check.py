@@ -100,9 +100,10 @@ def main(arguments):
     for isa, kinds in (item for machine in machines for item in SETS[machine].items()):
         for rule in rules:
             for kind in kinds:
-                if kind == "converting" and rule not in CONVERTING:
-                    continue
                 found = loops[isa, rule, kind]
+                # Loops that no rule should have are judged, too.
+                if kind == "converting" and rule not in CONVERTING and not found:
+                    continue
                 columns = [spread(found, what) for what in ("instructions", "jumps", "divisions", "roots")]
                 print("{:11}{:7}{:11}{:6}{:>14}{:>7}{:>11}{:>7}".format(rule, isa, kind, len(found), *columns))
                 for fault in faults(rule, isa, kind, found):

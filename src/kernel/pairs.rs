@@ -51,7 +51,7 @@ pub(crate) fn for_pairs<S: Simd, R: Rule, F: Float>(
 }
 
 /// A step over arrays of the type that is computed in: pairs of registers, then the remaining elements by the same
-/// formula. `ahead` is that of [`Pass`](super::Pass).
+/// formula. `ahead` is that of [`Pass`](super::Pass). If it is always 0, `CAN_ASK` is false: one loop less to compile.
 #[inline(always)]
 pub(super) fn sweep_with<S: Simd, R: Rule, F: Float, const CAN_ASK: bool>(
     simd: S,

@@ -133,7 +133,7 @@ pub(super) fn sweep<S: Simd, R: Rule>(
     }
     use {GradArray as G, Pairing::*, ParamArray as P};
     match kind {
-        // `Loop::of` does not find the first of these two. So it is with the other pairings of bf16 and of 8 bits, below.
+        // `Loop::of` does not find the first of these two, nor the pairings of bf16 and of 8 bits that are not named.
         Loop::F32(F32AndF32 | F32AndBf16) => {
             run!(P::F32(p), G::Bf16(g), m => (Nearest(p), g, m.f32()))
         }
