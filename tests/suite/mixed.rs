@@ -411,3 +411,27 @@ fn a_noisy_run_in_half_and_quarter_precision_follows_one_in_f32() {
         );
     }
 }
+
+/// Adam's loops for parameters with a copy zero the gradients themselves.
+#[test]
+fn gradients_of_parameters_with_a_copy_are_zeroed() {
+    fn check<G: adamant::Element + Copy + PartialEq + std::fmt::Debug>(one: G, zero: G) {
+        for adam in [Adam::default(), Adam::adamw()] {
+            for len in [64, 300, 2600] {
+                let (mut param, mut copy) = (vec![1.0; len], vec![bf16::ONE; len]);
+                let mut grad = vec![one; len];
+                let (mut m, mut v) = (vec![0.0_f32; len], vec![0.0_f32; len]);
+                let mut steps = 0;
+                let param_and_copy = Param::with_copy(&mut param, &mut copy);
+                let tensor = Tensor::new(param_and_copy, Grad::zeroed(&mut grad), &mut steps)
+                    .with_moments([Moment::from(&mut m), Moment::from(&mut v)]);
+                let report = adam.step_tensors(&mut [tensor], &options());
+                assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
+                assert_eq!(grad, vec![zero; len]);
+                assert!(m.iter().all(|&m| m > 0.0), "the step was taken");
+            }
+        }
+    }
+    check(1.0_f32, 0.0);
+    check(bf16::ONE, bf16::ZERO);
+}
