@@ -181,6 +181,8 @@ pub use optimizer::{DynOptimizer, Optimizer};
 pub use pieces::Pool;
 pub use rule::optimizers::*;
 pub use state::State;
+#[doc(hidden)]
+pub use step::step_slices;
 pub use step::{Outcome, Report, StepOptions, step};
 pub use tensor::{Group, Tensor};
 

@@ -18,6 +18,7 @@ use crate::{
 use cursor::Cursor;
 
 pub(crate) use scaling::{Scaling, check_factor};
+pub use small::step_slices;
 pub(crate) use small::step_small;
 
 /// The options of a call, for all its tensors: scaling and clipping of gradients, left-out steps, threads.
@@ -146,6 +147,9 @@ pub struct Report {
 /// range. Errors number the tensors of a call from 0, through all groups.
 #[inline]
 pub fn step(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> Result<Report, Error> {
+    if small::step_one(groups, options) {
+        return Ok(Report { outcome: Outcome::Taken, grad_norm: None });
+    }
     // Constants and norms depend on the floating-point modes, too.
     with_default_float_modes(|| step_in_modes(groups, options))
 }

@@ -1,6 +1,7 @@
 //! Arrays of any type as arrays of one type.
 
 use super::{GradArray, MomentArray, ParamArray};
+use crate::{dispatch::Rows, tensor::TypedArrays};
 
 /// Conversions from an array of any type to one of this type.
 pub trait Typed: Sized {
@@ -16,10 +17,16 @@ pub trait Typed: Sized {
     fn moment_of<'s, 'x>(array: &'s MomentArray<'x>) -> Option<&'s &'x mut [Self]>;
     #[doc(hidden)]
     fn moment_mut_of<'x>(array: MomentArray<'x>) -> Option<&'x mut [Self]>;
+    #[doc(hidden)]
+    fn param_in_mut<'s>(array: &'s mut ParamArray<'_>) -> Option<&'s mut [Self]>;
+    #[doc(hidden)]
+    fn moment_in_mut<'s>(array: &'s mut MomentArray<'_>) -> Option<&'s mut [Self]>;
+    #[doc(hidden)]
+    fn row<'a>(arrays: &'a mut TypedArrays<'a, Self>) -> Rows<'a>;
 }
 
 macro_rules! typed {
-    ($($float:ty: $variant:ident, $to_zero:ident);+) => {$(
+    ($($float:ty: $variant:ident, $to_zero:ident, $row:ident);+) => {$(
         impl Typed for $float {
             #[inline(always)]
             fn param_of<'s, 'x>(array: &'s ParamArray<'x>) -> Option<&'s &'x mut [Self]> {
@@ -68,8 +75,29 @@ macro_rules! typed {
                     _ => None,
                 }
             }
+
+            #[inline(always)]
+            fn param_in_mut<'s>(array: &'s mut ParamArray<'_>) -> Option<&'s mut [Self]> {
+                match array {
+                    ParamArray::$variant(param) => Some(param),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn moment_in_mut<'s>(array: &'s mut MomentArray<'_>) -> Option<&'s mut [Self]> {
+                match array {
+                    MomentArray::$variant(moment) => Some(moment),
+                    _ => None,
+                }
+            }
+
+            #[inline(always)]
+            fn row<'a>(arrays: &'a mut TypedArrays<'a, Self>) -> Rows<'a> {
+                Rows::$row(arrays)
+            }
         }
     )+};
 }
 
-typed!(f32: F32, F32ToZero; f64: F64, F64ToZero);
+typed!(f32: F32, F32ToZero, OneF32; f64: F64, F64ToZero, OneF64);
