@@ -247,7 +247,7 @@ impl Tasks {
 
 /// An instruction set by number; `None` is the selected one.
 #[inline]
-fn isa(number: u32) -> Result<Option<Isa>, Failure> {
+pub(super) fn isa(number: u32) -> Result<Option<Isa>, Failure> {
     const SELECTED: u32 = adamant_isa::ADAMANT_ISA_SELECTED as u32;
     const SCALAR: u32 = adamant_isa::ADAMANT_ISA_SCALAR as u32;
     const AVX2: u32 = adamant_isa::ADAMANT_ISA_AVX2 as u32;

@@ -1,6 +1,7 @@
 //! Steps on tensors.
 
 mod listed;
+mod plain;
 mod tensor;
 
 use core::ptr;
@@ -18,6 +19,7 @@ use super::{
     versioned::{self, versioned},
 };
 use listed::{Listed, tensors_of};
+use plain::step_plain;
 
 /// The most moments of an optimizer.
 pub(super) const MOMENTS: usize = 4;
@@ -248,69 +250,92 @@ pub unsafe extern "C" fn adamant_step(
     report: *mut adamant_report,
 ) -> adamant_status {
     guarded(|| {
-        let mut claims = Claims::new();
         // SAFETY: the structs and handles are what the caller promises, here and below.
-        let runner = unsafe { Runner::read(exec)? };
-        // SAFETY: the caller's promise.
-        let options = unsafe { adamant_step_options::read(options)? };
-        let options = StepOptions { exec: runner.exec(), ..options };
-        // SAFETY: the caller's promise.
-        let reported = unsafe { claim_report(report, &mut claims)? };
-        // SAFETY: the caller's promise.
-        let groups =
-            unsafe { Listed::new(groups, group_count, Place::of(&"groups"), &mut claims)? };
-        let mut count = 0;
-        for number in 0..group_count {
-            let (mut room, mut tensor_room) = (None, None);
-            let group = groups.get(number, adamant_group::NONE, &mut room);
-            // SAFETY: the caller's promise, here and below.
-            unsafe { adamant_optimizer::read(group.optimizer)? }.for_tensors()?;
+        let is_done = options.is_null()
+            && report.is_null()
+            && unsafe { step_plain(groups, group_count, exec) };
+        match is_done {
+            true => Ok(Outcome::Taken),
             // SAFETY: the caller's promise.
-            let tensors = unsafe { tensors_of(group, number, &mut claims)? };
-            for index in 0..tensors.count {
-                let tensor = tensors.get(index, adamant_tensor::NONE, &mut tensor_room);
-                tensor.claim(&mut claims, count)?;
-                count += 1;
-            }
+            false => unsafe { step_any(groups, group_count, options, exec, report) },
         }
-        claims.check()?;
-
-        let mut group_number = 0;
-        let mut place = 0;
-        let next = |number| {
-            let (mut room, mut tensor_room) = (None, None);
-            loop {
-                let group = groups.get(group_number, adamant_group::NONE, &mut room);
-                if place < group.tensor_count {
-                    // SAFETY: found to be tensors above.
-                    let size = unsafe { group.tensors.cast::<usize>().read() };
-                    let (start, count) = (group.tensors, group.tensor_count);
-                    let tensors = Listed { start, size, count };
-                    let tensor = tensors.get(place, adamant_tensor::NONE, &mut tensor_room);
-                    place += 1;
-                    // SAFETY: claimed, apart, and each made a tensor once.
-                    return unsafe { tensor.tensor(number) };
-                }
-                (group_number, place) = (group_number + 1, 0);
-            }
-        };
-        let done = with_all(count, next, |tensors| {
-            let mut rest = tensors;
-            let group = |number| {
-                let mut room = None;
-                let group = groups.get(number, adamant_group::NONE, &mut room);
-                let (mine, others) = core::mem::take(&mut rest).split_at_mut(group.tensor_count);
-                rest = others;
-                // SAFETY: a live handle: the caller's promise.
-                let optimizer = unsafe { adamant_optimizer::read(group.optimizer)? };
-                Ok(Group::new(optimizer.for_tensors()?, mine))
-            };
-            with_all(group_count, group, |groups| Ok(step(groups, &options)?))
-        })?;
-        // SAFETY: claimed as memory that is written.
-        unsafe { put_report(report, reported, &done)? };
-        Ok::<Outcome, _>(done.outcome)
     })
+}
+
+/// Takes the step of any call. Not inlined: the stack that it takes would slow down plain calls.
+///
+/// # Safety
+///
+/// The structs and handles are what the caller of [`adamant_step`] promises.
+#[inline(never)]
+unsafe fn step_any(
+    groups: *const adamant_group,
+    group_count: usize,
+    options: *const adamant_step_options,
+    exec: *const adamant_exec,
+    report: *mut adamant_report,
+) -> Result<Outcome, Failure> {
+    let mut claims = Claims::new();
+    // SAFETY: the structs and handles are what the caller promises, here and below.
+    let runner = unsafe { Runner::read(exec)? };
+    // SAFETY: the caller's promise.
+    let options = unsafe { adamant_step_options::read(options)? };
+    let options = StepOptions { exec: runner.exec(), ..options };
+    // SAFETY: the caller's promise.
+    let reported = unsafe { claim_report(report, &mut claims)? };
+    // SAFETY: the caller's promise.
+    let groups = unsafe { Listed::new(groups, group_count, Place::of(&"groups"), &mut claims)? };
+    let mut count = 0;
+    for number in 0..group_count {
+        let (mut room, mut tensor_room) = (None, None);
+        let group = groups.get(number, adamant_group::NONE, &mut room);
+        // SAFETY: the caller's promise, here and below.
+        unsafe { adamant_optimizer::read(group.optimizer)? }.for_tensors()?;
+        // SAFETY: the caller's promise.
+        let tensors = unsafe { tensors_of(group, number, &mut claims)? };
+        for index in 0..tensors.count {
+            let tensor = tensors.get(index, adamant_tensor::NONE, &mut tensor_room);
+            tensor.claim(&mut claims, count)?;
+            count += 1;
+        }
+    }
+    claims.check()?;
+
+    let mut group_number = 0;
+    let mut place = 0;
+    let next = |number| {
+        let (mut room, mut tensor_room) = (None, None);
+        loop {
+            let group = groups.get(group_number, adamant_group::NONE, &mut room);
+            if place < group.tensor_count {
+                // SAFETY: found to be tensors above.
+                let size = unsafe { group.tensors.cast::<usize>().read() };
+                let (start, count) = (group.tensors, group.tensor_count);
+                let tensors = Listed { start, size, count };
+                let tensor = tensors.get(place, adamant_tensor::NONE, &mut tensor_room);
+                place += 1;
+                // SAFETY: claimed, apart, and each made a tensor once.
+                return unsafe { tensor.tensor(number) };
+            }
+            (group_number, place) = (group_number + 1, 0);
+        }
+    };
+    let done = with_all(count, next, |tensors| {
+        let mut rest = tensors;
+        let group = |number| {
+            let mut room = None;
+            let group = groups.get(number, adamant_group::NONE, &mut room);
+            let (mine, others) = core::mem::take(&mut rest).split_at_mut(group.tensor_count);
+            rest = others;
+            // SAFETY: a live handle: the caller's promise.
+            let optimizer = unsafe { adamant_optimizer::read(group.optimizer)? };
+            Ok(Group::new(optimizer.for_tensors()?, mine))
+        };
+        with_all(group_count, group, |groups| Ok(step(groups, &options)?))
+    })?;
+    // SAFETY: claimed as memory that is written.
+    unsafe { put_report(report, reported, &done)? };
+    Ok(done.outcome)
 }
 
 /// Checks the report of a call, and claims its memory; its size, if there is one.

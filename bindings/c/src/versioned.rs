@@ -30,6 +30,12 @@ pub(super) use versioned;
 /// The largest size of a later version's struct.
 const LARGEST: usize = 4096;
 
+/// Whether a pointer is neither null nor misaligned.
+#[inline]
+pub(super) fn is_pointer<T>(pointer: *const T) -> bool {
+    !pointer.is_null() && pointer.is_aligned()
+}
+
 /// Fails if a pointer is null or misaligned.
 pub(super) fn check_pointer<T>(pointer: *const T, name: impl Display) -> Result<(), Failure> {
     if pointer.is_null() {
