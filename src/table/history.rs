@@ -106,19 +106,6 @@ impl<F: Float> History<F> {
         }
     }
 
-    /// Takes the last `lag` steps, all with a gradient of zero.
-    #[inline(always)]
-    fn catch_up<S: Simd>(&self, simd: S, lag: usize, row: TypedTable<'_, Adam, F>) {
-        if self.way == CatchUp::Replay || lag <= FEW {
-            let TypedTable { param, moments: [exp_avg, exp_avg_sq], .. } = row;
-            self.replay(simd, lag, lag, param, [exp_avg, exp_avg_sq]);
-        } else if F::TERMS == 6 {
-            self.jump::<S, 10>(simd, lag, row);
-        } else {
-            self.jump::<S, 16>(simd, lag, row);
-        }
-    }
-
     /// The first `count` of the last `lag` steps, one by one.
     #[inline(always)]
     fn replay<S: Simd>(
@@ -151,7 +138,13 @@ impl<F: Float> History<F> {
     /// All of the last `lag` steps at once; one by one for the parameters for which the series does
     /// not converge fast enough.
     #[inline(always)]
-    fn jump<S: Simd, const N: usize>(&self, simd: S, lag: usize, row: TypedTable<'_, Adam, F>) {
+    fn jump<S: Simd, const N: usize>(
+        &self,
+        simd: S,
+        cpu: Cpu,
+        lag: usize,
+        row: TypedTable<'_, Adam, F>,
+    ) {
         let jump = self.series.jump::<F, N>(lag);
         let k = jump.constants.map(
             #[inline(always)]
@@ -166,7 +159,7 @@ impl<F: Float> History<F> {
                 let rule = Jump::<N> { decay: jump.decay, largest: jump.largest() };
                 sweep(simd, rule, &k, tensor);
             } else {
-                self.jump_or_replay(simd, lag, &jump, &k, tensor);
+                self.jump_or_replay(simd, cpu, lag, &jump, &k, tensor);
             }
         }
     }
@@ -176,6 +169,7 @@ impl<F: Float> History<F> {
     fn jump_or_replay<S: Simd, const N: usize>(
         &self,
         simd: S,
+        cpu: Cpu,
         lag: usize,
         jump: &series::Jump<F, N>,
         k: &[Vector<S, F>; N],
@@ -198,7 +192,8 @@ impl<F: Float> History<F> {
             m[..len].copy_from_slice(exp_avg);
             v[..len].copy_from_slice(exp_avg_sq);
             let count = lag.min(self.series.window());
-            self.replay(simd, lag, count, &mut replayed[..len], [&mut m[..len], &mut v[..len]]);
+            let moments = [&mut m[..len], &mut v[..len]];
+            Replayed { history: self, lag, count, param: &mut replayed[..len], moments }.run(cpu);
             for (replayed, &param) in replayed.iter_mut().zip(&*param) {
                 *replayed = jump.arrive(param, *replayed);
             }
@@ -285,25 +280,78 @@ impl<S: Simd, F: Float> Replay<'_, S, F> {
 /// A row that catches up.
 pub(super) struct BehindRow<'a, F: Float> {
     pub history: &'a History<F>,
-    /// The steps to take.
+    /// The steps to take, all with a gradient of zero.
     pub lag: usize,
     pub row: TypedTable<'a, Adam, F>,
 }
 
 impl<F: Float> BehindRow<'_, F> {
+    #[inline]
+    pub(super) fn run(self, cpu: Cpu) {
+        let Self { history, lag, row } = self;
+        if history.way == CatchUp::Replay || lag <= FEW {
+            let TypedTable { param, moments, .. } = row;
+            Replayed { history, lag, count: lag, param, moments }.run(cpu);
+        } else {
+            Jumped { cpu, history, lag, row }.run();
+        }
+    }
+}
+
+/// A row for which the first `count` of the last `lag` steps are taken one by one.
+struct Replayed<'a, F: Float> {
+    history: &'a History<F>,
+    lag: usize,
+    count: usize,
+    param: &'a mut [F],
+    moments: [&'a mut [F]; 2],
+}
+
+impl<F: Float> Replayed<'_, F> {
     /// Not inlined: the code is long, and each kind of settings has a loop of its own that would repeat it.
     #[inline(never)]
-    pub(super) fn run(self, cpu: Cpu) {
+    fn run(self, cpu: Cpu) {
         cpu.run(self);
     }
 }
 
-impl<F: Float> WithSimd for BehindRow<'_, F> {
+impl<F: Float> WithSimd for Replayed<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        self.history.catch_up(simd, self.lag, self.row);
+        let Self { history, lag, count, param, moments } = self;
+        history.replay(simd, lag, count, param, moments);
+    }
+}
+
+/// A row that takes the last `lag` steps at once.
+struct Jumped<'a, F: Float> {
+    cpu: Cpu,
+    history: &'a History<F>,
+    lag: usize,
+    row: TypedTable<'a, Adam, F>,
+}
+
+impl<F: Float> Jumped<'_, F> {
+    /// Not inlined, as [`Replayed::run`].
+    #[inline(never)]
+    fn run(self) {
+        self.cpu.run(self);
+    }
+}
+
+impl<F: Float> WithSimd for Jumped<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { cpu, history, lag, row } = self;
+        if const { F::TERMS == 6 } {
+            history.jump::<S, 10>(simd, cpu, lag, row);
+        } else {
+            history.jump::<S, 16>(simd, cpu, lag, row);
+        }
     }
 }
 
