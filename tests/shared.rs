@@ -17,10 +17,11 @@ use adamant::{
 };
 use half::bf16;
 use support::{
+    AnyRule,
     mixed::{
         GradType, MixedColumns, MixedListed, MomentType, ParamType, RowValues, Types, check_rows,
     },
-    model::{AnyRule, Model},
+    model::Model,
     ordinary,
     rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy_with},
 };

@@ -4,8 +4,8 @@
 use std::marker::PhantomData;
 
 use crate::support::{
-    Columns, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs, for_each_negative_zero,
-    for_each_pair, for_each_rule, with_rule,
+    Columns, DenseRule, Draw, ForEachRule, Way, WithRule, check, columns, exec, execs,
+    for_each_negative_zero, for_each_pair, for_each_rule, with_rule,
 };
 use adamant::{
     Adam, Isa, Optimizer, Outcome, StepOptions,
@@ -33,18 +33,24 @@ const THREADED: [usize; 5] = [16_383, 16_384, 16_385, 50_001, 130_003];
 
 struct EveryIsaLengthAndOffset<F>(PhantomData<F>);
 
-impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
-    fn visit<R: BuiltIn>(&mut self, rule: R) {
+impl<F: Float> EveryIsaLengthAndOffset<F> {
+    fn check(rule: &dyn DenseRule<F>) {
         for exec in execs(false) {
             for (seed, len) in LENGTHS.into_iter().enumerate() {
-                let before = columns::<F>(&rule, seed as u64, len, true);
-                check(&rule, 1..3, &before, &Way::whole(exec));
+                let before = columns(rule, seed as u64, len, true);
+                check(rule, 1..3, &before, &Way::whole(exec));
             }
             for offset in 0..64 / size_of::<F>() {
-                let before = columns::<F>(&rule, offset as u64, 100, true);
-                check(&rule, 7..9, &before, &Way { offset, ..Way::whole(exec) });
+                let before = columns(rule, offset as u64, 100, true);
+                check(rule, 7..9, &before, &Way { offset, ..Way::whole(exec) });
             }
         }
+    }
+}
+
+impl<F: Float> ForEachRule for EveryIsaLengthAndOffset<F> {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        Self::check(&rule);
     }
 }
 
@@ -60,11 +66,17 @@ fn every_isa_length_and_offset_gives_the_reference_bits_f64() {
 
 struct EveryIsa<F>(PhantomData<F>);
 
+impl<F: Float> EveryIsa<F> {
+    fn check(rule: &dyn DenseRule<F>) {
+        for exec in execs(false) {
+            check(rule, 1..4, &columns(rule, 3, 100, true), &Way::whole(exec));
+        }
+    }
+}
+
 impl<F: Float> ForEachRule for EveryIsa<F> {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
-        for exec in execs(false) {
-            check(&rule, 1..4, &columns::<F>(&rule, 3, 100, true), &Way::whole(exec));
-        }
+        Self::check(&rule);
     }
 }
 
@@ -114,11 +126,18 @@ fn every_thread_count_gives_the_reference_bits_f64() {
 struct EveryRuleCut<F>(rayon::ThreadPool, PhantomData<F>);
 
 #[cfg(feature = "rayon")]
+impl<F: Float> EveryRuleCut<F> {
+    fn check(&self, rule: &dyn DenseRule<F>) {
+        let before = columns(rule, 11, 40_003, true);
+        let way = Way { cuts: vec![257, 30_000], ..Way::whole(exec(Isa::detect(), true)) };
+        self.0.install(|| check(rule, 2..3, &before, &way));
+    }
+}
+
+#[cfg(feature = "rayon")]
 impl<F: Float> ForEachRule for EveryRuleCut<F> {
     fn visit<R: BuiltIn>(&mut self, rule: R) {
-        let before = columns::<F>(&rule, 11, 40_003, true);
-        let way = Way { cuts: vec![257, 30_000], ..Way::whole(exec(Isa::detect(), true)) };
-        self.0.install(|| check(&rule, 2..3, &before, &way));
+        self.check(&rule);
     }
 }
 
@@ -136,7 +155,7 @@ fn a_call_from_outside_the_pool_gives_the_reference_bits() {
     for exec in execs(true) {
         for len in [40_000, 100_000, 300_007] {
             let before = columns(&Adam::default(), len as u64, len, false);
-            check::<_, f32>(&Adam::default(), 1..2, &before, &Way::whole(exec));
+            check::<f32>(&Adam::default(), 1..2, &before, &Way::whole(exec));
         }
     }
 }
@@ -172,7 +191,7 @@ impl WithRule for &AnyStep {
 
 impl AnyStep {
     fn check<R: BuiltIn, F: Float>(&self) {
-        let Self { seed, t, len, .. } = *self;
+        let Self { seed, t, .. } = *self;
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut bits = || random.next_u64();
         let rule = loop {
@@ -183,8 +202,12 @@ impl AnyStep {
                 break rule;
             }
         };
-        let before = columns::<F>(&rule, seed, len, seed.is_multiple_of(2));
-        check(&rule, std::iter::once(t), &before, &self.way);
+        self.check_rule::<F>(&rule);
+    }
+
+    fn check_rule<F: Float>(&self, rule: &dyn DenseRule<F>) {
+        let before = columns(rule, self.seed, self.len, self.seed.is_multiple_of(2));
+        check(rule, [self.t], &before, &self.way);
     }
 }
 
@@ -215,7 +238,7 @@ fn a_beta_that_rounds_to_a_half_gives_the_reference_bits() {
     for beta in [0.5, 0.5 - 1e-12, 0.5 + 1e-12] {
         let adam = Adam { beta1: beta, beta2: beta, ..Adam::default() };
         for exec in execs(false) {
-            check::<_, f32>(&adam, 1..4, &columns(&adam, 1, 100, true), &Way::whole(exec));
+            check::<f32>(&adam, 1..4, &columns(&adam, 1, 100, true), &Way::whole(exec));
         }
     }
 }

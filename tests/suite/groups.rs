@@ -6,9 +6,9 @@ use std::rc::Rc;
 use crate::{
     own::Own,
     support::{
-        exec, execs,
+        AnyRule, exec, execs,
         mixed::{GradType, MomentType, ParamType, Types},
-        model::{AnyRule, AnyTensor, Model},
+        model::{AnyTensor, Model},
         serial,
     },
 };

@@ -1,13 +1,15 @@
 //! Mixed precision: the bits of the reference for every combination of types, and statistics of the rounding.
 
+#[cfg(feature = "rayon")]
+use crate::support::mixed::{Known, check_mixed_with};
 use crate::support::{
-    Columns, ForEachRule, Way, columns, execs, for_each_rule,
+    Columns, DenseRule, ForEachRule, Way, columns, execs, for_each_rule,
     mixed::{GradType, MixedColumns, MomentType, ParamType, Types, check_mixed, is_same},
     serial,
 };
 use adamant::{
-    Adam, Exec, Grad, HalfElement, Moment, Optimizer, Outcome, Param, RmsProp, StepOptions, Tensor,
-    reference, rule::BuiltIn,
+    Adam, DynOptimizer, Exec, Grad, HalfElement, Moment, Optimizer, Outcome, Param, RmsProp,
+    StepOptions, Tensor, reference, rule::BuiltIn,
 };
 use half::{bf16, f16};
 use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
@@ -24,7 +26,7 @@ fn options() -> StepOptions<'static> {
 }
 
 /// A tensor of a rule, in some types.
-fn mixed<R: BuiltIn>(rule: &R, seed: u64, len: usize, types: Types) -> MixedColumns {
+fn mixed(rule: &dyn DynOptimizer, seed: u64, len: usize, types: Types) -> MixedColumns {
     let mut columns: Columns<f32> = columns(rule, seed, len, seed.is_multiple_of(3));
     if seed % 3 == 1 {
         // Numbers of similar size, as in a block of moments.
@@ -110,16 +112,22 @@ fn blocks_of_8_bits_that_begin_with_an_odd_element_give_the_reference_bits() {
 
 struct EveryRule;
 
-impl ForEachRule for EveryRule {
-    fn visit<R: BuiltIn>(&mut self, rule: R) {
+impl EveryRule {
+    fn check(rule: &dyn DenseRule<f32>) {
         for exec in execs(false) {
             for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
                 let (param, grad) = (ParamType::ALL[2 * seed + 1], GradType::ALL[seed % 3]);
                 let types = Types { param, grad, to_zero: false, moments: [moment; 4] };
-                let before = mixed(&rule, seed as u64, 700, types);
-                check_mixed(&rule, 5..8, StepOptions::default(), &[before], &Way::whole(exec));
+                let before = mixed(rule, seed as u64, 700, types);
+                check_mixed(rule, 5..8, StepOptions::default(), &[before], &Way::whole(exec));
             }
         }
+    }
+}
+
+impl ForEachRule for EveryRule {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        Self::check(&rule);
     }
 }
 
@@ -132,21 +140,26 @@ fn every_optimizer_gives_the_reference_bits() {
 #[test]
 fn every_thread_count_and_cut_gives_the_reference_bits() {
     let adam = Adam::adamw();
-    for threads in [1, 2, 3, 7] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-        for exec in execs(true) {
-            for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
-                let (param, grad) = (ParamType::ALL[seed + 4], GradType::ALL[seed % 3]);
-                let types = Types { param, grad, to_zero: true, moments: [moment; 4] };
-                let tensors: Vec<_> = [40_000, 3, 0, 10_001, 70_000]
-                    .iter()
-                    .map(|&len| mixed(&adam, seed as u64, len, types))
-                    .collect();
-                let cuts = vec![3, 300, 9_000, 9_000, 40_000];
-                for way in [Way::whole(exec), Way { cuts, offset: 3, ..Way::whole(exec) }] {
-                    for skip_nonfinite in [false, true] {
-                        let options = StepOptions { skip_nonfinite, ..StepOptions::default() };
-                        pool.install(|| check_mixed(&adam, 9..12, options, &tensors, &way));
+    let pools = [1, 2, 3, 7].map(|threads| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool")
+    });
+    for (seed, moment) in MomentType::ALL.into_iter().enumerate() {
+        let (param, grad) = (ParamType::ALL[seed + 4], GradType::ALL[seed % 3]);
+        let types = Types { param, grad, to_zero: true, moments: [moment; 4] };
+        let tensors: Vec<_> = [40_000, 3, 0, 10_001, 70_000]
+            .iter()
+            .map(|&len| mixed(&adam, seed as u64, len, types))
+            .collect();
+        for (cuts, offset) in [(vec![], 0), (vec![3, 300, 9_000, 9_000, 40_000], 3)] {
+            let mut known = Known::default();
+            for exec in execs(true) {
+                let way = Way { cuts: cuts.clone(), offset, ..Way::whole(exec) };
+                for skip_nonfinite in [false, true] {
+                    let options = StepOptions { skip_nonfinite, ..StepOptions::default() };
+                    for pool in &pools {
+                        pool.install(|| {
+                            check_mixed_with(&mut known, &adam, 9..12, options, &tensors, &way);
+                        });
                     }
                 }
             }

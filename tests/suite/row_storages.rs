@@ -1,10 +1,8 @@
 //! Tables in any storage: a step on listed rows is a step of the dense reference on each of them, with
 //! the gradient that is the row's sum, on every instruction set and any number of threads.
 
-use std::fmt::Debug;
-
 use crate::support::{
-    Columns, Draw, ForEachRule, WithRule, exec, execs, for_each_rule,
+    AnyRule, Columns, Draw, ForEachRule, WithRule, exec, execs, for_each_rule,
     mixed::{
         GradType, MixedColumns, MixedListed, MomentType, ParamType, RowValues, Types, check_rows,
     },
@@ -12,7 +10,6 @@ use crate::support::{
 };
 use adamant::{
     Adam, Error, Exec, Isa, Lion, Outcome, Param, Report, StepOptions, Storage,
-    reference::Reference,
     rule::BuiltIn,
     table::{CatchUp, DenseEquivalent, RowGrads, RowOptimizer, RowScratch, RowWiseAdam, Table},
 };
@@ -44,7 +41,7 @@ impl Run {
         if self.special { number(bits) } else { ordinary(column, bits) }
     }
 
-    fn table<R: Reference>(&mut self, rule: &R) -> MixedColumns {
+    fn table(&mut self, rule: &dyn AnyRule) -> MixedColumns {
         let columns = Columns::new(rule, self.rows * self.width, |column, _| self.value(column));
         // The upper half of the elements' numbers changes within the table.
         MixedColumns::new(rule, &columns, self.types, (1 << 32) - 100)
@@ -61,13 +58,7 @@ impl Run {
     /// Takes steps on `counts` listed rows, the first with number `t`. Fails unless they give the bits of the
     /// reference.
     #[track_caller]
-    fn check<R: Reference + Debug>(
-        mut self,
-        rule: &R,
-        t: u64,
-        counts: &[usize],
-        options: &StepOptions<'_>,
-    ) {
+    fn check(mut self, rule: &dyn AnyRule, t: u64, counts: &[usize], options: &StepOptions<'_>) {
         let table = self.table(rule);
         let steps: Vec<_> = counts.iter().map(|&count| self.listed(count)).collect();
         check_rows(rule, t, &table, self.width, &steps, options);
@@ -118,8 +109,8 @@ fn every_combination_of_types_gives_the_reference_bits() {
 
 struct EveryRule;
 
-impl ForEachRule for EveryRule {
-    fn visit<R: BuiltIn>(&mut self, rule: R) {
+impl EveryRule {
+    fn check(rule: &dyn AnyRule) {
         for exec in execs(false) {
             for (number, moment) in MomentType::ALL.into_iter().enumerate() {
                 let (param, grad) =
@@ -127,9 +118,15 @@ impl ForEachRule for EveryRule {
                 let types = Types { param, grad, to_zero: false, moments: [moment; 4] };
                 let options = StepOptions { exec, ..StepOptions::default() };
                 let run = Run::new(1 + number as u64, 6, width(6 + number, &types), types);
-                run.check(&rule, 5, &[5, 8], &options);
+                run.check(rule, 5, &[5, 8], &options);
             }
         }
+    }
+}
+
+impl ForEachRule for EveryRule {
+    fn visit<R: BuiltIn>(&mut self, rule: R) {
+        Self::check(&rule);
     }
 }
 
@@ -312,7 +309,7 @@ struct AnySteps {
 
 impl WithRule for &AnySteps {
     fn run<R: BuiltIn>(self) {
-        let AnySteps { seed, rows, width, types, exec, .. } = *self;
+        let seed = self.seed;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let t = 1 + seed % 1000;
         let rule = loop {
@@ -325,6 +322,13 @@ impl WithRule for &AnySteps {
                 break rule;
             }
         };
+        self.check(&rule, t);
+    }
+}
+
+impl AnySteps {
+    fn check(&self, rule: &dyn AnyRule, t: u64) {
+        let Self { seed, rows, width, types, exec, .. } = *self;
         let options = StepOptions {
             exec,
             grad_factor: if seed & 1 == 0 { 1.0 } else { 0.37 },
@@ -333,7 +337,7 @@ impl WithRule for &AnySteps {
             seed,
             ..StepOptions::default()
         };
-        Run::new(seed, rows, width, types).check(&rule, t, &self.counts, &options);
+        Run::new(seed, rows, width, types).check(rule, t, &self.counts, &options);
     }
 }
 

@@ -8,13 +8,12 @@ mod types;
 
 use adamant::{
     DynOptimizer, Grad, Moment, MomentRef, Optimizer, Outcome, Param, Q8, State, StepOptions,
-    Tensor,
-    reference::{self, Reference},
+    Tensor, reference,
 };
 
-use super::{Columns, Misfit, Way, same_bits};
+use super::{Columns, DenseRule, Misfit, Way, same_bits};
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub use check::{check_mixed, check_mixed_refused};
+pub use check::{Known, check_mixed, check_mixed_refused, check_mixed_with};
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use outcome::{assert_same_norm, check_norm, factor_of, leaves_out, needs_norm, outcome_of};
 #[allow(unused_imports, reason = "each test takes what it needs")]
@@ -36,7 +35,7 @@ pub struct MixedColumns {
 
 impl MixedColumns {
     /// The values of a tensor, rounded to some types.
-    pub fn new<R: Reference>(rule: &R, columns: &Columns<f32>, types: Types, first: u64) -> Self {
+    pub fn new(rule: &dyn DynOptimizer, columns: &Columns<f32>, types: Types, first: u64) -> Self {
         let moments = columns.moments.iter().enumerate().map(|(moment, values)| {
             Store::moment(types.moments[moment], rule.moment_format(moment), values)
         });
@@ -51,23 +50,9 @@ impl MixedColumns {
     }
 
     /// Takes the next step with the reference. Of the options, only `grad_factor` is used.
-    pub fn reference<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) {
-        let formats = self.formats(rule);
-        self.reference_by(&formats, &|columns, t| columns.reference(rule, t), options);
-    }
-
-    /// The formats that moments have in 8 bits.
-    fn formats<R: Reference>(&self, rule: &R) -> Vec<Q8> {
-        (0..self.moments.len()).map(|moment| rule.moment_format(moment)).collect()
-    }
-
-    /// With the step of a rule's reference in `f32`. Not generic, since tests would compile it for each rule.
-    fn reference_by(
-        &mut self,
-        formats: &[Q8],
-        step: &dyn Fn(&mut Columns<f32>, u64),
-        options: &StepOptions<'_>,
-    ) {
+    pub fn reference(&mut self, rule: &dyn DenseRule<f32>, options: &StepOptions<'_>) {
+        let formats: Vec<Q8> =
+            (0..self.moments.len()).map(|moment| rule.moment_format(moment)).collect();
         self.steps += 1;
         let t = self.steps;
         let factor = options.grad_factor as f32;
@@ -75,11 +60,11 @@ impl MixedColumns {
         let mut columns = Columns {
             param: self.param.values(Q8::Signed),
             grad: grad.iter().map(|&g| if factor == 1.0 { g } else { g * factor }).collect(),
-            moments: (self.moments.iter().zip(formats))
+            moments: (self.moments.iter().zip(&formats))
                 .map(|(store, &format)| store.values(format))
                 .collect(),
         };
-        step(&mut columns, t);
+        columns.reference(rule, t);
         let first = self.first;
         let random = |array| {
             move |place: usize| {
@@ -273,7 +258,7 @@ impl MixedColumns {
     }
 
     /// The values of the parameters and of the moments.
-    pub fn values<R: Reference>(&self, rule: &R) -> (Vec<f32>, Vec<Vec<f32>>) {
+    pub fn values(&self, rule: &dyn DynOptimizer) -> (Vec<f32>, Vec<Vec<f32>>) {
         let moments = self.moments.iter().enumerate();
         let moments = moments.map(|(moment, store)| store.values(rule.moment_format(moment)));
         (self.param.values(Q8::Signed), moments.collect())
@@ -289,7 +274,7 @@ impl MixedColumns {
     }
 
     /// Takes the next step.
-    pub fn step<R: Reference>(&mut self, rule: &R, options: &StepOptions<'_>) -> Outcome {
+    pub fn step(&mut self, rule: &dyn DynOptimizer, options: &StepOptions<'_>) -> Outcome {
         rule.step_tensors(&mut [self.tensor()], options).expect("a valid step").outcome
     }
 }

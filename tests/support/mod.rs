@@ -8,11 +8,10 @@ mod guarded;
 pub mod mixed;
 pub mod model;
 pub mod rows;
+mod rules;
 
 use adamant::{
-    DynOptimizer, Error, Exec, Isa, Optimizer, Outcome, Report, StepOptions, Tensor, Threads,
-    reference::Reference,
-    rule::{Arity, Float, Many, Rule},
+    DynOptimizer, Error, Exec, Isa, Optimizer, Outcome, StepOptions, Tensor, Threads, rule::Float,
 };
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use choices::{
@@ -21,6 +20,8 @@ pub use choices::{
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub use draw::Draw;
 use guarded::Guarded;
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub use rules::{AnyRule, DenseRule, RowsRule};
 
 /// Each instruction set of this CPU, on the calling thread or on those of its pool.
 pub fn execs(parallel: bool) -> impl Iterator<Item = Exec<'static>> {
@@ -78,13 +79,13 @@ impl<F: Float> Columns<F> {
     }
 
     /// Takes a step with the reference.
-    pub fn reference<R: Reference>(&mut self, rule: &R, t: u64) {
-        let moments = many::<R, _>(self.moments.iter_mut().map(Vec::as_mut_slice));
-        rule.reference(t, &mut self.param, &self.grad, moments);
+    pub fn reference(&mut self, rule: &dyn DenseRule<F>, t: u64) {
+        let moments = self.moments.iter_mut().map(Vec::as_mut_slice).collect();
+        rule.follow(t, &mut self.param, &self.grad, moments);
     }
 
     /// Takes a step with the reference and options.
-    pub fn reference_with<R: Reference>(&mut self, rule: &R, t: u64, factor: f64, flush: bool) {
+    pub fn reference_with(&mut self, rule: &dyn DenseRule<F>, t: u64, factor: f64, flush: bool) {
         let grad = self.grad.clone();
         if factor != 1.0 {
             self.grad.iter_mut().for_each(|grad| *grad = *grad * F::from_f64(factor));
@@ -126,14 +127,6 @@ fn same_bits<F: Float>(a: F, b: F) -> bool {
     // Widening is exact, keeps zeros' signs, and makes all NaN fail `==` alike.
     let (a, b) = (a.to_f64(), b.to_f64());
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
-}
-
-/// As many slices as rule `R` has moments.
-pub fn many<'a, R: Rule, F: Float>(
-    slices: impl IntoIterator<Item = &'a mut [F]>,
-) -> Many<R::Moments, &'a mut [F]> {
-    let mut slices = slices.into_iter();
-    R::Moments::from_fn(|_| slices.next().expect("a slice for each moment"))
 }
 
 /// How a call is made.
@@ -250,36 +243,21 @@ fn tensors<'a, F: Float>(pieces: Vec<Slices<'a, F>>, counts: &'a mut [u64]) -> V
 /// Takes the steps `t` in the way that is given. Fails unless they give the bits of the reference, write nothing
 /// else, and are counted.
 #[track_caller]
-pub fn check<R: Reference + std::fmt::Debug, F: Float>(
-    rule: &R,
-    steps: impl Iterator<Item = u64>,
+pub fn check<F: Float>(
+    rule: &dyn DenseRule<F>,
+    steps: impl IntoIterator<Item = u64>,
     before: &Columns<F>,
     way: &Way,
 ) {
-    let steps: Vec<_> = steps.collect();
+    let steps: Vec<_> = steps.into_iter().collect();
     let mut expected = before.clone();
     steps.iter().for_each(|&t| expected.reference(rule, t));
-    let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
-    compare(rule, call, &steps, before, &expected, way, &|| format!("{rule:?}"));
-}
-
-/// Fails unless steps give the bits that are expected. Not in [`check`], which is compiled for each rule.
-#[track_caller]
-fn compare<F: Float>(
-    rule: &dyn DynOptimizer,
-    call: &Call<'_>,
-    steps: &[u64],
-    before: &Columns<F>,
-    expected: &Columns<F>,
-    way: &Way,
-    name: &dyn Fn() -> String,
-) {
-    let arrays = take_steps(call, steps, before, way);
-    arrays.check(expected, &|| format!("{}, {way:?}, {} elements", name(), before.len()));
+    let arrays = take_steps(rule, &steps, before, way);
+    arrays.check(&expected, &|| format!("{rule:?}, {way:?}, {} elements", before.len()));
     // Small tensors have a short way.
     if before.len() <= 1000 {
-        let found = plain_steps(rule, steps, before);
-        found.assert_same_bits(expected, &|| format!("{}, {} elements", name(), before.len()));
+        let found = plain_steps(rule, &steps, before);
+        found.assert_same_bits(&expected, &|| format!("{rule:?}, {} elements", before.len()));
     }
 }
 
@@ -312,14 +290,10 @@ fn plain_steps<F: Float>(
     found
 }
 
-/// A call of a rule, behind a pointer: if the checks were compiled for each rule, the tests would take much longer to
-/// compile.
-type Call<'a> = dyn Fn(&mut [Tensor<'_>], &StepOptions<'_>) -> Result<Report, Error> + 'a;
-
 /// Takes some steps, which must be valid.
 #[track_caller]
 fn take_steps<F: Float>(
-    call: &Call<'_>,
+    rule: &dyn DynOptimizer,
     steps: &[u64],
     before: &Columns<F>,
     way: &Way,
@@ -330,7 +304,7 @@ fn take_steps<F: Float>(
         let mut tensors = tensors(arrays.pieces(&way.cuts), &mut counts);
         let calls = if way.at_once { tensors.len() } else { 1 };
         for tensors in tensors.chunks_mut(calls) {
-            let report = call(tensors, &way.options()).expect("a valid step");
+            let report = rule.step_tensors(tensors, &way.options()).expect("a valid step");
             assert_eq!((report.outcome, report.grad_norm), (Outcome::Taken, None));
         }
         drop(tensors);
@@ -367,21 +341,8 @@ impl Misfit {
 /// Takes one step of all pieces, after `steps` steps, with one array of a wrong length. Fails unless the step is
 /// refused, writes nothing and is not counted. Returns the error.
 #[track_caller]
-pub fn check_refused<R: Reference + std::fmt::Debug, F: Float>(
-    rule: &R,
-    steps: u64,
-    before: &Columns<F>,
-    way: &Way,
-    misfit: Option<&Misfit>,
-) -> Error {
-    let call: &Call<'_> = &|tensors, options| rule.step_tensors(tensors, options);
-    check_call_refused(call, rule, steps, before, way, misfit)
-}
-
-#[track_caller]
-fn check_call_refused<F: Float>(
-    call: &Call<'_>,
-    rule: &dyn std::fmt::Debug,
+pub fn check_refused<F: Float>(
+    rule: &dyn DenseRule<F>,
     steps: u64,
     before: &Columns<F>,
     way: &Way,
@@ -395,7 +356,7 @@ fn check_call_refused<F: Float>(
         if let Some(misfit) = misfit {
             misfit.put(&mut pieces, &mut spare);
         }
-        call(&mut tensors(pieces, &mut counts), &way.options())
+        rule.step_tensors(&mut tensors(pieces, &mut counts), &way.options())
     };
     let context =
         || format!("{rule:?}, after {steps} steps, {way:?}, {misfit:?}, {} elements", before.len());

@@ -1,34 +1,23 @@
 //! Groups of tensors of any rules, types and step counts, and one checker of calls that step all of them.
 
-use std::{fmt::Debug, rc::Rc};
+use std::rc::Rc;
 
 use adamant::{
     DynOptimizer, Error, Grad, Group, Isa, Moment, Outcome, Param, Report, StepOptions, Tensor,
-    reference::Reference,
 };
 
 use super::{
-    Columns, columns, exec,
+    AnyRule, Columns, columns, exec,
     mixed::{MixedColumns, Types, assert_same_norm, check_norm, factor_of, needs_norm, outcome_of},
 };
 
-/// A rule behind a pointer.
-pub trait AnyRule: Debug {
-    fn optimizer(&self) -> &dyn DynOptimizer;
-
-    /// A tensor of the rule, with numbers from a seed, in some types or in `f64`.
-    fn tensor(&self, seed: u64, len: usize, steps: u64, types: Option<Types>) -> AnyTensor;
-
-    /// Takes the next step of a tensor with the reference.
-    fn reference(&self, tensor: &mut AnyTensor, options: &StepOptions<'_>);
-}
-
-impl<R: Reference + Debug> AnyRule for R {
-    fn optimizer(&self) -> &dyn DynOptimizer {
+impl dyn AnyRule {
+    pub fn optimizer(&self) -> &dyn DynOptimizer {
         self
     }
 
-    fn tensor(&self, seed: u64, len: usize, steps: u64, types: Option<Types>) -> AnyTensor {
+    /// A tensor of the rule, with numbers from a seed, in some types or in `f64`.
+    pub fn tensor(&self, seed: u64, len: usize, steps: u64, types: Option<Types>) -> AnyTensor {
         let special = seed.is_multiple_of(5);
         let Some(types) = types else {
             let (columns, to_zero) = (columns(self, seed, len, special), seed.is_multiple_of(2));
@@ -40,6 +29,7 @@ impl<R: Reference + Debug> AnyRule for R {
         AnyTensor::Mixed(tensor)
     }
 
+    /// Takes the next step of a tensor with the reference.
     fn reference(&self, tensor: &mut AnyTensor, options: &StepOptions<'_>) {
         match tensor {
             AnyTensor::Mixed(columns) => columns.reference(self, options),
@@ -193,7 +183,7 @@ impl Model {
             }
         };
         let grads: Vec<_> = self.tensors().flat_map(AnyTensor::grads).collect();
-        check_norm(report, options, grads.iter().copied());
+        check_norm(report, options, &grads);
         let factor = factor_of(options, report.grad_norm);
         assert_eq!(report.outcome, outcome_of(factor));
         if let Some(grad_factor) = factor {

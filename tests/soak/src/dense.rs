@@ -12,8 +12,9 @@ use rand::{RngExt, rngs::ChaCha8Rng, seq::IndexedRandom};
 use crate::{
     Counts,
     support::{
+        AnyRule,
         mixed::{GradType, MomentType, ParamType, Types, needs_norm},
-        model::{AnyRule, AnyTensor, Model},
+        model::{AnyTensor, Model},
         number, ordinary, toggled,
     },
     threads::Place,

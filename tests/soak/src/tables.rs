@@ -1,10 +1,7 @@
 //! Runs on rows of tables.
 
-use std::fmt::Debug;
-
 use adamant::{
     Adam,
-    reference::RowReference,
     rule::{BuiltIn, Float, WithOptimizer},
     table::{CatchUp, RowWiseAdam},
 };
@@ -14,7 +11,7 @@ use crate::{
     Counts,
     dense::any_optimizer,
     support::{
-        number, ordinary,
+        RowsRule, number, ordinary,
         rows::{Event, IndexType, Listed, RowColumns, check_dense_equivalent, check_lazy},
     },
     threads::Place,
@@ -31,13 +28,13 @@ fn any_kind<F: Float>(rng: &mut ChaCha8Rng, counts: &mut Counts) {
         type Output = ();
 
         fn run<R: BuiltIn>(self, rule: R) {
-            lazy::<R, F>(self.0, self.1, rule);
+            lazy::<F>(self.0, self.1, &rule);
         }
     }
     match rng.random_range(0..4) {
         0 => {
             let adam = Adam { lr: 0.01, ..Adam::default() };
-            lazy::<_, F>(rng, counts, RowWiseAdam(adam));
+            lazy::<F>(rng, counts, &RowWiseAdam(adam));
         }
         1 | 2 => dense_equivalent::<F>(rng, counts),
         _ => {
@@ -54,7 +51,7 @@ struct Drawn<F> {
 }
 
 impl<F: Float> Drawn<F> {
-    fn new<R: RowReference>(rng: &mut ChaCha8Rng, rule: &R) -> Self {
+    fn new(rng: &mut ChaCha8Rng, rule: &dyn RowsRule<F>) -> Self {
         let [special, tall, wide] = [4, 8, 8].map(|times| rng.random_ratio(1, times));
         let rows = rng.random_range(1..if tall { 5000 } else { 100 });
         let width = rng.random_range(1..if wide { 1200 } else { 70 });
@@ -85,13 +82,13 @@ fn any_most(rng: &mut ChaCha8Rng, width: usize) -> usize {
     if rng.random_ratio(1, 8) { 100_000 / width } else { 30 }
 }
 
-fn lazy<R: RowReference + Debug, F: Float>(rng: &mut ChaCha8Rng, counts: &mut Counts, rule: R) {
-    let drawn = Drawn::<F>::new(rng, &rule);
+fn lazy<F: Float>(rng: &mut ChaCha8Rng, counts: &mut Counts, rule: &dyn RowsRule<F>) {
+    let drawn = Drawn::<F>::new(rng, rule);
     let most = any_most(rng, drawn.table.width);
     let steps = rng.random_range(1..if most > 30 { 5 } else { 50 });
     let steps: Vec<_> = (0..steps).map(|_| drawn.listed(rng, most, counts)).collect();
     let (place, t, offset) = (Place::any(rng), rng.random_range(1..1000), rng.random_range(0..32));
-    place.run(|| check_lazy(&rule, t, &drawn.table, &steps, place.exec, offset));
+    place.run(|| check_lazy(rule, t, &drawn.table, &steps, place.exec, offset));
 }
 
 fn dense_equivalent<F: Float>(rng: &mut ChaCha8Rng, counts: &mut Counts) {

@@ -38,11 +38,7 @@ pub fn assert_same_norm(found: &Report, elsewhere: &Report) {
 /// Fails unless a report has the norm of the gradients, if the options need it. It may be off by 1e-10, as the plain
 /// sum of a million squares is, with which it is compared.
 #[track_caller]
-pub fn check_norm(
-    report: &Report,
-    options: &StepOptions<'_>,
-    grads: impl Iterator<Item = f64> + Clone,
-) {
+pub fn check_norm<G: Copy + Into<f64>>(report: &Report, options: &StepOptions<'_>, grads: &[G]) {
     if let Some(norm) = options.grad_norm {
         let found = report.grad_norm.expect("the caller's norm");
         assert!(same_bits(found, norm * options.grad_factor), "norm {found}, passed {norm}");
@@ -56,7 +52,8 @@ pub fn check_norm(
 }
 
 /// The norm of gradients, by the plain sum of their squares.
-pub(super) fn plain_norm(grads: impl Iterator<Item = f64> + Clone) -> f64 {
+pub(super) fn plain_norm<G: Copy + Into<f64>>(grads: &[G]) -> f64 {
+    let grads = grads.iter().map(|&grad| grad.into());
     // Scaled by a power of two, no square overflows in f64, and no square that matters underflows.
     let largest = grads.clone().fold(0.0, |largest, grad| f64::max(largest, grad.abs()));
     let scale = if largest > 1e100 { 2_f64.powi(-600) } else { 1.0 };

@@ -1,16 +1,15 @@
 //! Tables in mixed precision.
 
-use std::{collections::BTreeMap, fmt::Debug, ops::Range};
+use std::{collections::BTreeMap, ops::Range};
 
 use adamant::{
-    Error, Moment, Q8, Report, StepOptions,
-    reference::{self, Reference},
-    table::{RowGrads, RowOptimizer, RowScratch, SortedRows, Table},
+    Error, Moment, Report, StepOptions, reference,
+    table::{RowGrads, RowScratch, Table},
 };
 use half::{bf16, f16};
 
 use super::{
-    super::{Columns, guarded::Guarded},
+    super::{AnyRule, DenseRule, RowsRule, guarded::Guarded},
     GradType, MixedColumns, MomentType, Types, check_norm, factor_of,
     outcome::plain_norm,
     outcome_of, param_of,
@@ -52,14 +51,10 @@ pub struct MixedListed {
     pub stride: usize,
 }
 
-/// Takes a step on listed rows.
-type Step<'a> =
-    dyn Fn(u64, Table<'_>, SortedRows<'_>, &StepOptions<'_>) -> Result<Report, Error> + 'a;
-
 impl MixedListed {
     fn step(
         &self,
-        step: &Step<'_>,
+        rule: &dyn RowsRule<f32>,
         t: u64,
         table: Table<'_>,
         scratch: &mut RowScratch,
@@ -76,14 +71,14 @@ impl MixedListed {
             RowValues::Bf16(values) => sorted!(values),
             RowValues::F16(values) => sorted!(values),
         };
-        step(t, table, sorted?, options)
+        rule.step_listed(t, table, sorted?, options)
     }
 }
 
 /// Fails unless steps on listed rows of a table, the first of which is `t`, give the bits of the reference.
 #[track_caller]
-pub fn check_rows<'a, R: Reference + Debug>(
-    rule: &R,
+pub fn check_rows<'a>(
+    rule: &dyn AnyRule,
     t: u64,
     before: &MixedColumns,
     width: usize,
@@ -91,29 +86,25 @@ pub fn check_rows<'a, R: Reference + Debug>(
     options: &StepOptions<'_>,
 ) {
     let (mut found, mut expected) = (before.clone(), before.clone());
-    let formats = before.formats(rule);
-    let step: &Step<'_> =
-        &|t, table, grads, options| rule.step_rows_lazy_on(t, table, grads, options);
     let mut scratch = RowScratch::default();
     for (listed, t) in steps.into_iter().zip(t..) {
         let places: Vec<usize> = listed.rows.iter().map(|&row| row as usize).collect();
         let sums = reference::sum_rows(&places, &listed.values.to_f32(), width, listed.stride);
-        let grads = sums.values().flatten().map(|&grad| grad.into());
-        let report = match listed.step(step, t, found.table(width), &mut scratch, options) {
+        let grads = sums.values().flatten().copied().collect::<Vec<_>>();
+        let report = match listed.step(rule, t, found.table(width), &mut scratch, options) {
             Ok(report) => report,
             Err(error) => {
-                assert_factor_is_too_small(&error, options, plain_norm(grads));
+                assert_factor_is_too_small(&error, options, plain_norm(&grads));
                 // This step writes nothing, and ends the case.
                 break;
             }
         };
-        check_norm(&report, options, grads);
+        check_norm(&report, options, &grads);
         let factor = factor_of(options, report.grad_norm);
         assert_eq!(report.outcome, outcome_of(factor));
         if let Some(grad_factor) = factor {
             let options = StepOptions { grad_factor, ..*options };
-            let step = |columns: &mut Columns<f32>, t| columns.reference(rule, t);
-            expected.reference_rows(&formats, &step, t, &sums, &options);
+            expected.reference_rows(rule, t, &sums, &options);
         }
     }
     let (rows, types) = (before.len() / width, before.types);
@@ -158,8 +149,7 @@ impl MixedColumns {
     /// Takes step `t` of the listed rows with the reference: each row is a tensor whose gradient is the row's sum.
     fn reference_rows(
         &mut self,
-        formats: &[Q8],
-        step: &dyn Fn(&mut Columns<f32>, u64),
+        rule: &dyn DenseRule<f32>,
         t: u64,
         sums: &BTreeMap<usize, Vec<f32>>,
         options: &StepOptions<'_>,
@@ -178,7 +168,7 @@ impl MixedColumns {
                 first: self.first.wrapping_add(elements.start as u64),
                 steps: t - 1,
             };
-            of_row.reference_by(formats, step, options);
+            of_row.reference(rule, options);
             put(&mut self.param, &elements, &of_row.param);
             for (moment, of_row) in self.moments.iter_mut().zip(&of_row.moments) {
                 put(moment, &elements, of_row);

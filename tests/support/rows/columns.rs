@@ -1,24 +1,12 @@
 //! Tables, and what the reference makes of them.
 
-use std::fmt::Debug;
+use adamant::{StepOptions, reference, rule::Float, table::Table};
 
-use adamant::{
-    StepOptions,
-    reference::{self, RowReference},
-    rule::{Float, Many},
-    table::{RowOptimizer, RowRule, Table},
+use super::{
+    super::{Columns, RowsRule},
+    Listed,
+    listed::places,
 };
-
-use super::{super::Columns, Listed, listed::places};
-
-/// As many slices as a rule for rows has moments.
-fn many_rows<'a, R: RowRule, F: Float>(
-    slices: impl IntoIterator<Item = &'a mut [F]>,
-) -> Many<R::RowMoments, &'a mut [F]> {
-    use adamant::rule::Arity;
-    let mut slices = slices.into_iter();
-    R::RowMoments::from_fn(|_| slices.next().expect("a slice for each moment"))
-}
 
 /// A table with its moments, and how it is laid out.
 #[derive(Clone, Debug)]
@@ -30,21 +18,18 @@ pub struct RowColumns<F> {
 
 impl<F: Float> RowColumns<F> {
     /// A table for a rule, each element the `value` of its column and place.
-    pub fn new<R: RowRule>(
-        rule: &R,
+    pub fn new(
+        rule: &dyn RowsRule<F>,
         rows: usize,
         width: usize,
         mut value: impl FnMut(usize, usize) -> F,
     ) -> Self {
         let mut column = |column, len| (0..len).map(|place| value(column, place)).collect();
-        let state = rule.row_state_in(F::STORAGE, rows, width);
-        // The state leaves out moments that the rule does without.
-        let len = |name| state.moment(name).map_or(0, |moment| moment.len());
         Self {
             width,
             param: column(0, rows * width),
-            moments: (R::ROW_MOMENT_NAMES.into_iter().zip(2..))
-                .map(|(name, position)| column(position, len(name)))
+            moments: (rule.moments_of_row(width).into_iter().zip(2..))
+                .map(|((_, len), position)| column(position, rows * len))
                 .collect(),
         }
     }
@@ -59,16 +44,13 @@ impl<F: Float> RowColumns<F> {
     }
 
     /// The parameters and moments of a row.
-    pub(super) fn row<R: RowRule>(
-        &mut self,
-        row: usize,
-    ) -> (&mut [F], Many<R::RowMoments, &mut [F]>) {
+    pub(super) fn row(&mut self, row: usize) -> (&mut [F], Vec<&mut [F]>) {
         let rows = self.rows();
         let moments = self.moments.iter_mut().map(|moment| {
             let width = moment.len() / rows;
             &mut moment[row * width..][..width]
         });
-        (&mut self.param[row * self.width..][..self.width], many_rows::<R, F>(moments))
+        (&mut self.param[row * self.width..][..self.width], moments.collect())
     }
 
     /// The gradients of the listed rows, each added up.
@@ -78,9 +60,9 @@ impl<F: Float> RowColumns<F> {
     }
 
     /// Takes step `t` of the listed rows with the reference. Gradients are multiplied by `grad_factor`.
-    pub fn reference<R: RowReference + Debug>(
+    pub fn reference(
         &mut self,
-        rule: &R,
+        rule: &dyn RowsRule<F>,
         t: u64,
         listed: &Listed<F>,
         options: &StepOptions<'_>,
@@ -95,11 +77,11 @@ impl<F: Float> RowColumns<F> {
             if options.grad_factor != 1.0 {
                 grad.iter_mut().for_each(|grad| *grad = *grad * factor);
             }
-            let (param, moments) = self.row::<R>(row);
-            rule.reference_row(t, param, &grad, moments);
+            let (param, moments) = self.row(row);
+            rule.follow_row(t, param, &grad, moments);
             if options.flush_subnormals {
-                let (_, mut moments) = self.row::<R>(row);
-                for value in moments.as_mut().iter_mut().flat_map(|moment| moment.iter_mut()) {
+                let (_, moments) = self.row(row);
+                for value in moments.into_iter().flatten() {
                     if value.abs() < smallest {
                         *value = F::default();
                     }

@@ -145,7 +145,7 @@ impl<'a, F: Float> Call<'a, F> {
         faults.of_exec(self.options.exec);
         let (width, lens) = self.arrays.sizes(self.misfit);
         let rows = lens[0].checked_div(width).unwrap_or(0);
-        faults.of_table(&Adam::default(), &(width, lens));
+        faults.of_table::<F>(&Adam::default(), &(width, lens));
         faults.of_row_count(rows, self.waiting.rows());
         faults
     }
@@ -162,7 +162,7 @@ impl<F: Float> WithRows for Call<'_, F> {
         };
         faults.of_options::<F>(&options, self.norm);
         faults.add(waiting.step() == u64::MAX, Error::StepOverflow);
-        faults.of_rule::<_, F>(adam, waiting.step().saturating_add(1));
+        faults.of_rule::<F>(adam, waiting.step().saturating_add(1));
         if self.way == CatchUp::Series {
             faults.of_series(adam);
         }
@@ -240,7 +240,8 @@ impl<F: Float> Model<F> {
         for row in rows {
             let skipped = (self.now - self.at[row]) as usize;
             self.at[row] = self.now;
-            let (param, [exp_avg, exp_avg_sq]) = self.columns.row::<Adam>(row);
+            let (param, moments) = self.columns.row(row);
+            let [exp_avg, exp_avg_sq] = moments.try_into().expect("the moments of Adam");
             match self.way {
                 CatchUp::Series => {
                     reference::series(&self.steps, skipped, param, exp_avg, exp_avg_sq);

@@ -3,10 +3,10 @@
 use adamant::{
     Adam, Error, Exec, Isa, StepOptions,
     rule::Float,
-    table::{RowGrads, RowIndex, RowRule},
+    table::{RowGrads, RowIndex},
 };
 
-use super::super::mixed::factor_of;
+use super::super::{RowsRule, mixed::factor_of};
 
 /// A wrong number in a call.
 #[derive(Clone, Copy, Debug)]
@@ -57,13 +57,13 @@ impl Faults {
         refuse(!is_normal, "grad_factor", factor);
     }
 
-    pub(super) fn of_rule<R: RowRule, F: Float>(&mut self, rule: &R, t: u64) {
+    pub(super) fn of_rule<F: Float>(&mut self, rule: &dyn RowsRule<F>, t: u64) {
         self.add(t == 0, Error::ZeroStep);
-        if let Err(error) = rule.check_rule() {
+        if let Err(error) = rule.check_settings_of_rows() {
             self.0.push(error);
             return;
         }
-        for &value in rule.step_constants(t.max(1)).as_ref() {
+        for value in rule.constants_of_rows(t.max(1)) {
             let overflow = !F::from_f64(value).is_finite();
             self.add(overflow, Error::ConstantOverflow { value, float: F::NAME });
         }
@@ -80,16 +80,19 @@ impl Faults {
     }
 
     /// The width, and the lengths of the parameters and moments.
-    pub(super) fn of_table<R: RowRule>(&mut self, rule: &R, (width, lens): &(usize, Vec<usize>)) {
+    pub(super) fn of_table<F>(
+        &mut self,
+        rule: &dyn RowsRule<F>,
+        (width, lens): &(usize, Vec<usize>),
+    ) {
         let (width, len) = (*width, lens[0]);
         self.add(width == 0, Error::ZeroWidth);
         if width == 0 || !len.is_multiple_of(width) {
             return self.add(width > 0, Error::TableShape { len, width });
         }
         let rows = len / width;
-        let names = R::ROW_MOMENT_NAMES;
-        for (position, (&moment, &len)) in names.as_ref().iter().zip(&lens[1..]).enumerate() {
-            let expected = rows * rule.moment_width(position, width);
+        for ((moment, of_row), &len) in rule.moments_of_row(width).into_iter().zip(&lens[1..]) {
+            let expected = rows * of_row;
             let error = Error::MomentMismatch { moment, len, rows, width, expected };
             self.add(len != expected, error);
         }

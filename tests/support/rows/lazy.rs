@@ -1,16 +1,13 @@
 //! Lazy steps.
 
-use std::fmt::Debug;
-
 use adamant::{
     Error, Exec, Report, StepOptions,
-    reference::RowReference,
     rule::Float,
-    table::{RowIndex, RowOptimizer, RowScratch, SortedRows, Table},
+    table::{RowIndex, RowScratch},
 };
 
 use super::{
-    super::Guarded,
+    super::{Guarded, RowsRule},
     Listed, Misfit, RowColumns,
     arrays::Arrays,
     check_report, expected_norm,
@@ -21,8 +18,8 @@ use super::{
 /// Takes lazy steps, the first with number `t`. Fails unless they give the bits of the reference and write nothing
 /// else.
 #[track_caller]
-pub fn check_lazy<R: RowReference + Debug, F: Float>(
-    rule: &R,
+pub fn check_lazy<F: Float>(
+    rule: &dyn RowsRule<F>,
     t: u64,
     before: &RowColumns<F>,
     steps: &[Listed<F>],
@@ -35,8 +32,8 @@ pub fn check_lazy<R: RowReference + Debug, F: Float>(
 
 /// As [`check_lazy`], with options.
 #[track_caller]
-pub fn check_lazy_with<R: RowReference + Debug, F: Float>(
-    rule: &R,
+pub fn check_lazy_with<F: Float>(
+    rule: &dyn RowsRule<F>,
     t: u64,
     before: &RowColumns<F>,
     steps: &[Listed<F>],
@@ -50,78 +47,16 @@ pub fn check_lazy_with<R: RowReference + Debug, F: Float>(
 /// Takes lazy steps, the first with number `t`. Fails unless each gives the bits of the reference and writes nothing
 /// else, or is refused for a fault that it has and writes nothing. Returns the errors.
 #[track_caller]
-pub fn check_lazy_or_refused<'a, R: RowReference + Debug, F: Float>(
-    rule: &R,
+pub fn check_lazy_or_refused<'a, F: Float>(
+    rule: &dyn RowsRule<F>,
     t: u64,
     before: &RowColumns<F>,
     steps: impl IntoIterator<Item = (&'a Listed<F>, Option<Misfit>)>,
     options: StepOptions<'static>,
     offset: usize,
 ) -> Vec<Error> {
-    let steps: Vec<_> = steps.into_iter().collect();
-    check_lazy_by(rule, t, before, &steps, options, offset)
-}
-
-/// The methods of a rule that the check of lazy steps uses, behind a pointer: if the check were compiled for each
-/// rule and type of indices, it would take most of the time of compiling the tests.
-trait LazyRule<F>: Debug {
-    fn find_faults(&self, faults: &mut Faults, t: u64, sizes: &(usize, Vec<usize>));
-
-    fn step(
-        &self,
-        t: u64,
-        table: Table<'_>,
-        grads: SortedRows<'_>,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error>;
-
-    fn reference(
-        &self,
-        table: &mut RowColumns<F>,
-        t: u64,
-        listed: &Listed<F>,
-        options: &StepOptions<'_>,
-    );
-}
-
-impl<R: RowReference + Debug, F: Float> LazyRule<F> for R {
-    fn find_faults(&self, faults: &mut Faults, t: u64, sizes: &(usize, Vec<usize>)) {
-        faults.of_rule::<R, F>(self, t);
-        faults.of_table(self, sizes);
-    }
-
-    fn step(
-        &self,
-        t: u64,
-        table: Table<'_>,
-        grads: SortedRows<'_>,
-        options: &StepOptions<'_>,
-    ) -> Result<Report, Error> {
-        self.step_rows_lazy_on(t, table, grads, options)
-    }
-
-    fn reference(
-        &self,
-        table: &mut RowColumns<F>,
-        t: u64,
-        listed: &Listed<F>,
-        options: &StepOptions<'_>,
-    ) {
-        table.reference(self, t, listed, options);
-    }
-}
-
-#[track_caller]
-fn check_lazy_by<F: Float>(
-    rule: &dyn LazyRule<F>,
-    t: u64,
-    before: &RowColumns<F>,
-    steps: &[(&Listed<F>, Option<Misfit>)],
-    options: StepOptions<'static>,
-    offset: usize,
-) -> Vec<Error> {
     struct Step<'a, F> {
-        rule: &'a dyn LazyRule<F>,
+        rule: &'a dyn RowsRule<F>,
         t: u64,
         options: StepOptions<'static>,
         arrays: &'a mut Arrays<F>,
@@ -138,13 +73,14 @@ fn check_lazy_by<F: Float>(
             let grads = self.listed.grads(rows, self.values, self.arrays.width, misfit);
             let mut faults = Faults::default();
             faults.of_options::<F>(&options, norm);
-            rule.find_faults(&mut faults, t, &self.arrays.sizes(misfit));
+            faults.of_rule(rule, t);
+            faults.of_table(rule, &self.arrays.sizes(misfit));
             let table = self.arrays.table(misfit);
             faults.of_grads(&grads, table.width());
             faults.of_indices(rows, table.rows());
             let found = grads
                 .sort(table.rows(), self.scratch)
-                .and_then(|grads| rule.step(t, table, grads, &options));
+                .and_then(|grads| rule.step_listed(t, table, grads, &options));
             self.report = found.as_ref().ok().copied();
             faults.judge(found.map(|_| ()))
         }
@@ -157,7 +93,7 @@ fn check_lazy_by<F: Float>(
     let mut arrays = Arrays::new(before, offset);
     let mut scratch = RowScratch::default();
     let mut refusals = vec![];
-    for (&(listed, misfit), later) in steps.iter().zip(0..) {
+    for ((listed, misfit), later) in steps.into_iter().zip(0..) {
         let t = t.saturating_add(later);
         let values = Guarded::new(&listed.values, offset);
         let (arrays, scratch, values) = (&mut arrays, &mut scratch, values.get());
@@ -172,7 +108,7 @@ fn check_lazy_by<F: Float>(
             (None, Some(report)) => {
                 if let Some(grad_factor) = check_report(&report, norm, &options) {
                     let options = StepOptions { grad_factor, ..options };
-                    rule.reference(&mut expected, t, listed, &options);
+                    expected.reference(rule, t, listed, &options);
                 }
             }
             (error, _) => {
