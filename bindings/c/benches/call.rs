@@ -7,7 +7,8 @@
 //!
 //! `LIBRARY` is `target/release/libadamant.so` unless given. `call` is a step of Adam on 16 elements in
 //! `f32`, of which most is checks; `f32` and `q8` are steps on 64 Ki elements, with moments in `f32` and in 8
-//! bits. All are on the calling thread.
+//! bits; `many` is a call with 1,000 tensors of 1,024 elements, whose arrays follow each other, and `flat` one with a
+//! tensor of as many elements. All are on the calling thread.
 
 #![allow(missing_docs, reason = "of the functions of C, which are in the header")]
 
@@ -55,11 +56,12 @@ struct Arrays {
     moments: [Vec<f32>; 2],
     codes: [Vec<u8>; 2],
     scales: [Vec<f32>; 2],
-    steps: u64,
+    /// Of each tensor, all of which have the same length.
+    steps: Vec<u64>,
 }
 
 impl Arrays {
-    fn new(len: usize) -> Result<Self, adamant::Error> {
+    fn new(len: usize, tensors: usize) -> Result<Self, adamant::Error> {
         let moments = [vec![1e-4; len], vec![1e-4; len]];
         let mut codes = [vec![0; len], vec![0; len]];
         let mut scales = [(); 2].map(|()| vec![0.0; Q8::scales(len)]);
@@ -67,39 +69,63 @@ impl Arrays {
             format.encode(&moments[moment], &mut codes[moment], &mut scales[moment])?;
         }
         let (param, grad) = (vec![1.0; len], vec![0.01; len]);
-        Ok(Self { param, grad, moments, codes, scales, steps: 0 })
+        Ok(Self { param, grad, moments, codes, scales, steps: vec![0; tensors] })
     }
 
-    fn c(&mut self, is_q8: bool) -> adamant_tensor {
+    /// The elements of a tensor; with moments in 8 bits, there is one tensor.
+    fn len(&self) -> usize {
+        self.param.len() / self.steps.len()
+    }
+
+    fn c(&mut self, is_q8: bool) -> Vec<adamant_tensor> {
         fn array<T>(values: &mut [T], element: adamant_type) -> adamant_array {
             let (data, len) = (values.as_mut_ptr().cast(), values.len());
             adamant_array { data, len, r#type: element as u32 }
         }
-        let f32s = |values: &mut Vec<f32>| array(values, adamant_type::ADAMANT_F32);
-        // SAFETY: a struct of C that may be all zeros.
-        let mut tensor = unsafe { mem::zeroed::<adamant_tensor>() };
-        tensor.size = size_of::<adamant_tensor>();
-        (tensor.param, tensor.grad) = (f32s(&mut self.param), f32s(&mut self.grad));
-        tensor.steps = &raw mut self.steps;
-        for moment in 0..2 {
-            if is_q8 {
-                tensor.moments[moment] = array(&mut self.codes[moment], adamant_type::ADAMANT_Q8);
-                tensor.scales[moment] = f32s(&mut self.scales[moment]);
-            } else {
-                tensor.moments[moment] = f32s(&mut self.moments[moment]);
+        let f32s = |values: &mut [f32]| array(values, adamant_type::ADAMANT_F32);
+        let (len, count) = (self.len(), self.steps.len());
+        let tensor = |number| {
+            let elements = number * len..(number + 1) * len;
+            // SAFETY: a struct of C that may be all zeros.
+            let mut tensor = unsafe { mem::zeroed::<adamant_tensor>() };
+            tensor.size = size_of::<adamant_tensor>();
+            tensor.param = f32s(&mut self.param[elements.clone()]);
+            tensor.grad = f32s(&mut self.grad[elements.clone()]);
+            tensor.steps = &raw mut self.steps[number];
+            for moment in 0..2 {
+                if is_q8 {
+                    tensor.moments[moment] =
+                        array(&mut self.codes[moment], adamant_type::ADAMANT_Q8);
+                    tensor.scales[moment] = f32s(&mut self.scales[moment]);
+                } else {
+                    tensor.moments[moment] = f32s(&mut self.moments[moment][elements.clone()]);
+                }
             }
-        }
-        tensor
+            tensor
+        };
+        (0..count).map(tensor).collect()
     }
 
+    /// The only tensor.
     fn rust(&mut self, is_q8: bool) -> Tensor<'_> {
-        let tensor = Tensor::new(&mut self.param, &self.grad, &mut self.steps);
+        let tensor = Tensor::new(&mut self.param, &self.grad, &mut self.steps[0]);
         if is_q8 {
             let ([m, v], [of_m, of_v]) = (&mut self.codes, &mut self.scales);
             tensor.with_moments([Moment::q8(m, of_m), Moment::q8(v, of_v)])
         } else {
             tensor.with_moments(self.moments.each_mut().map(Moment::from))
         }
+    }
+
+    /// All tensors, with moments in `f32`.
+    fn many_rust(&mut self) -> Vec<Tensor<'_>> {
+        let len = self.len();
+        let [m, v] = self.moments.each_mut().map(|moment| moment.chunks_mut(len));
+        let arrays = self.param.chunks_mut(len).zip(self.grad.chunks(len)).zip(m.zip(v));
+        let tensor = |(((param, grad), (m, v)), steps)| {
+            Tensor::new(param, grad, steps).with_moments([Moment::from(m), Moment::from(v)])
+        };
+        arrays.zip(&mut self.steps).map(tensor).collect()
     }
 }
 
@@ -108,6 +134,7 @@ fn measure(
     library: &Library,
     plan: Plan,
     len: usize,
+    tensors: usize,
     is_q8: bool,
 ) -> Result<[f64; 2], Box<dyn Error>> {
     // SAFETY: the library is built of this crate, which declares them so.
@@ -134,12 +161,12 @@ fn measure(
         exec: Exec { isa: None, threads: Threads::Serial },
         ..StepOptions::default()
     };
-    let mut arrays = Arrays::new(len)?;
+    let mut arrays = Arrays::new(len, tensors)?;
     let times = plan.times(|which, repetitions| match which {
         0 => {
-            let tensor = arrays.c(is_q8);
-            let size = size_of::<adamant_group>();
-            let group = adamant_group { size, optimizer, tensors: &tensor, tensor_count: 1 };
+            let structs = arrays.c(is_q8);
+            let (size, tensor_count) = (size_of::<adamant_group>(), structs.len());
+            let group = adamant_group { size, optimizer, tensors: structs.as_ptr(), tensor_count };
             time(repetitions, || {
                 let groups = black_box(&group);
                 // SAFETY: structs of this version; the arrays are alive, and nobody else's until it returns.
@@ -148,7 +175,14 @@ fn measure(
             })
         }
         _ => time(repetitions, || {
-            let tensors = &mut [black_box(arrays.rust(is_q8))];
+            let (mut one, mut many);
+            let tensors = if tensors == 1 {
+                one = [black_box(arrays.rust(is_q8))];
+                &mut one[..]
+            } else {
+                many = black_box(arrays.many_rust());
+                &mut many[..]
+            };
             let report = adam.step_tensors(tensors, &options).expect("a valid step");
             assert_eq!(report.outcome, Outcome::Taken);
         }),
@@ -172,9 +206,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let library = unsafe { Library::new(&path) }?;
     let plan = Plan { rounds, least: Duration::from_millis(5) };
     println!("{:<6} {:>9} {:>13} {:>13} {:>7}", "case", "elements", "C, ns", "Rust, ns", "ratio");
-    for (case, len, is_q8) in [("call", 16, false), ("f32", 1 << 16, false), ("q8", 1 << 16, true)]
-    {
-        let [c, rust] = measure(&library, plan, len, is_q8)?;
+    for (case, len, tensors, is_q8) in [
+        ("call", 16, 1, false),
+        ("f32", 1 << 16, 1, false),
+        ("q8", 1 << 16, 1, true),
+        ("many", 1000 << 10, 1000, false),
+        ("flat", 1000 << 10, 1, false),
+    ] {
+        let [c, rust] = measure(&library, plan, len, tensors, is_q8)?;
         println!("{case:<6} {len:>9} {c:>13.1} {rust:>13.1} {:>7.2}", c / rust);
     }
     Ok(())

@@ -275,31 +275,22 @@ unsafe fn step_any(
     exec: *const adamant_exec,
     report: *mut adamant_report,
 ) -> Result<Outcome, Failure> {
-    let mut claims = Claims::new();
     // SAFETY: the structs and handles are what the caller promises, here and below.
     let runner = unsafe { Runner::read(exec)? };
     // SAFETY: the caller's promise.
     let options = unsafe { adamant_step_options::read(options)? };
     let options = StepOptions { exec: runner.exec(), ..options };
     // SAFETY: the caller's promise.
-    let reported = unsafe { claim_report(report, &mut claims)? };
-    // SAFETY: the caller's promise.
-    let groups = unsafe { Listed::new(groups, group_count, Place::of(&"groups"), &mut claims)? };
-    let mut count = 0;
-    for number in 0..group_count {
-        let (mut room, mut tensor_room) = (None, None);
-        let group = groups.get(number, adamant_group::NONE, &mut room);
-        // SAFETY: the caller's promise, here and below.
-        unsafe { adamant_optimizer::read(group.optimizer)? }.for_tensors()?;
-        // SAFETY: the caller's promise.
-        let tensors = unsafe { tensors_of(group, number, &mut claims)? };
-        for index in 0..tensors.count {
-            let tensor = tensors.get(index, adamant_tensor::NONE, &mut tensor_room);
-            tensor.claim(&mut claims, count)?;
-            count += 1;
-        }
+    let claim = |claims: &mut Claims| unsafe { claim_all(groups, group_count, report, claims) };
+    let mut claims = Claims::joining();
+    let (reported, groups, count) = claim(&mut claims)?;
+    if let Err(failure) = claims.check() {
+        // Again, for the name of the array.
+        let mut claims = Claims::new();
+        claim(&mut claims)?;
+        claims.check()?;
+        return Err(failure);
     }
-    claims.check()?;
 
     let mut group_number = 0;
     let mut place = 0;
@@ -336,6 +327,40 @@ unsafe fn step_any(
     // SAFETY: claimed as memory that is written.
     unsafe { put_report(report, reported, &done)? };
     Ok(done.outcome)
+}
+
+/// Claims all memory of a step. Returns the size of the report, the groups, and the number of tensors.
+///
+/// # Safety
+///
+/// As [`step_any`].
+#[inline(always)]
+unsafe fn claim_all(
+    groups: *const adamant_group,
+    group_count: usize,
+    report: *mut adamant_report,
+    claims: &mut Claims,
+) -> Result<(Option<usize>, Listed<adamant_group>, usize), Failure> {
+    // SAFETY: the caller's promise, here and below.
+    let reported = unsafe { claim_report(report, claims)? };
+    // SAFETY: as above.
+    let groups = unsafe { Listed::new(groups, group_count, Place::of(&"groups"), claims)? };
+    let mut count = 0;
+    for number in 0..group_count {
+        let (mut room, mut tensor_room) = (None, None);
+        let group = groups.get(number, adamant_group::NONE, &mut room);
+        // SAFETY: as above.
+        unsafe { adamant_optimizer::read(group.optimizer)? }.for_tensors()?;
+        // SAFETY: as above.
+        let tensors = unsafe { tensors_of(group, number, claims)? };
+        for index in 0..tensors.count {
+            let tensor = tensors.get(index, adamant_tensor::NONE, &mut tensor_room);
+            claims.begin_tensor();
+            tensor.claim(claims, count)?;
+            count += 1;
+        }
+    }
+    Ok((reported, groups, count))
 }
 
 /// Checks the report of a call, and claims its memory; its size, if there is one.

@@ -4,7 +4,7 @@ use core::{
     cell::RefCell,
     ffi::c_void,
     mem::{self, MaybeUninit},
-    slice,
+    ptr, slice,
 };
 
 use super::{
@@ -25,6 +25,34 @@ struct Span {
 /// structs of a call.
 const FEW: usize = 16;
 
+/// The memory of an array without its name, so that as much as possible of a call's is in cache while it is sorted.
+#[derive(Clone, Copy, PartialEq)]
+struct Extent {
+    start: usize,
+    /// The bytes, which fit in an `isize`; and the highest bit if the array is written.
+    bytes: usize,
+}
+
+impl Extent {
+    const WRITTEN: usize = 1 << (usize::BITS - 1);
+
+    #[inline]
+    fn of(span: &Span) -> Self {
+        let written = if span.written { Self::WRITTEN } else { 0 };
+        Self { start: span.start, bytes: (span.end - span.start) | written }
+    }
+
+    #[inline]
+    fn is_written(&self) -> bool {
+        self.bytes & Self::WRITTEN != 0
+    }
+
+    #[inline]
+    fn end(&self) -> usize {
+        self.start + (self.bytes & !Self::WRITTEN)
+    }
+}
+
 /// The memory of all arrays of a call.
 pub(in super::super) struct Claims {
     few: [MaybeUninit<Span>; FEW],
@@ -32,16 +60,60 @@ pub(in super::super) struct Claims {
     count: usize,
     /// The spans before those, if there are more. The memory is kept for the thread's next call.
     many: Vec<Span>,
+    /// Whether spans are joined.
+    joins: bool,
+    /// The number of the next array of the tensor; [`FEW`] if there is no tensor whose spans are joined to others.
+    array: usize,
+    /// For each array of a tensor, the span in `few` that the array before it is in; [`FEW`] if there is none.
+    of_array: [usize; FEW],
+}
+
+/// Memory of a thread for calls with many arrays.
+struct Kept {
+    spans: Vec<Span>,
+    extents: Vec<Extent>,
+}
+
+impl Kept {
+    const NONE: Self = Self { spans: Vec::new(), extents: Vec::new() };
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 thread_local! {
-    static MANY: RefCell<Vec<Span>> = const { RefCell::new(Vec::new()) };
+    static MANY: RefCell<Kept> = const { RefCell::new(Kept::NONE) };
 }
 
 impl Claims {
     #[inline(always)]
     pub(in super::super) fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; FEW], count: 0, many: Vec::new() }
+        Self {
+            few: [const { MaybeUninit::uninit() }; FEW],
+            count: 0,
+            many: Vec::new(),
+            joins: false,
+            array: FEW,
+            of_array: [FEW; FEW],
+        }
+    }
+
+    /// As [`new`](Self::new). Where the arrays of tensors follow each other in memory, they become one span. A span has
+    /// one name, so after a mistake the claims must be made again, one by one.
+    #[inline(always)]
+    pub(in super::super) fn joining() -> Self {
+        Self { joins: true, ..Self::new() }
+    }
+
+    /// Says that the claims of another tensor follow.
+    #[inline(always)]
+    pub(in super::super) fn begin_tensor(&mut self) {
+        if self.joins {
+            self.array = 0;
+        }
     }
 
     /// Checks the memory of an array by itself, and stores it; returns its type.
@@ -95,12 +167,35 @@ impl Claims {
 
     #[inline(always)]
     fn push(&mut self, span: Span) {
+        let array = self.array;
+        if array < FEW {
+            self.array += 1;
+            if self.is_joined(self.of_array[array], &span) {
+                return;
+            }
+        }
         if self.count == FEW {
             self.spill();
+        }
+        if array < FEW {
+            self.of_array[array] = self.count;
         }
         // Written directly to its place, so that no span needs an address elsewhere.
         self.few[self.count].write(span);
         self.count += 1;
+    }
+
+    /// Joins a span to one in `few`, if it begins where that one ends.
+    #[inline(always)]
+    fn is_joined(&mut self, number: usize, span: &Span) -> bool {
+        let Some(last) = self.few_mut().get_mut(number) else { return false };
+        let joins = last.end == span.start
+            && last.written == span.written
+            && span.end - last.start <= isize::MAX as usize;
+        if joins {
+            last.end = span.end;
+        }
+        joins
     }
 
     /// Moves the spans of `few` to `many`.
@@ -108,13 +203,14 @@ impl Claims {
     #[inline(never)]
     fn spill(&mut self) {
         if self.many.is_empty() {
-            self.many = MANY.take();
+            self.many = MANY.with_borrow_mut(|kept| mem::take(&mut kept.spans));
             self.many.clear();
         }
         let mut many = mem::take(&mut self.many);
         many.extend(self.few());
         self.many = many;
         self.count = 0;
+        self.of_array = [FEW; FEW];
     }
 
     /// The spans in `few`.
@@ -123,6 +219,14 @@ impl Claims {
         let few = &self.few[..self.count];
         // SAFETY: `push` wrote the first `count`.
         unsafe { slice::from_raw_parts(few.as_ptr().cast(), few.len()) }
+    }
+
+    /// The spans in `few`, to be changed.
+    #[inline(always)]
+    fn few_mut(&mut self) -> &mut [Span] {
+        let few = &mut self.few[..self.count];
+        // SAFETY: as in `few`.
+        unsafe { slice::from_raw_parts_mut(few.as_mut_ptr().cast(), few.len()) }
     }
 
     /// Fails if an array that is to be written has memory in common with another.
@@ -146,26 +250,46 @@ impl Claims {
     #[cold]
     fn check_many(&mut self) -> Result<(), Failure> {
         self.spill();
-        self.many.sort_unstable_by_key(|span| span.start);
-        // Of the spans that begin before this one: the one that ends last, and the written one that ends last.
-        let (mut last, mut last_written) = (None::<&Span>, None::<&Span>);
-        let mut found = Ok(());
-        for span in &self.many {
-            let before = if span.written { last } else { last_written };
-            if let Some(before) = before.filter(|before| span.start < before.end) {
-                found = Err(overlap(span, before));
-                break;
+        let mut kept = MANY.take();
+        let extents = &mut kept.extents;
+        extents.clear();
+        extents.extend(self.many.iter().map(Extent::of));
+        extents.sort_unstable_by_key(|extent| extent.start);
+        // Of the memory that begins before: the end, and that of the memory that is written.
+        let (mut end, mut end_written) = (0, 0);
+        let overlaps = extents.iter().position(|extent| {
+            let overlaps = extent.start < if extent.is_written() { end } else { end_written };
+            end = end.max(extent.end());
+            if extent.is_written() {
+                end_written = end_written.max(extent.end());
             }
-            let ends_last = |last: Option<&Span>| last.is_none_or(|last| last.end < span.end);
-            if ends_last(last) {
-                last = Some(span);
-            }
-            if span.written && ends_last(last_written) {
-                last_written = Some(span);
-            }
-        }
-        MANY.set(mem::take(&mut self.many));
+            overlaps
+        });
+        let found = match overlaps {
+            Some(number) => Err(self.overlap_in_many(&extents[number], &extents[..number])),
+            None => Ok(()),
+        };
+        kept.spans = mem::take(&mut self.many);
+        MANY.set(kept);
         found
+    }
+
+    /// The mistake that memory overlaps some of that before it.
+    fn overlap_in_many(&self, extent: &Extent, before: &[Extent]) -> Failure {
+        // If this one is only read, the one that ends last is written: it would overlap a written one before.
+        let other = before.iter().max_by_key(|other| other.end());
+        let span_of = |extent: &Extent, except: Option<&Span>| {
+            let mut spans = self.many.iter();
+            spans.find(|span| {
+                Extent::of(span) == *extent && except.is_none_or(|other| !ptr::eq(*span, other))
+            })
+        };
+        let one = span_of(extent, None);
+        let other = other.and_then(|other| span_of(other, one));
+        match (one, other) {
+            (Some(one), Some(other)) => overlap(one, other),
+            _ => Failure::new(adamant_status::ADAMANT_OVERLAP, format_args!("arrays overlap")),
+        }
     }
 }
 
@@ -184,4 +308,95 @@ fn overlap(one: &Span, other: &Span) -> Failure {
             other.start
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use core::{ffi::CStr, ptr};
+
+    use rand::{RngExt, SeedableRng, rngs::ChaCha8Rng};
+
+    use super::{super::super::adamant_last_error, *};
+
+    /// Bytes from an address on, and whether they are written.
+    type Bytes = (usize, usize, bool);
+
+    /// The check of tensors, each with some arrays; the message of the mistake.
+    fn check(mut claims: Claims, tensors: &[Vec<Bytes>]) -> Result<(), String> {
+        for (number, arrays) in tensors.iter().enumerate() {
+            claims.begin_tensor();
+            for &(start, len, written) in arrays {
+                let data = ptr::without_provenance_mut(start);
+                let array = adamant_array { data, len, r#type: adamant_type::ADAMANT_Q8 as u32 };
+                let place = Place::of(&"array").of_tensor(number);
+                claims.claim(&array, written, place).expect("an array");
+            }
+        }
+        claims.check().map_err(|_| {
+            // SAFETY: a text of this thread, which ends with a zero.
+            let text = unsafe { CStr::from_ptr(adamant_last_error()) };
+            text.to_str().expect("UTF-8").to_owned()
+        })
+    }
+
+    fn are_apart(all: &[Bytes]) -> bool {
+        let overlap = |one: &Bytes, other: &Bytes| {
+            one.0 < other.0 + other.1 && other.0 < one.0 + one.1 && (one.2 || other.2)
+        };
+        all.iter()
+            .enumerate()
+            .all(|(number, one)| all[..number].iter().all(|other| !overlap(one, other)))
+    }
+
+    /// Tensors whose arrays follow those of the tensor before, or begin anywhere.
+    fn tensors(rng: &mut ChaCha8Rng) -> Vec<Vec<Bytes>> {
+        let (count, arrays) = (rng.random_range(1..12), rng.random_range(1..6));
+        let joined = rng.random_range(0.5..=1.0);
+        let mut ends: Vec<usize> = (1..=arrays).map(|array| array * 1000).collect();
+        let written: Vec<bool> = ends.iter().map(|_| rng.random()).collect();
+        let tensor = |_| {
+            let arrays = ends.iter_mut().zip(&written).filter_map(|(end, &written)| {
+                let len = rng.random_range(0..60);
+                let start =
+                    if rng.random_bool(joined) { *end } else { rng.random_range(900..6000) };
+                *end = start + len;
+                // A moment that the settings do not use, or an array that is written only here.
+                (len > 0).then_some((start, len, written != rng.random_ratio(1, 8)))
+            });
+            arrays.collect()
+        };
+        (0..count).map(tensor).collect()
+    }
+
+    #[test]
+    fn few_many_and_joined_claims_find_the_same_overlaps() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let mut counts = [0; 2];
+        for _ in 0..if cfg!(miri) { 100 } else { 20_000 } {
+            let tensors = tensors(&mut rng);
+            let all = tensors.concat();
+            let (one_by_one, joined) =
+                (check(Claims::new(), &tensors), check(Claims::joining(), &tensors));
+            let expected = are_apart(&all);
+            assert_eq!(one_by_one.is_ok(), expected, "{tensors:?}: {one_by_one:?}");
+            assert_eq!(joined.is_ok(), expected, "{tensors:?}: {joined:?}");
+            counts[usize::from(expected)] += 1;
+            // The message is of two arrays that overlap.
+            if let Err(message) = one_by_one {
+                let found: Vec<Bytes> = message
+                    .split(" overlaps ")
+                    .map(|array| {
+                        let (_, numbers) = array.split_once('(').expect("numbers");
+                        let (bytes, start) = numbers.split_once(" bytes at 0x").expect("numbers");
+                        let start = usize::from_str_radix(start.trim_end_matches(')'), 16);
+                        let (start, len) =
+                            (start.expect("an address"), bytes.parse().expect("a number"));
+                        (start, len, all.contains(&(start, len, true)))
+                    })
+                    .collect();
+                assert!(found.len() == 2 && !are_apart(&found), "{message}");
+            }
+        }
+        assert!(counts.iter().all(|&count| count > 10), "{counts:?}");
+    }
 }

@@ -111,9 +111,10 @@ unsafe fn of_this_version<'a, S: Versioned>(pointer: *const S) -> Option<&'a S> 
     }
 }
 
-/// Whether a tensor has parameters, gradients and moments of one type and one length, and sets no other field.
+/// Whether a tensor has parameters, gradients and moments of one type, `float` or `double`, and of one length, and sets
+/// no other field.
 #[inline(always)]
-fn is_plain(tensor: &adamant_tensor) -> bool {
+pub(super) fn is_plain(tensor: &adamant_tensor) -> bool {
     let adamant_tensor { param, grad, moments, param_extra, scales, .. } = tensor;
     // Bits, so that all are tested by one branch.
     let bits = |array: &adamant_array| array.len as u64 | u64::from(array.r#type);
@@ -123,7 +124,8 @@ fn is_plain(tensor: &adamant_tensor) -> bool {
     let is_alike = |array: &adamant_array| {
         (array.len ^ param.len) as u64 | u64::from(array.r#type ^ param.r#type) == 0
     };
-    other | bits(param_extra) == 0
+    matches!(param.r#type, F32 | F64)
+        && other | bits(param_extra) == 0
         && is_alike(grad)
         && moments.iter().all(|moment| is_alike(moment) || bits(moment) == 0)
 }

@@ -11,6 +11,7 @@ use super::{
         status::{Failure, adamant_status, refuse},
     },
     MOMENTS, adamant_tensor,
+    plain::is_plain,
 };
 
 impl adamant_tensor {
@@ -35,6 +36,18 @@ impl adamant_tensor {
     pub(super) fn claim(&self, claims: &mut Claims, tensor: usize) -> Result<(), Failure> {
         use adamant_type::*;
         let place = |name| Place::of(name).of_tensor(tensor);
+        let steps = |claims: &mut Claims| {
+            claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps")).map(|_| ())
+        };
+        // Most tensors have none of what is checked below.
+        if is_plain(self) {
+            claims.claim(&self.param, true, place(&"param"))?;
+            claims.claim(&self.grad, false, place(&"grad"))?;
+            for (number, moment) in self.moments.iter().enumerate() {
+                claims.claim(moment, true, place(&"moments").number(number))?;
+            }
+            return steps(claims);
+        }
         let zero_grad = flag(self.zero_grad, "zero_grad")?;
         if !flag(self.use_first, "use_first")? && self.first != 0 {
             refuse!(
@@ -49,8 +62,7 @@ impl adamant_tensor {
         self.claim_params(claims, place)?;
         claims.claim(&self.grad, zero_grad, place(&"grad"))?;
         self.claim_moments(claims, place)?;
-        claims.claim_out(self.steps.cast(), 1, ADAMANT_U64, place(&"steps"))?;
-        Ok(())
+        steps(claims)
     }
 
     /// Claims the parameters and what goes with them; their type.
