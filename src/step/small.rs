@@ -81,7 +81,9 @@ pub(super) fn step_one(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) 
     let [Group { optimizer, tensors: [tensor] }] = groups else { return false };
     let StepOptions { exec, grad_factor, max_norm, grad_norm, .. } = *options;
     let leaves_none_out = max_norm.is_none() && grad_norm.is_none() && !options.skip_nonfinite;
-    let is_plain = leaves_none_out && grad_factor == 1.0 && !options.flush_subnormals;
+    // By its bits, since the floating-point modes may still trap on a NaN.
+    let is_one = grad_factor.to_bits() == 1.0_f64.to_bits();
+    let is_plain = leaves_none_out && is_one && !options.flush_subnormals;
     if !is_plain || !is_small(tensor.len()) {
         return false;
     }
