@@ -174,18 +174,19 @@ fn measure(
                 assert_eq!(status, adamant_status::ADAMANT_OK);
             })
         }
-        _ => time(repetitions, || {
-            let (mut one, mut many);
-            let tensors = if tensors == 1 {
-                one = [black_box(arrays.rust(is_q8))];
-                &mut one[..]
-            } else {
-                many = black_box(arrays.many_rust());
-                &mut many[..]
-            };
+        _ if tensors == 1 => time(repetitions, || {
+            let tensors = &mut [black_box(arrays.rust(is_q8))];
             let report = adam.step_tensors(tensors, &options).expect("a valid step");
             assert_eq!(report.outcome, Outcome::Taken);
         }),
+        _ => {
+            let mut tensors = arrays.many_rust();
+            time(repetitions, || {
+                let tensors = black_box(&mut tensors);
+                let report = adam.step_tensors(tensors, &options).expect("a valid step");
+                assert_eq!(report.outcome, Outcome::Taken);
+            })
+        }
     });
     // SAFETY: used no more.
     unsafe { free(optimizer) };

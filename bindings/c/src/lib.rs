@@ -4,7 +4,7 @@
 //! C. The header begins with the rules of all functions. In Rust, all functions have this in common:
 //!
 //! - every function is one closure in `status::guarded`, which turns errors and panics into statuses;
-//! - structs of the caller are copied, by the size that they say they have (`versioned.rs`);
+//! - structs of the caller are read by the size that they say they have (`versioned.rs`);
 //! - arrays of the caller become slices in `memory.rs` alone, after all checks of the call.
 
 #![allow(non_camel_case_types, reason = "the names are C's")]

@@ -51,44 +51,62 @@ fn a_step_allocates_nothing_refused_or_not() {
         exec.threads = adamant_threads::ADAMANT_THREADS_SERIAL as u32;
 
         for count in [1, 16, 256] {
-            let mut arrays = vec![[[0.5_f32; LEN]; 4]; count];
-            let array = |values: &mut [f32; LEN]| adamant_array {
-                data: values.as_mut_ptr().cast(),
+            let mut arrays = vec![0.5_f32; 4 * count * LEN];
+            let arrays = arrays.as_mut_ptr();
+            let array = |number: usize| adamant_array {
+                data: arrays.wrapping_add(number * LEN).cast(),
                 len: LEN,
                 r#type: adamant_type::ADAMANT_F32 as u32,
             };
             let mut steps = vec![0; count];
-            let tensors: Vec<_> = (arrays.iter_mut().zip(&mut steps))
-                .map(|([param, grad, exp_avg, exp_avg_sq], steps)| {
+            let steps = steps.as_mut_ptr();
+            // Arrays of a kind follow each other, or those of a tensor do.
+            let tensors = |by_kind: bool| -> Vec<adamant_tensor> {
+                let tensor = |number| {
+                    let [param, grad, exp_avg, exp_avg_sq] =
+                        [0, 1, 2, 3].map(|kind| match by_kind {
+                            true => array(kind * count + number),
+                            false => array(4 * number + kind),
+                        });
                     let mut tensor: adamant_tensor = mem::zeroed();
                     tensor.size = size_of::<adamant_tensor>();
-                    (tensor.param, tensor.grad) = (array(param), array(grad));
-                    tensor.moments[0] = array(exp_avg);
-                    tensor.moments[1] = array(exp_avg_sq);
-                    tensor.steps = steps;
+                    (tensor.param, tensor.grad) = (param, grad);
+                    (tensor.moments[0], tensor.moments[1]) = (exp_avg, exp_avg_sq);
+                    tensor.steps = steps.wrapping_add(number);
                     tensor
-                })
-                .collect();
-            let groups: Vec<_> = (tensors.chunks(8))
-                .map(|tensors| adamant_group {
+                };
+                (0..count).map(tensor).collect()
+            };
+            let groups = |tensors: &[adamant_tensor]| -> Vec<adamant_group> {
+                let group = |tensors: &[adamant_tensor]| adamant_group {
                     size: size_of::<adamant_group>(),
                     optimizer,
                     tensors: tensors.as_ptr(),
                     tensor_count: tensors.len(),
-                })
-                .collect();
-            let step = |options: *const adamant_step_options| {
+                };
+                tensors.chunks(8).map(group).collect()
+            };
+            let step = |groups: &[adamant_group], options: *const adamant_step_options| {
                 adamant_step(groups.as_ptr(), groups.len(), options, &exec, ptr::null_mut())
             };
+            let (by_kind, by_tensor) = (tensors(true), tensors(false));
+            let (mut lacking, mut twice) = (by_kind.clone(), by_kind.clone());
+            lacking[count - 1].grad.data = ptr::null_mut();
+            twice[count - 1].moments[1] = twice[0].param;
+            let (by_kind, by_tensor) = (groups(&by_kind), groups(&by_tensor));
+            let (lacking, twice) = (groups(&lacking), groups(&twice));
             // The first call of a thread allocates memory for the tensors and for checks, and keeps it.
-            assert_eq!(step(ptr::null()), adamant_status::ADAMANT_OK);
+            assert_eq!(step(&by_kind, ptr::null()), adamant_status::ADAMANT_OK);
             let mut options: adamant_step_options = mem::zeroed();
             (options.size, options.max_norm) = (size_of::<adamant_step_options>(), -1.0);
             let before = here();
             for _ in 2..10 {
-                assert_eq!(step(ptr::null()), adamant_status::ADAMANT_OK);
+                assert_eq!(step(&by_kind, ptr::null()), adamant_status::ADAMANT_OK);
+                assert_eq!(step(&by_tensor, ptr::null()), adamant_status::ADAMANT_OK);
+                assert_eq!(step(&by_kind, &options), adamant_status::ADAMANT_OPTION);
+                assert_eq!(step(&lacking, ptr::null()), adamant_status::ADAMANT_NULL_POINTER);
+                assert_eq!(step(&twice, ptr::null()), adamant_status::ADAMANT_OVERLAP);
             }
-            assert_eq!(step(&options), adamant_status::ADAMANT_OPTION);
             assert_eq!(here() - before, 0, "{count} tensors");
         }
         adamant_optimizer_free(optimizer);

@@ -21,6 +21,15 @@ struct Span {
     place: Place,
 }
 
+impl Span {
+    /// Whether two have memory in common, of which one is written.
+    #[inline(always)]
+    fn overlaps(&self, other: &Self) -> bool {
+        let apart = self.end <= other.start || other.end <= self.start;
+        !apart && (self.written || other.written)
+    }
+}
+
 /// The number of spans that are compared with each other, without more memory: those of one tensor, and the
 /// structs of a call.
 const FEW: usize = 16;
@@ -60,11 +69,14 @@ pub(in super::super) struct Claims {
     count: usize,
     /// The spans before those, if there are more. The memory is kept for the thread's next call.
     many: Vec<Span>,
+    /// The number of claims, joined or not.
+    claimed: usize,
     /// Whether spans are joined.
     joins: bool,
-    /// The number of the next array of the tensor; [`FEW`] if there is no tensor whose spans are joined to others.
+    /// How many claims of the tensor there are; [`FEW`] if spans are not joined now.
     array: usize,
-    /// For each array of a tensor, the span in `few` that the array before it is in; [`FEW`] if there is none.
+    /// For each claim of a tensor, the place in `few` of the span that the same claim of the tensor before is in, or a
+    /// place that is not in use.
     of_array: [usize; FEW],
 }
 
@@ -78,12 +90,6 @@ impl Kept {
     const NONE: Self = Self { spans: Vec::new(), extents: Vec::new() };
 }
 
-impl Default for Kept {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
-
 thread_local! {
     static MANY: RefCell<Kept> = const { RefCell::new(Kept::NONE) };
 }
@@ -95,6 +101,7 @@ impl Claims {
             few: [const { MaybeUninit::uninit() }; FEW],
             count: 0,
             many: Vec::new(),
+            claimed: 0,
             joins: false,
             array: FEW,
             of_array: [FEW; FEW],
@@ -105,7 +112,9 @@ impl Claims {
     /// one name, so after a mistake the claims must be made again, one by one.
     #[inline(always)]
     pub(in super::super) fn joining() -> Self {
-        Self { joins: true, ..Self::new() }
+        let mut claims = Self::new();
+        claims.joins = true;
+        claims
     }
 
     /// Says that the claims of another tensor follow.
@@ -162,11 +171,13 @@ impl Claims {
     /// Stores memory that is read, and that was checked.
     #[inline(always)]
     pub(in super::super) fn note(&mut self, start: usize, bytes: usize, place: Place) {
+        self.array = FEW;
         self.push(Span { start, end: start + bytes, written: false, place });
     }
 
     #[inline(always)]
     fn push(&mut self, span: Span) {
+        self.claimed += 1;
         let array = self.array;
         if array < FEW {
             self.array += 1;
@@ -232,14 +243,16 @@ impl Claims {
     /// Fails if an array that is to be written has memory in common with another.
     #[inline]
     pub(in super::super) fn check(&mut self) -> Result<(), Failure> {
+        if self.claimed > FEW {
+            self.keep_memory();
+        }
         if !self.many.is_empty() {
             return self.check_many();
         }
         let few = self.few();
         for (i, one) in few.iter().enumerate() {
             for other in &few[..i] {
-                let apart = one.end <= other.start || other.end <= one.start;
-                if !apart && (one.written || other.written) {
+                if one.overlaps(other) {
                     return Err(overlap(one, other));
                 }
             }
@@ -247,10 +260,21 @@ impl Claims {
         Ok(())
     }
 
+    /// Allocates what as many claims need if none is joined. So it does not depend on where arrays are whether a call
+    /// allocates.
+    #[inline(never)]
+    fn keep_memory(&mut self) {
+        MANY.with_borrow_mut(|kept| {
+            let spans = if self.many.capacity() > 0 { &mut self.many } else { &mut kept.spans };
+            spans.reserve(self.claimed.saturating_sub(spans.len()));
+            kept.extents.reserve(self.claimed.saturating_sub(kept.extents.len()));
+        });
+    }
+
     #[cold]
     fn check_many(&mut self) -> Result<(), Failure> {
         self.spill();
-        let mut kept = MANY.take();
+        let mut kept = MANY.replace(Kept::NONE);
         let extents = &mut kept.extents;
         extents.clear();
         extents.extend(self.many.iter().map(Extent::of));
@@ -266,29 +290,40 @@ impl Claims {
             overlaps
         });
         let found = match overlaps {
-            Some(number) => Err(self.overlap_in_many(&extents[number], &extents[..number])),
+            Some(number) => Err(self.overlap_in_many(&extents[number])),
             None => Ok(()),
         };
-        kept.spans = mem::take(&mut self.many);
         MANY.set(kept);
+        self.give_back();
         found
     }
 
-    /// The mistake that memory overlaps some of that before it.
-    fn overlap_in_many(&self, extent: &Extent, before: &[Extent]) -> Failure {
-        // If this one is only read, the one that ends last is written: it would overlap a written one before.
-        let other = before.iter().max_by_key(|other| other.end());
-        let span_of = |extent: &Extent, except: Option<&Span>| {
-            let mut spans = self.many.iter();
-            spans.find(|span| {
-                Extent::of(span) == *extent && except.is_none_or(|other| !ptr::eq(*span, other))
-            })
+    #[inline(never)]
+    fn give_back(&mut self) {
+        let many = mem::take(&mut self.many);
+        MANY.with_borrow_mut(|kept| kept.spans = many);
+    }
+
+    /// The mistake that memory overlaps some other.
+    fn overlap_in_many(&self, extent: &Extent) -> Failure {
+        let others = |one: &Span| {
+            let overlaps = |other: &&Span| !ptr::eq(one, *other) && one.overlaps(other);
+            self.many.iter().find(overlaps)
         };
-        let one = span_of(extent, None);
-        let other = other.and_then(|other| span_of(other, one));
-        match (one, other) {
-            (Some(one), Some(other)) => overlap(one, other),
-            _ => Failure::new(adamant_status::ADAMANT_OVERLAP, format_args!("arrays overlap")),
+        let one = self.many.iter().find(|span| Extent::of(span) == *extent);
+        match one.and_then(|one| Some((one, others(one)?))) {
+            Some((one, other)) => overlap(one, other),
+            None => Failure::new(adamant_status::ADAMANT_OVERLAP, format_args!("arrays overlap")),
+        }
+    }
+}
+
+impl Drop for Claims {
+    /// Keeps the memory after a claim that was refused.
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.many.capacity() > 0 {
+            self.give_back();
         }
     }
 }
@@ -366,6 +401,22 @@ mod tests {
             arrays.collect()
         };
         (0..count).map(tensor).collect()
+    }
+
+    #[test]
+    fn arrays_of_a_kind_that_follow_each_other_are_one_span() {
+        let mut claims = Claims::joining();
+        for number in 0..100 {
+            claims.begin_tensor();
+            for (kind, written) in [true, false, true].into_iter().enumerate() {
+                let data = ptr::without_provenance_mut(1000 * (kind + 1) + 10 * number);
+                let array =
+                    adamant_array { data, len: 10, r#type: adamant_type::ADAMANT_Q8 as u32 };
+                claims.claim(&array, written, Place::of(&"array")).expect("an array");
+            }
+        }
+        assert_eq!((claims.count, claims.many.len(), claims.claimed), (3, 0, 300));
+        claims.check().expect("they are apart");
     }
 
     #[test]
