@@ -41,9 +41,9 @@ pub(crate) fn step_small<E: Element>(
     .is_some()
 }
 
-/// As [`step_small`], for arrays in memory of the caller. A moment that the settings do not use is empty.
+/// As `step_small`, for arrays in memory of the caller. A moment that the settings do not use is empty.
 ///
-/// Hidden: it is for the C library, where a [`Tensor`] for each call takes as long as a small step.
+/// Hidden: it is for the C library, where a `Tensor` for each call takes as long as a small step.
 #[inline]
 pub fn step_slices<F: Float>(
     optimizer: &dyn DynOptimizer,
