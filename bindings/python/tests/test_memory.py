@@ -398,8 +398,8 @@ def test_subclasses_that_are_nothing_but_memory(make: Any) -> None:
 
 @pytest.mark.parametrize("what", ["state", "setting", "form"])
 def test_a_cycle_through_what_a_step_remembers_is_collected(what: str) -> None:
-    class Flag:
-        """True, as an option of a group may be."""
+    class Text(str):
+        """As an option of a group may be."""
 
     own = torch.nn.Parameter(torch.ones(3))
     optimizer = adamant_optim.AdamW([own], lr=torch.tensor(0.1))
@@ -412,8 +412,8 @@ def test_a_cycle_through_what_a_step_remembers_is_collected(what: str) -> None:
     elif what == "setting":
         group["lr"].owner = optimizer
     else:
-        group["stochastic_rounding"] = Flag()
-        group["stochastic_rounding"].owner = optimizer
+        group["dense_equivalent"] = Text("series")
+        group["dense_equivalent"].owner = optimizer
     optimizer.step()
     gone = weakref.ref(optimizer)
     del optimizer, group, own

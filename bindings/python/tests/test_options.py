@@ -154,6 +154,34 @@ def test_names_of_types_are_read_in_the_middle_of_a_run(first: str | None, text:
     assert optimizer.state[own[0]]["exp_avg"].dtype == expected
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "error"),
+    [
+        ("state_dtype", 8, "state_dtype is 8"),
+        ("master", "f16", "master is 'f16'"),
+        ("master", True, "master is True"),
+        ("stochastic_rounding", "no", "stochastic_rounding is 'no'"),
+        ("dense_equivalent", "often", "dense_equivalent is 'often'"),
+    ],
+)
+def test_options_that_are_set_to_nonsense_in_the_middle_of_a_run_are_refused(
+    option: str, value: object, error: str
+) -> None:
+    optimizer, own = run()
+    group = optimizer.param_groups[0]
+    was, before = group[option], copy.deepcopy(optimizer.state_dict()["state"])
+    values = [param.detach().clone() for param in own]
+    group[option] = value
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError), match=error):
+            optimizer.step()
+    assert all(torch.equal(param, value) for param, value in zip(own, values))
+    group[option] = was
+    assert str(optimizer.state_dict()["state"]) == str(before)
+    optimizer.step()
+    assert not torch.equal(own[0], values[0])
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_optimizers_that_pytorch_lacks_take_its_flags(name: str) -> None:
     make, own = getattr(adamant_optim, name), params()

@@ -272,10 +272,6 @@ class Optimizer(torch.optim.Optimizer):
             raise
 
     def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
-        for group in self.param_groups:
-            # Changed since the last step: the native step knows types, and no other text than "q8".
-            if type(group["state_dtype"]) is str and group["state_dtype"] != "q8":
-                _options.check_group(group)
         try:
             _, self.grad_norm = self._native.step(
                 self,
@@ -460,6 +456,11 @@ class Optimizer(torch.optim.Optimizer):
         """The name of a parameter, for errors."""
         names = self.param_groups[number].get("param_names")
         return f"parameter {names[position]!r}" if names else f"param_groups[{number}]['params'][{position}]"
+
+    @staticmethod
+    def _check_group(group: dict[str, Any]) -> None:
+        """Checks options of a group that were set since the last step, and brings them in one form."""
+        _options.check_group(group)
 
     @staticmethod
     def _memory_of(tensor: Tensor) -> Tensor:

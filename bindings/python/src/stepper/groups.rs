@@ -110,7 +110,7 @@ impl Call<'_, '_> {
                 first += len;
             }
             let settings = self.stepper.plan.read(&dict)?;
-            let form_values = form_values(&dict)?;
+            let form_values = self.checked_values(&dict)?;
             inner.groups.push(GroupSeen {
                 form: form_of(py, &self.stepper.access, &form_values)?,
                 form_values,
@@ -125,18 +125,26 @@ impl Call<'_, '_> {
         Ok(())
     }
 
+    /// The values of the options of a group that decide on states, checked and in one form.
+    fn checked_values(&self, group: &Bound<'_, PyDict>) -> PyResult<[Py<PyAny>; 4]> {
+        self.owner.call_method1(intern!(self.py(), "_check_group"), (group,))?;
+        form_values(group)
+    }
+
     /// Reads the settings of each group again. Where they ask for other states, these are looked up anew.
     pub(super) fn read_settings(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
         let Inner { groups, slots, is_shared, groups_list, .. } = &mut *inner;
         for group in groups {
             let dict = group.dict.bind(py).clone();
-            let form_values = form_values(&dict)?;
+            let mut form_values = form_values(&dict)?;
             let is_same =
                 (form_values.iter().zip(&group.form_values)).all(|(new, old)| new.is(old));
-            let form = match is_same {
-                true => group.form,
-                false => form_of(py, &self.stepper.access, &form_values)?,
+            let form = if is_same {
+                group.form
+            } else {
+                form_values = self.checked_values(&dict)?;
+                form_of(py, &self.stepper.access, &form_values)?
             };
             let used = uses(&group.settings.optimizer);
             let mut has_changed = self.stepper.plan.reread(&mut group.settings, &dict)?
