@@ -79,11 +79,21 @@ pub fn step_slices<F: Float>(
 #[inline]
 pub(super) fn step_one(groups: &mut [Group<'_, '_>], options: &StepOptions<'_>) -> bool {
     let [Group { optimizer, tensors: [tensor] }] = groups else { return false };
-    let StepOptions { exec, grad_factor, max_norm, grad_norm, .. } = *options;
-    let leaves_none_out = max_norm.is_none() && grad_norm.is_none() && !options.skip_nonfinite;
+    // All fields, so that a new one is thought of here, too.
+    let StepOptions {
+        exec,
+        grad_factor,
+        max_norm,
+        skip_nonfinite,
+        grad_norm,
+        keep_grads: _,
+        flush_subnormals,
+        seed: _,
+    } = *options;
+    let leaves_none_out = max_norm.is_none() && grad_norm.is_none() && !skip_nonfinite;
     // By its bits, since the floating-point modes may still trap on a NaN.
     let is_one = grad_factor.to_bits() == 1.0_f64.to_bits();
-    let is_plain = leaves_none_out && is_one && !options.flush_subnormals;
+    let is_plain = leaves_none_out && is_one && !flush_subnormals;
     if !is_plain || !is_small(tensor.len()) {
         return false;
     }

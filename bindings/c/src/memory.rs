@@ -110,7 +110,8 @@ impl adamant_array {
     /// # Safety
     ///
     /// The array was [claimed](Claims::claim) with a type of `T`'s size, the call's claims were found
-    /// [apart](Claims::check) (or `step/plain.rs` has made the same checks), and no slice of it is alive that may be written.
+    /// [apart](Claims::check) (or `step/plain.rs` has made the same checks), and no slice of it is alive that may be
+    /// written.
     #[inline]
     pub(super) unsafe fn slice<'a, T: Element>(&self) -> &'a [T] {
         if self.len == 0 {

@@ -47,8 +47,8 @@ pub(super) unsafe fn step_plain(
     }
 }
 
-/// The instruction set of a call; `None` if its threads are a mistake, or another library's. Other threads do not matter,
-/// since small steps are not shared.
+/// The instruction set of a call; `None` if its threads are a mistake, or another library's. Which others they are does
+/// not matter, since small steps are not shared.
 ///
 /// # Safety
 ///
@@ -62,16 +62,17 @@ unsafe fn isa_of(exec: *const adamant_exec) -> Option<Option<Isa>> {
         return Some(None);
     }
     // SAFETY: the caller's promise.
-    let found = unsafe { of_this_version(exec) }?;
-    let has_threads = match found.threads {
-        DEFAULT | SERIAL => found.pool.is_null(),
-        POOL => is_pointer(found.pool),
+    let adamant_exec { size: _, isa: number, threads, pool, tasks } =
+        *unsafe { of_this_version(exec) }?;
+    let has_threads = match threads {
+        DEFAULT | SERIAL => pool.is_null(),
+        POOL => is_pointer(pool),
         _ => false,
     };
-    if !has_threads || !found.tasks.is_null() {
+    if !has_threads || !tasks.is_null() {
         return None;
     }
-    isa(found.isa).ok()
+    isa(number).ok()
 }
 
 /// The only tensor of a call and its group, if their structs have all fields of this version, and no more.
@@ -111,15 +112,28 @@ unsafe fn of_this_version<'a, S: Versioned>(pointer: *const S) -> Option<&'a S> 
 }
 
 /// Whether a tensor has parameters, gradients and moments of one type, `float` or `double`, and of one length, and sets
-/// no other field. A new field must be looked at here: for such tensors, two ways leave out all other checks.
+/// no other field. For such tensors, two ways leave out all other checks.
 #[inline(always)]
 pub(super) fn is_plain(tensor: &adamant_tensor) -> bool {
-    let adamant_tensor { param, grad, moments, param_extra, scales, .. } = tensor;
+    // All fields, so that a new one is thought of here, too.
+    let adamant_tensor {
+        size: _,
+        param,
+        grad,
+        moments,
+        steps: _,
+        param_extra,
+        scales,
+        first,
+        zero_grad,
+        stochastic_param,
+        use_first,
+        reserved,
+    } = tensor;
     // Bits, so that all are tested by one branch.
     let bits = |array: &adamant_array| array.len as u64 | u64::from(array.r#type);
-    let numbers = tensor.zero_grad | tensor.stochastic_param | tensor.use_first | tensor.reserved;
-    let other =
-        scales.iter().fold(tensor.first | u64::from(numbers), |all, array| all | bits(array));
+    let numbers = zero_grad | stochastic_param | use_first | reserved;
+    let other = scales.iter().fold(first | u64::from(numbers), |all, array| all | bits(array));
     let is_alike = |array: &adamant_array| {
         (array.len ^ param.len) as u64 | u64::from(array.r#type ^ param.r#type) == 0
     };
