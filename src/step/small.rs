@@ -334,6 +334,18 @@ mod tests {
     }
 
     #[test]
+    fn an_instruction_set_that_this_cpu_lacks_goes_the_general_way() {
+        // No CPU has the sets of both architectures.
+        let isa = Isa::ALL.into_iter().find(|isa| !isa.is_available());
+        let exec = Exec { isa, ..Exec::default() };
+        let (adam, options) = (Adam::default(), StepOptions { exec, ..StepOptions::default() });
+        assert!(!with_tensor(&adam, &options, |_, _| {}));
+        let (mut m, mut v, mut steps) = ([0.0_f32; 16], [0.0; 16], 0);
+        let moments = [&mut m[..], &mut v, &mut [], &mut []];
+        assert!(!step_slices(&adam, &mut [1.0; 16], &[1.0; 16], moments, &mut steps, isa));
+    }
+
+    #[test]
     fn a_state_of_another_optimizer_goes_the_general_way() {
         let (adam, nadam) = (Adam::default(), crate::NAdam::default());
         let (mut param, grad, mut state) = ([1.0_f32; 16], [1.0_f32; 16], nadam.state(16));

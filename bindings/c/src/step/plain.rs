@@ -224,7 +224,8 @@ mod tests {
 
     use super::{
         super::super::{
-            adamant_last_error, adamant_optimizer_free, adamant_optimizer_new,
+            adamant_isa_is_available, adamant_last_error, adamant_optimizer_free,
+            adamant_optimizer_new,
             exec::adamant_isa,
             memory::{Claims, Place},
             status::adamant_status,
@@ -328,6 +329,7 @@ mod tests {
         let changes: &[fn(&mut Call<f32>)] = &[
             |call| call.exec.size -= 8,
             |call| call.exec.isa = 77,
+            |call| call.exec.isa = lacking(),
             |call| call.exec.threads = 77,
             |call| call.exec.threads = TASKS,
             |call| call.exec.threads = adamant_threads::ADAMANT_THREADS_POOL as u32,
@@ -427,6 +429,13 @@ mod tests {
             let both = ["param of tensor 1 (4 bytes", "moments[1] of tensor 2 (4 bytes"];
             assert!(both.into_iter().all(|array| text.contains(array)), "{text}");
         }
+    }
+
+    /// An instruction set that this CPU lacks: none has those of both architectures.
+    fn lacking() -> u32 {
+        let sets = [adamant_isa::ADAMANT_ISA_AVX2, adamant_isa::ADAMANT_ISA_NEON];
+        let mut numbers = sets.into_iter().map(|isa| isa as u32);
+        numbers.find(|&isa| adamant_isa_is_available(isa) == 0).expect("a set of another CPU")
     }
 
     /// Addresses that are never used: any two may be the same, next to each other, or at the ends of memory.
