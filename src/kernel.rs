@@ -205,11 +205,12 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, '_, R, F> {
     }
 }
 
-/// [`Rule::specialise`], except on the scalar instruction set: its speed matters little, so one loop with branches is
-/// enough.
+/// [`Rule::specialise`], except on the scalar instruction set and in debug builds: their speed matters little, so one
+/// loop with branches is enough.
 #[inline(always)]
 pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
-    if S::IS_SCALAR {
+    // Fuzz targets are debug builds of the loops that are released.
+    if const { S::IS_SCALAR || cfg!(all(few_loops, not(fuzzing))) } {
         run(rule);
     } else {
         rule.specialise(run);
