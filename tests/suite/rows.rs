@@ -504,12 +504,12 @@ fn steps_after_a_checkpoint_have_the_bits_of_steps_after_a_restart() {
 
 #[test]
 fn an_empty_table_of_any_width_is_stepped() {
+    const HALF: usize = 1 << (usize::BITS - 1);
     let adam = Adam::default();
     for isa in Isa::available() {
         for parallel in [false, true] {
             let exec = exec(isa, parallel);
             let options = StepOptions { exec, max_norm: Some(1.0), ..StepOptions::default() };
-            const HALF: usize = 1 << (usize::BITS - 1);
             for width in [1, HALF >> 3, HALF >> 1, 3 * (HALF >> 2), usize::MAX] {
                 let table = || {
                     let moments = [Moment::none(), Moment::none()];
