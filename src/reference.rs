@@ -99,6 +99,16 @@ fn average_square<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) ->
     (weights[1] * value).mul_add(value, average)
 }
 
+/// The larger of two numbers that are not negative. A NaN stays, whichever of the two it is in, but beside an infinite
+/// `old`.
+fn larger<F: Float>(old: F, new: F) -> F {
+    match old < F::from_f64(f64::INFINITY) {
+        true if new < old => old,
+        true => new,
+        false => old,
+    }
+}
+
 /// Weight decay of either kind: the parameter loses a share, or the gradient gains its part.
 fn decay<F: Float>(decoupled: bool, weights: [F; 2], param: &mut F, grad: &mut F) {
     let [weight_decay, share] = weights;

@@ -107,7 +107,7 @@ pub(crate) use radam::rectification as radam_rectification;
 
 use parts::{
     ANY, ANY_DECAY, MovingAverage, POSITIVE, SLOW, are_slow, choose, decay, descent, flag, l2,
-    scaled_eps, shrink, sign, sign_of, signed_decay, weight,
+    larger, scaled_eps, shrink, sign, sign_of, signed_decay, weight,
 };
 
 use crate::{

@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square, corrected_eps, decay};
+use super::{Reference, average, average_square, corrected_eps, decay, larger};
 use crate::{
     Adam, Epsilon,
     rule::{Float, bias_corrections},
@@ -49,10 +49,8 @@ pub(super) fn adam_or_amsgrad<F: Float>(
         exp_avg_sq[i] = average_square(adam.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
         let mut square = exp_avg_sq[i];
         if let Some(max) = &mut max_exp_avg_sq {
-            if square < max[i] {
-                square = max[i];
-            }
-            max[i] = square;
+            max[i] = larger(max[i], square);
+            square = max[i];
         }
         let mut m = exp_avg[i];
         if adam.cautious && m * g < zero {

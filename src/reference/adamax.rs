@@ -1,4 +1,4 @@
-use super::{Reference, average};
+use super::{Reference, average, larger};
 use crate::{
     AdaMax,
     rule::{Float, bias_corrections},
@@ -25,13 +25,7 @@ impl Reference for AdaMax {
                 g = weight_decay.mul_add(param[i], g);
             }
             exp_avg[i] = average(self.beta1, [beta1, one_minus_beta1], exp_avg[i], g);
-            let (new, old) = (g.abs() + eps, beta2 * exp_inf[i]);
-            // A NaN stays, whichever of the two it is in.
-            exp_inf[i] = match old < F::from_f64(f64::INFINITY) {
-                true if new < old => old,
-                true => new,
-                false => old,
-            };
+            exp_inf[i] = larger(beta2 * exp_inf[i], g.abs() + eps);
             let (m, u) = (exp_avg[i], exp_inf[i]);
             // A large quotient may overflow where the step does not.
             param[i] = if u * power(100) < m.abs() {

@@ -1,5 +1,6 @@
 use super::{
-    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2, sign_of, weight,
+    ANY, ANY_DECAY, MovingAverage, SLOW, are_slow, bias_corrections, descent, l2, larger, sign_of,
+    weight,
 };
 use crate::{
     Error,
@@ -120,9 +121,7 @@ impl Rule for AdaMax {
         let grad = descent(self.maximize, k.sign, grad);
         let grad = l2(self.weight_decay, k.weight_decay, param, grad);
         let m = MovingAverage::new(self.beta1, k.weight1, k.keep1).next(m, grad);
-        let (new, old) = (grad.abs() + k.eps, k.beta2 * u);
-        // A NaN of the norm or of the gradient stays.
-        let u = L::select(old.less_than(old.splat(f64::INFINITY)), new.max(old), old);
+        let u = larger(k.beta2 * u, grad.abs() + k.eps);
         // A large quotient can overflow although the step does not. So it is computed smaller, and the step
         // size takes the factor.
         let is_large = (u * u.splat(LARGE)).less_than(m.abs());

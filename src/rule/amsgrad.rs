@@ -1,4 +1,4 @@
-use super::adam::K;
+use super::{adam::K, larger};
 use crate::{
     Adam, Error,
     rule::{Count, Lanes, Rule},
@@ -10,7 +10,7 @@ use crate::{
 ///
 /// ```text
 /// m, v as in Adam
-/// w = max(w, v)
+/// w = max(w, v), NaN if either is
 /// p as in Adam, with w for v
 /// ```
 ///
@@ -93,7 +93,7 @@ impl Rule for AmsGrad {
         let (Self(adam), k) = (self, &K::from(*k));
         let (param, grad) = adam.decay(k, param, grad);
         let [m, v] = adam.averages(k, grad, m, v);
-        let w = v.max(w);
+        let w = larger(w, v);
         (adam.descend(k, param, grad, m, adam.denominator(k, w)), [m, v, w])
     }
 

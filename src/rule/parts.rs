@@ -100,6 +100,13 @@ pub(super) fn are_slow<const N: usize>(betas: [f64; N]) -> bool {
     betas.iter().all(|&beta| beta >= SLOW)
 }
 
+/// The larger of two numbers that are not negative. A NaN stays, whichever of the two it is in, but beside an infinite
+/// `old`.
+#[inline(always)]
+pub(super) fn larger<L: Lanes>(old: L, new: L) -> L {
+    L::select(old.less_than(old.splat(f64::INFINITY)), new.max(old), old)
+}
+
 /// The constant `weight`, by which [`MovingAverage`] multiplies the distance from the old average to the new value. It
 /// is `1 - beta`, to be added to the old average, or `-beta`, to be added to the new value, whichever is nearer.
 pub(super) fn weight(beta: f64) -> f64 {

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use adamant::{
-    AdaGrad, AdaMax, Adadelta, Adam, AnyOptimizer, Error, Exec, Isa, NAdam, Optimizer, Outcome,
-    RAdam, StepOptions, Storage, Threads,
+    AdaGrad, AdaMax, Adadelta, Adam, AmsGrad, AnyOptimizer, Error, Exec, Isa, NAdam, Optimizer,
+    Outcome, RAdam, StepOptions, Storage, Threads,
     reference::Reference,
     rule::{Float, Rule},
 };
@@ -156,6 +156,33 @@ fn adamax_keeps_a_nan() {
     let (mut m, mut u) = ([0.0; 2], [f32::NAN, 1.0]);
     AdaMax::default().reference(1, &mut param, &grad, [&mut m, &mut u]);
     assert!(u[0].is_nan() && param.iter().all(|param| param.is_nan()));
+}
+
+#[test]
+fn amsgrad_keeps_a_nan_of_either_second_moment() {
+    let amsgrad = AmsGrad::default();
+    let (v, w) = ([f32::NAN, 1.0, 1.0], [1.0, f32::NAN, 1.0]);
+    let check = |param: &[f32], largest: &[f32], way: &dyn Debug| {
+        let [param, largest] =
+            [param, largest].map(|of| [0, 1, 2].map(|at: usize| of[at].is_nan()));
+        assert_eq!((param, largest), ([true, true, false], [true, true, false]), "{way:?}");
+    };
+    let (mut param, mut m, mut next_v, mut next_w) = ([1.0; 3], [0.0; 3], v, w);
+    amsgrad.reference(1, &mut param, &[1.0; 3], [&mut m, &mut next_v, &mut next_w]);
+    check(&param, &next_w, &"reference");
+    for isa in Isa::available() {
+        let mut param = [1.0_f32; 3];
+        let mut state = amsgrad.state(3);
+        state.set_moment_from_f32("exp_avg_sq", &v).expect("three values");
+        state.set_moment_from_f32("max_exp_avg_sq", &w).expect("three values");
+        let exec = Exec { isa: Some(isa), threads: Threads::Serial };
+        let options = StepOptions { exec, ..StepOptions::default() };
+        let (param_of_step, grad) = ((&mut param).into(), (&[1.0_f32; 3]).into());
+        let report = amsgrad.step_with(param_of_step, grad, &mut state, &options);
+        assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
+        let largest = state.moment_to_f32("max_exp_avg_sq").expect("its name");
+        check(&param, &largest, &isa);
+    }
 }
 
 #[test]
