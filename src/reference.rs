@@ -99,8 +99,7 @@ fn average_square<F: Float>(beta: f64, weights: [F; 2], average: F, value: F) ->
     (weights[1] * value).mul_add(value, average)
 }
 
-/// The larger of two numbers that are not negative. A NaN stays, whichever of the two it is in, but beside an infinite
-/// `old`.
+/// The larger of two numbers that are not negative, NaN if either is. Beside an infinite `old`, a NaN in `new` is lost.
 fn larger<F: Float>(old: F, new: F) -> F {
     match old < F::from_f64(f64::INFINITY) {
         true if new < old => old,

@@ -100,8 +100,7 @@ pub(super) fn are_slow<const N: usize>(betas: [f64; N]) -> bool {
     betas.iter().all(|&beta| beta >= SLOW)
 }
 
-/// The larger of two numbers that are not negative. A NaN stays, whichever of the two it is in, but beside an infinite
-/// `old`.
+/// The larger of two numbers that are not negative, NaN if either is. Beside an infinite `old`, a NaN in `new` is lost.
 #[inline(always)]
 pub(super) fn larger<L: Lanes>(old: L, new: L) -> L {
     L::select(old.less_than(old.splat(f64::INFINITY)), new.max(old), old)

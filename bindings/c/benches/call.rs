@@ -8,7 +8,8 @@
 //! `LIBRARY` is `target/release/libadamant.so` unless given. `call` is a step of Adam on 16 elements in
 //! `f32`, of which most is checks; `f32` and `q8` are steps on 64 Ki elements, with moments in `f32` and in 8
 //! bits; `many` is a call with 1,000 tensors of 1,024 elements, whose arrays follow each other, and `flat` one with a
-//! tensor of as many elements. All are on the calling thread.
+//! tensor of as many elements; `apart` is a call with 148 tensors of 16 elements, whose arrays have gaps between them.
+//! All are on the calling thread.
 
 #![allow(missing_docs, reason = "of the functions of C, which are in the header")]
 
@@ -58,10 +59,13 @@ struct Arrays {
     scales: [Vec<f32>; 2],
     /// Of each tensor, all of which have the same length.
     steps: Vec<u64>,
+    /// The elements between an array and that of the next tensor.
+    gap: usize,
 }
 
 impl Arrays {
-    fn new(len: usize, tensors: usize) -> Result<Self, adamant::Error> {
+    fn new(len: usize, tensors: usize, gap: usize) -> Result<Self, adamant::Error> {
+        let len = len + tensors * gap;
         let moments = [vec![1e-4; len], vec![1e-4; len]];
         let mut codes = [vec![0; len], vec![0; len]];
         let mut scales = [(); 2].map(|()| vec![0.0; Q8::scales(len)]);
@@ -69,11 +73,11 @@ impl Arrays {
             format.encode(&moments[moment], &mut codes[moment], &mut scales[moment])?;
         }
         let (param, grad) = (vec![1.0; len], vec![0.01; len]);
-        Ok(Self { param, grad, moments, codes, scales, steps: vec![0; tensors] })
+        Ok(Self { param, grad, moments, codes, scales, steps: vec![0; tensors], gap })
     }
 
-    /// The elements of a tensor; with moments in 8 bits, there is one tensor.
-    fn len(&self) -> usize {
+    /// The distance from a tensor's first element to the next tensor's; with moments in 8 bits, there is one tensor.
+    fn stride(&self) -> usize {
         self.param.len() / self.steps.len()
     }
 
@@ -83,9 +87,9 @@ impl Arrays {
             adamant_array { data, len, r#type: element as u32 }
         }
         let f32s = |values: &mut [f32]| array(values, adamant_type::ADAMANT_F32);
-        let (len, count) = (self.len(), self.steps.len());
+        let (stride, count) = (self.stride(), self.steps.len());
         let tensor = |number| {
-            let elements = number * len..(number + 1) * len;
+            let elements = number * stride..(number + 1) * stride - self.gap;
             // SAFETY: a struct of C that may be all zeros.
             let mut tensor = unsafe { mem::zeroed::<adamant_tensor>() };
             tensor.size = size_of::<adamant_tensor>();
@@ -119,9 +123,14 @@ impl Arrays {
 
     /// All tensors, with moments in `f32`.
     fn many_rust(&mut self) -> Vec<Tensor<'_>> {
-        let len = self.len();
-        let [m, v] = self.moments.each_mut().map(|moment| moment.chunks_mut(len));
-        let arrays = self.param.chunks_mut(len).zip(self.grad.chunks(len)).zip(m.zip(v));
+        fn arrays(all: &mut [f32], stride: usize, gap: usize) -> impl Iterator<Item = &mut [f32]> {
+            all.chunks_mut(stride).map(move |array| &mut array[..stride - gap])
+        }
+        let (stride, gap) = (self.stride(), self.gap);
+        let params = arrays(&mut self.param, stride, gap);
+        let grads = arrays(&mut self.grad, stride, gap).map(|grad| &*grad);
+        let [m, v] = self.moments.each_mut().map(|moment| arrays(moment, stride, gap));
+        let arrays = params.zip(grads).zip(m.zip(v));
         let tensor = |(((param, grad), (m, v)), steps)| {
             Tensor::new(param, grad, steps).with_moments([Moment::from(m), Moment::from(v)])
         };
@@ -135,6 +144,7 @@ fn measure(
     plan: Plan,
     len: usize,
     tensors: usize,
+    gap: usize,
     is_q8: bool,
 ) -> Result<[f64; 2], Box<dyn Error>> {
     // SAFETY: the library is built of this crate, which declares them so.
@@ -161,7 +171,7 @@ fn measure(
         exec: Exec { isa: None, threads: Threads::Serial },
         ..StepOptions::default()
     };
-    let mut arrays = Arrays::new(len, tensors)?;
+    let mut arrays = Arrays::new(len, tensors, gap)?;
     let times = plan.times(|which, repetitions| match which {
         0 => {
             let structs = arrays.c(is_q8);
@@ -207,14 +217,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let library = unsafe { Library::new(&path) }?;
     let plan = Plan { rounds, least: Duration::from_millis(5) };
     println!("{:<6} {:>9} {:>13} {:>13} {:>7}", "case", "elements", "C, ns", "Rust, ns", "ratio");
-    for (case, len, tensors, is_q8) in [
-        ("call", 16, 1, false),
-        ("f32", 1 << 16, 1, false),
-        ("q8", 1 << 16, 1, true),
-        ("many", 1000 << 10, 1000, false),
-        ("flat", 1000 << 10, 1, false),
+    for (case, len, tensors, gap, is_q8) in [
+        ("call", 16, 1, 0, false),
+        ("f32", 1 << 16, 1, 0, false),
+        ("q8", 1 << 16, 1, 0, true),
+        ("many", 1000 << 10, 1000, 0, false),
+        ("flat", 1000 << 10, 1, 0, false),
+        ("apart", 148 << 4, 148, 16, false),
     ] {
-        let [c, rust] = measure(&library, plan, len, tensors, is_q8)?;
+        let [c, rust] = measure(&library, plan, len, tensors, gap, is_q8)?;
         println!("{case:<6} {len:>9} {c:>13.1} {rust:>13.1} {:>7.2}", c / rust);
     }
     Ok(())

@@ -84,26 +84,25 @@ pub(in super::super) struct Claims {
 struct Kept {
     spans: Vec<Span>,
     extents: Vec<Extent>,
-    sorted: Vec<Extent>,
     /// The extents of the last call whose arrays were found apart. Training steps the same arrays again and again, and
     /// comparing takes less time than sorting.
     apart: Vec<Extent>,
 }
 
 impl Kept {
-    const NONE: Self =
-        Self { spans: Vec::new(), extents: Vec::new(), sorted: Vec::new(), apart: Vec::new() };
+    const NONE: Self = Self { spans: Vec::new(), extents: Vec::new(), apart: Vec::new() };
 
-    /// The first of the extents that overlaps one which begins before, where one of them is written. If there is none,
-    /// the extents become those that are `apart`.
+    /// The first of the extents that overlaps one which begins before it, if either is written. If there is none, the
+    /// extents become those that are `apart`.
     fn overlapping(&mut self) -> Option<Extent> {
-        self.sorted.clear();
-        self.sorted.extend_from_slice(&self.extents);
-        self.sorted.sort_unstable_by_key(|extent| extent.start);
+        // Sorted in the memory of those of the last call, which are not needed any more.
+        let sorted = &mut self.apart;
+        sorted.clear();
+        sorted.extend_from_slice(&self.extents);
+        sorted.sort_unstable_by_key(|extent| extent.start);
         // Of the memory that begins before: the end, and that of the memory that is written.
         let (mut end, mut end_written) = (0, 0);
-        let mut sorted = self.sorted.iter();
-        let found = sorted.find(|extent| {
+        let found = sorted.iter().copied().find(|extent| {
             let overlaps = extent.start < if extent.is_written() { end } else { end_written };
             end = end.max(extent.end());
             if extent.is_written() {
@@ -111,10 +110,11 @@ impl Kept {
             }
             overlaps
         });
+        sorted.clear();
         if found.is_none() {
             mem::swap(&mut self.extents, &mut self.apart);
         }
-        found.copied()
+        found
     }
 }
 
@@ -295,7 +295,7 @@ impl Claims {
         MANY.with_borrow_mut(|kept| {
             let spans = if self.many.capacity() > 0 { &mut self.many } else { &mut kept.spans };
             spans.reserve(self.claimed.saturating_sub(spans.len()));
-            for extents in [&mut kept.extents, &mut kept.sorted, &mut kept.apart] {
+            for extents in [&mut kept.extents, &mut kept.apart] {
                 extents.reserve(self.claimed.saturating_sub(extents.len()));
             }
         });
@@ -452,7 +452,7 @@ mod tests {
             tensors
         };
         let overlapping = [
-            // It begins elsewhere, is longer, is written.
+            // An array begins elsewhere, is longer, is written, is in another tensor's.
             changed(7, 0, (1711, 30, true)),
             changed(7, 0, (1700, 41, true)),
             changed(0, 1, (1040, 20, true)),
