@@ -193,7 +193,7 @@ impl<R: Rule, F: Float> WithSimd for Sweep<'_, '_, '_, '_, R, F> {
                     );
                     if F::SCALES {
                         if pass.flush_subnormals {
-                            flush(slices);
+                            flush(slices.moments.as_mut());
                         }
                         if let Some(part) = part {
                             part.zero_grad();
@@ -217,10 +217,10 @@ pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
     }
 }
 
-/// Makes subnormal moments zero, and -0 with them.
-#[inline(always)]
-fn flush<R: Rule, F: Float>(mut slices: Slices<'_, R, F>) {
-    for moment in slices.moments.as_mut() {
+/// Makes subnormal moments zero, and -0 with them. Not inlined: each loop of each rule would have a copy.
+#[inline(never)]
+fn flush<F: Float>(moments: &mut [&mut [F]]) {
+    for moment in moments {
         for value in moment.iter_mut() {
             if value.abs() < F::from_f64(F::SMALLEST_NORMAL) {
                 *value = F::default();
