@@ -9,32 +9,10 @@ use crate::{
     isa::Cpu,
     rule::{Arity, Many, Rule},
     simd::{Simd, Vector, WithSimd},
-    table::RowRule,
     tensor::{Part, Precision, Run, Slices, TypedArrays},
 };
 use pairs::sweep_with;
 pub(crate) use pairs::{for_pairs, pairs, pairs_mut, registers, sweep, sweep_pairs, wide};
-
-/// A step whose settings were checked.
-pub(crate) struct Step<R: RowRule> {
-    pub cpu: Cpu,
-    /// [Fitted](fit_constants) to the type of the step.
-    pub constants: Many<R::RowConstants, f64>,
-}
-
-impl<R: RowRule> Step<R> {
-    /// Step `t`, to be computed in `F`.
-    #[inline]
-    pub(crate) fn new<F: Float>(rule: &R, cpu: Cpu, t: u64) -> Result<Self, Error> {
-        rule.check_rule()?;
-        if t == 0 {
-            return Err(Error::ZeroStep);
-        }
-        let mut constants = rule.step_constants(t);
-        fit_constants::<F>(constants.as_mut())?;
-        Ok(Self { cpu, constants })
-    }
-}
 
 /// Refuses constants that are too large for the type of the step. Those that are no normal numbers of it are rounded to
 /// it, and what is not 0 does not become 0. So the kernels need not look for that.

@@ -95,14 +95,7 @@ pub struct MomentLayout {
 impl<R: Rule> DynOptimizer for R {
     #[inline]
     fn moment_count(&self) -> usize {
-        const {
-            // As many bytes as there are moments, and constants.
-            assert!(size_of::<Many<R::Moments, u8>>() <= MOMENTS, "a rule has at most 4 moments");
-            assert!(
-                size_of::<Many<R::Constants, u8>>() <= CONSTANTS,
-                "a rule has at most 16 constants"
-            );
-        }
+        const { check_counts::<R::Moments, R::Constants>() }
         R::MOMENT_NAMES.as_ref().len()
     }
 
@@ -161,6 +154,13 @@ impl<R: Rule> DynOptimizer for R {
     fn as_dyn(&self) -> &dyn DynOptimizer {
         self
     }
+}
+
+/// Refuses a rule with too many moments or constants, when it is compiled.
+pub(crate) const fn check_counts<M: Arity, C: Arity>() {
+    // As many bytes as there are moments, and constants.
+    assert!(size_of::<Many<M, u8>>() <= MOMENTS, "a rule has at most 4 moments");
+    assert!(size_of::<Many<C, u8>>() <= CONSTANTS, "a rule has at most 16 constants");
 }
 
 /// The methods that take steps. Every [`Rule`] and every [`DynOptimizer`] has them. Sealed.

@@ -149,6 +149,40 @@ pub(crate) mod optimizers {
 /// The largest number of moments that an optimizer has.
 pub const MOMENTS: usize = 4;
 
+/// A rule with more does not compile, for tensors and for rows.
+///
+/// ```compile_fail,E0080
+/// # use adamant::{Error, rule::{Count, Lanes, Rule}, table::RowOptimizer};
+/// # #[derive(Clone, Copy)]
+/// # struct Five;
+/// # impl Rule for Five {
+/// #     type Moments = Count<5>;
+/// #     type Constants = Count<0>;
+/// #     const MOMENT_NAMES: [&'static str; 5] = ["a", "b", "c", "d", "e"];
+/// #     fn check(&self) -> Result<(), Error> { Ok(()) }
+/// #     fn constants(&self, _: u64) -> [f64; 0] { [] }
+/// #     fn update<L: Lanes>(&self, _: &[L; 0], p: L, _: L, m: [L; 5]) -> (L, [L; 5]) { (p, m) }
+/// # }
+/// let _ = Five.row_state(10, 4);
+/// ```
+///
+/// ```compile_fail,E0080
+/// # use adamant::{Error, Optimizer, rule::{Count, Lanes, Rule}};
+/// # #[derive(Clone, Copy)]
+/// # struct Five;
+/// # impl Rule for Five {
+/// #     type Moments = Count<5>;
+/// #     type Constants = Count<0>;
+/// #     const MOMENT_NAMES: [&'static str; 5] = ["a", "b", "c", "d", "e"];
+/// #     fn check(&self) -> Result<(), Error> { Ok(()) }
+/// #     fn constants(&self, _: u64) -> [f64; 0] { [] }
+/// #     fn update<L: Lanes>(&self, _: &[L; 0], p: L, _: L, m: [L; 5]) -> (L, [L; 5]) { (p, m) }
+/// # }
+/// let _ = Five.state(10);
+/// ```
+#[cfg(doctest)]
+struct MostMoments;
+
 /// An optimizer's formula. [`Optimizer`](crate::Optimizer) steps with every type that implements it, on
 /// every instruction set, in `f32` and `f64`, on all threads. The [module](self) has an example.
 pub trait Rule: Copy + Send + Sync + 'static {

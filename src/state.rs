@@ -85,7 +85,7 @@ impl State {
         storages: &[Storage],
         len: usize,
     ) -> Self {
-        let plans = (0..optimizer.moment_count()).map(|moment| {
+        let plan = |moment| {
             let start = optimizer.moment_start(moment);
             Plan {
                 name: optimizer.moment_name(moment),
@@ -94,15 +94,15 @@ impl State {
                 start: start.unwrap_or(0.0),
                 storage: storages.get(moment).copied().unwrap_or_default(),
             }
-        });
-        let mut state = Self::new(len, plans);
+        };
+        let mut state = Self::new(len, (0..optimizer.moment_count()).map(plan).collect());
         state.names.rule = Some(optimizer.moment_layout().rule);
         state
     }
 
     /// The state of `len` parameters, with these moments.
-    pub(crate) fn new(len: usize, plans: impl Iterator<Item = Plan> + Clone) -> Self {
-        let kept = plans.clone().filter(|plan| plan.len > 0).count();
+    pub(crate) fn new(len: usize, plans: Vec<Plan>) -> Self {
+        let kept = plans.iter().filter(|plan| plan.len > 0).count();
         let mut state = Self {
             names: Names { rule: None, all: [""; MOMENTS] },
             formats: [Q8::Signed; MOMENTS],
@@ -114,7 +114,7 @@ impl State {
             scratch: RowScratch::default(),
         };
         let mut place = 0;
-        for (position, plan) in plans.enumerate().take(MOMENTS) {
+        for (position, plan) in plans.into_iter().enumerate() {
             if plan.len > 0 {
                 place += 1;
             }

@@ -65,11 +65,14 @@ pub(crate) use sweep::RowSpan;
 
 use crate::{
     Element, Error, Outcome, Param, Report, State, StepOptions, Storage,
+    array::Float,
+    dispatch::Rows,
     float_modes::with_default_float_modes,
     isa::Cpu,
-    kernel::{Pass, Step},
+    kernel::{Pass, fit_constants},
     norm::{NormOrder, Norms},
-    rule::MOMENTS,
+    optimizer::check_counts,
+    rule::{MOMENTS, Many},
     state::Plan,
     step::{Scaling, check_factor},
 };
@@ -166,15 +169,15 @@ pub trait RowOptimizer: RowRule {
     ///
     /// As [`row_state`](Self::row_state).
     fn row_state_of(&self, storages: &[Storage], rows: usize, width: usize) -> State {
-        let names = Self::ROW_MOMENT_NAMES;
-        let plans = names.as_ref().iter().enumerate().map(|(moment, &name)| Plan {
-            name,
+        let RowLayout { count, names, widths } = RowLayout::of(self, width);
+        let plan = |moment| Plan {
+            name: names[moment],
             format: self.moment_format(moment),
-            len: rows.saturating_mul(self.moment_width(moment, width)),
+            len: rows.saturating_mul(widths[moment]),
             start: self.moment_start(moment),
             storage: storages.get(moment).copied().unwrap_or_default(),
-        });
-        State::new(rows.saturating_mul(width), plans)
+        };
+        State::new(rows.saturating_mul(width), (0..count).map(plan).collect())
     }
 
     /// Takes the next step of `state`, on the listed rows of a table only ([lazy](Self#lazy)), and
@@ -278,12 +281,13 @@ pub trait RowOptimizer: RowRule {
         with_default_float_modes(|| {
             let cpu = options.exec.cpu()?;
             self.check_rule()?;
-            table.check(self)?;
+            let moments = RowLayout::of(self, table.width);
+            table.check(&moments)?;
             table.check_grads(&grads)?;
             options.check()?;
             match table.is_f64() {
-                true => step_listed::<Self, f64>(*self, cpu, t, table, grads, options),
-                false => step_listed::<Self, f32>(*self, cpu, t, table, grads, options),
+                true => step_listed::<Self, f64>(*self, cpu, t, table, &moments, grads, options),
+                false => step_listed::<Self, f32>(*self, cpu, t, table, &moments, grads, options),
             }
         })
     }
@@ -315,50 +319,112 @@ fn count_lazy(
     Ok(report)
 }
 
+/// The moments that an optimizer keeps for rows of some width. It is of no optimizer's type: what checks a table is
+/// compiled once, and not for each optimizer.
+pub(crate) struct RowLayout {
+    count: usize,
+    /// Empty behind the last moment.
+    names: [&'static str; MOMENTS],
+    /// How many elements each moment has for a row; 0 if the settings do not use it.
+    widths: [usize; MOMENTS],
+}
+
+impl RowLayout {
+    fn of<R: RowRule>(rule: &R, width: usize) -> Self {
+        const { check_counts::<R::RowMoments, R::RowConstants>() }
+        let (mut names, mut widths) = ([""; MOMENTS], [0; MOMENTS]);
+        let all = R::ROW_MOMENT_NAMES;
+        for (moment, &name) in all.as_ref().iter().enumerate() {
+            names[moment] = name;
+            widths[moment] = rule.moment_width(moment, width);
+        }
+        Self { count: all.as_ref().len(), names, widths }
+    }
+
+    fn names(&self) -> &[&'static str] {
+        &self.names[..self.count]
+    }
+}
+
 /// Takes a lazy step that is computed in `F`; table, gradients and options were found to go together.
 fn step_listed<R: RowRule, F: RowFloat>(
     rule: R,
     cpu: Cpu,
     t: u64,
     table: Table<'_>,
+    moments: &RowLayout,
     mut grads: SortedRows<'_>,
     options: &StepOptions<'_>,
 ) -> Result<Report, Error> {
-    let step = Step::new::<F>(&rule, cpu, t)?;
-    let of_grads = (grads.storage() != F::STORAGE).then(|| ("grad", grads.storage()));
-    let is_mixed = match table.not_of::<R, F>().or(of_grads) {
-        Some((argument, found)) if !R::HAS_TENSORS => {
-            let (method, expected) = ("RowWiseAdam", F::STORAGE);
-            return Err(Error::TableStorage { argument, found, method, expected });
-        }
-        other => other.is_some(),
-    };
-    let threads = options.exec.threads;
-    let Scaling { grad_norm, factor, leaves_out } =
-        options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
-    let is_f64 = F::STORAGE == Storage::F64;
-    check_factor(factor, !is_f64, is_f64)?;
+    let constants = constants_of_rows::<R, F>(&rule, t)?;
+    let is_mixed = is_mixed::<F>(&table, moments, &grads, R::HAS_TENSORS)?;
+    let scaling = scaling_of_rows::<F>(cpu, &mut grads, options)?;
+    let Scaling { grad_norm, factor, leaves_out } = scaling;
     if leaves_out {
         return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
     }
     let StepOptions { flush_subnormals, seed, .. } = *options;
-    let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
+    let threads = options.exec.threads;
     match grads.values_of::<F>() {
         Some(values) if const { R::HAS_LOOP } && !is_mixed => {
             let factor = F::from_f64(factor);
-            let update = Some(Update { step: &step, values, factor, flush_subnormals });
+            let update = Some(Update { constants: &constants, values, factor, flush_subnormals });
             let (table, listed) = (table.typed(), grads.listed);
             let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
             F::call::<Listed<'_, '_, R>>((span, threads));
         }
-        // As of a tensor: the loop over f32 does not look for subnormals.
-        Some(values) if !is_mixed && (is_f64 || !flush_subnormals) => {
-            let grads = (values, grads.listed);
-            as_tensors::run_typed(rule, &step, t, &pass, &table.typed(), grads, threads);
+        _ => {
+            let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
+            let step = |pass: &Pass, rows: Rows<'_>| {
+                rule.run_as_tensors(cpu, &constants, t, pass, rows);
+            };
+            as_tensors::run::<F>(cpu, &step, &pass, table, &grads, is_mixed, threads);
         }
-        _ => as_tensors::run_mixed(rule, &step, t, &pass, &table, &grads, threads),
     }
     Ok(Report { outcome: Outcome::Taken, grad_norm })
+}
+
+/// The constants of step `t`, which is computed in `F`, by a rule that was checked.
+fn constants_of_rows<R: RowRule, F: Float>(
+    rule: &R,
+    t: u64,
+) -> Result<Many<R::RowConstants, f64>, Error> {
+    if t == 0 {
+        return Err(Error::ZeroStep);
+    }
+    let mut constants = rule.step_constants(t);
+    fit_constants::<F>(constants.as_mut())?;
+    Ok(constants)
+}
+
+/// Whether an array of a step in `F` is not simply an `F`, which optimizers without steps of tensors refuse.
+fn is_mixed<F: Float>(
+    table: &Table<'_>,
+    moments: &RowLayout,
+    grads: &SortedRows<'_>,
+    has_tensors: bool,
+) -> Result<bool, Error> {
+    let of_grads = (grads.storage() != F::STORAGE).then(|| ("grad", grads.storage()));
+    match table.not_of::<F>(moments).or(of_grads) {
+        Some((argument, found)) if !has_tensors => {
+            let (method, expected) = ("RowWiseAdam", F::STORAGE);
+            Err(Error::TableStorage { argument, found, method, expected })
+        }
+        other => Ok(other.is_some()),
+    }
+}
+
+/// How the options scale the gradients of a step in `F`.
+fn scaling_of_rows<F: Float>(
+    cpu: Cpu,
+    grads: &mut SortedRows<'_>,
+    options: &StepOptions<'_>,
+) -> Result<Scaling, Error> {
+    let threads = options.exec.threads;
+    let scaling = options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
+    let is_f64 = F::STORAGE == Storage::F64;
+    check_factor(scaling.factor, !is_f64, is_f64)?;
+    Ok(scaling)
 }
 
 impl<R: RowRule> RowOptimizer for R {}

@@ -190,7 +190,7 @@ impl<'a> Tensor<'a> {
         if let Some(names) = self.names
             && names.rule != Some(layout.rule)
         {
-            names.check(optimizer, tensor)?;
+            names.check(&names_of(optimizer), tensor)?;
         }
         if self.passed > count {
             return Err(Error::TooManyMoments { tensor, passed: self.passed, optimizer: count });
@@ -227,17 +227,26 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Refuses an optimizer whose moments have other names.
-    fn check(&self, optimizer: &dyn DynOptimizer, tensor: usize) -> Result<(), Error> {
-        let count = optimizer.moment_count();
-        for (position, &found) in self.all.iter().enumerate() {
-            let expected = if position < count { optimizer.moment_name(position) } else { "" };
-            if found != expected {
-                return Err(Error::StateMismatch { tensor, found, expected });
-            }
+    /// Refuses an optimizer whose moments have other names than these.
+    pub(crate) fn check(
+        &self,
+        expected: &[&'static str; MOMENTS],
+        tensor: usize,
+    ) -> Result<(), Error> {
+        match self.all.iter().zip(expected).find(|(found, expected)| found != expected) {
+            Some((found, expected)) => Err(Error::StateMismatch { tensor, found, expected }),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// The names of the moments; empty behind the last one.
+fn names_of(optimizer: &dyn DynOptimizer) -> [&'static str; MOMENTS] {
+    let mut names = [""; MOMENTS];
+    for (moment, name) in names.iter_mut().enumerate().take(optimizer.moment_count()) {
+        *name = optimizer.moment_name(moment);
+    }
+    names
 }
 
 impl fmt::Debug for Tensor<'_> {

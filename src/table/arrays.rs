@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{RowRule, RowScratch, SortedRows, typed::TypedTable};
+use super::{RowLayout, RowRule, RowScratch, SortedRows, typed::TypedTable};
 use crate::{
     Error, Moment, Param, State, Storage,
     array::{BLOCK, Float, MomentArray, ParamArray},
@@ -104,17 +104,10 @@ impl<'a> Table<'a> {
     }
 
     /// Finds the mistakes in the arrays.
-    pub(super) fn check<R: RowRule>(&self, rule: &R) -> Result<(), Error> {
+    pub(super) fn check(&self, moments: &RowLayout) -> Result<(), Error> {
         let (width, len) = (self.width, self.param.len());
-        let names = R::ROW_MOMENT_NAMES;
-        let names = names.as_ref();
         if let Some(of_state) = self.names {
-            for (position, &found) in of_state.all.iter().enumerate() {
-                let expected = names.get(position).copied().unwrap_or_default();
-                if found != expected {
-                    return Err(Error::StateMismatch { tensor: 0, found, expected });
-                }
-            }
+            of_state.check(&moments.names, 0)?;
         }
         if width == 0 {
             return Err(Error::ZeroWidth);
@@ -122,13 +115,14 @@ impl<'a> Table<'a> {
         if !len.is_multiple_of(width) {
             return Err(Error::TableShape { len, width });
         }
-        if self.passed > names.len() && self.names.is_none() {
-            let (passed, optimizer) = (self.passed, names.len());
+        let (passed, optimizer) = (self.passed, moments.count);
+        if passed > optimizer {
             return Err(Error::TooManyMoments { tensor: 0, passed, optimizer });
         }
         self.check_param()?;
-        for (position, (moment, &name)) in self.moments.iter().zip(names).enumerate() {
-            self.check_moment(name, moment, rule.moment_width(position, width))?;
+        let expected = moments.names().iter().zip(moments.widths);
+        for (moment, (name, width)) in self.moments.iter().zip(expected) {
+            self.check_moment(name, moment, width)?;
         }
         Ok(())
     }
@@ -203,25 +197,29 @@ impl<'a> Table<'a> {
     }
 
     /// The first array that is not simply an `F`, and its storage.
-    pub(super) fn not_of<R: RowRule, F: Float>(&self) -> Option<(&'static str, Storage)> {
+    pub(super) fn not_of<F: Float>(&self, moments: &RowLayout) -> Option<(&'static str, Storage)> {
         if F::param_of(&self.param.0).is_none() {
             return Some(("param", self.param.storage()));
         }
-        let mut moments = self.moments.iter().zip(R::ROW_MOMENT_NAMES);
+        let mut moments = self.moments.iter().zip(moments.names());
         let (moment, name) =
             moments.find(|(moment, _)| !moment.is_empty() && F::moment_of(&moment.0).is_none())?;
-        Some((name, moment.storage()))
+        Some((*name, moment.storage()))
     }
 
-    /// The arrays as slices; one that is not of `F` is empty.
+    /// Parameters and moments as slices; an array that is not of `F` is empty.
+    pub(super) fn slices<F: Float>(self) -> (&'a mut [F], [&'a mut [F]; MOMENTS]) {
+        let moments = self.moments.map(|moment| F::moment_mut_of(moment.0).unwrap_or_default());
+        (F::param_mut_of(self.param.0).unwrap_or_default(), moments)
+    }
+
+    /// As [`slices`](Self::slices), of a rule.
     pub(super) fn typed<R: RowRule, F: Float>(self) -> TypedTable<'a, R, F> {
-        let mut moments =
-            self.moments.into_iter().map(|moment| F::moment_mut_of(moment.0).unwrap_or_default());
-        TypedTable {
-            param: F::param_mut_of(self.param.0).unwrap_or_default(),
-            moments: R::RowMoments::from_fn(|_| moments.next().unwrap_or_default()),
-            width: self.width,
-        }
+        let width = self.width;
+        let (param, moments) = self.slices();
+        let mut moments = moments.into_iter();
+        let moments = R::RowMoments::from_fn(|_| moments.next().unwrap_or_default());
+        TypedTable { param, moments, width }
     }
 }
 

@@ -1,34 +1,57 @@
 //! Steps of rows as tensors: the gradient of each is the row's sum. For arrays that are not all of the type that is
 //! computed in, and for optimizers without a [loop over rows](crate::rule::Rule::ROWS_IN_LOOP).
 
-use core::{mem, ops::Range};
+use core::ops::Range;
 
 use half::{bf16, f16};
 
 use super::{
-    RowRule, SortedRows, Table,
+    SortedRows, Table,
     order::Occurrences,
     sums::{RowElement, RowFloat, RowGrad, Values},
     sweep::{rows_ahead, share},
-    typed::TypedTable,
 };
 use crate::{
-    Threads,
-    array::{GradArray, MomentArray},
+    Storage, Threads,
+    array::{GradArray, MomentArray, elements_mut, len_of},
     dispatch::Rows,
     isa::Cpu,
-    kernel::{Pass, Step, TypedRows},
+    kernel::{Pass, TypedRows},
     mixed::Runs,
     rule::MOMENTS,
     simd::{Simd, TILE, WithSimd, prefetch_row},
     tensor::{TensorArrays, TypedArrays},
 };
 
-/// Takes step `t` of the listed rows in `f32`, whatever the arrays hold; table and gradients were found to go together.
-pub(super) fn run_mixed<R: RowRule>(
-    rule: R,
-    step: &Step<R>,
-    t: u64,
+/// Takes the step of a rule on rows, each as if it were a tensor.
+pub(super) type StepRows<'a> = dyn Fn(&Pass, Rows<'_>) + Sync + 'a;
+
+/// Takes a step of the listed rows that is computed in `F`; table and gradients were found to go together, and
+/// `is_mixed` says whether one of their arrays is not simply an `F`. The rule is known to `step` alone, so this is not
+/// compiled for each rule.
+pub(super) fn run<F: RowFloat>(
+    cpu: Cpu,
+    step: &StepRows<'_>,
+    pass: &Pass,
+    table: Table<'_>,
+    grads: &SortedRows<'_>,
+    is_mixed: bool,
+    threads: Threads<'_>,
+) {
+    // As of a tensor: the loop over f32 does not look for subnormals.
+    let flushes_in_loop = F::STORAGE == Storage::F64 || !pass.flush_subnormals;
+    match grads.values_of::<F>() {
+        Some(values) if !is_mixed && flushes_in_loop => {
+            run_typed(cpu, step, pass, table, (values, grads.listed), threads);
+        }
+        _ => run_mixed(cpu, step, pass, &table, grads, threads),
+    }
+}
+
+/// Takes the step in `f32`, whatever the arrays hold.
+fn run_mixed(
+    cpu: Cpu,
+    step: &StepRows<'_>,
     pass: &Pass,
     table: &Table<'_>,
     grads: &SortedRows<'_>,
@@ -42,41 +65,43 @@ pub(super) fn run_mixed<R: RowRule>(
     };
     share(threads, grads.listed, grads.width, &|listed| {
         let walk = Walk::new(listed, grads.width, table.bytes_of_row());
-        let sums = [0.0; TILE];
-        let rows =
-            &mut MixedRows { cpu: step.cpu, table, grads: Grads { listed, ..grads }, walk, sums };
-        rule.run_as_tensors(step.cpu, &step.constants, t, pass, Rows::Mixed(rows));
+        let (grads, sums) = (Grads { listed, ..grads }, [0.0; TILE]);
+        step(pass, Rows::Mixed(&mut MixedRows { cpu, table, grads, walk, sums }));
     });
 }
 
-/// Takes step `t` of the listed rows, all of whose arrays are of the type that is computed in.
-pub(super) fn run_typed<R: RowRule, F: RowFloat>(
-    rule: R,
-    step: &Step<R>,
-    t: u64,
+/// Takes the step of a table whose arrays are all of the type that is computed in.
+fn run_typed<F: RowFloat>(
+    cpu: Cpu,
+    step: &StepRows<'_>,
     pass: &Pass,
-    table: &TypedTable<'_, R, F>,
+    table: Table<'_>,
     (values, listed): (Values<'_, F>, Occurrences<'_>),
     threads: Threads<'_>,
 ) {
     let factor = F::from_f64(pass.grad_factor);
     // The rows multiply their gradients.
     let pass = Pass { grad_factor: 1.0, ..*pass };
-    share(threads, listed, table.width, &|listed| {
+    let (width, row_bytes) = (table.width, table.bytes_of_row());
+    let (param, moments) = table.slices::<F>();
+    share(threads, listed, width, &|listed| {
         let rows = listed.row(0)..listed.row(listed.len() - 1) + 1;
         let first = rows.start;
+        let elements = rows.start * width..rows.end * width;
         // SAFETY: `share` gives each thread rows of its own. They are in ascending order, so no row is within
-        // the ranges of two threads.
+        // the ranges of two threads. A moment that is not empty is as long as the parameters: `Table::check`.
         #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
-        let TypedTable { param, mut moments, width } = unsafe { table.part(&rule, rows) };
-        let mut moments = moments.as_mut().iter_mut().map(mem::take);
-        let moments: [_; MOMENTS] = core::array::from_fn(|_| moments.next().unwrap_or_default());
-        let arrays = 1 + moments.iter().filter(|moment| !moment.is_empty()).count();
-        let walk = Walk::new(listed, width, width.saturating_mul(size_of::<F>() * arrays));
+        let (param, moments) = unsafe {
+            let moments = moments.each_ref().map(|moment| match len_of(moment) {
+                0 => &mut [][..],
+                _ => elements_mut(moment, elements.clone()),
+            });
+            (elements_mut(&param, elements), moments)
+        };
+        let walk = Walk::new(listed, width, row_bytes);
         let tile = [F::default(); TILE];
-        let mut rows =
-            ListedRows { cpu: step.cpu, param, moments, first, values, factor, walk, tile };
-        rule.run_as_tensors(step.cpu, &step.constants, t, &pass, F::rows(&mut rows));
+        let mut rows = ListedRows { cpu, param, moments, first, values, factor, walk, tile };
+        step(&pass, F::rows(&mut rows));
     });
 }
 

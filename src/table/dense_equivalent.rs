@@ -5,7 +5,7 @@ mod step;
 use core::fmt;
 
 use super::{
-    RowIndex, RowScratch, Table,
+    RowIndex, RowLayout, RowScratch, Table,
     behind::{Behind, EveryRow},
     history::History,
     sweep::{Every, ListedBehind, RowSpan},
@@ -236,12 +236,13 @@ impl<F: Float> DenseEquivalent<F> {
 
     /// A table that fits, as slices.
     fn typed<'a>(&self, table: Table<'a>) -> Result<TypedTable<'a, Adam, F>, Error> {
-        table.check(&Adam::default())?;
+        let moments = RowLayout::of(&Adam::default(), table.width);
+        table.check(&moments)?;
         let (rows, expected) = (table.rows(), self.at.len());
         if rows != expected {
             return Err(Error::RowCountMismatch { rows, expected });
         }
-        match table.not_of::<Adam, F>() {
+        match table.not_of::<F>(&moments) {
             None => Ok(table.typed()),
             Some((argument, found)) => Err(Self::wrong_storage(argument, found)),
         }

@@ -12,9 +12,8 @@ use crate::{
     Adam, Threads,
     array::{EachFloat, Float},
     isa::Cpu,
-    kernel::Step,
     pieces,
-    rule::{Arity, outside_unit_tests},
+    rule::{Arity, Many, outside_unit_tests},
     simd::{Simd, TILE, Vector, WithSimd},
     table::RowRule,
 };
@@ -106,7 +105,7 @@ impl<R: RowRule, F: Float> Before<R, F> for () {
 
 /// A step of listed rows.
 pub(super) struct Update<'a, R: RowRule, F: Float> {
-    pub step: &'a Step<R>,
+    pub constants: &'a Many<R::RowConstants, f64>,
     pub values: Values<'a, F>,
     /// The factor of the gradients.
     pub factor: F,
@@ -194,7 +193,7 @@ impl<R: RowRule, F: RowFloat, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B>
         let arrays = 2 + R::ROW_MOMENT_NAMES.as_ref().len();
         let row_bytes = self.table.width.saturating_mul(size_of::<F>() * arrays);
         let ahead = rows_ahead(row_bytes);
-        let constants = self.update.map(|update| update.step.constants.as_ref());
+        let constants = self.update.map(|update| update.constants.as_ref());
         let k = R::RowConstants::from_fn(
             #[inline(always)]
             |i| Vector::nearest(simd, constants.map_or(0.0, |constants| constants[i])),

@@ -1,10 +1,12 @@
-//! A rule of a user.
+//! Rules of a user.
 
 use adamant::{
-    Error,
+    Error, Storage,
     reference::Reference,
     rule::{Count, Float, Lanes, Rule},
+    table::{RowGrads, RowOptimizer},
 };
+use half::bf16;
 
 /// A rule outside the crate, whose constants differ for each step and each setting.
 #[derive(Clone, Copy, Debug)]
@@ -48,4 +50,51 @@ impl Reference for Own {
             (*param, *m) = Self::formula(lr, *param, grad, *m);
         }
     }
+}
+
+/// Does nothing, with these moments.
+#[derive(Clone, Copy, Debug)]
+struct Nothing<const N: usize>;
+
+macro_rules! nothing {
+    ($count:literal, $names:expr) => {
+        impl Rule for Nothing<$count> {
+            type Moments = Count<$count>;
+            type Constants = Count<0>;
+            const MOMENT_NAMES: [&'static str; $count] = $names;
+
+            fn check(&self) -> Result<(), Error> {
+                Ok(())
+            }
+
+            fn constants(&self, _t: u64) -> [f64; 0] {
+                []
+            }
+
+            #[inline(always)]
+            fn update<L: Lanes>(
+                &self,
+                _k: &[L; 0],
+                param: L,
+                _grad: L,
+                moments: [L; $count],
+            ) -> (L, [L; $count]) {
+                (param, moments)
+            }
+        }
+    };
+}
+
+nothing!(0, []);
+nothing!(1, [""]);
+
+/// The names of the two rules' moments are the same as far as they go, and the moment is much shorter than the table.
+#[test]
+fn a_state_with_more_moments_than_the_rule_is_refused() {
+    let mut state = Nothing::<1>.row_state_in(Storage::Bf16, 1, 64);
+    let (mut table, grads) = (vec![bf16::ONE; 1000 * 64], vec![bf16::ONE; 64]);
+    let grads = RowGrads::new(&[999_u32], &grads, 64);
+    let found = Nothing::<0>.step_rows_lazy(&mut table, grads, &mut state);
+    assert_eq!(found, Err(Error::TooManyMoments { tensor: 0, passed: 1, optimizer: 0 }));
+    assert_eq!(state.steps(), 0);
 }

@@ -7,12 +7,12 @@ use crate::{
     Adam, Error, Outcome, Param, Report, State, StepOptions,
     array::Float,
     float_modes::with_default_float_modes,
-    kernel::Step,
-    norm::{NormOrder, Norms},
-    step::{Scaling, check_factor},
+    rule::Rule,
+    step::Scaling,
     table::{
-        RowGrads, RowIndex, SortedRows, Table,
+        RowGrads, RowIndex, RowLayout, SortedRows, Table,
         behind::{Behind, EveryRow},
+        constants_of_rows, scaling_of_rows,
         sweep::{Every, ListedBehind, RowSpan, Update},
     },
 };
@@ -107,20 +107,19 @@ impl<F: Float> DenseEquivalent<F> {
         let now = self.step;
         let t = now.checked_add(1).ok_or(Error::StepOverflow)?;
         let (cpu, threads) = (options.exec.cpu()?, options.exec.threads);
-        let step = Step::new::<F>(adam, cpu, t)?;
+        adam.check()?;
+        let constants = constants_of_rows::<_, F>(adam, t)?;
         self.history.check(adam)?;
         options.check()?;
         if options.flush_subnormals {
             let allowed = "false in dense-equivalent steps: rows that wait are not flushed";
             return Err(Error::Option { name: "flush_subnormals", value: 1.0, allowed });
         }
-        table.check(adam)?;
+        table.check(&RowLayout::of(adam, table.width))?;
         table.check_grads(&grads)?;
         let mut table = self.typed(table)?;
         let Scaling { grad_norm, factor, leaves_out } =
-            options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
-        let is_f64 = size_of::<F>() == 8;
-        check_factor(factor, !is_f64, is_f64)?;
+            scaling_of_rows::<F>(cpu, &mut grads, options)?;
         let Some(values) = grads.values_of::<F>() else {
             return Err(Self::wrong_storage("grad", grads.storage()));
         };
@@ -135,7 +134,8 @@ impl<F: Float> DenseEquivalent<F> {
         }
         let before = Behind::new(cpu, &self.history, &mut self.at, now, t);
         let factor = F::from_f64(factor);
-        let update = Some(Update { step: &step, values, factor, flush_subnormals: false });
+        let update =
+            Some(Update { constants: &constants, values, factor, flush_subnormals: false });
         let (rule, listed) = (*adam, grads.listed);
         let span = RowSpan { cpu, rule, update, table: table.reborrow(), first: 0, before, listed };
         F::call::<ListedBehind<'_, '_, '_>>((span, threads));
