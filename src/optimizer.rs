@@ -185,12 +185,14 @@ pub(crate) const fn check_counts<M: Arity, C: Arity>() {
 /// - [`Error::StepOverflow`] if a step cannot be counted;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
-/// Infinities and NaN are not errors. They stay in their own element, except for a NaN in a moment of 8 bits,
-/// of which 256 elements share a scale.
+/// Infinities and NaN are not errors. They stay in their own element, except in moments of 8 bits, of which 256 elements
+/// share a scale: a NaN makes all of them NaN, and beside an infinite element, or one that is larger by far, the others
+/// keep hardly any of their digits. [`StepOptions::skip_nonfinite`] leaves such steps out.
 ///
-/// If gradients and moments are finite, gradients are below half the largest number of the type, the learning rate
-/// is at most 1, and epsilon is not 0, no result is NaN. An average of squares that is too large for its type becomes
-/// infinite, and its parameter stays as it is.
+/// If all gradients so far were below half the largest number of the type, also with weight decay that is part of them,
+/// if parameters are finite, the learning rate is over 0 and at most 1, and epsilon is not 0, no result is NaN. An
+/// average of squares that is too large for its type becomes infinite, and its parameter stays as it is. Decoupled weight
+/// decay makes an infinite parameter NaN.
 pub trait Optimizer: DynOptimizer {
     /// Makes the moments of `len` parameters before the first step, in `f32`. Parameters in `f64` need moments in
     /// `f64`: see [`state_in`](Self::state_in).

@@ -39,7 +39,7 @@ pub use mixed::{
 };
 pub use rows::{RowReference, series, sum_rows};
 
-use crate::rule::{Float, Many, Rule};
+use crate::rule::{CAUTIOUS, Float, Many, Rule};
 
 /// An optimizer whose step is also written in plain Rust.
 ///
@@ -106,6 +106,12 @@ fn larger<F: Float>(old: F, new: F) -> F {
         true => new,
         false => old,
     }
+}
+
+/// Whether a step by `m` would move the parameter along the gradient: their signs differ. The product of small numbers is
+/// kept from becoming 0.
+fn is_uphill<F: Float>(m: F, grad: F) -> bool {
+    m * F::from_f64(CAUTIOUS) * grad < F::default()
 }
 
 /// Weight decay of either kind: the parameter loses a share, or the gradient gains its part.

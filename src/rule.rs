@@ -101,7 +101,7 @@ pub use parts::bias_corrections;
 
 pub use crate::{array::Float, settings::values::check, simd::Lanes};
 
-pub(crate) use adam::K as AdamConstants;
+pub(crate) use adam::{CAUTIOUS, K as AdamConstants};
 pub(crate) use nadam::momenta as nadam_momenta;
 pub(crate) use radam::rectification as radam_rectification;
 

@@ -1,4 +1,4 @@
-use super::{Reference, average, average_square, corrected_eps, decay, larger};
+use super::{Reference, average, average_square, corrected_eps, decay, is_uphill, larger};
 use crate::{
     Adam, Epsilon,
     rule::{Float, bias_corrections},
@@ -38,7 +38,6 @@ pub(super) fn adam_or_amsgrad<F: Float>(
         [eps, adam.weight_decay, adam.lr * adam.weight_decay].map(F::constant);
     let [beta1, one_minus_beta1] = [adam.beta1, 1.0 - adam.beta1].map(F::constant);
     let [beta2, one_minus_beta2] = [adam.beta2, 1.0 - adam.beta2].map(F::constant);
-    let zero = F::constant(0.0);
 
     for i in 0..param.len() {
         let mut g = if adam.maximize { -grad[i] } else { grad[i] };
@@ -53,8 +52,8 @@ pub(super) fn adam_or_amsgrad<F: Float>(
             square = max[i];
         }
         let mut m = exp_avg[i];
-        if adam.cautious && m * g < zero {
-            m = zero;
+        if adam.cautious && is_uphill(m, g) {
+            m = F::default();
         }
         param[i] = (-step_size).mul_add(m / (square.sqrt() + eps), param[i]);
     }

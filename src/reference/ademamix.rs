@@ -18,7 +18,14 @@ impl Reference for AdEmaMix {
         let correction2 = correction2.sqrt();
         let [alpha, beta3, one_minus_beta3] = self.scheduled(t);
         let lr = self.lr * correction2;
-        let [fast_size, slow_size] = [lr / correction1, lr * alpha].map(F::constant);
+        // Of a step in which the squares overflow, the sum of the averages must not: it would be divided by infinity.
+        let sizes = [lr / correction1, lr * alpha];
+        let mut unit = 1.0;
+        while sizes[0] + sizes[1] > unit {
+            unit *= 2.0;
+        }
+        let [fast_size, slow_size] = sizes.map(|size| F::constant(size / unit));
+        let unit = F::constant(unit);
         let [eps, share] =
             [corrected_eps(self.eps, correction2), self.lr * self.weight_decay].map(F::constant);
         let [beta1, one_minus_beta1] = [self.beta1, 1.0 - self.beta1].map(F::constant);
@@ -33,7 +40,7 @@ impl Reference for AdEmaMix {
             exp_avg_slow[i] = average(self.beta3, [beta3, one_minus_beta3], exp_avg_slow[i], g);
             exp_avg_sq[i] = average_square(self.beta2, [beta2, one_minus_beta2], exp_avg_sq[i], g);
             let direction = fast_size.mul_add(exp_avg_fast[i], slow_size * exp_avg_slow[i]);
-            param[i] = param[i] - direction / (exp_avg_sq[i].sqrt() + eps);
+            param[i] = (-unit).mul_add(direction / (exp_avg_sq[i].sqrt() + eps), param[i]);
         }
     }
 }

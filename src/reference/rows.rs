@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Reference, average, decay};
+use super::{Reference, average, decay, is_uphill};
 use crate::{
     Adam,
     rule::{AdamConstants, Float, Lanes, Many, Rule},
@@ -127,7 +127,7 @@ fn row_wise_adam<F: Float>(
     let denominator = exp_avg_sq.sqrt() + eps;
     for i in 0..param.len() {
         exp_avg[i] = average(adam.beta1, [beta1, keep1], exp_avg[i], grad[i]);
-        let uphill = adam.cautious && exp_avg[i] * grad[i] < F::default();
+        let uphill = adam.cautious && is_uphill(exp_avg[i], grad[i]);
         let m = if uphill { F::default() } else { exp_avg[i] };
         param[i] = (-step_size).mul_add(m / denominator, param[i]);
     }

@@ -126,6 +126,10 @@ settings! {
     }
 }
 
+/// A factor of the product of m and the gradient, whose sign is the cautious mask: 2^120. The product of numbers that are
+/// normal in `f32` is not 0 then. An infinite product has the right sign, and NaN, infinity times 0, is no mask.
+pub(crate) const CAUTIOUS: f64 = f64::from_bits((1023 + 120) << 52);
+
 named_constants!(pub(crate) struct K { weight1, keep1, weight2, keep2, step_size, eps, weight_decay, share, sign, cautious });
 
 impl Rule for Adam {
@@ -192,7 +196,7 @@ impl Rule for Adam {
             weight_decay: signed_decay(self.weight_decay, self.decoupled_weight_decay),
             share: self.lr * self.weight_decay,
             sign: sign_of(self.maximize),
-            cautious: flag(self.cautious),
+            cautious: CAUTIOUS * flag(self.cautious),
         }
         .into()
     }
@@ -293,7 +297,7 @@ impl Adam {
     pub(crate) fn descend<L: Lanes>(&self, k: &K<L>, param: L, grad: L, m: L, denominator: L) -> L {
         let m = if self.cautious {
             let zero = m.splat(0.0);
-            L::select((m * grad * k.cautious).less_than(zero), zero, m)
+            L::select((m * k.cautious * grad).less_than(zero), zero, m)
         } else {
             m
         };

@@ -100,8 +100,17 @@ impl AdEmaMix {
     }
 }
 
+/// Two sizes in a power of two, at least 1, in which their sum is at most 1. So the sum of two averages times these sizes
+/// does not overflow, and its quotient by an infinite root is 0 and not NaN.
+fn in_units(sizes: [f64; 2]) -> ([f64; 2], f64) {
+    let sum = sizes[0] + sizes[1];
+    let power = f64::from_bits(sum.to_bits() >> 52 << 52);
+    let unit = if sum > power { 2.0 * power } else { power }.max(1.0);
+    (sizes.map(|size| size / unit), unit)
+}
+
 named_constants!(struct K {
-    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, eps, decays, share, sign,
+    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, unit, eps, decays, share, sign,
 });
 
 impl Rule for AdEmaMix {
@@ -116,10 +125,13 @@ impl Rule for AdEmaMix {
 
     #[inline(always)]
     fn specialise(self, mut run: impl FnMut(Self)) {
+        // The sizes of both averages are then at most 1 together, so the unit is 1.
+        let is_usual = self.lr * (1.0 / (1.0 - self.beta1) + self.alpha) <= 0.5;
         let slow = Self { beta1: SLOW, beta2: SLOW, beta3: SLOW, maximize: false, ..self };
-        if self.maximize || !are_slow([self.beta1, self.beta2, self.beta3]) {
+        let slow = Self { lr: 0.0, ..slow };
+        if self.maximize || !is_usual || !are_slow([self.beta1, self.beta2, self.beta3]) {
             let any = Self { beta1: ANY, beta2: ANY, beta3: ANY, maximize: true, ..self };
-            run(Self { weight_decay: ANY_DECAY, ..any });
+            run(Self { lr: 1.0, weight_decay: ANY_DECAY, ..any });
         } else if self.weight_decay == 0.0 {
             run(Self { weight_decay: 0.0, ..slow });
         } else {
@@ -140,6 +152,8 @@ impl Rule for AdEmaMix {
         let [correction1, correction2] = bias_corrections([self.beta1, self.beta2], t);
         let correction2 = correction2.sqrt();
         let [alpha, beta3, keep3] = self.scheduled(t);
+        let ([fast_size, slow_size], unit) =
+            in_units([self.lr * correction2 / correction1, self.lr * correction2 * alpha]);
         K {
             weight1: weight(self.beta1),
             keep1: 1.0 - self.beta1,
@@ -148,8 +162,9 @@ impl Rule for AdEmaMix {
             keep3,
             weight2: weight(self.beta2),
             keep2: 1.0 - self.beta2,
-            fast_size: self.lr * correction2 / correction1,
-            slow_size: self.lr * correction2 * alpha,
+            fast_size,
+            slow_size,
+            unit,
             eps: scaled_eps(self.eps, correction2),
             decays: flag(self.weight_decay != 0.0),
             share: self.lr * self.weight_decay,
@@ -173,7 +188,10 @@ impl Rule for AdEmaMix {
         let m2 = MovingAverage::new(self.beta3, k.weight3, k.keep3).next(m2, grad);
         let v = MovingAverage::new(self.beta2, k.weight2, k.keep2).next_square(v, grad);
         let direction = k.fast_size.mul_add(m1, k.slow_size * m2);
-        (param - direction / (v.sqrt() + k.eps), [m1, m2, v])
+        let step = direction / (v.sqrt() + k.eps);
+        // In loops with an `lr` of 0 the unit is 1.
+        let param = if self.lr == 0.0 { param - step } else { (-k.unit).mul_add(step, param) };
+        (param, [m1, m2, v])
     }
 
     super::compiled_here!();

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use adamant::{
-    AdaGrad, AdaMax, Adadelta, Adam, AmsGrad, AnyOptimizer, Error, Exec, Isa, NAdam, Optimizer,
-    Outcome, RAdam, StepOptions, Storage, Threads,
+    AdEmaMix, AdaGrad, AdaMax, Adadelta, Adam, AmsGrad, AnyOptimizer, Error, Exec, Isa, NAdam,
+    Optimizer, Outcome, RAdam, StepOptions, Storage, Threads,
     reference::Reference,
     rule::{Float, Rule},
 };
@@ -261,6 +261,56 @@ fn the_largest_gradients_of_turning_signs_do_not_give_nan() {
                 optimizer.step(&mut param, &[grad], &mut state).expect("a valid step");
                 assert!(!param[0].is_nan(), "{optimizer:?} in f64");
             }
+        }
+    }
+}
+
+/// The same of one sign, until the averages have come as near to them as they will, and then of the other.
+#[test]
+fn the_largest_gradients_for_a_long_time_do_not_give_nan() {
+    let check = |optimizer: &AnyOptimizer, steps| {
+        let (mut state, mut param) = (optimizer.state(1), [1.0_f32]);
+        for t in 0..steps {
+            let sign = if t < steps - 3 { 1.0 } else { -1.0 };
+            let grad = [sign * 0.499 * f32::MAX];
+            optimizer.step(&mut param, &grad, &mut state).expect("a valid step");
+            assert!(!param[0].is_nan(), "{optimizer:?}, step {}", t + 1);
+            if param[0].is_infinite() {
+                break;
+            }
+        }
+    };
+    for name in AnyOptimizer::NAMES {
+        for lr in [None, Some(1.0)] {
+            let mut optimizer = AnyOptimizer::new(name).expect("an optimizer of the list");
+            if lr.is_some_and(|lr: f64| optimizer.set("lr", lr).is_err()) {
+                continue;
+            }
+            check(&optimizer, 8000);
+        }
+    }
+    check(&AnyOptimizer::from(AdEmaMix { lr: 1.0, beta3: 0.0, ..AdEmaMix::default() }), 700);
+    check(&AnyOptimizer::from(AdEmaMix { lr: 1.0, alpha: 1e30, ..AdEmaMix::default() }), 700);
+}
+
+#[test]
+fn adam_with_the_cautious_mask_stays_also_where_a_product_of_moment_and_gradient_is_0() {
+    let adam = Adam { lr: 1.0, eps: 1e-30, cautious: true, ..Adam::default() };
+    for (m, grad) in [(1e-23_f32, -1e-24_f32), (-1e-37, 1e-37), (1e30, -1e-30), (1e-13, -1e-14)] {
+        let (mut param, mut of_m, mut of_v) = ([1.0_f32], [m], [m * m]);
+        adam.reference(100, &mut param, &[grad], [&mut of_m, &mut of_v]);
+        assert_eq!(param, [1.0], "{m}, {grad}");
+        for isa in Isa::available() {
+            let (mut param, mut state) = ([1.0_f32], adam.state(1));
+            state.set_steps(99);
+            state.set_moment_from_f32("exp_avg", &[m]).expect("one value");
+            state.set_moment_from_f32("exp_avg_sq", &[m * m]).expect("one value");
+            let exec = Exec { isa: Some(isa), threads: Threads::Serial };
+            let options = StepOptions { exec, ..StepOptions::default() };
+            let grad = [grad];
+            let report = adam.step_with((&mut param).into(), (&grad).into(), &mut state, &options);
+            assert_eq!(report.expect("a valid step").outcome, Outcome::Taken);
+            assert_eq!(param, [1.0], "{m}, {isa}");
         }
     }
 }
