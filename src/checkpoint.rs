@@ -37,7 +37,7 @@ mod array;
 mod error;
 mod replace;
 
-use core::fmt;
+use core::{fmt, iter};
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
@@ -74,12 +74,8 @@ pub fn save<'a>(
         None => Ok(()),
     };
     for (name, param, state) in tensors {
-        add(String::from(name), Array::of(param))?;
-        for (moment, values) in state.moments() {
-            add(format!("{name}.{moment}"), Array::of(values))?;
-            if let MomentRef::Q8(_, scales) = values {
-                add(format!("{name}.{moment}.scales"), Array::of(MomentRef::F32(scales)))?;
-            }
+        for (name, values) in named(name, param, state).flat_map(with_scales) {
+            add(name, Array::of(values))?;
         }
         metadata.insert(format!("{name}.steps"), state.steps().to_string());
         if let Some(first) = state.first() {
@@ -97,6 +93,27 @@ pub fn save<'a>(
             };
             CheckpointError::File { path: path.to_path_buf(), error }
         })
+}
+
+/// The names of a tensor's arrays in a file.
+fn named<'a>(
+    name: &str,
+    param: MomentRef<'a>,
+    state: &'a State,
+) -> impl Iterator<Item = (String, MomentRef<'a>)> {
+    let moments = state.moments().map(move |(moment, values)| (format!("{name}.{moment}"), values));
+    iter::once((String::from(name), param)).chain(moments)
+}
+
+/// An array, and the scales of one in 8 bits.
+fn with_scales(
+    (name, values): (String, MomentRef<'_>),
+) -> impl Iterator<Item = (String, MomentRef<'_>)> {
+    let scales = match values {
+        MomentRef::Q8(_, scales) => Some((format!("{name}.scales"), MomentRef::F32(scales))),
+        _ => None,
+    };
+    iter::once((name, values)).chain(scales)
 }
 
 /// A checkpoint that was read from a file.
@@ -142,6 +159,8 @@ impl Checkpoint {
     /// optimizer whose moments have the same names is restored without an error: Adam, NAdam, RAdam, ADOPT and Yogi
     /// share theirs.
     ///
+    /// If the file has no number of the first element, the state keeps its own.
+    ///
     /// A copy of the parameters in 16 bits ([`Param::with_copy`](crate::Param::with_copy)) is not in the file. The next
     /// step writes it; round it from the parameters if it is read before.
     ///
@@ -172,13 +191,8 @@ impl Checkpoint {
         let mut counts = Vec::with_capacity(tensors.len());
         for (name, param, state) in &mut tensors {
             counts.push(self.counts(name)?);
-            self.check(name, param.read())?;
-            for (moment, values) in state.moments() {
-                let moment = format!("{name}.{moment}");
-                self.check(&moment, values)?;
-                if let MomentRef::Q8(_, scales) = values {
-                    self.check(&format!("{moment}.scales"), MomentRef::F32(scales))?;
-                }
+            for (name, values) in named(name, param.read(), state).flat_map(with_scales) {
+                self.check(&name, values)?;
             }
         }
 

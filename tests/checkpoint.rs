@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf};
 
 use adamant::{
-    Adam, MomentRef, Optimizer, Sgd, State, StepOptions, Storage,
+    Adam, Moment, MomentRef, Optimizer, Sgd, State, StepOptions, Storage,
     checkpoint::{Checkpoint, CheckpointError, replace_file, save},
 };
 
@@ -87,6 +87,21 @@ fn a_model_is_restored_as_a_whole_or_not_at_all() {
         .restore_all([("a", (&mut a).into(), &mut state_a), ("b", (&mut b).into(), &mut state_b)]);
     assert!(whole.is_ok(), "{whole:?}");
     assert_eq!((a, b, state_a.steps(), state_b.steps()), (params, params, 3, 3));
+}
+
+#[test]
+fn parameters_in_8_bits_keep_their_scales() {
+    let (_folder, file) = file();
+    let state = Sgd::default().state(2);
+    save(&file, [("w", MomentRef::Q8(&[5, 7], &[3.0]), &state)]).expect("a file");
+    let saved = Checkpoint::load(&file).expect("the file");
+    let (mut codes, mut scales, mut restored) = ([0; 2], [0.0], Sgd::default().state(2));
+    let param = Moment::q8(&mut codes, &mut scales);
+    saved.restore("w", param, &mut restored).expect("the same arrays");
+    assert_eq!((codes, scales), ([5, 7], [3.0]));
+    let param = Moment::q8(&mut codes, &mut []);
+    let refused = saved.restore("w", param, &mut restored);
+    assert!(matches!(refused, Err(CheckpointError::Mismatch { .. })), "{refused:?}");
 }
 
 #[test]
