@@ -9,7 +9,7 @@ use super::{
     half_float::nearest_f16,
     shared::{elements_mut, parts, scales_of},
 };
-use crate::{Buffer, Error, isa::Cpu};
+use crate::{Buffer, Error, float_modes::with_default_float_modes, isa::Cpu};
 
 /// A moment of a [`Tensor`](crate::Tensor), borrowed. A slice of `f32`, `f64`, bf16 or f16 becomes one by
 /// `into()`; see also [`q8`](Self::q8) and [`none`](Self::none).
@@ -138,14 +138,16 @@ impl<'a> Moment<'a> {
     /// says whether the moment is a denominator: it is the optimizer's
     /// [`DynOptimizer::moment_format`](crate::DynOptimizer::moment_format).
     pub fn fill(&mut self, value: f64, format: Q8) {
-        let single = value as f32;
-        match &mut self.0 {
-            MomentArray::F32(moment) => moment.fill(single),
-            MomentArray::F64(moment) => moment.fill(value),
-            MomentArray::Bf16(moment) => moment.fill(bf16::from_f32(single)),
-            MomentArray::F16(moment) => moment.fill(nearest_f16(format, single)),
-            MomentArray::Q8(codes, scales) => format.fill(single, codes, scales),
-        }
+        with_default_float_modes(|| {
+            let single = value as f32;
+            match &mut self.0 {
+                MomentArray::F32(moment) => moment.fill(single),
+                MomentArray::F64(moment) => moment.fill(value),
+                MomentArray::Bf16(moment) => moment.fill(bf16::from_f32(single)),
+                MomentArray::F16(moment) => moment.fill(nearest_f16(format, single)),
+                MomentArray::Q8(codes, scales) => format.fill(single, codes, scales),
+            }
+        });
     }
 
     /// Rounds numbers to nearest and keeps them, as when a checkpoint in `f32` is restored into another
@@ -155,28 +157,30 @@ impl<'a> Moment<'a> {
         if len != expected {
             return Err(Error::LengthMismatch { tensor: 0, argument, len, expected });
         }
-        match &mut self.0 {
-            MomentArray::F32(moment) => moment.copy_from_slice(values),
-            MomentArray::F64(moment) => {
-                for (moment, &value) in moment.iter_mut().zip(values) {
-                    *moment = value.into();
+        with_default_float_modes(|| {
+            match &mut self.0 {
+                MomentArray::F32(moment) => moment.copy_from_slice(values),
+                MomentArray::F64(moment) => {
+                    for (moment, &value) in moment.iter_mut().zip(values) {
+                        *moment = value.into();
+                    }
+                }
+                MomentArray::Bf16(moment) => {
+                    for (moment, &value) in moment.iter_mut().zip(values) {
+                        *moment = bf16::from_f32(value);
+                    }
+                }
+                MomentArray::F16(moment) => {
+                    for (moment, &value) in moment.iter_mut().zip(values) {
+                        *moment = nearest_f16(format, value);
+                    }
+                }
+                MomentArray::Q8(codes, scales) => {
+                    format.encode_with(values, codes, scales, Cpu::of_conversions())?
                 }
             }
-            MomentArray::Bf16(moment) => {
-                for (moment, &value) in moment.iter_mut().zip(values) {
-                    *moment = bf16::from_f32(value);
-                }
-            }
-            MomentArray::F16(moment) => {
-                for (moment, &value) in moment.iter_mut().zip(values) {
-                    *moment = nearest_f16(format, value);
-                }
-            }
-            MomentArray::Q8(codes, scales) => {
-                format.encode_with(values, codes, scales, Cpu::of_conversions())?
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -224,16 +228,18 @@ impl MomentRef<'_> {
 
     /// The elements as `f32`; `format` is the one of 8 bits.
     pub(crate) fn to_f32(self, format: Q8) -> Result<Vec<f32>, Error> {
-        Ok(match self {
-            Self::F32(moment) => moment.to_vec(),
-            Self::F64(moment) => moment.iter().map(|&value| value as f32).collect(),
-            Self::Bf16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
-            Self::F16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
-            Self::Q8(codes, scales) => {
-                let mut values = vec![0.0; codes.len()];
-                format.decode_with(codes, scales, &mut values, Cpu::of_conversions())?;
-                values
-            }
+        with_default_float_modes(|| {
+            Ok(match self {
+                Self::F32(moment) => moment.to_vec(),
+                Self::F64(moment) => moment.iter().map(|&value| value as f32).collect(),
+                Self::Bf16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
+                Self::F16(moment) => moment.iter().map(|value| value.to_f32()).collect(),
+                Self::Q8(codes, scales) => {
+                    let mut values = vec![0.0; codes.len()];
+                    format.decode_with(codes, scales, &mut values, Cpu::of_conversions())?;
+                    values
+                }
+            })
         })
     }
 }

@@ -6,6 +6,7 @@ mod extremes;
 mod golden;
 mod groups;
 mod mixed;
+mod modes;
 mod norm;
 mod options;
 mod own;

@@ -1,5 +1,7 @@
 //! The norm of gradients: right, and the same bits everywhere.
 
+#[cfg(target_arch = "x86_64")]
+use crate::modes::{ODD_MODES, in_modes};
 use crate::support::{exec, execs};
 use adamant::{
     Element, Error, Exec, Grad, Group, Isa, Outcome, Sgd, StepOptions, Tensor, Threads,
@@ -420,33 +422,15 @@ fn each_tensor_needs_a_place_for_its_norm() {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code, reason = "the register of the modes is reached by assembly alone")]
 #[test]
 fn the_norm_has_the_same_bits_with_subnormals_read_as_zero_and_other_rounding() {
-    use std::arch::asm;
-    let read = || {
-        let mut word = 0_u32;
-        // SAFETY: it writes `word`.
-        unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack)) };
-        word & !0x3f
-    };
-    let write = |word: u32| {
-        // SAFETY: no reserved bit is set.
-        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack)) };
-    };
     let grads: Vec<f32> = (1..=1_000_000).map(f32::from_bits).collect();
     let tensors: [&[f32]; 2] = [&grads, &grads[..77]];
     for exec in execs(false).chain(execs(true)) {
         let usual = grad_norm_with(exec, &tensors);
-        let before = read();
-        // Rounding up, down and to zero.
-        for rounding in [0x4000, 0x2000, 0x6000] {
-            let odd = 0x1f80 | 0x8040 | rounding;
-            write(odd);
-            let found = grad_norm_with(exec, &tensors);
-            let after = read();
-            write(before);
-            assert_eq!((found, after), (usual.clone(), odd));
+        for modes in ODD_MODES {
+            let found = in_modes(modes, || grad_norm_with(exec, &tensors));
+            assert_eq!(found, (usual.clone(), modes));
         }
     }
 }

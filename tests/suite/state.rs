@@ -4,6 +4,8 @@
 mod refused;
 mod restored;
 
+#[cfg(target_arch = "x86_64")]
+use crate::modes::{ODD_MODES, in_modes};
 use crate::support::{ForEachRule, for_each_rule, serial};
 use adamant::{
     AdaGrad, Adam, AmsGrad, DynOptimizer, Error, Grad, Group, Moment, MomentRef, Optimizer,
@@ -360,4 +362,30 @@ fn tensors_of_a_call_are_rounded_by_bits_of_their_own() {
     let differ = one.iter().zip(&other).filter(|(one, other)| one != other).count();
     // Half of the elements, if one of two neighbours is as likely as the other; about a third in all.
     assert!((200..500).contains(&differ), "{differ}");
+}
+
+/// Values that are between two of the narrower type, and some that are subnormal in it.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_floating_point_modes_of_the_caller_do_not_change_moments() {
+    let values = [0.7, 0.1, 1e-40, 3e-42, 1e-6, 0.3];
+    let single = values.map(|value| f32::from_bits((value as f32).to_bits() | 1));
+    let moments = || {
+        let mut all = vec![];
+        for storage in [Storage::F32, Storage::F64, Storage::Bf16, Storage::F16, Storage::Q8] {
+            for start in values {
+                let rule = AdaGrad { initial_accumulator_value: start, ..AdaGrad::default() };
+                let name = AdaGrad::MOMENT_NAMES[0];
+                let mut state = rule.state_in(storage, values.len());
+                all.push(state.moment_to_f32(name));
+                state.set_moment_from_f32(name, &single).expect("as many values");
+                all.push(state.moment_to_f32(name));
+            }
+        }
+        all
+    };
+    let usual = moments();
+    for modes in ODD_MODES {
+        assert_eq!(in_modes(modes, moments), (usual.clone(), modes));
+    }
 }
