@@ -27,7 +27,7 @@ pub trait Lanes:
     /// One truth value a lane.
     type Mask: Copy;
 
-    /// The same value in every lane, rounded to the lanes' type.
+    /// The same value in every lane, rounded to nearest in the lanes' type.
     fn splat(self, value: f64) -> Self;
 
     /// `self * factor + addend`, rounded once.

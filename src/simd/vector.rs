@@ -32,12 +32,6 @@ impl<S: Simd, F: Register> Vector<S, F> {
         Self::splat(simd, F::nearest(value))
     }
 
-    /// The same value in every lane, rounded to their type. What is not 0 does not become 0.
-    #[inline(always)]
-    pub(crate) fn constant(simd: S, value: f64) -> Self {
-        Self::splat(simd, F::rounded(value))
-    }
-
     /// Less than a register of numbers, and zeros.
     #[inline(always)]
     pub(crate) fn load(simd: S, tail: &[F]) -> Self {
@@ -136,7 +130,7 @@ impl<S: Simd, F: Register> Lanes for Vector<S, F> {
 
     #[inline(always)]
     fn splat(self, value: f64) -> Self {
-        Self::constant(self.simd, value)
+        Self::nearest(self.simd, value)
     }
 
     #[inline(always)]

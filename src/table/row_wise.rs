@@ -151,7 +151,7 @@ impl RowWiseAdam {
         param: &[F],
         grad: &mut RowGrad<'_, F>,
     ) -> F {
-        let mut partial = [Vector::constant(simd, 0.0); SUMS];
+        let mut partial = [Vector::nearest(simd, 0.0); SUMS];
         let mut start = 0;
         while start < param.len() {
             let grad = grad.from(simd, start);

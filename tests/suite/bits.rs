@@ -252,7 +252,9 @@ impl EveryOperation {
     fn formula<L: Lanes>(param: L, grad: L, m: L) -> (L, L) {
         let clipped = grad.max(param.splat(-0.5)).min(param.splat(0.5)) - m.abs();
         let sign = L::select(m.less_than(-grad), param, clipped / grad);
-        (sign.sqrt() + param * m, clipped.mul_add(sign, grad))
+        // In `f32`, the first one becomes 0.
+        let rounded = grad.splat(1e-60) * grad.splat(1e38);
+        (sign.sqrt() + param * m + rounded, clipped.mul_add(sign, grad))
     }
 }
 
