@@ -2,7 +2,7 @@
 
 use core::{
     any::Any,
-    iter,
+    iter, mem,
     sync::atomic::{AtomicUsize, Ordering},
 };
 use std::{
@@ -35,7 +35,12 @@ pub(super) fn run(tasks: &dyn RunTasks, most: usize, pieces: usize, body: &Body<
         if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(work)) {
             // Nobody begins another piece.
             next.store(pieces, order);
-            first_panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            let mut first = first_panic.lock().unwrap_or_else(PoisonError::into_inner);
+            match *first {
+                None => *first = Some(panic),
+                // Dropping what was thrown could panic.
+                Some(_) => mem::forget(panic),
+            }
         }
     });
     work();
