@@ -49,9 +49,9 @@ pub struct StepOptions<'a> {
     /// normal number over 0, in `f32` unless all tensors are `f64`; anything else, NaN included, is an
     /// error. Default 1.
     pub grad_factor: f64,
-    /// The largest norm of all gradients, after `grad_factor`. If it is exceeded, all gradients are
-    /// multiplied by [`clip_factor`](crate::norm::clip_factor). It must be over 0. If the norm is not finite, the
-    /// step is left out. Default `None`: no clipping.
+    /// The largest norm of all gradients, after `grad_factor`: all gradients are multiplied by
+    /// [`clip_factor`](crate::norm::clip_factor), which is below 1 if the norm is over `max_norm - 1e-6`. It must be
+    /// over 0. If the norm is not finite, the step is left out. Default `None`: no clipping.
     pub max_norm: Option<f64>,
     /// Whether the step is left out if a gradient is not finite, as a loss scaler needs it. With
     /// [`max_norm`](Self::max_norm), such a step is always left out. Default false.

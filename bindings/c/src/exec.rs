@@ -17,7 +17,7 @@ pub enum adamant_isa {
     ADAMANT_ISA_SELECTED = 0,
     /// One element at a time; on every CPU.
     ADAMANT_ISA_SCALAR = 1,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     ADAMANT_ISA_AVX2 = 2,
     /// x86-64 with AVX-512 F, BW, CD, DQ and VL.
     ADAMANT_ISA_AVX512 = 3,
@@ -46,7 +46,7 @@ pub type adamant_task = unsafe extern "C" fn(task_context: *mut c_void, number: 
 
 /// A thread pool of the caller, such as that of a framework: a function that runs tasks in parallel.
 ///
-/// `run` calls `task(task_context, number)` with each number from 0 to `tasks`, on any threads, and
+/// `run` calls `task(task_context, number)` with each number from 0 to `tasks - 1`, on any threads, and
 /// returns when all calls have returned. A task that is left out does no harm: the calling thread does its
 /// work after `run` has returned. `run` must not unwind.
 #[repr(C)]

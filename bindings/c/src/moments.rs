@@ -199,10 +199,9 @@ pub unsafe extern "C" fn adamant_fill_moment(
             scales.expect(ADAMANT_F32, Place::of(&"scales"))?;
         }
         claims.check()?;
-        if element == ADAMANT_NONE {
-            return Ok(());
-        }
-        let (described, format) = describe(optimizer, number, element, 1, moment.len)?;
+        // No elements are of any type.
+        let of_any = if element == ADAMANT_NONE { ADAMANT_F32 } else { element };
+        let (described, format) = describe(optimizer, number, of_any, 1, moment.len)?;
         if described.len != moment.len && !optimizer.is_for_rows() {
             refuse!(
                 ADAMANT_UNUSED_MOMENT,
@@ -218,9 +217,11 @@ pub unsafe extern "C" fn adamant_fill_moment(
                 described.scales
             );
         }
-        // SAFETY: claimed with these types, apart, and made a slice once.
-        let mut moment = unsafe { moment_of(&moment, &scales) };
-        moment.fill(described.start, format);
+        if element != ADAMANT_NONE {
+            // SAFETY: claimed with these types, apart, and made a slice once.
+            let mut moment = unsafe { moment_of(&moment, &scales) };
+            moment.fill(described.start, format);
+        }
         Ok(())
     })
 }

@@ -27,19 +27,23 @@ pub(super) fn with_all<T, Out>(
         let mut few = [const { MaybeUninit::<T>::uninit() }; FEW];
         return run(fill(&mut few[..count], get)?);
     }
-    let mut kept = MANY.take();
-    let mut words = kept.pop().unwrap_or_default();
-    MANY.set(kept);
+    let mut words = with_kept(Vec::pop).unwrap_or_default();
     let needed = count * size_of::<T>().div_ceil(size_of::<u64>());
     words.reserve_exact(needed);
     // SAFETY: reserved, and aligned for `T`, as checked above; each `T` is written before it is read, and
     // nothing else is read.
     let many = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast(), count) };
     let done = fill(many, get).and_then(run);
-    let mut kept = MANY.take();
-    kept.push(words);
-    MANY.set(kept);
+    with_kept(|kept| kept.push(words));
     done
+}
+
+/// Runs with what the thread keeps; with nothing in a thread that is about to end, whose values are gone.
+fn with_kept<Out>(run: impl FnOnce(&mut Vec<Vec<MaybeUninit<u64>>>) -> Out) -> Out {
+    let mut kept = MANY.try_with(Cell::take).unwrap_or_default();
+    let out = run(&mut kept);
+    let _ = MANY.try_with(|place| place.set(kept));
+    out
 }
 
 /// Writes all values.

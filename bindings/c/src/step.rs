@@ -108,9 +108,9 @@ pub struct adamant_step_options {
     /// over 0, in float unless all tensors are ADAMANT_F64. 0 stands for 1; anything else is
     /// ADAMANT_OPTION, NaN included.
     pub grad_factor: f64,
-    /// The largest norm of all gradients, after grad_factor. If it is exceeded, all gradients are multiplied
-    /// by `adamant_clip_factor`. The call computes the norm; if it is not finite, the step is left out. Over
-    /// 0; 0 for no clipping.
+    /// The largest norm of all gradients, after grad_factor: all gradients are multiplied by
+    /// `adamant_clip_factor`, which is below 1 if the norm is over max_norm - 1e-6. The call computes the
+    /// norm; if it is not finite, the step is left out. Over 0; 0 for no clipping.
     pub max_norm: f64,
     /// The norm of all gradients, before grad_factor, if the caller knows it: if a model is shared among
     /// processes, the norm over all processes. At least 0, infinite or NaN. If it is not finite, the step is
@@ -231,9 +231,10 @@ pub unsafe extern "C" fn adamant_step_options_init(
 /// and leaving out of the options are for the gradients of all tensors together. `options` and `exec` may be
 /// null for their defaults; `report` may be null.
 ///
-/// Infinities and NaN are not errors. They stay in their own element, except that a NaN in a moment in
-/// ADAMANT_Q8 makes its whole block NaN. With a learning rate of 0 a parameter of -0 may become 0. A call takes
-/// less than 64 KiB of stack.
+/// Infinities and NaN are not errors. They stay in their own element, except in moments in ADAMANT_Q8: a NaN
+/// makes its whole block NaN, and beside an infinite element, or one that is larger by far, the others of the
+/// block keep hardly any of their digits. With a learning rate of 0 a parameter of -0 may become 0. A call
+/// takes less than 64 KiB of stack.
 ///
 /// Returns ADAMANT_LEFT_OUT if the options made it leave the step out. Mistakes, besides those of every call:
 /// ADAMANT_TYPE_MISMATCH, ADAMANT_LENGTH_MISMATCH, ADAMANT_TOO_MANY_MOMENTS, ADAMANT_UNUSED_MOMENT and

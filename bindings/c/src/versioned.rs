@@ -5,8 +5,7 @@ use core::fmt::Display;
 use super::status::{Failure, adamant_status, refuse};
 
 /// A `repr(C)` struct for which every bit pattern is valid, and whose first field is its size as a
-/// `usize`. Its size is a multiple of 8 bytes, without padding at the end: a field that is added later must
-/// not be where padding was.
+/// `usize`. It has no padding at the end: a field that is added later must not be where padding was.
 pub(super) unsafe trait Versioned: Copy {
     const NAME: &'static str;
     /// The sizes of the struct in earlier versions, which have fewer fields.
@@ -50,9 +49,9 @@ pub(super) fn check_pointer<T>(pointer: *const T, name: impl Display) -> Result<
 
 fn check_size<S: Versioned>(size: usize, name: impl Display) -> Result<(), Failure> {
     let known = size == size_of::<S>() || S::EARLIER.contains(&size);
-    // Later versions add whole 8 bytes.
-    let is_later =
-        (size_of::<S>()..=LARGEST).contains(&size) && (size - size_of::<S>()).is_multiple_of(8);
+    // Later versions have more fields, and no padding at the end either.
+    let more = size.checked_sub(size_of::<S>());
+    let is_later = size <= LARGEST && more.is_some_and(|more| more.is_multiple_of(align_of::<S>()));
     if !known && !is_later {
         refuse!(
             ADAMANT_STRUCT_SIZE,

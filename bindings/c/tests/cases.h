@@ -862,6 +862,7 @@ static void moments_and_conversions_are_checked(void) {
     adamant_array of_values = array_of(values, 300, ADAMANT_F32);
     adamant_array of_codes = array_of(codes, 300, ADAMANT_Q8);
     adamant_array of_scales = array_of(scales, 2, ADAMANT_F32);
+    adamant_array of_nothing = array_of(NULL, 0, ADAMANT_NONE);
     int i;
     OK(adamant_moment_count(optimizer, &count));
     CHECK(count == 2);
@@ -887,6 +888,9 @@ static void moments_and_conversions_are_checked(void) {
     adamant_optimizer_free(optimizer);
     optimizer = optimizer_of("sgd");
     EXPECT(ADAMANT_UNUSED_MOMENT, adamant_fill_moment(optimizer, 0, &of_values, NULL));
+    OK(adamant_fill_moment(optimizer, 0, &of_nothing, NULL));
+    EXPECT(ADAMANT_OUT_OF_RANGE, adamant_fill_moment(optimizer, 9, &of_nothing, NULL));
+    EXPECT(ADAMANT_SCALES_MISMATCH, adamant_fill_moment(optimizer, 0, &of_nothing, &of_scales));
     adamant_optimizer_free(optimizer);
 }
 

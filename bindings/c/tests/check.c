@@ -114,6 +114,54 @@ static void threads_that_share_a_lock_train_under_it(void) {
     CHECK(pthread_mutex_destroy(&lock) == 0);
 }
 
+enum { MOST_TENSORS = 40 };
+
+/* A step of so many tensors, each in memory of its own. */
+static void step_of(size_t count) {
+    static float arrays[4][MOST_TENSORS][8];
+    static uint64_t steps[MOST_TENSORS];
+    adamant_tensor tensors[MOST_TENSORS];
+    adamant_optimizer *adam = optimizer_of("adam");
+    adamant_group group = {sizeof group, NULL, NULL, 0};
+    size_t i;
+    for (i = 0; i < count; ++i) {
+        adamant_tensor_init(&tensors[i], sizeof tensors[i]);
+        tensors[i].param = array_of(arrays[0][i], 4, ADAMANT_F32);
+        tensors[i].grad = array_of(arrays[1][i], 4, ADAMANT_F32);
+        tensors[i].moments[0] = array_of(arrays[2][i], 4, ADAMANT_F32);
+        tensors[i].moments[1] = array_of(arrays[3][i], 4, ADAMANT_F32);
+        tensors[i].steps = &steps[i];
+    }
+    group.optimizer = adam;
+    group.tensors = tensors;
+    group.tensor_count = count;
+    OK(adamant_step(&group, 1, NULL, NULL, NULL));
+    adamant_optimizer_free(adam);
+}
+
+static void step_at_the_end(void *unused) {
+    (void)unused;
+    step_of(1);
+    step_of(3);
+    step_of(MOST_TENSORS);
+}
+
+static void *step_with_an_end(void *key) {
+    CHECK(pthread_setspecific(*(pthread_key_t *)key, key) == 0);
+    /* So that the library has values of this thread, which are gone at its end. */
+    step_of(MOST_TENSORS);
+    return NULL;
+}
+
+static void a_thread_that_is_about_to_end_takes_steps(void) {
+    pthread_key_t key;
+    pthread_t thread;
+    CHECK(pthread_key_create(&key, step_at_the_end) == 0);
+    CHECK(pthread_create(&thread, NULL, step_with_an_end, &key) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(pthread_key_delete(key) == 0);
+}
+
 static void train_after_fork(void *argument) {
     const training *parent = (const training *)argument;
     adamant_pool *own = NULL;
@@ -251,6 +299,7 @@ int main(int count, char **arguments) {
     if (count != 2) {
         within_limit(threads_train_at_once_on_different_data);
         within_limit(threads_that_share_a_lock_train_under_it);
+        within_limit(a_thread_that_is_about_to_end_takes_steps);
         within_limit(a_child_of_fork_trains_with_the_pools_of_its_parent);
         within_limit(a_child_of_fork_lists_optimizers_while_another_thread_does);
     }

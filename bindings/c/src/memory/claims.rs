@@ -1,7 +1,7 @@
 //! The memory of the arrays of a call, and the check that written arrays overlap no others.
 
 use core::{
-    cell::RefCell,
+    cell::Cell,
     ffi::c_void,
     mem::{self, MaybeUninit},
     ptr, slice,
@@ -119,7 +119,15 @@ impl Kept {
 }
 
 thread_local! {
-    static MANY: RefCell<Kept> = const { RefCell::new(Kept::NONE) };
+    static MANY: Cell<Kept> = const { Cell::new(Kept::NONE) };
+}
+
+/// Runs with the memory of this thread; with new memory in a thread that is about to end, whose values are gone.
+fn with_kept<Out>(run: impl FnOnce(&mut Kept) -> Out) -> Out {
+    let mut kept = MANY.try_with(|kept| kept.replace(Kept::NONE)).unwrap_or(Kept::NONE);
+    let out = run(&mut kept);
+    let _ = MANY.try_with(|place| place.set(kept));
+    out
 }
 
 impl Claims {
@@ -242,7 +250,7 @@ impl Claims {
     #[inline(never)]
     fn spill(&mut self) {
         if self.many.is_empty() {
-            self.many = MANY.with_borrow_mut(|kept| mem::take(&mut kept.spans));
+            self.many = with_kept(|kept| mem::take(&mut kept.spans));
             self.many.clear();
         }
         let mut many = mem::take(&mut self.many);
@@ -292,7 +300,7 @@ impl Claims {
     /// allocates.
     #[inline(never)]
     fn keep_memory(&mut self) {
-        MANY.with_borrow_mut(|kept| {
+        with_kept(|kept| {
             let spans = if self.many.capacity() > 0 { &mut self.many } else { &mut kept.spans };
             spans.reserve(self.claimed.saturating_sub(spans.len()));
             for extents in [&mut kept.extents, &mut kept.apart] {
@@ -304,15 +312,15 @@ impl Claims {
     #[cold]
     fn check_many(&mut self) -> Result<(), Failure> {
         self.spill();
-        let mut kept = MANY.replace(Kept::NONE);
-        kept.extents.clear();
-        kept.extents.extend(self.many.iter().map(Extent::of));
-        let found = match kept.extents == kept.apart {
-            true => None,
-            false => kept.overlapping(),
-        };
+        let found = with_kept(|kept| {
+            kept.extents.clear();
+            kept.extents.extend(self.many.iter().map(Extent::of));
+            match kept.extents == kept.apart {
+                true => None,
+                false => kept.overlapping(),
+            }
+        });
         let found = found.map_or(Ok(()), |extent| Err(self.overlap_in_many(&extent)));
-        MANY.set(kept);
         self.give_back();
         found
     }
@@ -320,7 +328,7 @@ impl Claims {
     #[inline(never)]
     fn give_back(&mut self) {
         let many = mem::take(&mut self.many);
-        MANY.with_borrow_mut(|kept| kept.spans = many);
+        with_kept(|kept| kept.spans = many);
     }
 
     /// The mistake that memory overlaps some other.
