@@ -11,7 +11,7 @@ mod words;
 
 pub use lanes::{Lanes, Register};
 pub(crate) use lanes::{MOST_LANES, TILE};
-pub(crate) use prefetch::{prefetch, prefetch_from, prefetch_item, prefetch_near, prefetch_row};
+pub(crate) use prefetch::{prefetch_from, prefetch_item, prefetch_near, prefetch_row};
 pub(crate) use pulp::{Scalar, Simd, WithSimd};
 pub(crate) use vector::{Vector, VectorMask};
 pub(crate) use wide::{TOGETHER, Wide};

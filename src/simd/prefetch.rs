@@ -41,7 +41,7 @@ pub(crate) fn prefetch_item<T>(slice: &[T], index: usize, bytes: usize) {
     }
 }
 
-/// Prefetches the cache line that is `bytes` after an element of the slice.
+/// Prefetches the cache line that is `bytes` after an element of the slice. Neither need exist.
 #[inline(always)]
 pub(crate) fn prefetch_near<T>(slice: &[T], index: usize, bytes: usize) {
     prefetch_line(slice.as_ptr().wrapping_add(index).wrapping_byte_add(bytes));
@@ -59,13 +59,6 @@ fn prefetch_line<T>(line: *const T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
-}
-
-/// Asks for the cache line of the element `ahead` after the slice's element `index`, which need not
-/// exist.
-#[inline(always)]
-pub(crate) fn prefetch<T>(slice: &[T], index: usize, ahead: usize) {
-    prefetch_line(slice.as_ptr().wrapping_add(index.wrapping_add(ahead)));
 }
 
 #[cfg(test)]

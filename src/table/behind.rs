@@ -12,7 +12,7 @@ use crate::{
     array::{Float, elements_mut},
     isa::Cpu,
     pieces,
-    simd::prefetch,
+    simd::prefetch_near,
 };
 
 /// The rows of a table, and the step that each of them is at.
@@ -66,7 +66,7 @@ impl<F: Float> Before<Adam, F> for Behind<'_, F> {
 
     #[inline(always)]
     fn prefetch_early(&self, row: usize) {
-        prefetch(self.at, row, 0);
+        prefetch_near(self.at, row, 0);
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@ use crate::{
     Adam, Error,
     array::Float,
     rule::AdamConstants,
-    simd::{Lanes, prefetch, prefetch_row},
+    simd::{Lanes, prefetch_near, prefetch_row},
 };
 
 /// Sums over the steps that rows have to catch up with, for every step that a row may be at.
@@ -165,7 +165,7 @@ impl Series {
     #[inline(always)]
     pub(super) fn prefetch(&self, lag: usize) {
         prefetch_row(&self.sums(lag).terms, 0, MOST_TERMS + 1);
-        prefetch(&self.powers, lag, 0);
+        prefetch_near(&self.powers, lag, 0);
     }
 
     /// The last `lag` steps, as one.
