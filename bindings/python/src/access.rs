@@ -56,6 +56,7 @@ pub struct Access {
     plain: Vec<Py<PyType>>,
     grad: Option<Getter>,
     requires_grad: Option<Getter>,
+    version: Option<Getter>,
     dtypes: Vec<(Py<PyAny>, Kind)>,
     /// Shapes and strides of tensors that were looked at in the slow way.
     kept: Mutex<Vec<i64>>,
@@ -68,6 +69,7 @@ impl Access {
         let base = torch.getattr("_C")?.getattr("TensorBase").ok();
         let getter = |name| Getter::of(base.as_ref()?, name);
         let (grad, requires_grad) = (getter("grad"), getter("requires_grad"));
+        let version = getter("_version");
         let mut dtypes = Vec::new();
         for (name, kind) in [
             ("float32", Kind::F32),
@@ -84,7 +86,7 @@ impl Access {
         }
         let to_tensor = dlpack::to_tensor_of(&tensor);
         let kept = Mutex::default();
-        Ok(Self { to_tensor, plain: types, grad, requires_grad, dtypes, kept })
+        Ok(Self { to_tensor, plain: types, grad, requires_grad, version, dtypes, kept })
     }
 
     /// Does without the fast way to look at tensors, for tests of the slow one.
@@ -124,6 +126,17 @@ impl Access {
             _ => object.getattr(intern!(object.py(), "requires_grad")),
         };
         found?.is_truthy()
+    }
+
+    /// How often PyTorch has counted a write to a tensor.
+    #[inline]
+    pub fn version(&self, tensor: &Bound<'_, PyAny>) -> PyResult<i64> {
+        let found = match &self.version {
+            // SAFETY: as above.
+            Some(version) if self.is_plain(tensor) => unsafe { version.get(tensor) },
+            _ => tensor.getattr(intern!(tensor.py(), "_version")),
+        };
+        found?.extract()
     }
 
     /// Looks at a plain tensor, and runs with where it lies.

@@ -11,7 +11,7 @@ use pyo3::{
     gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
-    types::{PyDict, PyString},
+    types::{PyDict, PyString, PyWeakrefMethods, PyWeakrefReference},
 };
 
 use crate::{
@@ -44,10 +44,23 @@ pub struct Slot {
     /// each, and its length. Random bits go by them, so that it does not count how a parameter was cut.
     pub runs: Vec<(u64, usize)>,
     pub state: Option<State>,
-    /// Its version after the last step, if it has a master copy.
-    pub version: Option<i64>,
+    /// Its versions and its storage after the last step, if it has a master copy.
+    left: Option<Left>,
     /// The number of its entry among the rows that the stepper remembers, if it ever had a sparse gradient.
     pub rows: Option<usize>,
+}
+
+/// A parameter as a step left it. PyTorch counts writes in versions; `param.data = other` changes the storage alone.
+struct Left {
+    versions: [i64; 2],
+    /// A weak reference. While the old storage lives, no other one has its address; after that, one may.
+    storage: Py<PyWeakrefReference>,
+}
+
+impl Left {
+    fn has_storage(&self, py: Python<'_>) -> bool {
+        self.storage.bind(py).upgrade().is_some()
+    }
 }
 
 pub struct State {
@@ -101,7 +114,7 @@ impl Slot {
     pub fn new(outer: Py<PyAny>, py: Python<'_>) -> Self {
         let param = outer.clone_ref(py);
         let (facts, runs) = (Facts::default(), Vec::new());
-        Self { outer, param, facts, first: 0, runs, state: None, version: None, rows: None }
+        Self { outer, param, facts, first: 0, runs, state: None, left: None, rows: None }
     }
 
     /// Shows its objects to the collector of cycles.
@@ -172,8 +185,49 @@ impl Slot {
         self.facts = facts;
         self.state = None;
         // Other memory has other values, whatever its version.
-        self.version = None;
+        self.left = None;
         Ok(false)
+    }
+
+    /// Whether its memory belongs to another tensor than the one in the group.
+    #[inline]
+    pub fn is_part(&self) -> bool {
+        !self.param.is(&self.outer)
+    }
+
+    /// The versions of its memory and of the tensor in the group: a write to a distributed tensor counts for that one
+    /// alone.
+    fn versions(&self, access: &Access, py: Python<'_>) -> PyResult<[i64; 2]> {
+        let version = access.version(self.param.bind(py))?;
+        let outer = match self.is_part() {
+            true => access.version(self.outer.bind(py))?,
+            false => version,
+        };
+        Ok([version, outer])
+    }
+
+    /// Whether nobody can have written the parameter since the last step, after [`look`](Self::look).
+    #[inline]
+    pub fn is_as_left(&self, access: &Access, py: Python<'_>) -> PyResult<bool> {
+        match &self.left {
+            Some(left) => Ok(left.versions == self.versions(access, py)? && left.has_storage(py)),
+            None => Ok(false),
+        }
+    }
+
+    /// Remembers the parameter as this step left it.
+    #[inline]
+    pub fn leave(&mut self, access: &Access, py: Python<'_>) -> PyResult<()> {
+        let versions = self.versions(access, py)?;
+        match &mut self.left {
+            Some(left) if left.has_storage(py) => left.versions = versions,
+            left => {
+                let storage = self.param.bind(py).call_method0(intern!(py, "untyped_storage"))?;
+                let storage = PyWeakrefReference::new(&storage)?.unbind();
+                *left = Some(Left { versions, storage });
+            }
+        }
+        Ok(())
     }
 
     /// Whether what is known of the state holds.

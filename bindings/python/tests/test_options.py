@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import weakref
 from typing import Any
 
 import pytest
@@ -317,6 +318,52 @@ def test_a_master_takes_over_memory_that_others_put_in() -> None:
     own.data = torch.full((20,), 7.0, dtype=torch.bfloat16)
     optimizer.step()
     assert torch.equal(own.detach(), torch.full((20,), 7.0, dtype=torch.bfloat16))
+
+
+def test_a_master_takes_over_memory_that_has_the_address_of_the_old_one() -> None:
+    same = 0
+    for size in range(8, 600, 7):
+        own = torch.nn.Parameter(torch.ones(size, dtype=torch.bfloat16))
+        optimizer = adamant_optim.SGD([own], lr=1e-3, master="f32")
+        own.grad = torch.zeros(size, dtype=torch.bfloat16)
+        for _ in range(2):
+            optimizer.step()
+        place = own.data_ptr()
+        # The allocator gives freed memory to the next tensor of its size.
+        own.data = torch.empty(0, dtype=torch.bfloat16)
+        own.data = torch.full((size,), 7.0, dtype=torch.bfloat16)
+        same += own.data_ptr() == place
+        optimizer.step()
+        assert torch.equal(own.detach(), torch.full((size,), 7.0, dtype=torch.bfloat16)), size
+    assert same > 0
+
+
+def test_a_master_takes_over_what_a_model_was_given_in_another_type() -> None:
+    for size in range(8, 300, 7):
+        model = torch.nn.Linear(size, 3, dtype=torch.bfloat16)
+        optimizer = adamant_optim.SGD(model.parameters(), lr=0.0, master="f32")
+        set_grads([*model.parameters()])
+        for _ in range(2):
+            optimizer.step()
+        model.float()
+        for param in model.parameters():
+            param.data = torch.full_like(param, 7.0)
+        model.bfloat16()
+        set_grads([*model.parameters()])
+        optimizer.step()
+        assert all(bool((param == 7).all()) for param in model.parameters()), size
+
+
+def test_a_master_keeps_no_memory_that_its_parameter_has_left() -> None:
+    own = torch.nn.Parameter(torch.ones(20, dtype=torch.bfloat16))
+    optimizer = adamant_optim.SGD([own], lr=1e-3, master="f32")
+    own.grad = torch.zeros(20, dtype=torch.bfloat16)
+    for _ in range(2):
+        optimizer.step()
+        old = weakref.ref(own.untyped_storage())
+        assert old() is not None
+        own.data = torch.zeros(20, dtype=torch.bfloat16)
+        assert old() is None
 
 
 def test_a_master_is_saved_with_its_bits() -> None:

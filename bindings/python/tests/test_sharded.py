@@ -241,6 +241,43 @@ def test_states_of_offloaded_parameters_stay_on_the_cpu() -> None:
     assert ranks.run(states_beside_a_mesh_of_another_device, 2) == [["cpu"], ["cpu"]]
 
 
+def written(kwargs: dict[str, Any]) -> list[float]:
+    """The largest numbers of a weight that was written in several ways, each between two steps."""
+    model: Any = sharded(Net(torch.bfloat16))
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=1e-3, **kwargs)
+    weight = model.head.weight
+
+    def step() -> None:
+        for param in model.parameters():
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+
+    def load() -> None:
+        model.load_state_dict({key: torch.full_like(value, 5.0) for key, value in model.state_dict().items()})
+
+    largest = []
+    for write in (
+        load,
+        lambda: weight.clamp_(-0.25, 0.25),
+        lambda: torch.nn.init.constant_(weight, 3.0),
+        lambda: weight.copy_(torch.full_like(weight, 2.0)),
+        lambda: weight.to_local().fill_(7.0),
+    ):
+        step()
+        with torch.no_grad():
+            write()
+        step()
+        largest.append(whole(weight).float().max().item())
+    return largest
+
+
+@pytest.mark.parametrize("kwargs", [{"master": "f32"}, {"master": "split"}, {}], ids=str)
+def test_a_write_to_a_sharded_parameter_stays(kwargs: dict[str, Any]) -> None:
+    for largest in ranks.run(written, 2, kwargs):
+        # A step goes by 1e-3, and bfloat16 keeps 8 bits.
+        assert largest == pytest.approx([5.0, 0.25, 3.0, 2.0, 7.0], rel=0.01)
+
+
 # ---- One norm
 
 

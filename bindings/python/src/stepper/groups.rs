@@ -100,7 +100,8 @@ impl Call<'_, '_> {
             for param in params.iter() {
                 let len = numbers(&param)?;
                 let rows = inner.rows.iter().position(|(known, _)| known.is(&param));
-                let mut slot = Slot { first, rows, ..Slot::new(param.unbind(), py) };
+                let mut slot = Slot::new(param.unbind(), py);
+                (slot.first, slot.rows) = (first, rows);
                 if let Some(runs) = places.as_ref().and_then(|places| places.get(inner.slots.len()))
                 {
                     slot.first = runs.first().map_or(0, |&(first, _)| first);

@@ -12,13 +12,12 @@ impl Call<'_, '_> {
     pub(super) fn refresh_masters(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
         for grad in &inner.grads {
-            let slot = &mut inner.slots[grad.slot];
+            let slot = &inner.slots[grad.slot];
             let Some(master) = slot.state.as_ref().and_then(|state| state.entry(Role::Master))
             else {
                 continue;
             };
-            let version: i64 = slot.param.bind(py).getattr(intern!(py, "_version"))?.extract()?;
-            if slot.version != Some(version) {
+            if !slot.is_as_left(&self.stepper.access, py)? {
                 let refresh = intern!(py, "_refresh_master");
                 self.owner.call_method1(refresh, (&slot.param, &master.tensor))?;
             }
@@ -125,8 +124,7 @@ impl Call<'_, '_> {
             let has_master =
                 slot.state.as_ref().is_some_and(|state| state.entry(Role::Master).is_some());
             if has_master {
-                let version = slot.param.bind(py).getattr(intern!(py, "_version"))?;
-                slot.version = Some(version.extract()?);
+                slot.leave(&self.stepper.access, py)?;
             }
         }
         Ok(())
