@@ -21,7 +21,7 @@ use pyo3::{
     gc::{PyTraverseError, PyVisit},
     intern,
     prelude::*,
-    types::{PyDict, PyList, PyTuple, PyType},
+    types::{PyDict, PyList, PyTuple, PyType, PyWeakrefReference},
 };
 
 use crate::{
@@ -96,8 +96,8 @@ struct Inner {
     /// The parameters that were stepped, whose versions count on.
     stepped: Option<Py<PyList>>,
     stepped_slots: Vec<usize>,
-    /// The memory of parameters with sparse gradients, by the parameter.
-    rows: Vec<(Py<PyAny>, rows::Memory)>,
+    /// The memory of parameters with sparse gradients, by a weak reference to the parameter.
+    rows: Vec<(Py<PyWeakrefReference>, rows::Memory)>,
 }
 
 /// Steps the parameters of an optimizer. It remembers what it saw in the last step, and looks at every
@@ -256,9 +256,6 @@ impl Stepper {
         }
         for slot in &inner.slots {
             slot.traverse(&visit)?;
-        }
-        for (param, _) in &inner.rows {
-            visit.call(param)?;
         }
         for (_, state) in &inner.states {
             visit.call(state)?;

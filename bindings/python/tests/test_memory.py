@@ -436,6 +436,57 @@ def test_memory_is_freed_with_the_optimizer() -> None:
     assert [ghost() for ghost in ghosts] == [None, None]
 
 
+def test_tables_that_were_replaced_are_freed() -> None:
+    table = torch.nn.Embedding(10, 4, sparse=True)
+    optimizer = adamant_optim.SparseAdam(table.parameters())
+    old = []
+    for rows in range(10, 15):
+        optimizer.zero_grad()
+        table(torch.tensor([1, 2])).sum().backward()
+        optimizer.step()
+        old.append(weakref.ref(table.weight))
+        del optimizer.state[table.weight]
+        table.weight = torch.nn.Parameter(torch.randn(rows, 4))
+        optimizer.param_groups[0]["params"] = [table.weight]
+    table(torch.tensor([1, 2])).sum().backward()
+    optimizer.step()
+    gc.collect()
+    assert [ref() for ref in old] == [None] * 5
+
+
+def test_a_table_that_left_its_group_comes_back_with_the_rows_that_wait() -> None:
+    tables = [torch.nn.Embedding(4, 3, sparse=True, _weight=torch.ones(4, 3)) for _ in range(2)]
+    other = torch.nn.Parameter(torch.ones(3))
+    optimizers = [adamant_optim.AdamW([table.weight, other], dense_equivalent=True) for table in tables]
+    for table, optimizer in zip(tables, optimizers):
+        optimizer.watch(table)
+        for row in (0, 1, 2):
+            optimizer.zero_grad()
+            table(torch.tensor([row])).sum().backward()
+            optimizer.step()
+    # One of them is without its table for a step of the other parameter.
+    params = optimizers[1].param_groups[0]["params"]
+    optimizers[1].param_groups[0]["params"] = [other]
+    other.grad = torch.ones(3)
+    optimizers[1].step()
+    optimizers[1].param_groups[0]["params"] = params
+    for optimizer in optimizers:
+        optimizer.catch_up()
+    assert torch.equal(tables[0].weight, tables[1].weight)
+    assert not torch.equal(tables[0].weight[0], torch.ones(3))
+
+
+def test_memory_that_a_subclass_has_left_is_freed() -> None:
+    own = Named(torch.ones(3))
+    optimizer = adamant_optim.AdamW([own])
+    for _ in range(3):
+        own.grad = torch.ones(3)
+        optimizer.step()
+        old = weakref.ref(own.untyped_storage())
+        own.data = torch.ones(3)
+        assert old() is None
+
+
 def test_old_states_are_freed_when_others_are_loaded() -> None:
     own = torch.nn.Parameter(torch.ones(10))
     own.grad = torch.ones(10)

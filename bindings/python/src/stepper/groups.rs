@@ -6,7 +6,7 @@ use pyo3::{
     exceptions::PyValueError,
     intern,
     prelude::*,
-    types::{PyDict, PyList, PyString},
+    types::{PyDict, PyList, PyString, PyWeakrefMethods, PyWeakrefReference},
 };
 
 use super::{Call, GroupSeen, Inner};
@@ -82,8 +82,11 @@ impl Call<'_, '_> {
 
     pub(super) fn learn_groups(&self, inner: &mut Inner) -> PyResult<()> {
         let py = self.py();
-        let rows = core::mem::take(&mut inner.rows);
-        *inner = Inner { rows, ..Inner::default() };
+        let mut rows = core::mem::take(&mut inner.rows);
+        *inner = Inner::default();
+        // A parameter that left its group may come back, with rows that wait; one that is gone cannot.
+        rows.retain(|(param, _)| param.bind(py).upgrade().is_some());
+        inner.rows = rows;
         // Where the numbers of each parameter stand in the whole model, if that is not one after the other.
         type Places = (bool, Option<Vec<Vec<(u64, usize)>>>);
         let places = self.owner.call_method0(intern!(py, "_places"))?;
@@ -99,7 +102,10 @@ impl Call<'_, '_> {
             let start = inner.slots.len();
             for param in params.iter() {
                 let len = numbers(&param)?;
-                let rows = inner.rows.iter().position(|(known, _)| known.is(&param));
+                let is_its = |known: &Py<PyWeakrefReference>| {
+                    known.bind(py).upgrade().is_some_and(|known| known.is(&param))
+                };
+                let rows = inner.rows.iter().position(|(known, _)| is_its(known));
                 let mut slot = Slot::new(param.unbind(), py);
                 (slot.first, slot.rows) = (first, rows);
                 if let Some(runs) = places.as_ref().and_then(|places| places.get(inner.slots.len()))

@@ -7,7 +7,7 @@ use adamant::{
     norm::NormOrder,
 };
 use half::{bf16, f16};
-use pyo3::{intern, prelude::*};
+use pyo3::{intern, prelude::*, types::PyWeakrefReference};
 
 use super::{Call, GradSeen, GroupSeen, Inner, Options, scalars::scalar};
 use crate::{
@@ -226,7 +226,7 @@ unsafe fn norms(
     exec: Exec<'_>,
     slots: &[Slot],
     grads: &[GradSeen],
-    rows: &mut [(Py<PyAny>, rows::Memory)],
+    rows: &mut [(Py<PyWeakrefReference>, rows::Memory)],
     each: &mut [f64],
 ) -> Result<f64, adamant::Error> {
     let order = NormOrder::Two;

@@ -109,7 +109,7 @@ impl Call<'_, '_> {
             for grad in &inner.grads {
                 let slot = &inner.slots[grad.slot];
                 stepped.append(&slot.param)?;
-                if !slot.param.is(&slot.outer) {
+                if slot.is_part() {
                     stepped.append(&slot.outer)?;
                 }
             }
@@ -125,6 +125,11 @@ impl Call<'_, '_> {
                 slot.state.as_ref().is_some_and(|state| state.entry(Role::Master).is_some());
             if has_master {
                 slot.leave(&self.stepper.access, py)?;
+            }
+            if slot.is_part() {
+                // It would keep memory alive that the parameter may have left by the next step, which looks anew.
+                slot.param = slot.outer.clone_ref(py);
+                inner.stepped = None;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use adamant::{AnyOptimizer, Exec, StepOptions};
 use pyo3::{
     exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
-    types::{PyList, PyTuple},
+    types::{PyList, PyTuple, PyWeakrefReference},
 };
 
 use super::{
@@ -105,7 +105,8 @@ impl<'py> Call<'_, 'py> {
             let memory = match slot.rows {
                 Some(memory) => memory,
                 None => {
-                    inner.rows.push((slot.outer.clone_ref(py), rows::Memory::default()));
+                    let param = PyWeakrefReference::new(slot.outer.bind(py))?.unbind();
+                    inner.rows.push((param, rows::Memory::default()));
                     *slot.rows.insert(inner.rows.len() - 1)
                 }
             };
