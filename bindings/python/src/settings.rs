@@ -60,8 +60,16 @@ impl Plan {
         variant.chain(self.sources.iter().map(|source| &source.key))
     }
 
-    /// Reads a group.
+    /// Reads a group, and checks its settings.
     pub fn read(&self, group: &Bound<'_, PyDict>) -> PyResult<Settings> {
+        let settings = self.read_unchecked(group)?;
+        settings.optimizer.check().map_err(exception)?;
+        Ok(settings)
+    }
+
+    /// Reads a group of which only the form of its states is asked: they are made and saved with a learning rate of 0,
+    /// too, which some optimizers cannot step with.
+    pub fn read_unchecked(&self, group: &Bound<'_, PyDict>) -> PyResult<Settings> {
         let py = group.py();
         let mut values = Vec::new();
         for key in self.keys() {
@@ -116,7 +124,6 @@ impl Plan {
                 }
             }
         }
-        optimizer.check().map_err(exception)?;
         Ok(optimizer)
     }
 }

@@ -149,7 +149,7 @@ impl Stepper {
         &self,
         group: &Bound<'_, PyDict>,
     ) -> PyResult<Vec<(&'static str, f64, &'static str)>> {
-        let optimizer = self.plan.read(group)?.optimizer;
+        let optimizer = self.plan.read_unchecked(group)?.optimizer;
         let used = |moment| Some((moment, optimizer.moment_start(moment)?));
         let used = (0..optimizer.moment_count()).filter_map(used);
         Ok(used
@@ -162,7 +162,7 @@ impl Stepper {
 
     /// Whether the state of a parameter of a group counts steps.
     fn counts_steps(&self, group: &Bound<'_, PyDict>, is_16_bit: bool) -> PyResult<bool> {
-        let optimizer = self.plan.read(group)?.optimizer;
+        let optimizer = self.plan.read_unchecked(group)?.optimizer;
         let form = form_of(group.py(), &self.access, &form_values(group)?)?;
         let kind = if is_16_bit { Kind::Bf16 } else { Kind::F32 };
         Ok(roles(&optimizer, form, kind).contains(&Role::Step))

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from adamant_optim import checkpoint
+from support import OWN, SETTINGS
 from test_sharded import Net, assert_same, cut, sharded, whole
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.state_dict import (
@@ -66,7 +67,7 @@ def seen(model: Any, optimizer: Any) -> dict[str, torch.Tensor]:
         for key, value in state.items():
             # Codes are for processes that do not share.
             if not key.endswith(("_codes", "_scales")):
-                found[f"{number} {key}"] = whole(value)
+                found[f"{number} {key}"] = whole(value if isinstance(value, torch.Tensor) else torch.tensor(value))
     return found
 
 
@@ -319,6 +320,51 @@ def test_a_save_over_a_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="is a file"):
         checkpoint.save(tmp_path / "run", model, optimizer)
     assert (tmp_path / "run").read_text() == "precious"
+
+
+NAMES = [*SETTINGS, *OWN, "SparseAdam"]
+
+
+def two_layers(dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    return torch.nn.ModuleDict({"used": torch.nn.Linear(20, 30), "other": torch.nn.Linear(3, 2)}).to(dtype)
+
+
+def step_some(optimizer: Any, params: list[torch.Tensor], seed: int) -> None:
+    torch.manual_seed(seed)
+    for param in params:
+        grad = torch.randn(param.shape).to(param.dtype)
+        param.grad = grad.to_sparse(1) if type(optimizer).__name__ == "SparseAdam" else grad
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    ours, again = two_layers(), two_layers()
+    optimizer, other = (getattr(adamant_optim, name)(model.parameters()) for model in (ours, again))
+    step_some(optimizer, [*ours.parameters()], 1)
+    checkpoint.save(tmp_path / "run", ours, optimizer)
+    checkpoint.load(tmp_path / "run", again, other)
+    for model, one in ((ours, optimizer), (again, other)):
+        step_some(one, [*model.parameters()], 2)
+    assert_same(seen(again, other), seen(ours, optimizer), name)
+
+
+@pytest.mark.parametrize("lr", [0.0, torch.tensor(0.0)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_makes_states_with_a_learning_rate_of_0(name: str, lr: Any) -> None:
+    model = two_layers()
+    before = [param.detach().clone() for param in model.parameters()]
+    optimizer = getattr(adamant_optim, name)(model.parameters())
+    optimizer.param_groups[0]["lr"] = lr
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    saved = optimizer.state_dict()["state"]
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters()))
+    # Adagrad has its states from the beginning, and counts, as PyTorch's does.
+    assert name == "Adagrad" or all(float(state.get("step", 0)) == 0 for state in saved.values())
 
 
 def making_states() -> tuple[int, float]:

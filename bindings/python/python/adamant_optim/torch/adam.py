@@ -384,12 +384,14 @@ class SparseAdam(Optimizer):
                 what = "requires dense parameter tensors" if kind == "Sparse" else "does not support complex parameters"
                 raise ValueError(f"{kind} params at indices {found}: SparseAdam {what}")
 
-    def _step(self) -> None:
-        for group in self.param_groups:
+    def _step_native(self, factor: float, listed: list[tuple[int, int, Tensor]] | None) -> None:
+        # Not before: torch.distributed.checkpoint makes states by a step with dense gradients of 0.
+        groups = self.param_groups if listed is None else []
+        for group in groups:
             for param in group["params"]:
                 if param.grad is not None and not param.grad.is_sparse:
                     raise RuntimeError("SparseAdam does not support dense gradients, please consider Adam instead")
-        super()._step()
+        super()._step_native(factor, listed)
 
     def _saved(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> dict[str, Any]:
         saved = super()._saved(group, param, state, name)
