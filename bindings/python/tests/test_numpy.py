@@ -645,6 +645,46 @@ def test_moments_of_another_shape_or_order_are_refused(state_dtype: Any, dtype: 
         optimizer.step(param, np.ones_like(param), optimizer.init(param))
 
 
+def by_pickle(values: Any) -> Any:
+    return pickle.loads(pickle.dumps(values))
+
+
+@pytest.mark.parametrize("through", [by_pickle, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (2, 0, 1)])
+@pytest.mark.parametrize("shape", [(40, 5, 30), (40, 1, 30), (0, 5, 30)])
+def test_states_keep_the_order_of_8_bit_moments(through: Any, dtype: Any, axes: Any, shape: Any) -> None:
+    param = np.ones(shape, dtype).transpose(axes)
+    grad = np.random.default_rng(0).standard_normal(param.shape).astype(dtype)
+    # Where the order is lost, numbers get a scale of others.
+    grad[..., :10] *= 1e3
+    optimizer = Optimizer("adamw", lr=0.1, state_dtype="q8")
+    state = optimizer.init(param)
+    optimizer.step(param, grad, state)
+    other, other_state = copy.deepcopy(param), copy.deepcopy(through(state))
+    for one, states in ((param, state), (other, other_state)):
+        optimizer.step(one, grad / 1e3, states)
+    assert np.array_equal(param, other)
+    for moment in state[0].moments:
+        for found, wanted in zip(other_state[0].moments[moment], state[0].moments[moment]):
+            assert np.array_equal(found, wanted)
+
+
+def test_a_parameter_that_lost_the_order_of_its_8_bit_moments_is_refused() -> None:
+    param = np.ones((40, 5, 30), np.float32).transpose(1, 0, 2)
+    optimizer = Optimizer("adamw", state_dtype="q8")
+    state = optimizer.init(param)
+    optimizer.step(param, np.ones_like(param), state)
+    # numpy pickles this array in the order of C.
+    param, state = by_pickle((param, state))
+    with pytest.raises(ValueError, match="codes of exp_avg .* one must be copied into the order of the other"):
+        optimizer.step(param, np.ones_like(param), state)
+    codes = state[0].moments["exp_avg"].codes
+    back = np.empty_like(codes, dtype=param.dtype)
+    back[...] = param
+    assert optimizer.step(back, np.ones_like(back), state).taken
+
+
 def test_float16_is_rounded_at_random() -> None:
     param, grad = np.ones(40_000, np.float16), np.ones(40_000, np.float16)
     optimizer = Optimizer("sgd", lr=1e-5, stochastic_rounding=True)

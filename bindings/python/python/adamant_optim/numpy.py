@@ -57,17 +57,38 @@ class Report(NamedTuple):
 
 class Moment(NamedTuple):
     """A moment of 8 bits: codes in the shape of the parameter (complex: with a last dimension of 2), and a scale for
-    each 256 of them, in the order of memory."""
+    each 256 of them, in the order of memory.
+
+    Pickles and copies of a moment keep that order. Codes that are saved without it, as by :func:`numpy.save`, lose it
+    where it is neither C's nor Fortran's: save ``codes.ravel("K")``, too, or pickle the moment.
+    """
 
     codes: np.ndarray
     scales: np.ndarray
+
+    def __reduce__(self) -> Any:
+        # numpy pickles arrays of other orders than C's and Fortran's in that of C, which scales know nothing of.
+        axes = _axes_of(self.codes)
+        return _moment_in_order, (self.codes.transpose(axes), axes, self.scales)
+
+
+def _axes_of(array: np.ndarray) -> list[int]:
+    """The dimensions, from the largest stride to the smallest."""
+    return sorted(range(array.ndim), key=lambda dim: -array.strides[dim])
+
+
+def _moment_in_order(memory: np.ndarray, axes: list[int], scales: np.ndarray) -> Moment:
+    """The inverse of pickling: ``memory`` is in the order of C, and ``axes`` are its dimensions."""
+    return Moment(memory.transpose([axes.index(dim) for dim in range(len(axes))]), scales)
 
 
 @dataclass
 class State:
     """The state of one array: the number of steps taken, and the moments by name.
 
-    It can be pickled, copied and saved: all of it is here.
+    It can be pickled, copied and saved: all of it is here. numpy pickles an array that is in neither C's nor Fortran's
+    order in that of C. Its moments of 8 bits stay in the order that they have, and a step of the two is refused: copy
+    the array back, into ``numpy.empty_like(codes, dtype=array.dtype)``.
     """
 
     step: int = 0
@@ -470,8 +491,7 @@ def _pairs(like: np.ndarray, dtype: np.dtype, start: float) -> np.ndarray:
     """An array for a complex one: its numbers are a last dimension, in the order of its memory."""
     if like.flags.c_contiguous:
         return np.full((*like.shape, 2), start, dtype)
-    # The dimensions, from the largest stride to the smallest.
-    order = sorted(range(like.ndim), key=lambda dim: -like.strides[dim])
+    order = _axes_of(like)
     memory = np.full((*(like.shape[dim] for dim in order), 2), start, dtype)
     back = [order.index(dim) for dim in range(like.ndim)]
     return memory.transpose(*back, like.ndim)

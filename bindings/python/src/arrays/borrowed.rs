@@ -196,8 +196,12 @@ impl Array<'_, '_> {
         if fits {
             return Ok(());
         }
+        let way = match own.shape() == expected.shape() {
+            true => ": one must be copied into the order of the other",
+            false => "",
+        };
         Err(PyValueError::new_err(format!(
-            "{} has shape {:?} and strides {:?}, but {name} has {:?} and {:?}",
+            "{} has shape {:?} and strides {:?}, but {name} has {:?} and {:?}{way}",
             self.name,
             own.shape(),
             own.strides(),
