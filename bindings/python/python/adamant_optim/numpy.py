@@ -100,6 +100,7 @@ class State:
     path: str = ""
 
 
+_STATES: frozenset[type] = frozenset({State})
 _ARRAYS: frozenset[type] = frozenset({np.ndarray})
 _ARRAYS_OR_NONE: frozenset[type] = frozenset({np.ndarray, type(None)})
 
@@ -171,6 +172,18 @@ def _some(faults: list[str]) -> str:
     return "; ".join(faults[:8]) + more
 
 
+def _list_of(states: Any) -> list[State]:
+    """The states that a step was given: one, or a list of them."""
+    if isinstance(states, State):
+        return [states]
+    if not isinstance(states, (list, tuple)):
+        raise TypeError(f"states is {_kind(states)}, but must be the list that init returned")
+    for place, state in enumerate(states):
+        if not isinstance(state, State):
+            raise TypeError(f"states[{place}] is {_kind(state)}, but must be a State, as init returns them")
+    return list(states)
+
+
 def _states_of(names: list[str], states: list[State]) -> list[State]:
     """The states of arrays by their paths."""
     paths = [state.path for state in states]
@@ -207,6 +220,14 @@ def _is_jax(array: Any) -> bool:
 def _check_array(array: Any, name: str) -> None:
     if not hasattr(array, "__dlpack__"):
         raise TypeError(f"{name} is a {type(array).__name__}, but must be a numpy array or have __dlpack__")
+    _check_mask(array, name)
+
+
+def _check_mask(array: Any, name: str) -> None:
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would not count: pass its data, or what filled() returns"
+        )
 
 
 def _check_host(array: Any, name: str) -> None:
@@ -295,9 +316,12 @@ class Optimizer:
 
         Raises:
             ValueError: the optimizer has no such setting, or a value is out of its range. Nothing has changed then.
+            TypeError: a value is of a wrong type. Nothing has changed then, either.
         """
         known = _core.describe(self.name, {})[0]
-        for name in settings:
+        for name, value in settings.items():
+            if isinstance(known.get(name), bool):
+                _checks.check_flag(name, value)
             if name not in known:
                 # The core says which settings there are. PyTorch's `betas` would first be refused as no number.
                 _core.describe(self.name, {name: 0.0})
@@ -355,25 +379,24 @@ class Optimizer:
             params: an array, or lists, tuples and dicts of arrays. ``None`` holds the place of no array.
             grads: as many arrays in the same structure; ``None`` for an array that is left alone, and where ``params``
                 has ``None``. The entries of a dict may come in any order; lists and tuples go by position.
-            states: what :meth:`init` returned.
+            states: what :meth:`init` returned: a list of :class:`State`, or one.
             grad_factor: the factor that gradients are multiplied by as they are read; over 0.
 
         Raises:
-            TypeError: an array is of a type that is not supported, or cannot be written.
+            TypeError: an array is of a type that is not supported, cannot be written or has a mask; or ``states`` are
+                none.
             ValueError: structures, shapes, orders or settings do not fit, arrays share memory, or one is on another
                 device. Nothing has changed then.
         """
-        if isinstance(states, State):
-            states = [states]
+        if not _is_flat(states, _STATES):
+            states = _list_of(states)
         if _is_flat(params, _ARRAYS) and _is_flat(grads, _ARRAYS_OR_NONE):
             # The core reads them as they are, and makes their names where an error needs them.
             return self._take(None, params, grads, states, grad_factor)
         names, params, grads = _paired(params, grads)
         return self._take(names, params, grads, states, grad_factor)
 
-    def _take(
-        self, names: list[str] | None, params: Any, grads: Any, states: list[State], grad_factor: float
-    ) -> Report:
+    def _take(self, names: list[str] | None, params: Any, grads: Any, states: Any, grad_factor: float) -> Report:
         """Steps the arrays of a list."""
         settings, used = self._chosen
         if names is not None:
@@ -411,13 +434,13 @@ class Optimizer:
     def _check_leaves(self, names: list[str], params: list[Any], grads: list[Any]) -> None:
         """Refuses what is no array that can be written."""
         for name, param, grad in zip(names, params, grads):
-            if not isinstance(param, np.ndarray):
+            if type(param) is not np.ndarray:
                 _check_array(param, name)
             if grad is None:
                 continue
             if _is_jax(param):
                 raise TypeError(f"{name} is a JAX array, which must not be written: use apply")
-            if not isinstance(grad, np.ndarray):
+            if type(grad) is not np.ndarray:
                 _check_array(grad, f"the gradient of {name}")
             if self.zero_grad_in_step and _is_jax(grad):
                 raise TypeError(
@@ -448,7 +471,7 @@ class Optimizer:
                 state.first,
                 state.path,
             )
-            for state in ([states] if isinstance(states, State) else states)
+            for state in _list_of(states)
         ]
         grads = [
             _copy_of(grad, f"the gradient of {name}") if _is_jax(grad) else grad for name, grad in zip(names, grads)
@@ -549,7 +572,7 @@ def q8_encode(
     Each is rounded to nearest; ``"squares"`` and ``"unsigned"`` are for numbers that are never negative and that a
     formula divides by, which never become 0.
     """
-    if not isinstance(values, np.ndarray) and hasattr(values, "__dlpack__"):
+    if hasattr(values, "__dlpack__"):
         _check_host(values, "values")
     values = np.asarray(values, dtype=np.float32)
     if not values.flags.writeable or not (values.flags.c_contiguous or values.flags.f_contiguous):
@@ -565,6 +588,7 @@ def q8_decode(
 ) -> np.ndarray:
     """Turns codes and scales into ``float32`` numbers: the inverse of :func:`q8_encode`, to a rounding."""
     _check_host(codes, "codes")
+    _check_mask(scales, "scales")
     values = np.empty_like(codes, dtype=np.float32)
     _core.q8_decode(format, codes, scales, values)
     return values

@@ -5,7 +5,7 @@ use core::{fmt, ops::Range, slice};
 use adamant::{Element, Grad, Moment, Param};
 use half::{bf16, f16};
 use pyo3::{
-    exceptions::{PyBufferError, PyTypeError, PyValueError},
+    exceptions::{PyTypeError, PyValueError},
     prelude::*,
 };
 
@@ -121,7 +121,7 @@ impl<'py, 'n> Array<'py, 'n> {
     ) -> PyResult<Self> {
         let array = Self::read(lender, object, name)?;
         if array.lent.is_read_only {
-            return Err(PyBufferError::new_err(format!("{} is read-only", array.name)));
+            return Err(PyTypeError::new_err(format!("{} is read-only", array.name)));
         }
         Ok(array)
     }
