@@ -34,8 +34,10 @@ class Options(TypedDict, total=False):
 
             If your program writes the parameter, the next step takes that over into the copy: ``param.copy_()`` under
             ``torch.no_grad()``, ``load_state_dict``, ``param.data = other``; of a DTensor, too. PyTorch does not tell
-            of writes in place through ``param.data``, such as ``param.data.fill_(0)``: the next step undoes those.
-            ``"split"`` has no copy that could be out of date.
+            of writes in place through ``param.data``, such as ``param.data.fill_(0)``, nor of writes to DTensors by
+            ``torch._foreach_mul_`` and its kind, and by ``torch.distributed.checkpoint.load``: the next step undoes
+            those. It does tell of ``load_state_dict`` and ``set_model_state_dict`` after such a load. ``"split"`` has
+            no copy that could be out of date.
         stochastic_rounding: whether bfloat16 and float16 parameters without ``master`` are rounded up or down at
             random, so that no update is lost on average. Wider ones are rounded to nearest.
         dense_equivalent: for sparse gradients of Adam and AdamW: whether a step has the results of one with a dense
