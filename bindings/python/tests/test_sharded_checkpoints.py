@@ -367,6 +367,25 @@ def test_every_optimizer_makes_states_with_a_learning_rate_of_0(name: str, lr: A
     assert name == "Adagrad" or all(float(state.get("step", 0)) == 0 for state in saved.values())
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "SparseAdam", "FTRL"])
+def test_a_parameter_without_a_gradient_is_loaded_without_a_state(name: str, tmp_path: Path) -> None:
+    ours = two_layers()
+    optimizer = getattr(adamant_optim, name)(ours.parameters())
+    step_some(optimizer, [*ours["used"].parameters()], 1)
+    checkpoint.save(tmp_path / "run", ours, optimizer)
+    for steps in (0, 1):
+        again = two_layers()
+        other = getattr(adamant_optim, name)(again.parameters())
+        for _ in range(steps):
+            step_some(other, [*again["other"].parameters()], 3)
+        checkpoint.load(tmp_path / "run", again, other)
+        assert all(param not in other.state for param in again["other"].parameters())
+        assert_same(seen(again, other), seen(ours, optimizer), name)
+    for model, one in ((ours, optimizer), (again, other)):
+        step_some(one, [*model.parameters()], 2)
+    assert_same(seen(again, other), seen(ours, optimizer), name)
+
+
 def making_states() -> tuple[int, float]:
     """States that are made for a load: no step, and none left out."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))

@@ -326,8 +326,32 @@ class Optimizer(torch.optim.Optimizer):
         # A process can have nothing but zeros of gradients that are not: all must come to the same result.
         if self._is_true_anywhere(not is_zero):
             return False
-        self._make_states(places)
+        self._make_states_for_checkpoints(places)
         return True
+
+    @torch.no_grad()
+    def _make_states_for_checkpoints(self, places: list[tuple[int, int]]) -> None:
+        """Makes states with the entries that every checkpoint has: moments of 8 bits as ``float32``, which the next
+        step turns into codes. ``torch.distributed.checkpoint`` loads no entries but those that are here."""
+        for number, position in places:
+            group = self.param_groups[number]
+            if group["state_dtype"] == "q8":
+                group = {**group, "state_dtype": None}
+            param = group["params"][position]
+            self._conform(group, param, self.state[param], self._name_of(number, position))
+
+    def _make_missing_states(self) -> None:
+        """Makes the states of parameters that had no gradient yet, before a checkpoint is loaded:
+        ``torch.distributed.checkpoint`` makes states for an optimizer without any, and only then."""
+        if not self.state:
+            return
+        places = [
+            (number, position)
+            for number, group in enumerate(self.param_groups)
+            for position, param in enumerate(group["params"])
+            if param.requires_grad and param not in self.state
+        ]
+        self._make_states_for_checkpoints(places)
 
     # ---- Processes that share parameters
 
@@ -755,6 +779,9 @@ class Optimizer(torch.optim.Optimizer):
             name = self._name_of(number, position)
             if not isinstance(saved, Mapping):
                 raise ValueError(f"the state of {name} is {saved!r}, but must be a dictionary")
+            if not saved:
+                # As PyTorch saves the state of a parameter that had no gradient yet.
+                continue
             state[param] = self._loaded(new_groups[number], param, dict(saved), name)
         self._native.reset_rows()
         self.__setstate__({"state": state, "param_groups": new_groups})

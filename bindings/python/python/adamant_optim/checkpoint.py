@@ -27,6 +27,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+from ._optimizer import Optimizer
+
 __all__ = ["load", "save"]
 
 #: Bytes that are read at once.
@@ -128,6 +130,8 @@ def load(
 ) -> dict[str, Any]:
     """Loads what :func:`save` saved, by any number of processes. All of them call it.
 
+    A parameter that had no gradient before the save has no state after the load.
+
     Args:
         path: the folder.
         model: the model; under ``fully_shard`` or not.
@@ -158,9 +162,18 @@ def load(
     if verify:
         _agree(_find_damage(path, metadata, *_rank_and_size(process_group)), process_group, ValueError)
 
+    for optimizer in [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else optimizers:
+        if isinstance(optimizer, Optimizer):
+            optimizer._make_missing_states()
     state = {**_state_of(model, optimizers), "extra": dict(extra or {})}
+    states: Any = state["optim"]["state"]
+    without = _params_without_state(states, metadata)
+    for param in without:
+        del states[param]
     _agree(_find_difference(state, metadata, path), process_group, ValueError)
     dcp.load(state, checkpoint_id=path, process_group=process_group)
+    # PyTorch asks for a state of each parameter that requires a gradient.
+    states.update({param: {} for param in without})
     set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"])
     found: dict[str, Any] = state["extra"]
     return found
@@ -243,6 +256,12 @@ def _find_damage(folder: Path, metadata: Any, rank: int, size: int) -> str | Non
         except OSError as error:
             return f"{where}: {error}"
     return None
+
+
+def _params_without_state(states: Any, metadata: Any) -> list[str]:
+    """The parameters of which the checkpoint has no state: they had no gradient before it was saved."""
+    saved = metadata.state_dict_metadata
+    return [param for param, state in states.items() if not any(f"optim.state.{param}.{key}" in saved for key in state)]
 
 
 def _find_difference(state: Any, metadata: Any, folder: Path) -> str | None:
