@@ -197,7 +197,7 @@ pub(crate) fn specialise<S: Simd, R: Rule>(rule: R, mut run: impl FnMut(R)) {
 
 /// Makes subnormal moments zero, and -0 with them. Not inlined: each loop of each rule would have a copy.
 #[inline(never)]
-fn flush<F: Float>(moments: &mut [&mut [F]]) {
+pub(crate) fn flush<F: Float>(moments: &mut [&mut [F]]) {
     for moment in moments {
         for value in moment.iter_mut() {
             if value.abs() < F::from_f64(F::SMALLEST_NORMAL) {

@@ -12,6 +12,7 @@ use crate::{
     Adam, Threads,
     array::{EachFloat, Float},
     isa::Cpu,
+    kernel::flush,
     pieces,
     rule::{Arity, Many, outside_unit_tests},
     simd::{Simd, TILE, Vector, WithSimd},
@@ -216,7 +217,7 @@ impl<R: RowRule, F: RowFloat, B: Before<R, F>> WithSimd for RowSpan<'_, R, F, B>
                         let mut row = self.table.rows_mut(&rule, row..row + 1);
                         rule.update_row(simd, &k, row.reborrow(), &mut grad);
                         if flush_subnormals {
-                            row.flush_subnormals();
+                            flush(row.moments.as_mut());
                         }
                     }
                     start = end;

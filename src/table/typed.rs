@@ -84,15 +84,4 @@ impl<R: RowRule, F: Float> TypedTable<'_, R, F> {
             prefetch_row(moment, row * width, width);
         }
     }
-
-    /// Makes subnormal moments zero, and -0 with them.
-    #[inline(always)]
-    pub(super) fn flush_subnormals(&mut self) {
-        let smallest = F::from_f64(F::SMALLEST_NORMAL);
-        for moment in self.moments.as_mut() {
-            for value in moment.iter_mut() {
-                *value = if value.abs() < smallest { F::default() } else { *value };
-            }
-        }
-    }
 }
