@@ -470,3 +470,106 @@ def test_memory_that_is_shared_is_seen_after_rows_caught_up() -> None:
     optimizer.catch_up(module.weight)
     with pytest.raises(ValueError, match="share memory"):
         optimizer.step()
+
+
+def behind(way: str = "replay", table: Any = None) -> tuple[Any, Any, Any]:
+    """A table that is watched and has rows that are behind, its optimizer, and the same table after dense steps."""
+    table = table or embeddings(1)[0]
+    other = copy.deepcopy(table)
+    other.sparse = False
+    optimizer = adamant_optim.AdamW(table.parameters(), lr=0.1, dense_equivalent=way)
+    dense = adamant_optim.AdamW(other.parameters(), lr=0.1)
+    optimizer.watch(table)
+    train([(table, optimizer), (other, dense)], 10, listed=3)
+    assert not torch.equal(table.weight, other.weight)
+    return table, optimizer, other
+
+
+class Positions(torch.nn.Embedding):
+    """As those of OPT and BART, whose first rows are reserved."""
+
+    def forward(self, position: torch.Tensor) -> torch.Tensor:
+        return super().forward(position + 2)
+
+
+def shifted(how: str) -> Any:
+    """A table that reads other rows than those of its arguments."""
+    if how == "a subclass":
+        return Positions(ROWS, WIDTH, sparse=True)
+    (table,) = embeddings(1)
+    if how == "a method of its own":
+        table.forward = lambda rows: torch.nn.Embedding.forward(table, (rows + 2) % ROWS)
+    return table
+
+
+@pytest.mark.parametrize("how", ["a subclass", "a method of its own", "a later hook"])
+def test_tables_that_read_other_rows_than_their_arguments_have_current_ones(how: str) -> None:
+    results = []
+    for is_sparse in (False, True):
+        torch.manual_seed(0)
+        table = shifted(how)
+        table.sparse = is_sparse
+        optimizer = adamant_optim.AdamW(table.parameters(), lr=0.1, dense_equivalent="replay" if is_sparse else False)
+        optimizer.watch(table)
+        if how == "a later hook":
+            table.register_forward_pre_hook(lambda _, args: (args[0] + 2,))
+        for rows in ([3, 4], [3], [7], [3], [4]):
+            optimizer.zero_grad()
+            table(torch.tensor(rows)).square().sum().backward()
+            optimizer.step()
+        # Only the last of them is in memory: nothing else reads the table.
+        results.append(table(torch.tensor([3, 4, 7])).detach())
+    assert torch.equal(*results)
+
+
+def test_a_hook_that_came_before_watch_and_a_second_watch_keep_the_rows_few() -> None:
+    table, optimizer, other = behind()
+    table.register_forward_pre_hook(lambda *_: None, prepend=True)
+    optimizer.watch(table)
+    stale = table.weight.detach().clone()
+    table(torch.tensor([3]))
+    assert torch.equal(table.weight[3], other.weight[3])
+    moved = (table.weight.detach() != stale).any(1)
+    assert moved.sum() <= 1
+
+
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_indices_are_watched(layout: torch.layout) -> None:
+    table, optimizer, other = behind()
+    parts = [torch.tensor([3, 5]), torch.tensor([7])]
+    with torch.no_grad():
+        found = table(torch.nested.nested_tensor(parts, layout=layout))
+        wanted = other(torch.tensor([3, 5, 7]))
+    assert torch.equal(torch.cat(list(found.unbind())), wanted)
+
+
+def test_indices_in_vmap_are_watched() -> None:
+    table, _, other = behind()
+    rows = torch.tensor([[3, 5], [7, 9]])
+    with torch.no_grad():
+        assert torch.equal(torch.vmap(table)(rows), other(rows))
+
+
+def test_nested_indices_with_holes_are_watched() -> None:
+    table, optimizer, other = behind()
+    whole = torch.tensor([[3, 99], [5, 7]])
+    rows = torch.nested.narrow(whole, 1, torch.tensor([0, 0]), torch.tensor([1, 2]), layout=torch.jagged)
+    optimizer.catch_up(table.weight, rows)
+    assert torch.equal(table.weight[[3, 5, 7]], other.weight[[3, 5, 7]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (torch.tensor([False, True]), r"rows is of torch.bool, but must be of whole numbers"),
+        (torch.tensor([2.7]), r"rows is of torch.float32, but must be of whole numbers"),
+        (torch.tensor([1j]), r"rows is of torch.complex64, but must be of whole numbers"),
+        ([1, 2], r"rows is \[1, 2\], but must be a tensor"),
+    ],
+)
+def test_rows_that_are_no_indices_are_refused(rows: Any, text: str) -> None:
+    table, optimizer, _ = behind()
+    before = table.weight.detach().clone()
+    with pytest.raises(TypeError, match=text):
+        optimizer.catch_up(table.weight, rows)
+    assert torch.equal(table.weight, before)

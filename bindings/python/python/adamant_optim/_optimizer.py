@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from . import _backward, _checks, _core, _options, _sharded, _states
+from . import _backward, _checks, _core, _options, _sharded, _states, _watch
 from ._torch import PLAIN_TYPES, increment_version, memory_of, record_function
 
 #: Settings that PyTorch's optimizers have not had from the beginning: older checkpoints lack them.
@@ -41,35 +40,6 @@ def _named_memory(tensor: Tensor, name: str) -> Tensor:
         return memory_of(tensor)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
-
-
-class _CatchUp:
-    """The hooks of a module whose weight must catch up before it is read. They do not keep the optimizer alive, and
-    copies of them, in a copied model, do nothing."""
-
-    def __init__(self, optimizer: Optimizer | None) -> None:
-        self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
-
-    def __reduce__(self) -> Any:
-        return _CatchUp, (None,)
-
-    def before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            optimizer.catch_up(module.weight, args[0] if args else kwargs["input"])
-
-    def before_all_rows(self, module: Any, *_: Any) -> None:
-        """Before a module reads all rows, as a model's head that shares the weight of an embedding."""
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            for param in module.parameters(recurse=False):
-                optimizer.catch_up(param)
-
-    def before_checkpoint(self, module: Any, *_: Any) -> None:
-        """Before a weight is saved or loaded: rows that were behind would catch up later, on top of what was loaded."""
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            optimizer.catch_up(module.weight)
 
 
 class _UnderWay(threading.local):
@@ -618,9 +588,15 @@ class Optimizer(torch.optim.Optimizer):
         With ``dense_equivalent`` a step leaves rows without a gradient as they are, though a dense step would move
         them on; they catch up when they are next needed. This registers a hook before the forward pass of each
         ``nn.Embedding`` and ``nn.EmbeddingBag`` in ``module`` whose weight is in such a group, which brings the rows
-        that it will read up to date, and one before its ``state_dict`` and its ``load_state_dict``, for all rows.
-        Before the forward pass of another module that has the parameter, such as a head that shares it, all rows catch
-        up. Hooks leave the model as it is: no other class, no other keys in its checkpoints.
+        that it will read up to date. Hooks leave the model as it is: no other class, no other keys in its checkpoints.
+
+        All rows catch up:
+
+        - before the forward pass of another module that has the parameter, such as a head that shares it;
+        - before the forward pass of an embedding that may read other rows than its arguments list: a subclass with a
+          ``forward`` of its own, or one with forward pre-hooks that were registered after this call. If such hooks
+          leave the arguments as they are, register them first, or each forward pass looks at all rows;
+        - before ``state_dict`` and ``load_state_dict`` of a module that has the parameter.
 
         Call :meth:`catch_up` before rows are read or a weight is written in another way, and before a model is pickled
         or copied without its optimizer. A step is refused if its gradient was computed from rows that were behind.
@@ -632,30 +608,14 @@ class Optimizer(torch.optim.Optimizer):
         """
         handles = []
         for child in module.modules():
-            if not isinstance(child, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
-                own = child.parameters(recurse=False)
-                if any(self._dense_equivalent_place(param) is not None for param in own):
-                    handles.append(child.register_forward_pre_hook(_CatchUp(self).before_all_rows))
-                continue
-            weight = child.weight
-            if self._dense_equivalent_place(weight) is None:
-                continue
-
-            hook = _CatchUp(self)
-            handles.append(child.register_forward_pre_hook(hook.before_forward, with_kwargs=True))
-            handles.append(child.register_state_dict_pre_hook(hook.before_checkpoint))  # type: ignore[no-untyped-call]
-            # Older versions of PyTorch have it under this name only.
-            register = child._register_load_state_dict_pre_hook
-            handles.append(register(hook.before_checkpoint, with_module=True))  # type: ignore[no-untyped-call]
+            own = child.parameters(recurse=False)
+            if any(self._is_dense_equivalent(param) for param in own):
+                handles += _watch.CatchUp(self).watch(child)
         return handles
 
-    def _dense_equivalent_place(self, param: Tensor) -> tuple[int, int] | None:
-        for number, group in enumerate(self.param_groups):
-            if group["dense_equivalent"]:
-                for position, other in enumerate(group["params"]):
-                    if other is param:
-                        return number, position
-        return None
+    def _is_dense_equivalent(self, param: Tensor) -> bool:
+        groups = (group["params"] for group in self.param_groups if group["dense_equivalent"])
+        return any(other is param for params in groups for other in params)
 
     @torch.no_grad()
     def catch_up(self, param: Tensor | None = None, rows: Tensor | None = None) -> None:
@@ -663,17 +623,19 @@ class Optimizer(torch.optim.Optimizer):
 
         Args:
             param: the parameter; all of them without.
-            rows: the indices of the rows, of any shape; all rows without.
+            rows: the indices of the rows: whole numbers in a tensor of any shape, nested ones included; all rows
+                without.
 
         Raises:
             IndexError: a row is out of range.
+            TypeError: ``rows`` is no tensor of whole numbers, such as a mask.
         """
+        if rows is not None:
+            rows = _watch.indices_of(rows)
         places = []
         for number, group in enumerate(self.param_groups):
             if group["dense_equivalent"]:
                 places += [(number, i) for i, other in enumerate(group["params"]) if param is None or other is param]
-        if rows is not None:
-            rows = rows.detach().reshape(-1).to("cpu", torch.int64).contiguous()
         for place in places:
             self._native.catch_up(self, self.param_groups, self.state, place, rows, self.threads)
 
