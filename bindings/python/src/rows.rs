@@ -16,7 +16,10 @@ use adamant::{
 use half::{bf16, f16};
 use pyo3::{PyResult, exceptions::PyRuntimeError};
 
-use crate::{memory::Kind, slot::Slot};
+use crate::{
+    memory::Kind,
+    slot::{Form, Slot},
+};
 
 /// The rows of a sparse gradient, as Python found them: contiguous arrays.
 pub struct Rows {
@@ -102,6 +105,8 @@ unsafe fn elements<'a, T>(data: usize, len: usize) -> &'a [T] {
 pub struct Memory {
     pub scratch: RowScratch,
     pub waiting: Option<Waiting>,
+    /// The options with which rows began to wait: they catch up with these.
+    pub form: Form,
 }
 
 impl Memory {

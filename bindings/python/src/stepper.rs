@@ -1,5 +1,6 @@
 //! A step of all parameters of an optimizer, in one call.
 
+mod catch_up;
 mod grads;
 mod groups;
 mod held;
@@ -215,20 +216,20 @@ impl Stepper {
         self.skipped.store(count, Ordering::Relaxed);
     }
 
-    /// Brings rows of a parameter to the present step: those that `rows` lists, `int64` and contiguous, or
-    /// all. Whether any row was behind.
+    /// Brings rows of `param`, or of all parameters, to the present step: those that `rows` lists, `int64` and
+    /// contiguous, or all.
     fn catch_up(
         &self,
         owner: &Bound<'_, PyAny>,
         groups: &Bound<'_, PyList>,
         states: &Bound<'_, PyDict>,
-        place: (usize, usize),
+        param: Option<&Bound<'_, PyAny>>,
         rows: Option<&Bound<'_, PyAny>>,
         threads: Option<usize>,
-    ) -> PyResult<bool> {
+    ) -> PyResult<()> {
         let mut held = self.kept.hold(owner.py())?;
         let call = Call { stepper: self, owner, groups, states };
-        call.catch_up(&mut held.inner, place, rows, threads)
+        call.catch_up(&mut held.inner, param, rows, threads)
     }
 
     /// Takes all rows of all parameters to be at the present step: a state was loaded.
@@ -326,6 +327,7 @@ impl<'py> Call<'_, 'py> {
             self.learn_groups(inner)?;
         }
         self.read_settings(inner)?;
+        self.check_waiting(inner)?;
         self.look_at_tensors(inner, options, listed)?;
         self.run(inner, options)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -233,7 +234,9 @@ def test_a_gradient_from_rows_that_were_behind_is_refused() -> None:
         before = module.weight.detach().clone()
         module(torch.tensor([row])).sum().backward()
         if row == 2:
-            with pytest.raises(RuntimeError, match=r"row 2 of .* was 1 steps behind"):
+            with pytest.raises(
+                RuntimeError, match=r"row 2 of .* is 1 step behind: .* optimizer.catch_up\(parameter, rows\) before"
+            ):
                 optimizer.step()
             assert torch.equal(module.weight, before)
             # As for a model that reads its rows in a way of its own.
@@ -292,7 +295,7 @@ def test_a_dense_gradient_from_rows_that_were_behind_is_refused_before_anything_
         later.weight.grad._indices()[0, 0] = 77
     before = [(weight.detach().clone(), weight._version) for weight in own]
     state = copy.deepcopy(optimizer.state[table.weight])
-    with pytest.raises(RuntimeError, match=r"row 0 of .* was 1 steps behind"):
+    with pytest.raises(RuntimeError, match=r"row 0 of .* is 1 step behind: .* optimizer.catch_up\(parameter\) before"):
         optimizer.step()
     assert all(torch.equal(weight, bits) and weight._version == version for weight, (bits, version) in zip(own, before))
     assert all(torch.equal(optimizer.state[table.weight][key], value) for key, value in state.items())
@@ -485,6 +488,98 @@ def behind(way: str = "replay", table: Any = None) -> tuple[Any, Any, Any]:
     return table, optimizer, other
 
 
+#: Options that a group may get while rows are behind. With the last two, steps of sparse gradients are refused.
+CHANGES: list[dict[str, Any]] = [
+    {"dense_equivalent": False},
+    {"dense_equivalent": "series"},
+    {"dense_equivalent": False, "amsgrad": True},
+    {"dense_equivalent": False, "state_dtype": torch.bfloat16},
+    {"amsgrad": True},
+    {"state_dtype": "q8"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("has_new_group", [False, True])
+@pytest.mark.parametrize("reads", ["forward", "state_dict", "optimizer", "catch_up"])
+def test_rows_catch_up_before_options_change(change: dict[str, Any], has_new_group: bool, reads: str) -> None:
+    table, optimizer, other = behind()
+    optimizer.param_groups[0].update(change)
+    if has_new_group:
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
+    if reads == "forward":
+        table(torch.tensor([3]))
+    elif reads == "state_dict":
+        table.state_dict()
+    elif reads == "optimizer":
+        optimizer.state_dict()
+    else:
+        optimizer.catch_up(table.weight, torch.tensor([3]))
+    assert torch.equal(table.weight, other.weight)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_step_is_refused_whose_options_changed_while_rows_were_behind(change: dict[str, Any]) -> None:
+    table, optimizer, other = behind()
+    table(torch.tensor([3])).sum().backward()
+    optimizer.param_groups[0].update(change)
+    state = {key: value.clone() for key, value in optimizer.state[table.weight].items()}
+    before = table.weight.detach().clone()
+    text = "without amsgrad" if change == {"amsgrad": True} else r"has rows that are behind, and options .* changed"
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ValueError), match=text):
+            optimizer.step()
+    assert torch.equal(table.weight, before)
+    assert all(torch.equal(optimizer.state[table.weight][key], value) for key, value in state.items())
+    optimizer.catch_up()
+    assert torch.equal(table.weight, other.weight)
+    if change.get("dense_equivalent") is not None:
+        optimizer.step()
+        assert not torch.equal(table.weight[3], other.weight[3])
+
+
+def test_dense_equivalent_may_be_turned_off_and_on() -> None:
+    table, optimizer, other = behind()
+    dense = adamant_optim.AdamW(other.parameters(), lr=0.1)
+    dense.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    pairs = [(table, optimizer), (other, dense)]
+    optimizer.param_groups[0]["dense_equivalent"] = False
+    # All rows are listed: then lazy steps are dense ones.
+    for _ in range(3):
+        for module, each in pairs:
+            each.zero_grad()
+            module(torch.arange(ROWS)).square().sum().backward()
+            each.step()
+    optimizer.param_groups[0]["dense_equivalent"] = "replay"
+    train(pairs, 10, listed=3)
+    optimizer.catch_up()
+    assert torch.equal(table.weight, other.weight)
+
+
+@pytest.mark.parametrize("clear", [lambda state, _: state.clear(), lambda state, weight: state.pop(weight)])
+@pytest.mark.parametrize("is_dense", [False, True])
+def test_rows_stay_as_they_are_when_the_state_is_cleared(clear: Callable[[Any, Any], None], is_dense: bool) -> None:
+    table, optimizer, _ = behind()
+    before = table.weight.detach().clone()
+    clear(optimizer.state, table.weight)
+    if is_dense:
+        # A step comes first: the state that it makes is not the one that rows waited for.
+        table.weight.grad = torch.ones(ROWS, WIDTH)
+        optimizer.step()
+        assert torch.allclose(table.weight, (before - 0.1) - 0.001 * before, atol=1e-3)
+        return
+    table(torch.arange(ROWS))
+    table.state_dict()
+    assert optimizer.state_dict()["state"] == {}
+    assert torch.equal(table.weight, before)
+    optimizer.zero_grad()
+    table(torch.tensor([3])).sum().backward()
+    optimizer.step()
+    assert float(optimizer.state[table.weight]["step"]) == 1
+    moved = (table.weight.detach() != before).any(1)
+    assert moved.tolist() == [row == 3 for row in range(ROWS)]
+
+
 class Positions(torch.nn.Embedding):
     """As those of OPT and BART, whose first rows are reserved."""
 
@@ -533,6 +628,18 @@ def test_a_hook_that_came_before_watch_and_a_second_watch_keep_the_rows_few() ->
     assert moved.sum() <= 1
 
 
+def test_all_rows_may_be_read_twice_before_the_backward_pass() -> None:
+    table, optimizer, _ = behind()
+    head = torch.nn.Linear(WIDTH, ROWS, bias=False)
+    head.weight = table.weight
+    optimizer.watch(head)
+    # The first pass through the head keeps its weight for the backward pass.
+    found = head(table(torch.tensor([3]))).sum() + head(torch.ones(1, WIDTH)).sum()
+    table.state_dict()
+    copy.deepcopy(table)
+    found.backward()
+
+
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
 def test_nested_indices_are_watched(layout: torch.layout) -> None:
     table, optimizer, other = behind()
@@ -573,3 +680,24 @@ def test_rows_that_are_no_indices_are_refused(rows: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
         optimizer.catch_up(table.weight, rows)
     assert torch.equal(table.weight, before)
+
+
+def test_a_gradient_after_another_step_is_refused_until_its_row_catches_up() -> None:
+    table, optimizer, other = behind()
+    dense = adamant_optim.AdamW(other.parameters(), lr=0.1)
+    dense.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for module, each in ((table, optimizer), (other, dense)):
+        each.zero_grad()
+        late = module(torch.tensor([3])).square().sum()
+        for row in (5, 6):
+            each.zero_grad()
+            module(torch.tensor([row])).square().sum().backward()
+            each.step()
+        each.zero_grad()
+        late.backward()
+        if module is table:
+            with pytest.raises(RuntimeError, match=r"row 3 of .* is 2 steps behind: .* another step was taken since"):
+                each.step()
+            optimizer.catch_up(table.weight, torch.tensor([3]))
+        each.step()
+    assert torch.equal(table.state_dict()["weight"], other.weight)

@@ -621,6 +621,10 @@ class Optimizer(torch.optim.Optimizer):
     def catch_up(self, param: Tensor | None = None, rows: Tensor | None = None) -> None:
         """Brings rows of ``dense_equivalent`` parameters to the present step, before they are read.
 
+        Rows catch up with the options that their group had when they fell behind. If these have changed since, all rows
+        do. If the state of a parameter was removed, as by ``optimizer.state.clear()``, its rows stay as they are: no
+        moments are left to catch up with.
+
         Args:
             param: the parameter; all of them without.
             rows: the indices of the rows: whole numbers in a tensor of any shape, nested ones included; all rows
@@ -632,12 +636,7 @@ class Optimizer(torch.optim.Optimizer):
         """
         if rows is not None:
             rows = _watch.indices_of(rows)
-        places = []
-        for number, group in enumerate(self.param_groups):
-            if group["dense_equivalent"]:
-                places += [(number, i) for i, other in enumerate(group["params"]) if param is None or other is param]
-        for place in places:
-            self._native.catch_up(self, self.param_groups, self.state, place, rows, self.threads)
+        self._native.catch_up(self, self.param_groups, self.state, param, rows, self.threads)
 
     # ---- Checkpoints
 

@@ -43,7 +43,8 @@ class Options(TypedDict, total=False):
         dense_equivalent: for sparse gradients of Adam and AdamW: whether a step has the results of one with a dense
             gradient, but touches only the rows that have a gradient. See :meth:`Optimizer.watch`. ``True`` is
             ``"series"``: rows that were skipped catch up at once, with roundings of their own. ``"replay"``: step by
-            step, with the bits of dense steps and their cost.
+            step, with the bits of dense steps and their cost. If this or another option of the group changes while rows
+            are behind, all rows catch up when one of them is next read; a step before that is refused.
         max_grad_norm: the largest norm of all gradients. Where it is greater, gradients count as if they were scaled
             down to it, as by ``torch.nn.utils.clip_grad_norm_``, but are not written. A step whose norm is not finite
             is left out. ``optimizer.grad_norm`` has the norm.

@@ -88,7 +88,7 @@ impl RowStep<'_> {
     /// As [`run`](Self::run).
     pub unsafe fn run_dense_equivalent(self, adam: &Adam) -> Result<(), Error> {
         let Self { options, slot, form, rows, memory, .. } = self;
-        let Memory { scratch, waiting: Some(waiting) } = memory else { return Ok(()) };
+        let Memory { scratch, waiting: Some(waiting), .. } = memory else { return Ok(()) };
         // SAFETY: the caller's promise.
         let (table, grads) = unsafe { (table(slot, form, rows.width), rows.sort(scratch)?) };
         either!(waiting, waiting => {

@@ -1,25 +1,20 @@
-//! Sparse gradients: their rows, what can be wrong with them, their steps, and rows that catch up.
+//! Sparse gradients: their rows, what can be wrong with them, and their steps.
 
-use core::slice;
-use std::sync::Arc;
-
-use adamant::{AnyOptimizer, Exec, StepOptions};
+use adamant::{AnyOptimizer, StepOptions};
 use pyo3::{
     exceptions::{PyIndexError, PyRuntimeError, PyTypeError, PyValueError},
     prelude::*,
-    types::{PyList, PyTuple, PyWeakrefReference},
+    types::{PyTuple, PyWeakrefReference},
 };
 
 use super::{
     Call, Inner,
     grads::{Found, misaligned},
     run::rule_of,
-    states::places_of,
 };
 use crate::{
     error::exception,
-    in_use::{InUse, Ranges},
-    memory::{Kind, Seen},
+    memory::Kind,
     rows::{self, RowStep, Rows, Waiting},
     slot::Slot,
 };
@@ -81,13 +76,16 @@ impl<'py> Call<'_, 'py> {
             let slot = &mut inner.slots[index];
             let Some(sparse) = &inner.grads[position].rows else {
                 let Some(memory) = slot.rows.map(|rows| &mut inner.rows[rows].1) else { continue };
+                if memory.waiting.as_ref().is_some_and(|waiting| waiting.step() != step) {
+                    // They waited for steps of another state.
+                    memory.waiting = None;
+                }
                 // A forward pass that gives a dense gradient reads all rows, as of a table that is also a head.
                 if memory.width(slot, name)?.is_some()
                     && let Some((row, steps)) =
                         memory.waiting.as_ref().and_then(Waiting::any_behind)
                 {
-                    let way = "call optimizer.catch_up(parameter)";
-                    return Err(was_behind(&name(), row, steps, way));
+                    return Err(was_behind(&name(), row, steps, "optimizer.catch_up(parameter)"));
                 }
                 continue;
             };
@@ -115,10 +113,7 @@ impl<'py> Call<'_, 'py> {
                 (group.form.dense_equivalent, &group.settings.optimizer)
             else {
                 if group.form.dense_equivalent.is_some() {
-                    return Err(PyValueError::new_err(format!(
-                        "{}: dense_equivalent is for Adam and AdamW without amsgrad",
-                        name()
-                    )));
+                    return Err(needs_adam(&name()));
                 }
                 continue;
             };
@@ -137,15 +132,16 @@ impl<'py> Call<'_, 'py> {
                         waiting.set_step(step);
                     }
                 }
-                waiting => *waiting = Some(Waiting::new(kind, sparse.rows, way, step)),
+                waiting => {
+                    *waiting = Some(Waiting::new(kind, sparse.rows, way, step));
+                    memory.form = group.form;
+                }
             }
             // SAFETY: as above.
             let indices = unsafe { sparse.indices() };
             let behind = memory.waiting.as_ref().and_then(|waiting| waiting.first_behind(indices));
             if let Some((row, steps)) = behind {
-                let way =
-                    "call optimizer.watch(model) once, or optimizer.catch_up(parameter, rows)";
-                return Err(was_behind(&name(), row, steps, way));
+                return Err(was_behind(&name(), row, steps, "optimizer.catch_up(parameter, rows)"));
             }
         }
         Ok(())
@@ -187,102 +183,6 @@ impl<'py> Call<'_, 'py> {
         }
         Ok(())
     }
-
-    pub(super) fn catch_up(
-        &self,
-        inner: &mut Inner,
-        (number, position): (usize, usize),
-        rows: Option<&Bound<'_, PyAny>>,
-        threads: Option<usize>,
-    ) -> PyResult<bool> {
-        let py = self.py();
-        let access = &self.stepper.access;
-        if !self.has_same_groups(inner)? {
-            self.learn_groups(inner)?;
-        }
-        self.read_settings(inner)?;
-        let Some(group) = inner.groups.get(number) else { return Ok(false) };
-        let (index, form) = (group.slots.start + position, group.form);
-        let Some(memory) = inner.slots.get(index).and_then(|slot| slot.rows) else {
-            return Ok(false);
-        };
-        if inner.rows[memory].1.waiting.is_none() {
-            return Ok(false);
-        }
-        self.look_at_states(inner);
-        let name = || self.name_at(number, position);
-        let was = inner.slots[index].look(access, self.owner, name)?;
-        let Some(width) = inner.rows[memory].1.width(&inner.slots[index], name)? else {
-            return Ok(false);
-        };
-        let is_known = was && inner.slots[index].state_holds(access, self.owner)?;
-        if !is_known {
-            // The next step will find nothing moved, but must look what shares memory.
-            inner.placed.clear();
-            if let Some(problem) = self.resolve_one(inner, number, index)? {
-                return Err(PyRuntimeError::new_err(format!("state of {}: {problem}", name())));
-            }
-        }
-        let slot = &inner.slots[index];
-        if let Some(problem) = rows::problem(slot, form, width) {
-            return Err(PyTypeError::new_err(format!("{}: {problem}", name())));
-        }
-        let Some(waiting) = &mut inner.rows[memory].1.waiting else { return Ok(false) };
-        let listed = rows
-            .map(|rows| {
-                let is_list = |seen: &Seen<'_>| {
-                    seen.is_cpu
-                        && seen.kind == Kind::I64
-                        && seen.is_dense()
-                        && seen.is_aligned()
-                        && !seen.is_freed()
-                };
-                access.look(rows, |seen| match is_list(&seen) {
-                    true => Ok((seen.data as usize, seen.len())),
-                    false => Err(PyTypeError::new_err(format!(
-                        "rows is of {} with shape {:?} and strides {:?}, but must be of int64, contiguous, aligned \
-                         and on the CPU",
-                        seen.kind, seen.shape, seen.strides
-                    ))),
-                })
-            })
-            .transpose()?;
-        let listed = listed.map(|(data, len)| match len {
-            0 => &[][..],
-            // SAFETY: just seen, and the caller holds the tensor.
-            len => unsafe { slice::from_raw_parts(data as *const i64, len) },
-        });
-        let count = waiting.rows();
-        if let Some(&row) = listed
-            .unwrap_or_default()
-            .iter()
-            .find(|&&row| usize::try_from(row).map_or(true, |row| row >= count))
-        {
-            return Err(PyIndexError::new_err(format!(
-                "row {row} of {}, which has {count} rows",
-                name()
-            )));
-        }
-        let was_behind = match listed {
-            _ if width == 0 => false,
-            Some(listed) => waiting.first_behind(listed).is_some(),
-            None => true,
-        };
-        if !was_behind {
-            return Ok(false);
-        }
-        let listed_rows = listed.map_or(count, <[i64]>::len);
-        let crew = self.crew(listed_rows.saturating_mul(width), threads)?;
-        let exec = Exec { isa: None, threads: crew.threads() };
-        let mut written: Ranges = places_of(slot, index).collect();
-        written.sort_unstable();
-        let _in_use = InUse::wait(py, Arc::new(written), Vec::new())?;
-        // SAFETY: as in `run`; the rows and their type are those of the parameter.
-        py.detach(|| unsafe { rows::catch_up(exec, slot, form, width, waiting, listed) })
-            .map_err(exception)?;
-        self.stepper.increment_version.bind(py).call1((PyList::new(py, [&slot.param])?,))?;
-        Ok(true)
-    }
 }
 
 /// Whether rows of a parameter are stepped with values of a type. Those of 16 bits take any `f32`: rounded to their own
@@ -294,9 +194,17 @@ fn takes_rows_of(param: Kind, values: Kind) -> bool {
     }
 }
 
-/// The error for a gradient that was computed from a row that had yet to catch up, with the way to do so.
-fn was_behind(name: &str, row: i64, steps: u64, way: &str) -> PyErr {
+/// The error for the gradient of a row that has yet to catch up, with the call that does so.
+fn was_behind(name: &str, row: i64, steps: u64, call: &str) -> PyErr {
+    let steps = if steps == 1 { "1 step".into() } else { format!("{steps} steps") };
     PyRuntimeError::new_err(format!(
-        "row {row} of {name} was {steps} steps behind when its gradient was computed: {way} before each forward pass"
+        "row {row} of {name} is {steps} behind: either the forward pass read it as it was (call \
+         optimizer.watch(model) once, or {call} before each forward pass), or another step was taken since the forward \
+         pass (call {call} before this step)"
     ))
+}
+
+/// The error for an optimizer whose rows cannot wait.
+pub(super) fn needs_adam(name: &str) -> PyErr {
+    PyValueError::new_err(format!("{name}: dense_equivalent is for Adam and AdamW without amsgrad"))
 }
