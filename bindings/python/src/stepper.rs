@@ -232,6 +232,14 @@ impl Stepper {
         call.catch_up(&mut held.inner, param, rows, threads)
     }
 
+    /// Whether rows of some parameter are behind. In a process that was forked in the middle of a step nothing is known
+    /// of them, and other calls say so.
+    fn has_rows_behind(&self, py: Python<'_>) -> bool {
+        let Ok(held) = self.kept.hold(py) else { return false };
+        let mut waiting = held.inner.rows.iter().filter_map(|(_, memory)| memory.waiting.as_ref());
+        waiting.any(|waiting| waiting.any_behind().is_some())
+    }
+
     /// Takes all rows of all parameters to be at the present step: a state was loaded.
     fn reset_rows(&self, py: Python<'_>) -> PyResult<()> {
         for (_, memory) in &mut self.kept.hold_anew(py)?.inner.rows {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("lr"), st.sampled_from([1e-3, 0.05, 0.2])),
     st.tuples(st.just("weight_decay"), st.sampled_from([0.0, 0.1])),
     st.tuples(st.just("betas"), st.sampled_from([(0.9, 0.999), (0.5, 0.9)])),
-    st.sampled_from([("save", None), ("copy", None), ("catch up", None)]),
+    st.sampled_from([("save", None), ("copy", None), ("pickle", None), ("catch up", None)]),
 )
 
 
@@ -161,6 +162,9 @@ def test_a_sparse_table_is_a_dense_one_whatever_happens(name: str, way: str, eve
             optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         elif what == "copy":
             sparse, optimizer = copy.deepcopy((sparse, optimizer))
+            optimizer.watch(sparse)
+        elif what == "pickle":
+            sparse, optimizer = pickle.loads(pickle.dumps((sparse, optimizer)))
             optimizer.watch(sparse)
         elif what == "catch up":
             optimizer.catch_up()

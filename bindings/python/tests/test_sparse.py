@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -163,7 +164,7 @@ def test_dense_equivalent_has_the_results_of_dense_gradients(
     optimizer = getattr(adamant_optim, name)(ours.parameters(), lr=0.01, dense_equivalent=way)
     other = getattr(adamant_optim, name)(theirs.parameters(), lr=0.01)
     handles = optimizer.watch(torch.nn.Sequential(ours))
-    assert len(handles) == 3
+    assert len(handles) == 4
     for step in range(6):
         train([(ours, optimizer), (theirs, other)], 20, listed=3)
         for each in (optimizer, other):
@@ -190,8 +191,6 @@ def test_dense_equivalent_goes_on_after_a_checkpoint_and_in_a_copy() -> None:
     other = adamant_optim.AdamW(theirs.parameters(), lr=0.01)
     optimizer.watch(ours)
     train([(ours, optimizer), (theirs, other)], 10, listed=3)
-    # The module is pickled before the optimizer is asked.
-    optimizer.catch_up()
     ours, optimizer = pickle.loads(pickle.dumps((ours, optimizer)))
     # A copy is not watched.
     optimizer.watch(ours)
@@ -626,6 +625,69 @@ def test_a_hook_that_came_before_watch_and_a_second_watch_keep_the_rows_few() ->
     assert torch.equal(table.weight[3], other.weight[3])
     moved = (table.weight.detach() != stale).any(1)
     assert moved.sum() <= 1
+
+
+def saved(model: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), saved, copy.deepcopy])
+@pytest.mark.parametrize("order", ["model, optimizer", "optimizer, model", "model"])
+def test_copies_of_a_model_have_current_rows(copied: Callable[[Any], Any], order: str) -> None:
+    table, optimizer, other = behind()
+    head = torch.nn.Linear(WIDTH, ROWS, bias=False)
+    head.weight = table.weight
+    # The head is the first module that has the weight.
+    model = torch.nn.ModuleList([head, table])
+    optimizer.watch(model)
+    both = {"model": model, "optimizer": optimizer}
+    made = copied({name: both[name] for name in order.split(", ")})
+    for module in made["model"]:
+        assert torch.equal(module.weight, other.weight)
+        # The copy is not watched.
+        assert "__getstate__" not in vars(module)
+
+
+def test_copies_of_parameters_with_their_optimizer_have_current_rows() -> None:
+    table, optimizer, other = behind()
+    (weight,), twin = copy.deepcopy((list(table.parameters()), optimizer))
+    assert torch.equal(weight, other.weight)
+    assert twin.param_groups[0]["params"][0] is weight
+
+
+def test_a_module_keeps_its_own_way_to_be_pickled() -> None:
+    table, optimizer, other = behind(table=Pickled(ROWS, WIDTH, sparse=True))
+    for handle in optimizer.watch(table):
+        handle.remove()
+    made = pickle.loads(pickle.dumps(table))
+    assert made.note == "kept" and torch.equal(made.weight, other.weight)
+
+
+class Pickled(torch.nn.Embedding):
+    """A table with a ``__getstate__`` of its own."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"note": "kept"}
+
+
+def test_hooks_that_are_removed_do_nothing() -> None:
+    (table,) = embeddings(1)
+    optimizer = adamant_optim.AdamW(table.parameters(), lr=0.1, dense_equivalent=True)
+    handles = optimizer.watch(table)
+    for row in (1, 2):
+        optimizer.zero_grad()
+        table(torch.tensor([row])).sum().backward()
+        optimizer.step()
+    for handle in handles:
+        handle.remove()
+    before = table.weight.detach().clone()
+    table(torch.arange(ROWS))
+    table.state_dict()
+    copy.deepcopy(table)
+    assert torch.equal(table.weight, before)
 
 
 def test_all_rows_may_be_read_twice_before_the_backward_pass() -> None:

@@ -596,10 +596,12 @@ class Optimizer(torch.optim.Optimizer):
         - before the forward pass of an embedding that may read other rows than its arguments list: a subclass with a
           ``forward`` of its own, or one with forward pre-hooks that were registered after this call. If such hooks
           leave the arguments as they are, register them first, or each forward pass looks at all rows;
-        - before ``state_dict`` and ``load_state_dict`` of a module that has the parameter.
+        - before ``state_dict`` and ``load_state_dict`` of a module that has the parameter;
+        - before such a module is pickled or copied, alone or together with the optimizer, in any order.
 
-        Call :meth:`catch_up` before rows are read or a weight is written in another way, and before a model is pickled
-        or copied without its optimizer. A step is refused if its gradient was computed from rows that were behind.
+        Call :meth:`catch_up` before rows are read or a weight is written in another way. Two orders of pickles are such
+        a way: parameters without their module that come before the optimizer, and a module with a ``__reduce__`` of its
+        own. A step is refused if its gradient was computed from rows that were behind.
 
         Copies of the model are not watched, until they are passed to the ``watch`` of their optimizer.
 
@@ -838,10 +840,12 @@ class Optimizer(torch.optim.Optimizer):
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimizer:
         new = type(self).__new__(type(self))
         memo[id(self)] = new
+        is_behind = self._backward is not None or self._native.has_rows_behind()
         state = self.__getstate__()
-        # Parameters that were copied before this, with their model, have rows that were behind then.
-        for group in self.param_groups:
-            for param in group["params"] if group["dense_equivalent"] else []:
+        if is_behind:
+            # Parameters that were copied before this lack what has been written since: rows that caught up, and steps
+            # that a backward pass had begun.
+            for param in (param for group in self.param_groups for param in group["params"]):
                 if id(param) in memo:
                     memo[id(param)].copy_(param)
         new.__setstate__(deepcopy(state, memo))

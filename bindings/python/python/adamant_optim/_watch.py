@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._copies import before_copy
+
 if TYPE_CHECKING:
     from ._optimizer import Optimizer
 
@@ -66,6 +68,7 @@ class CatchUp:
             module.register_state_dict_pre_hook(self.before_all_rows),  # type: ignore[no-untyped-call]
             # Rows that are behind would catch up later, on top of what was loaded.
             before_load(self.before_all_rows, with_module=True),  # type: ignore[no-untyped-call]
+            before_copy(module, self.before_all_rows),
         ]
 
     def before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
@@ -93,7 +96,7 @@ class CatchUp:
         return is_list and not torch._C._functorch.is_functorch_wrapped_tensor(rows)
 
     def before_all_rows(self, module: Any, *_: Any) -> None:
-        """Before all rows of a module's parameters are read, saved or loaded."""
+        """Before all rows of a module's parameters are read, saved, loaded or copied."""
         optimizer = self._optimizer()
         if optimizer is not None:
             for param in module.parameters(recurse=False):
