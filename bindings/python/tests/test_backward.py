@@ -285,6 +285,19 @@ def test_optimizers_are_collected() -> None:
     assert gone() is None
 
 
+def test_steps_that_have_begun_are_finished_when_the_optimizer_is_collected() -> None:
+    model, other = Large(), Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    after = adamant_optim.SGD(other.parameters(), lr=0.1)
+    for each in (model, other):
+        each(torch.ones(8, 300)).square().mean().backward()
+    after.step()
+    del optimizer
+    gc.collect()
+    assert_same(params_of(model), params_of(other), "without an optimizer")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_goes_on() -> None:
     torch.set_num_threads(1)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
+import os
 import pickle
+import subprocess
+import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -487,6 +492,91 @@ def behind(way: str = "replay", table: Any = None) -> tuple[Any, Any, Any]:
     return table, optimizer, other
 
 
+@pytest.mark.parametrize("is_in_cycle", [False, True])
+def test_rows_that_are_behind_catch_up_when_the_optimizer_is_collected(is_in_cycle: bool) -> None:
+    table, optimizer, other = behind()
+    gone = weakref.ref(optimizer)
+    if is_in_cycle:
+        optimizer.itself = optimizer
+    del optimizer
+    gc.collect()
+    assert gone() is None
+    assert torch.equal(table.weight, other.weight)
+
+
+def test_without_watch_weights_that_are_loaded_stay_when_the_optimizer_is_collected() -> None:
+    (table,) = embeddings(1)
+    optimizer = adamant_optim.AdamW(table.parameters(), lr=0.1, dense_equivalent=True)
+    for row in (1, 2):
+        optimizer.catch_up(table.weight, torch.tensor([row]))
+        optimizer.zero_grad()
+        table(torch.tensor([row])).sum().backward()
+        optimizer.step()
+    weight = torch.randn(ROWS, WIDTH)
+    table.load_state_dict({"weight": weight})
+    del optimizer
+    gc.collect()
+    assert torch.equal(table.weight, weight)
+
+
+def test_a_second_optimizer_finds_rows_that_the_first_one_left_caught_up() -> None:
+    table, optimizer, other = behind()
+    dense = torch.optim.SGD(other.parameters(), lr=0.1)
+    # The new one is made before the old one goes.
+    optimizer = adamant_optim.SGD(table.parameters(), lr=0.1)
+    rows = torch.arange(0, ROWS, 2)
+    for module, each in ((table, optimizer), (other, dense)):
+        each.zero_grad()
+        module(rows).square().sum().backward()
+        each.step()
+    torch.testing.assert_close(table.weight, other.weight)
+
+
+def test_an_optimizer_that_was_not_made_and_one_without_rows_behind_are_collected_in_silence(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    table, optimizer, _ = behind()
+    optimizer.catch_up()
+    version = table.weight._version
+    del optimizer
+    with pytest.raises(TypeError, match="unexpected"):
+        adamant_optim.AdamW(table.parameters(), unknown=1)
+    gc.collect()
+    assert table.weight._version == version
+    assert not [warning for warning in recwarn if "Unraisable" in str(warning.category)]
+
+
+def test_nothing_is_printed_when_the_interpreter_exits_with_rows_behind() -> None:
+    program = f"""
+import adamant_optim, torch
+table = torch.nn.Embedding({ROWS}, {WIDTH}, sparse=True)
+optimizer = adamant_optim.AdamW(table.parameters(), dense_equivalent=True)
+optimizer.watch(table)
+optimizer.itself = optimizer
+for row in (1, 2):
+    optimizer.zero_grad()
+    table(torch.tensor([row])).sum().backward()
+    optimizer.step()
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
+    assert "adamant" not in found.stderr and "Exception" not in found.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_that_drops_the_optimizer_has_current_rows() -> None:
+    table, optimizer, other = behind()
+    child = os.fork()
+    if child == 0:
+        try:
+            del optimizer
+            os._exit(0 if torch.equal(table.weight, other.weight) else 1)
+        except BaseException:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    optimizer.catch_up()
+    assert torch.equal(table.weight, other.weight)
+
+
 #: Options that a group may get while rows are behind. With the last two, steps of sparse gradients are refused.
 CHANGES: list[dict[str, Any]] = [
     {"dense_equivalent": False},
@@ -500,7 +590,7 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("has_new_group", [False, True])
-@pytest.mark.parametrize("reads", ["forward", "state_dict", "optimizer", "catch_up"])
+@pytest.mark.parametrize("reads", ["forward", "state_dict", "optimizer", "catch_up", "collector"])
 def test_rows_catch_up_before_options_change(change: dict[str, Any], has_new_group: bool, reads: str) -> None:
     table, optimizer, other = behind()
     optimizer.param_groups[0].update(change)
@@ -512,8 +602,11 @@ def test_rows_catch_up_before_options_change(change: dict[str, Any], has_new_gro
         table.state_dict()
     elif reads == "optimizer":
         optimizer.state_dict()
-    else:
+    elif reads == "catch_up":
         optimizer.catch_up(table.weight, torch.tensor([3]))
+    else:
+        del optimizer
+        gc.collect()
     assert torch.equal(table.weight, other.weight)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -89,6 +90,8 @@ class Optimizer(torch.optim.Optimizer):
     _where: _sharded.Places | None = None
     #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
     _firsts: dict[Tensor, int] | None = None
+    #: Whether :meth:`watch` has found a parameter whose rows catch up.
+    _watches: bool = False
     #: Whether this process has sent its norm to the others, or NaN in place of it.
     _has_told_norm: bool = False
 
@@ -597,7 +600,8 @@ class Optimizer(torch.optim.Optimizer):
           ``forward`` of its own, or one with forward pre-hooks that were registered after this call. If such hooks
           leave the arguments as they are, register them first, or each forward pass looks at all rows;
         - before ``state_dict`` and ``load_state_dict`` of a module that has the parameter;
-        - before such a module is pickled or copied, alone or together with the optimizer, in any order.
+        - before such a module is pickled or copied, alone or together with the optimizer, in any order;
+        - when the optimizer is collected.
 
         Call :meth:`catch_up` before rows are read or a weight is written in another way. Two orders of pickles are such
         a way: parameters without their module that come before the optimizer, and a module with a ``__reduce__`` of its
@@ -613,6 +617,7 @@ class Optimizer(torch.optim.Optimizer):
             own = child.parameters(recurse=False)
             if any(self._is_dense_equivalent(param) for param in own):
                 handles += _watch.CatchUp(self).watch(child)
+                self._watches = True
         return handles
 
     def _is_dense_equivalent(self, param: Tensor) -> bool:
@@ -639,6 +644,27 @@ class Optimizer(torch.optim.Optimizer):
         if rows is not None:
             rows = _watch.indices_of(rows)
         self._native.catch_up(self, self.param_groups, self.state, param, rows, self.threads)
+
+    def __del__(self) -> None:
+        # The state that rows need to catch up goes with the optimizer, while the model may live on: as after a function
+        # that trains a model and returns it. If hooks kept the optimizer alive for that, they would keep its moments as
+        # long as the model lives. And a second optimizer of the same table would step rows that are still behind.
+        #
+        # - In a cycle of references, Python calls this while the whole cycle is still there.
+        # - At the exit of the interpreter nobody reads rows any more, and modules may be gone.
+        # - A forked child has copies of the table and the optimizer: the rows of its own table catch up.
+        # - The collector may run in any thread. A step of the same table in another thread is waited for.
+        #
+        # Without `watch` it is the program that says when rows catch up: it may have loaded other weights since.
+        #
+        # Steps that a backward pass has begun are finished, too. An error here is printed, and not raised: Python has
+        # nobody to raise it to.
+        native = self.__dict__.get("_native")
+        if native is None or sys.is_finalizing():
+            return
+        self._finish()
+        if self._watches and native.has_rows_behind():
+            self.catch_up()
 
     # ---- Checkpoints
 
