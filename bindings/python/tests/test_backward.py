@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+import pickle
 import threading
 import weakref
 from typing import Any
@@ -296,6 +297,52 @@ def test_steps_that_have_begun_are_finished_when_the_optimizer_is_collected() ->
     del optimizer
     gc.collect()
     assert_same(params_of(model), params_of(other), "without an optimizer")
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+#: Copies, and how the weight is found in them.
+COPIES = {
+    "model": (lambda model: model, lambda model: model[0].weight),
+    "layer": (lambda model: model[0], lambda layer: layer.weight),
+    "state_dict": (lambda model: model.state_dict(), lambda weights: weights["0.weight"]),
+    "parameters": (lambda model: list(model.parameters()), lambda params: params[0]),
+}
+
+
+# A pickle of parameters is written before the optimizer is asked.
+@pytest.mark.parametrize(
+    ("copied", "kind"), [(pickled, kind) for kind in list(COPIES)[:3]] + [(copy.deepcopy, kind) for kind in COPIES]
+)
+def test_copies_between_backward_and_step_have_the_step(copied: Any, kind: str) -> None:
+    layer = torch.nn.Linear(3, 1)
+    model = torch.nn.Sequential(layer)
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    before = layer.weight.detach().clone()
+    model(torch.ones(3)).sum().backward()
+    part_of, weight_of = COPIES[kind]
+    found, twin = copied((part_of(model), optimizer))
+    weight = weight_of(found)
+    assert torch.equal(weight, layer.weight) and not torch.equal(weight, before)
+    assert all(float(state["step"]) == 1 for state in twin.state.values())
+    optimizer.step()
+    assert torch.equal(weight, layer.weight)
+
+
+def test_a_copied_or_loaded_model_is_not_stepped() -> None:
+    model = Large()
+    optimizer = adamant_optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    for twin in (pickled(model), copy.deepcopy(model)):
+        before = params_of(twin)
+        twin(torch.ones(8, 300)).sum().backward()
+        twin(torch.ones(8, 300))
+        optimizer.step()
+        assert_same(params_of(twin), before, "no step")
+        assert all(param.grad is not None for param in twin.parameters())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._copies import before_copy
 from ._torch import memory_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,27 @@ def _wait_for_copy(grad: Tensor) -> None:
     is_initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if is_initialized and memory_of(grad).is_pinned():
         torch.cuda.current_stream().synchronize()
+
+
+class _Hooks:
+    """The hooks of a module and its parameters. They do not keep the optimizer alive: the collector does not see those
+    of parameters. Copies of them, in a copied module, do nothing."""
+
+    def __init__(self, backward: Backward | None) -> None:
+        self._backward = (lambda: None) if backward is None else weakref.ref(backward)
+
+    def __reduce__(self) -> Any:
+        return _Hooks, (None,)
+
+    def take(self, param: Tensor) -> None:
+        backward = self._backward()
+        if backward is not None:
+            backward._take(param)
+
+    def wait(self, *_: Any) -> None:
+        backward = self._backward()
+        if backward is not None:
+            backward.finish()
 
 
 class Backward:
@@ -53,19 +75,13 @@ class Backward:
         if not params:
             raise ValueError("step_in_backward: the module has no parameter of this optimizer")
         self._places = {id(param): places[id(param)] for param in params}
-        # The hooks do not keep the optimizer alive: the collector does not see those of parameters.
-        take, finish = weakref.WeakMethod(self._take), weakref.WeakMethod(self.finish)
-
-        def take_grad(param: Tensor) -> None:
-            if (method := take()) is not None:
-                method(param)
-
-        def wait(*_: Any) -> None:
-            if (method := finish()) is not None:
-                method()
-
-        self._handles = [param.register_post_accumulate_grad_hook(take_grad) for param in params]
-        self._handles.append(module.register_forward_pre_hook(wait))
+        hooks = _Hooks(self)
+        self._handles = [param.register_post_accumulate_grad_hook(hooks.take) for param in params]
+        self._handles.append(module.register_forward_pre_hook(hooks.wait))
+        self._handles.append(module.register_state_dict_pre_hook(hooks.wait))  # type: ignore[no-untyped-call]
+        for child in module.modules():
+            if any(id(param) in self._places for param in child.parameters(recurse=False)):
+                self._handles.append(before_copy(child, hooks.wait))
 
     def _reset(self) -> None:
         self._process = os.getpid()

@@ -431,6 +431,8 @@ class Optimizer(torch.optim.Optimizer):
         With ``fully_shard`` parts are stepped when their gradients have been added up; in
         ``DistributedDataParallel`` gradients come before that, so it is refused.
 
+        :meth:`state_dict` waits, too, and so do ``state_dict`` of ``module`` and a pickle or a copy of it.
+
         Args:
             module: the model, or a part of it whose parameters this optimizer has.
 
