@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from adamant_optim import _backward
 from test_sharded import Net, assert_same, batch, sharded, whole
+from torch.utils.checkpoint import checkpoint
 
 
 class Large(torch.nn.Module):
@@ -343,6 +344,73 @@ def test_a_copied_or_loaded_model_is_not_stepped() -> None:
         optimizer.step()
         assert_same(params_of(twin), before, "no step")
         assert all(param.grad is not None for param in twin.parameters())
+
+
+class Twice(torch.nn.Module):
+    """A layer that is used several times, in a checkpoint or not, and one that is not shared."""
+
+    def __init__(self, size: int, uses: str, reentrant: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.last = torch.nn.Linear(size, size), torch.nn.Linear(size, size)
+        self.uses, self.reentrant = uses, reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for use in self.uses:
+            x = checkpoint(self.layer, x, use_reentrant=self.reentrant) if use == "c" else self.layer(x)
+            x = torch.tanh(x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("size", [4, 300])
+@pytest.mark.parametrize(("uses", "reentrant"), [("cc", False), ("cp", False), ("c", True), ("cc", True), ("pc", True)])
+@pytest.mark.parametrize("calls_step", [True, False])
+def test_a_backward_pass_with_checkpoints_is_one_step(size: int, uses: str, reentrant: bool, calls_step: bool) -> None:
+    results = []
+    for in_backward in (False, True):
+        model = Twice(size, uses, reentrant)
+        optimizer = adamant_optim.AdamW(model.parameters(), lr=0.01)
+        if in_backward:
+            optimizer.step_in_backward(model)
+        for _ in range(3):
+            model(torch.ones(2, size, requires_grad=True)).square().sum().backward()
+            if calls_step or not in_backward:
+                optimizer.step()
+                optimizer.zero_grad()
+        states = optimizer.state_dict()["state"].values()
+        assert all(float(state["step"]) == 3 for state in states)
+        results.append(params_of(model))
+    assert_same(results[1], results[0], uses)
+
+
+@pytest.mark.parametrize("size", [4, 300])
+def test_a_checkpoint_of_the_whole_module_is_one_step(size: int) -> None:
+    results = []
+    for in_backward in (False, True):
+        model = Twice(size, "cc", True)
+        optimizer = adamant_optim.AdamW(model.parameters(), lr=0.01)
+        if in_backward:
+            optimizer.step_in_backward(model)
+        for _ in range(3):
+            x = torch.ones(2, size, requires_grad=True)
+            checkpoint(model, checkpoint(model, x, use_reentrant=True), use_reentrant=True).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results.append(params_of(model))
+    assert_same(results[1], results[0], "nested")
+
+
+def test_a_gradient_inside_a_backward_pass_that_has_stepped_its_parameter_is_refused() -> None:
+    model = Twice(300, "cp", True)
+    optimizer = adamant_optim.AdamW([{"params": [param]} for param in model.parameters()], lr=0.01)
+    optimizer.step_in_backward(model)
+    with pytest.raises(RuntimeError, match=r"param_groups\[.\].* use checkpoint\(..., use_reentrant=False\)"):
+        model(torch.ones(2, 300, requires_grad=True)).square().sum().backward()
+    # What has begun ends, and the next pass is not held against this one.
+    optimizer.step()
+    model.uses = "c"
+    model(torch.ones(2, 300, requires_grad=True)).square().sum().backward()
+    optimizer.step()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +35,28 @@ def _wait_for_copy(grad: Tensor) -> None:
         torch.cuda.current_stream().synchronize()
 
 
+#: The functions that run a backward pass, and the one that calls the ``backward`` of an ``autograd.Function``.
+_RUNS = tuple(inspect.unwrap(function).__code__ for function in (torch.autograd.backward, torch.autograd.grad))
+_CALLS = inspect.unwrap(torch.autograd.function.BackwardCFunction.apply).__code__
+
+
+def _is_inside_another_run() -> bool:
+    """Whether the backward pass that calls a hook runs inside another one.
+
+    PyTorch has no call that says so. The stack of Python has the function that runs this pass, and outside of it the
+    one that runs the other pass. A thread of a GPU was not started by that one: there the other pass has called the
+    ``backward`` of a function.
+    """
+    frame, is_in_run = sys._getframe(), False
+    while frame.f_back is not None:
+        frame = frame.f_back
+        is_run = any(frame.f_code is run for run in _RUNS)
+        if is_in_run and (is_run or frame.f_code is _CALLS):
+            return True
+        is_in_run |= is_run
+    return False
+
+
 class _Hooks:
     """The hooks of a module and its parameters. They do not keep the optimizer alive: the collector does not see those
     of parameters. Copies of them, in a copied module, do nothing."""
@@ -54,7 +79,11 @@ class _Hooks:
 
 
 class Backward:
-    """Takes gradients as they become complete, and steps their parameters in a thread of its own."""
+    """Takes gradients as they become complete, and steps their parameters in a thread of its own.
+
+    A backward pass inside another one, as that of a checkpoint with ``use_reentrant=True``, does not know whether more
+    gradients of its parameters follow. So those of inner passes stay where they are until all passes have ended.
+    """
 
     def __init__(self, optimizer: Optimizer, module: torch.nn.Module) -> None:
         self._optimizer = optimizer
@@ -91,6 +120,12 @@ class Backward:
         self._waiting: dict[tuple[int, int], Tensor] = {}
         self._numbers = 0
         self._error: BaseException | None = None
+        #: Whether each backward pass that runs now, by PyTorch's number for it, is inside another one.
+        self._is_inner: dict[int, bool] = {}
+        #: The parameters whose gradients were taken, by the number of the pass that gave them.
+        self._taken: dict[int, set[int]] = {}
+        #: The parameters with gradients of inner passes.
+        self._late: dict[int, Tensor] = {}
 
     def check(self) -> None:
         """Finds options that need all gradients at once.
@@ -120,14 +155,42 @@ class Backward:
             self._reset()
 
     def _take(self, param: Tensor) -> None:
-        """Takes a gradient that is complete."""
+        """Takes a gradient that is complete, from the hook of its parameter.
+
+        Raises:
+            RuntimeError: the pass is inside another one, which has given a gradient of the same parameter.
+        """
+        self._notice_fork()
+        run = torch._C._current_graph_task_id()
+        is_inner = self._is_inner.get(run)
+        if is_inner is None:
+            is_inner = self._is_inner[run] = _is_inside_another_run()
+            if run != -1:
+                end = functools.partial(self._end_run, run)
+                torch.autograd.Variable._execution_engine.queue_callback(end)
+        if not is_inner:
+            self._taken.setdefault(run, set()).add(id(param))
+            self._queue(param)
+            return
+        if any(id(param) in taken for taken in self._taken.values()):
+            name = self._optimizer._name_of(*self._places[id(param)])
+            raise RuntimeError(
+                f"step_in_backward: {name} has a gradient in this backward pass, and another one in a backward pass "
+                "inside of it, when it may have been stepped: use checkpoint(..., use_reentrant=False)"
+            )
+        self._late[id(param)] = param
+
+    def _end_run(self, run: int) -> None:
+        self._is_inner.pop(run, None)
+        self._taken.pop(run, None)
+
+    def _queue(self, param: Tensor) -> None:
         grad = param.grad
         if grad is None:
             return
         param.grad = None
         _wait_for_copy(grad)
         place = self._places[id(param)]
-        self._notice_fork()
         while not self._add(place, grad):
             # The gradient that waits is of an earlier backward pass, which is a step of its own.
             self._step_all()
@@ -178,6 +241,15 @@ class Backward:
         Raises:
             Exception: what went wrong with one of them. Parameters that were not stepped have their gradient again.
         """
+        self._notice_fork()
+        if torch._C._current_graph_task_id() == -1:
+            # No backward pass runs here. One that ended with an error has not called `_end_run`.
+            self._is_inner.clear()
+            self._taken.clear()
+            late, self._late = self._late, {}
+            for param in late.values():
+                self._queue(param)
+        # Else a checkpoint runs its forward pass again, and more gradients follow.
         self._step_all()
         error, self._error = self._error, None
         if error is not None:
@@ -185,7 +257,6 @@ class Backward:
 
     def _step_all(self) -> None:
         """Steps all gradients that are complete, or gives them back after an error."""
-        self._notice_fork()
         while True:
             with self._lock:
                 running = self._running

@@ -431,6 +431,12 @@ class Optimizer(torch.optim.Optimizer):
         With ``fully_shard`` parts are stepped when their gradients have been added up; in
         ``DistributedDataParallel`` gradients come before that, so it is refused.
 
+        A checkpoint with ``use_reentrant=True`` runs a backward pass of its own, inside the outer one. It cannot know
+        whether another gradient of the same parameter follows. So these gradients are kept until :meth:`step` or the
+        next forward pass, which step their parameters once. If the outer pass had a gradient of such a parameter
+        already, it may have stepped it: then the backward pass ends with an error. With ``use_reentrant=False`` there
+        is one pass only, which steps all parameters.
+
         :meth:`state_dict` waits, too, and so do ``state_dict`` of ``module`` and a pickle or a copy of it.
 
         Args:
