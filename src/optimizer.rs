@@ -191,8 +191,8 @@ pub(crate) const fn check_counts<M: Arity, C: Arity>() {
 ///
 /// If all gradients so far were below half the largest number of the type, also with weight decay that is part of them,
 /// if parameters are finite, the learning rate is over 0 and at most 1, and epsilon is not 0, no result is NaN. An
-/// average of squares that is too large for its type becomes infinite, and its parameter stays as it is. Decoupled weight
-/// decay makes an infinite parameter NaN.
+/// average of squares that is too large for its type becomes infinite, and its parameter stays as it is. Decoupled
+/// weight decay makes an infinite parameter NaN.
 pub trait Optimizer: DynOptimizer {
     /// Makes the moments of `len` parameters before the first step, in `f32`. Parameters in `f64` need moments in
     /// `f64`: see [`state_in`](Self::state_in).
