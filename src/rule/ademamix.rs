@@ -110,7 +110,7 @@ fn in_units(sizes: [f64; 2]) -> ([f64; 2], f64) {
 }
 
 named_constants!(struct K {
-    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, unit, eps, decays, share, sign,
+    weight1, keep1, weight3, keep3, weight2, keep2, fast_size, slow_size, eps, decays, share, sign, unit,
 });
 
 impl Rule for AdEmaMix {
