@@ -376,11 +376,69 @@ def test_a_backward_pass_with_checkpoints_is_one_step(size: int, uses: str, reen
             model(torch.ones(2, size, requires_grad=True)).square().sum().backward()
             if calls_step or not in_backward:
                 optimizer.step()
-                optimizer.zero_grad()
+            optimizer.zero_grad()
+            model.zero_grad()
         states = optimizer.state_dict()["state"].values()
         assert all(float(state["step"]) == 3 for state in states)
         results.append(params_of(model))
     assert_same(results[1], results[0], uses)
+
+
+def test_copies_of_parametrized_modules_have_their_own_state() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    torch.nn.utils.parametrize.register_parametrization(model[0], "weight", torch.nn.Identity())
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    model(torch.ones(2, 4)).square().sum().backward()
+    copied = copy.deepcopy(model)
+    assert_same(params_of(copied), params_of(model), "a copy waits for the step")
+    torch.nn.utils.parametrize.remove_parametrizations(copied[0], "weight")
+    del model, optimizer
+    gc.collect()
+    with torch.no_grad():
+        copied[0].weight.fill_(7.0)
+    again = pickle.loads(pickle.dumps(copied))
+    assert_same(params_of(again), params_of(copied), "the copy's own")
+
+
+@pytest.mark.parametrize("is_collected", [True, False])
+def test_gradients_that_wait_do_not_step_weights_that_are_loaded(is_collected: bool) -> None:
+    model = Twice(4, "c", True)
+    good = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = adamant_optim.AdamW(model.parameters(), lr=0.1)
+    optimizer.step_in_backward(model)
+    model(torch.ones(2, 4, requires_grad=True)).square().sum().backward()
+    model.load_state_dict(good)
+    if is_collected:
+        del optimizer
+        gc.collect()
+    else:
+        model.eval()(torch.ones(2, 4))
+    assert_same(dict(model.state_dict()), good, "loaded")
+
+
+def test_a_checkpoint_in_another_thread_leaves_a_backward_pass_alone() -> None:
+    results = []
+    for in_backward in (False, True):
+        model = Twice(4, "cc", True)
+        optimizer = adamant_optim.AdamW(model.parameters(), lr=0.01)
+        handles = []
+        if in_backward:
+            optimizer.step_in_backward(model)
+
+            def save(grad: torch.Tensor, model: Any = model) -> None:
+                thread = threading.Thread(target=model.state_dict)
+                thread.start()
+                thread.join()
+
+            handles.append(model.layer.weight.register_hook(save))
+        for _ in range(3):
+            model(torch.ones(2, 4, requires_grad=True)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        assert all(float(state["step"]) == 3 for state in optimizer.state_dict()["state"].values())
+        results.append(params_of(model))
+    assert_same(results[1], results[0], "another thread")
 
 
 @pytest.mark.parametrize("size", [4, 300])

@@ -367,6 +367,20 @@ def test_every_optimizer_makes_states_with_a_learning_rate_of_0(name: str, lr: A
     assert name == "Adagrad" or all(float(state.get("step", 0)) == 0 for state in saved.values())
 
 
+def test_a_checkpoint_that_is_refused_leaves_the_states_as_they_are(tmp_path: Path) -> None:
+    ours = two_layers()
+    plain = adamant_optim.SGD(ours.parameters())
+    step_some(plain, [*ours.parameters()], 1)
+    checkpoint.save(tmp_path / "run", ours, plain)
+    again = two_layers()
+    momentum = adamant_optim.SGD(again.parameters(), momentum=0.9)
+    step_some(momentum, [*again["used"].parameters()], 2)
+    before = set(momentum.state)
+    with pytest.raises(ValueError, match="another model, optimizer or options"):
+        checkpoint.load(tmp_path / "run", again, momentum)
+    assert set(momentum.state) == before
+
+
 @pytest.mark.parametrize("name", ["SGD", "Adam", "SparseAdam", "FTRL"])
 def test_a_parameter_without_a_gradient_is_loaded_without_a_state(name: str, tmp_path: Path) -> None:
     ours = two_layers()

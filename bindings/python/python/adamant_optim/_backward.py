@@ -78,11 +78,21 @@ class _Hooks:
             backward.finish()
 
 
+class _Run:
+    """A backward pass that is under way."""
+
+    def __init__(self) -> None:
+        self.is_inner = _is_inside_another_run()
+        self.thread = threading.get_ident()
+        #: The parameters whose gradients were queued.
+        self.queued: set[int] = set()
+
+
 class Backward:
     """Takes gradients as they become complete, and steps their parameters in a thread of its own.
 
     A backward pass inside another one, as that of a checkpoint with ``use_reentrant=True``, does not know whether more
-    gradients of its parameters follow. So those of inner passes stay where they are until all passes have ended.
+    gradients of its parameters follow. So those of inner passes are kept until all passes have ended.
     """
 
     def __init__(self, optimizer: Optimizer, module: torch.nn.Module) -> None:
@@ -108,6 +118,8 @@ class Backward:
         self._handles = [param.register_post_accumulate_grad_hook(hooks.take) for param in params]
         self._handles.append(module.register_forward_pre_hook(hooks.wait))
         self._handles.append(module.register_state_dict_pre_hook(hooks.wait))  # type: ignore[no-untyped-call]
+        # Gradients that wait would otherwise step what was loaded.
+        self._handles.append(module._register_load_state_dict_pre_hook(hooks.wait))  # type: ignore[no-untyped-call]
         for child in module.modules():
             if any(id(param) in self._places for param in child.parameters(recurse=False)):
                 self._handles.append(before_copy(child, hooks.wait))
@@ -120,12 +132,10 @@ class Backward:
         self._waiting: dict[tuple[int, int], Tensor] = {}
         self._numbers = 0
         self._error: BaseException | None = None
-        #: Whether each backward pass that runs now, by PyTorch's number for it, is inside another one.
-        self._is_inner: dict[int, bool] = {}
-        #: The parameters whose gradients were taken, by the number of the pass that gave them.
-        self._taken: dict[int, set[int]] = {}
-        #: The parameters with gradients of inner passes.
-        self._late: dict[int, Tensor] = {}
+        #: The backward passes that are under way, by PyTorch's numbers for them.
+        self._runs: dict[int, _Run] = {}
+        #: Parameters with the gradients that inner passes gave.
+        self._late: dict[int, tuple[Tensor, Tensor]] = {}
 
     def check(self) -> None:
         """Finds options that need all gradients at once.
@@ -161,35 +171,43 @@ class Backward:
             RuntimeError: the pass is inside another one, which has given a gradient of the same parameter.
         """
         self._notice_fork()
-        run = torch._C._current_graph_task_id()
-        is_inner = self._is_inner.get(run)
-        if is_inner is None:
-            is_inner = self._is_inner[run] = _is_inside_another_run()
-            if run != -1:
-                end = functools.partial(self._end_run, run)
+        number = torch._C._current_graph_task_id()
+        run = self._runs.get(number)
+        if run is None:
+            run = _Run()
+            with self._lock:
+                self._runs[number] = run
+            if number != -1:
+                end = functools.partial(self._end_run, number)
                 torch.autograd.Variable._execution_engine.queue_callback(end)
-        if not is_inner:
-            self._taken.setdefault(run, set()).add(id(param))
-            self._queue(param)
-            return
-        if any(id(param) in taken for taken in self._taken.values()):
+        with self._lock:
+            is_queued = run.is_inner and any(id(param) in other.queued for other in self._runs.values())
+        if is_queued:
             name = self._optimizer._name_of(*self._places[id(param)])
             raise RuntimeError(
                 f"step_in_backward: {name} has a gradient in this backward pass, and another one in a backward pass "
-                "inside of it, when it may have been stepped: use checkpoint(..., use_reentrant=False)"
+                "inside it, when it may have been stepped: use checkpoint(..., use_reentrant=False)"
             )
-        self._late[id(param)] = param
-
-    def _end_run(self, run: int) -> None:
-        self._is_inner.pop(run, None)
-        self._taken.pop(run, None)
-
-    def _queue(self, param: Tensor) -> None:
-        grad = param.grad
+        grad, param.grad = param.grad, None
         if grad is None:
             return
-        param.grad = None
         _wait_for_copy(grad)
+        with self._lock:
+            _, late = self._late.pop(id(param), (param, None))
+            if late is not None:
+                grad = late + grad
+            if run.is_inner:
+                # Not left in `param.grad`, where `zero_grad` would drop it.
+                self._late[id(param)] = param, grad
+                return
+            run.queued.add(id(param))
+        self._queue(param, grad)
+
+    def _end_run(self, number: int) -> None:
+        with self._lock:
+            self._runs.pop(number, None)
+
+    def _queue(self, param: Tensor, grad: Tensor) -> None:
         place = self._places[id(param)]
         while not self._add(place, grad):
             # The gradient that waits is of an earlier backward pass, which is a step of its own.
@@ -242,18 +260,27 @@ class Backward:
             Exception: what went wrong with one of them. Parameters that were not stepped have their gradient again.
         """
         self._notice_fork()
-        if torch._C._current_graph_task_id() == -1:
-            # No backward pass runs here. One that ended with an error has not called `_end_run`.
-            self._is_inner.clear()
-            self._taken.clear()
-            late, self._late = self._late, {}
-            for param in late.values():
-                self._queue(param)
-        # Else a checkpoint runs its forward pass again, and more gradients follow.
+        for param, grad in self._take_late():
+            self._queue(param, grad)
         self._step_all()
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def _take_late(self) -> list[tuple[Tensor, Tensor]]:
+        """The gradients of inner passes, if no pass is under way that could add to them."""
+        if torch._C._current_graph_task_id() != -1:
+            # A checkpoint runs its forward pass again.
+            return []
+        # A pass that ended with an error has not called `_end_run`. This thread is in none now. Python does not know
+        # the threads of GPUs.
+        others = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        with self._lock:
+            self._runs = {number: run for number, run in self._runs.items() if run.thread in others}
+            if self._runs:
+                return []
+            late, self._late = self._late, {}
+        return list(late.values())
 
     def _step_all(self) -> None:
         """Steps all gradients that are complete, or gives them back after an error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,16 +17,31 @@ _KEY = "__getstate__"
 class _GetState:
     """The ``__getstate__`` of a module, with calls before it."""
 
-    def __init__(self, module: torch.nn.Module, own: Callable[[], Any] | None) -> None:
-        self._module = weakref.ref(module)
+    def __init__(self, module: torch.nn.Module | None, own: Callable[[], Any] | None) -> None:
+        self._module = (lambda: None) if module is None else weakref.ref(module)
         self._own = own
         # RemovableHandle needs a dictionary that weak references can be made of.
         self.calls: OrderedDict[int, Callable[[Any], None]] = OrderedDict()
 
-    def __call__(self) -> Any:
+    def _called_module(self) -> Any:
         module: Any = self._module()
+        if module is None:
+            raise RuntimeError("this __getstate__ was copied without its module: remove it from the copy")
         for call in list(self.calls.values()):
             call(module)
+        return module
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _GetState:
+        # Parametrized modules copy their dictionary themselves, by now the parameters, too.
+        module = self._called_module()
+        with torch.no_grad():
+            for param in module.parameters(recurse=False):
+                if id(param) in memo:
+                    memo[id(param)].copy_(param)
+        return _GetState(memo.get(id(module)), deepcopy(self._own, memo))
+
+    def __call__(self) -> Any:
+        module = self._called_module()
         own: Any = getattr(type(module), _KEY, None)
         if self._own is not None:
             state = self._own()

@@ -90,8 +90,8 @@ class Optimizer(torch.optim.Optimizer):
     _where: _sharded.Places | None = None
     #: How many numbers of the model are before each parameter, where this optimizer has only some of them.
     _firsts: dict[Tensor, int] | None = None
-    #: Whether :meth:`watch` has found a parameter whose rows catch up.
-    _watches: bool = False
+    #: The hooks of the modules that :meth:`watch` has found.
+    _watched: tuple[_watch.CatchUp, ...] = ()
     #: Whether this process has sent its norm to the others, or NaN in place of it.
     _has_told_norm: bool = False
 
@@ -313,11 +313,15 @@ class Optimizer(torch.optim.Optimizer):
             param = group["params"][position]
             self._conform(group, param, self.state[param], self._name_of(number, position))
 
-    def _make_missing_states(self) -> None:
+    def _make_missing_states(self) -> list[Tensor]:
         """Makes the states of parameters that had no gradient yet, before a checkpoint is loaded:
-        ``torch.distributed.checkpoint`` makes states for an optimizer without any, and only then."""
+        ``torch.distributed.checkpoint`` makes states for an optimizer without any, and only then.
+
+        Returns:
+            The parameters.
+        """
         if not self.state:
-            return
+            return []
         places = [
             (number, position)
             for number, group in enumerate(self.param_groups)
@@ -325,6 +329,7 @@ class Optimizer(torch.optim.Optimizer):
             if param.requires_grad and param not in self.state
         ]
         self._make_states_for_checkpoints(places)
+        return [self.param_groups[number]["params"][position] for number, position in places]
 
     # ---- Processes that share parameters
 
@@ -624,8 +629,9 @@ class Optimizer(torch.optim.Optimizer):
         for child in module.modules():
             own = child.parameters(recurse=False)
             if any(self._is_dense_equivalent(param) for param in own):
-                handles += _watch.CatchUp(self).watch(child)
-                self._watches = True
+                hooks = _watch.CatchUp(self)
+                handles += hooks.watch(child)
+                self._watched += (hooks,)
         return handles
 
     def _is_dense_equivalent(self, param: Tensor) -> bool:
@@ -654,25 +660,19 @@ class Optimizer(torch.optim.Optimizer):
         self._native.catch_up(self, self.param_groups, self.state, param, rows, self.threads)
 
     def __del__(self) -> None:
-        # The state that rows need to catch up goes with the optimizer, while the model may live on: as after a function
-        # that trains a model and returns it. If hooks kept the optimizer alive for that, they would keep its moments as
-        # long as the model lives. And a second optimizer of the same table would step rows that are still behind.
+        # The state that rows need to catch up goes with the optimizer, while the model may live on, as after a function
+        # that trains a model and returns it. Hooks that kept the optimizer alive for that would keep its moments as
+        # long as the model lives, and a second optimizer of the same table would step rows that are still behind.
         #
-        # - In a cycle of references, Python calls this while the whole cycle is still there.
-        # - At the exit of the interpreter nobody reads rows any more, and modules may be gone.
-        # - A forked child has copies of the table and the optimizer: the rows of its own table catch up.
-        # - The collector may run in any thread. A step of the same table in another thread is waited for.
-        #
-        # Without `watch` it is the program that says when rows catch up: it may have loaded other weights since.
-        #
-        # Steps that a backward pass has begun are finished, too. An error here is printed, and not raised: Python has
-        # nobody to raise it to.
+        # Tables that are not watched, or not any more, stay as they are: the program may have written them since. An
+        # error here is printed, and not raised: Python has nobody to raise it to.
         native = self.__dict__.get("_native")
         if native is None or sys.is_finalizing():
             return
         self._finish()
-        if self._watches and native.has_rows_behind():
-            self.catch_up()
+        if native.has_rows_behind():
+            for param in (param for hooks in self._watched if hooks.is_there() for param in hooks.params):
+                self.catch_up(param)
 
     # ---- Checkpoints
 

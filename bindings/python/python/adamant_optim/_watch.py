@@ -51,6 +51,9 @@ class CatchUp:
 
     def __init__(self, optimizer: Optimizer | None) -> None:
         self._optimizer = (lambda: None) if optimizer is None else weakref.ref(optimizer)
+        #: The parameters of the module, and its hooks before a forward pass.
+        self.params: list[Tensor] = []
+        self._hooks: dict[int, Any] = {}
 
     def __reduce__(self) -> Any:
         return CatchUp, (None,)
@@ -61,6 +64,7 @@ class CatchUp:
         Returns:
             Their handles.
         """
+        self.params, self._hooks = list(module.parameters(recurse=False)), module._forward_pre_hooks
         # Older versions of PyTorch have it under this name only.
         before_load = module._register_load_state_dict_pre_hook
         return [
@@ -70,6 +74,10 @@ class CatchUp:
             before_load(self.before_all_rows, with_module=True),  # type: ignore[no-untyped-call]
             before_copy(module, self.before_all_rows),
         ]
+
+    def is_there(self) -> bool:
+        """Whether the hook before the forward pass is there: its handle may have removed it."""
+        return any(getattr(hook, "__self__", None) is self for hook in self._hooks.values())
 
     def before_forward(self, module: Any, args: Any, kwargs: Any) -> None:
         """Before a module reads rows."""

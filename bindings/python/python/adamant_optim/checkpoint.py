@@ -162,16 +162,21 @@ def load(
     if verify:
         _agree(_find_damage(path, metadata, *_rank_and_size(process_group)), process_group, ValueError)
 
-    for optimizer in [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else optimizers:
-        if isinstance(optimizer, Optimizer):
-            optimizer._make_missing_states()
-    state = {**_state_of(model, optimizers), "extra": dict(extra or {})}
-    states: Any = state["optim"]["state"]
-    without = _params_without_state(states, metadata)
-    for param in without:
-        del states[param]
-    _agree(_find_difference(state, metadata, path), process_group, ValueError)
-    dcp.load(state, checkpoint_id=path, process_group=process_group)
+    own = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else optimizers
+    made = [(one, one._make_missing_states()) for one in own if isinstance(one, Optimizer)]
+    try:
+        state = {**_state_of(model, optimizers), "extra": dict(extra or {})}
+        states: Any = state["optim"]["state"]
+        without = _params_without_state(states, metadata)
+        for param in without:
+            del states[param]
+        _agree(_find_difference(state, metadata, path), process_group, ValueError)
+        dcp.load(state, checkpoint_id=path, process_group=process_group)
+    except BaseException:
+        for one, params in made:
+            for tensor in params:
+                del one.state[tensor]
+        raise
     # PyTorch asks for a state of each parameter that requires a gradient.
     states.update({param: {} for param in without})
     set_state_dict(model, optimizers, model_state_dict=state["model"], optim_state_dict=state["optim"])
@@ -259,9 +264,13 @@ def _find_damage(folder: Path, metadata: Any, rank: int, size: int) -> str | Non
 
 
 def _params_without_state(states: Any, metadata: Any) -> list[str]:
-    """The parameters of which the checkpoint has no state: they had no gradient before it was saved."""
+    """The parameters of which the checkpoint has no state: they had no gradient before it was saved. None, if it has no
+    state of any: then it is of another optimizer."""
     saved = metadata.state_dict_metadata
-    return [param for param, state in states.items() if not any(f"optim.state.{param}.{key}" in saved for key in state)]
+    without = [
+        param for param, state in states.items() if not any(f"optim.state.{param}.{key}" in saved for key in state)
+    ]
+    return without if len(without) < len(states) else []
 
 
 def _find_difference(state: Any, metadata: Any, folder: Path) -> str | None:
