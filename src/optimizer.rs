@@ -185,9 +185,9 @@ pub(crate) const fn check_counts<M: Arity, C: Arity>() {
 /// - [`Error::StepOverflow`] if a step cannot be counted;
 /// - [`Error::UnknownIsa`] or [`Error::IsaUnavailable`] for the instruction set.
 ///
-/// Infinities and NaN are not errors. They stay in their own element, except in moments of 8 bits, of which 256 elements
-/// share a scale: a NaN makes all of them NaN, and beside an infinite element, or one that is larger by far, the others
-/// keep hardly any of their digits. [`StepOptions::skip_nonfinite`] leaves such steps out.
+/// Infinities and NaN are not errors. They stay in their own element, except in moments of 8 bits, of which 256
+/// elements share a scale: a NaN makes all of them NaN, and beside an infinite element, or one that is larger by
+/// far, the others keep hardly any of their digits. [`StepOptions::skip_nonfinite`] leaves such steps out.
 ///
 /// If all gradients so far were below half the largest number of the type, also with weight decay that is part of them,
 /// if parameters are finite, the learning rate is over 0 and at most 1, and epsilon is not 0, no result is NaN. An

@@ -108,8 +108,8 @@ fn larger<F: Float>(old: F, new: F) -> F {
     }
 }
 
-/// Whether a step by `m` would move the parameter along the gradient: their signs differ. The product of small numbers is
-/// kept from becoming 0.
+/// Whether a step by `m` would move the parameter along the gradient: their signs differ. The product of numbers that
+/// are normal in `f32` does not become 0.
 fn is_uphill<F: Float>(m: F, grad: F) -> bool {
     m * F::from_f64(CAUTIOUS) * grad < F::default()
 }

@@ -126,8 +126,8 @@ settings! {
     }
 }
 
-/// A factor of the product of m and the gradient, whose sign is the cautious mask: 2^120. The product of numbers that are
-/// normal in `f32` is not 0 then. An infinite product has the right sign, and NaN, infinity times 0, is no mask.
+/// A factor of the product of m and the gradient, whose sign is the cautious mask: 2^120. So the product of numbers that
+/// are normal in `f32` is not 0. An infinite product has the right sign, and NaN, infinity times 0, is no mask.
 pub(crate) const CAUTIOUS: f64 = f64::from_bits((1023 + 120) << 52);
 
 named_constants!(pub(crate) struct K { weight1, keep1, weight2, keep2, step_size, eps, weight_decay, share, sign, cautious });

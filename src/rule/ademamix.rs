@@ -100,8 +100,8 @@ impl AdEmaMix {
     }
 }
 
-/// Two sizes in a power of two, at least 1, in which their sum is at most 1. So the sum of two averages times these sizes
-/// does not overflow, and its quotient by an infinite root is 0 and not NaN.
+/// Two sizes in a power of two, at least 1, in which their sum is at most 1. So the sum of two averages times these
+/// sizes does not overflow, and its quotient by an infinite root is 0 and not NaN.
 fn in_units(sizes: [f64; 2]) -> ([f64; 2], f64) {
     let sum = sizes[0] + sizes[1];
     let power = f64::from_bits(sum.to_bits() >> 52 << 52);

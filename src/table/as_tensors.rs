@@ -84,12 +84,15 @@ fn run_typed<F: RowFloat>(
     let pass = Pass { grad_factor: 1.0, ..*pass };
     let (width, row_bytes) = (table.width, table.bytes_of_row());
     let (param, moments) = table.slices::<F>();
+    // Rules have as many elements of a moment as parameters, or none; `RowWiseAdam` alone has one for each row, and no
+    // steps of tensors.
+    assert!(moments.iter().all(|moment| moment.is_empty() || moment.len() == param.len()));
     share(threads, listed, width, &|listed| {
         let rows = listed.row(0)..listed.row(listed.len() - 1) + 1;
         let first = rows.start;
         let elements = rows.start * width..rows.end * width;
         // SAFETY: `share` gives each thread rows of its own. They are in ascending order, so no row is within
-        // the ranges of two threads. A moment that is not empty is as long as the parameters: `Table::check`.
+        // the ranges of two threads. A moment that is not empty is as long as the parameters.
         #[allow(unsafe_code, reason = "threads share a table, each for rows of its own")]
         let (param, moments) = unsafe {
             let moments = moments.each_ref().map(|moment| match len_of(moment) {
