@@ -8,7 +8,7 @@ use pyo3::{
     exceptions::PyTypeError,
     ffi, intern,
     prelude::*,
-    types::{PyTuple, PyType},
+    types::{PyString, PyTuple, PyType},
 };
 
 use crate::{
@@ -110,33 +110,34 @@ impl Access {
     /// `object.grad`.
     #[inline]
     pub fn grad<'py>(&self, object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        match &self.grad {
-            // SAFETY: a plain tensor is of `TensorBase`, or of a subtype.
-            Some(grad) if self.is_plain(object) => unsafe { grad.get(object) },
-            _ => object.getattr(intern!(object.py(), "grad")),
-        }
+        self.get(&self.grad, object, intern!(object.py(), "grad"))
     }
 
     /// `object.requires_grad`.
     #[inline]
     pub fn requires_grad(&self, object: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let found = match &self.requires_grad {
-            // SAFETY: as above.
-            Some(requires_grad) if self.is_plain(object) => unsafe { requires_grad.get(object) },
-            _ => object.getattr(intern!(object.py(), "requires_grad")),
-        };
-        found?.is_truthy()
+        self.get(&self.requires_grad, object, intern!(object.py(), "requires_grad"))?.is_truthy()
     }
 
     /// How often PyTorch has counted a write to a tensor.
     #[inline]
     pub fn version(&self, tensor: &Bound<'_, PyAny>) -> PyResult<i64> {
-        let found = match &self.version {
-            // SAFETY: as above.
-            Some(version) if self.is_plain(tensor) => unsafe { version.get(tensor) },
-            _ => tensor.getattr(intern!(tensor.py(), "_version")),
-        };
-        found?.extract()
+        self.get(&self.version, tensor, intern!(tensor.py(), "_version"))?.extract()
+    }
+
+    /// An attribute: by its getter if the tensor is plain, which saves a lookup.
+    #[inline]
+    fn get<'py>(
+        &self,
+        getter: &Option<Getter>,
+        object: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match getter {
+            // SAFETY: a plain tensor is of `TensorBase`, or of a subtype.
+            Some(getter) if self.is_plain(object) => unsafe { getter.get(object) },
+            _ => object.getattr(name),
+        }
     }
 
     /// Looks at a plain tensor, and runs with where it lies.
