@@ -47,6 +47,8 @@ mod behind;
 mod dense_equivalent;
 mod grads;
 mod history;
+mod layout;
+mod lazy;
 mod norm;
 mod order;
 mod row_wise;
@@ -65,20 +67,10 @@ pub(crate) use sweep::RowSpan;
 
 use crate::{
     Element, Error, Outcome, Param, Report, State, StepOptions, Storage,
-    array::Float,
-    dispatch::Rows,
-    float_modes::with_default_float_modes,
-    isa::Cpu,
-    kernel::{Pass, fit_constants},
-    norm::{NormOrder, Norms},
-    optimizer::check_counts,
-    rule::{MOMENTS, Many},
-    state::Plan,
-    step::{Scaling, check_factor},
+    float_modes::with_default_float_modes, rule::MOMENTS, state::Plan,
 };
-
-use sums::RowFloat;
-use sweep::{Listed, Update};
+use layout::RowLayout;
+use lazy::step_listed;
 use update::RowUpdate;
 
 /// An optimizer that can step the rows of a table: every [`Rule`](crate::rule::Rule), and [`RowWiseAdam`],
@@ -317,114 +309,6 @@ fn count_lazy(
         *steps = t;
     }
     Ok(report)
-}
-
-/// The moments that an optimizer keeps for rows of some width. It is of no optimizer's type: what checks a table is
-/// compiled once, and not for each optimizer.
-pub(crate) struct RowLayout {
-    count: usize,
-    /// Empty behind the last moment.
-    names: [&'static str; MOMENTS],
-    /// How many elements each moment has for a row; 0 if the settings do not use it.
-    widths: [usize; MOMENTS],
-}
-
-impl RowLayout {
-    fn of<R: RowRule>(rule: &R, width: usize) -> Self {
-        const { check_counts::<R::RowMoments, R::RowConstants>() }
-        let (mut names, mut widths) = ([""; MOMENTS], [0; MOMENTS]);
-        let all = R::ROW_MOMENT_NAMES;
-        for (moment, &name) in all.as_ref().iter().enumerate() {
-            names[moment] = name;
-            widths[moment] = rule.moment_width(moment, width);
-        }
-        Self { count: all.as_ref().len(), names, widths }
-    }
-
-    fn names(&self) -> &[&'static str] {
-        &self.names[..self.count]
-    }
-}
-
-/// Takes a lazy step that is computed in `F`; table, gradients and options were found to go together.
-fn step_listed<R: RowRule, F: RowFloat>(
-    rule: R,
-    cpu: Cpu,
-    t: u64,
-    table: Table<'_>,
-    moments: &RowLayout,
-    mut grads: SortedRows<'_>,
-    options: &StepOptions<'_>,
-) -> Result<Report, Error> {
-    let constants = constants_of_rows::<R, F>(&rule, t)?;
-    let is_mixed = is_mixed::<F>(&table, moments, &grads, R::HAS_TENSORS)?;
-    let scaling = scaling_of_rows::<F>(cpu, &mut grads, options)?;
-    let Scaling { grad_norm, factor, leaves_out } = scaling;
-    if leaves_out {
-        return Ok(Report { outcome: Outcome::LeftOut, grad_norm });
-    }
-    let StepOptions { flush_subnormals, seed, .. } = *options;
-    let threads = options.exec.threads;
-    match grads.values_of::<F>() {
-        Some(values) if const { R::HAS_LOOP } && !is_mixed => {
-            let factor = F::from_f64(factor);
-            let update = Some(Update { constants: &constants, values, factor, flush_subnormals });
-            let (table, listed) = (table.typed(), grads.listed);
-            let span = RowSpan { cpu, rule, update, table, first: 0, before: (), listed };
-            F::call::<Listed<'_, '_, R>>((span, threads));
-        }
-        _ => {
-            let pass = Pass { grad_factor: factor, flush_subnormals, seed, ahead: 0 };
-            let step = |pass: &Pass, rows: Rows<'_>| {
-                rule.run_as_tensors(cpu, &constants, t, pass, rows);
-            };
-            as_tensors::run::<F>(cpu, &step, &pass, table, &grads, is_mixed, threads);
-        }
-    }
-    Ok(Report { outcome: Outcome::Taken, grad_norm })
-}
-
-/// The constants of step `t`, which is computed in `F`, by a rule that was checked.
-fn constants_of_rows<R: RowRule, F: Float>(
-    rule: &R,
-    t: u64,
-) -> Result<Many<R::RowConstants, f64>, Error> {
-    if t == 0 {
-        return Err(Error::ZeroStep);
-    }
-    let mut constants = rule.step_constants(t);
-    fit_constants::<F>(constants.as_mut())?;
-    Ok(constants)
-}
-
-/// Whether an array of a step in `F` is not simply an `F`, which optimizers without steps of tensors refuse.
-fn is_mixed<F: Float>(
-    table: &Table<'_>,
-    moments: &RowLayout,
-    grads: &SortedRows<'_>,
-    has_tensors: bool,
-) -> Result<bool, Error> {
-    let of_grads = (grads.storage() != F::STORAGE).then(|| ("grad", grads.storage()));
-    match table.not_of::<F>(moments).or(of_grads) {
-        Some((argument, found)) if !has_tensors => {
-            let (method, expected) = ("RowWiseAdam", F::STORAGE);
-            Err(Error::TableStorage { argument, found, method, expected })
-        }
-        other => Ok(other.is_some()),
-    }
-}
-
-/// How the options scale the gradients of a step in `F`.
-fn scaling_of_rows<F: Float>(
-    cpu: Cpu,
-    grads: &mut SortedRows<'_>,
-    options: &StepOptions<'_>,
-) -> Result<Scaling, Error> {
-    let threads = options.exec.threads;
-    let scaling = options.scaling(|| grads.norm(Norms { order: NormOrder::Two, cpu, threads }));
-    let is_f64 = F::STORAGE == Storage::F64;
-    check_factor(scaling.factor, !is_f64, is_f64)?;
-    Ok(scaling)
 }
 
 impl<R: RowRule> RowOptimizer for R {}

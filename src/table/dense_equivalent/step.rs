@@ -12,7 +12,7 @@ use crate::{
     table::{
         RowGrads, RowIndex, RowLayout, SortedRows, Table,
         behind::{Behind, EveryRow},
-        constants_of_rows, scaling_of_rows,
+        lazy::{constants_of_rows, scaling_of_rows},
         sweep::{Every, ListedBehind, RowSpan, Update},
     },
 };
