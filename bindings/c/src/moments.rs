@@ -199,7 +199,7 @@ pub unsafe extern "C" fn adamant_fill_moment(
             scales.expect(ADAMANT_F32, Place::of(&"scales"))?;
         }
         claims.check()?;
-        // No elements are of any type.
+        // An array without elements is of every type.
         let of_any = if element == ADAMANT_NONE { ADAMANT_F32 } else { element };
         let (described, format) = describe(optimizer, number, of_any, 1, moment.len)?;
         if described.len != moment.len && !optimizer.is_for_rows() {

@@ -150,7 +150,6 @@ impl Grads {
         let bytes = count.checked_mul(size_of::<adamant_array>());
         let bytes = bytes.filter(|&bytes| bytes <= isize::MAX as usize);
         match bytes.and_then(|bytes| grads.addr().checked_add(bytes).and(Some(bytes))) {
-            Some(0) => {}
             Some(bytes) => claims.note(grads.addr(), bytes, Place::of(&"grads")),
             None => refuse!(ADAMANT_TOO_LARGE, "{count} arrays are more than memory can be"),
         }

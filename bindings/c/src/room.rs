@@ -1,6 +1,7 @@
 //! Memory for the values of one call, without an allocation for each call.
 
 use core::{cell::Cell, mem::MaybeUninit, slice};
+use std::thread::LocalKey;
 
 use super::status::Failure;
 
@@ -27,22 +28,25 @@ pub(super) fn with_all<T, Out>(
         let mut few = [const { MaybeUninit::<T>::uninit() }; FEW];
         return run(fill(&mut few[..count], get)?);
     }
-    let mut words = with_kept(Vec::pop).unwrap_or_default();
+    let mut words = with_kept(&MANY, Vec::pop).unwrap_or_default();
     let needed = count * size_of::<T>().div_ceil(size_of::<u64>());
     words.reserve_exact(needed);
     // SAFETY: reserved, and aligned for `T`, as checked above; each `T` is written before it is read, and
     // nothing else is read.
     let many = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast(), count) };
     let done = fill(many, get).and_then(run);
-    with_kept(|kept| kept.push(words));
+    with_kept(&MANY, |kept| kept.push(words));
     done
 }
 
-/// Runs with what the thread keeps; with nothing in a thread that is about to end, whose values are gone.
-fn with_kept<Out>(run: impl FnOnce(&mut Vec<Vec<MaybeUninit<u64>>>) -> Out) -> Out {
-    let mut kept = MANY.try_with(Cell::take).unwrap_or_default();
+/// Runs with what a thread keeps for its next call; with nothing in a thread that is about to end, whose values are gone.
+pub(super) fn with_kept<T: Default, Out>(
+    place: &'static LocalKey<Cell<T>>,
+    run: impl FnOnce(&mut T) -> Out,
+) -> Out {
+    let mut kept = place.try_with(Cell::take).unwrap_or_default();
     let out = run(&mut kept);
-    let _ = MANY.try_with(|place| place.set(kept));
+    let _ = place.try_with(|place| place.set(kept));
     out
 }
 

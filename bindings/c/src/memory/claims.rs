@@ -8,7 +8,10 @@ use core::{
 };
 
 use super::{
-    super::status::{Failure, adamant_status},
+    super::{
+        room::with_kept,
+        status::{Failure, adamant_status},
+    },
     Place, TYPES, adamant_array, adamant_type,
 };
 
@@ -81,6 +84,7 @@ pub(in super::super) struct Claims {
 }
 
 /// Memory of a thread for calls with many arrays.
+#[derive(Default)]
 struct Kept {
     spans: Vec<Span>,
     extents: Vec<Extent>,
@@ -120,14 +124,6 @@ impl Kept {
 
 thread_local! {
     static MANY: Cell<Kept> = const { Cell::new(Kept::NONE) };
-}
-
-/// Runs with the memory of this thread; with new memory in a thread that is about to end, whose values are gone.
-fn with_kept<Out>(run: impl FnOnce(&mut Kept) -> Out) -> Out {
-    let mut kept = MANY.try_with(|kept| kept.replace(Kept::NONE)).unwrap_or(Kept::NONE);
-    let out = run(&mut kept);
-    let _ = MANY.try_with(|place| place.set(kept));
-    out
 }
 
 impl Claims {
@@ -208,7 +204,10 @@ impl Claims {
     #[inline(always)]
     pub(in super::super) fn note(&mut self, start: usize, bytes: usize, place: Place) {
         self.array = FEW;
-        self.push(Span { start, end: start + bytes, written: false, place });
+        // What is empty overlaps nothing.
+        if bytes > 0 {
+            self.push(Span { start, end: start + bytes, written: false, place });
+        }
     }
 
     #[inline(always)]
@@ -250,7 +249,7 @@ impl Claims {
     #[inline(never)]
     fn spill(&mut self) {
         if self.many.is_empty() {
-            self.many = with_kept(|kept| mem::take(&mut kept.spans));
+            self.many = with_kept(&MANY, |kept| mem::take(&mut kept.spans));
             self.many.clear();
         }
         let mut many = mem::take(&mut self.many);
@@ -300,7 +299,7 @@ impl Claims {
     /// allocates.
     #[inline(never)]
     fn keep_memory(&mut self) {
-        with_kept(|kept| {
+        with_kept(&MANY, |kept| {
             let spans = if self.many.capacity() > 0 { &mut self.many } else { &mut kept.spans };
             spans.reserve(self.claimed.saturating_sub(spans.len()));
             for extents in [&mut kept.extents, &mut kept.apart] {
@@ -312,7 +311,7 @@ impl Claims {
     #[cold]
     fn check_many(&mut self) -> Result<(), Failure> {
         self.spill();
-        let found = with_kept(|kept| {
+        let found = with_kept(&MANY, |kept| {
             kept.extents.clear();
             kept.extents.extend(self.many.iter().map(Extent::of));
             match kept.extents == kept.apart {
@@ -328,7 +327,7 @@ impl Claims {
     #[inline(never)]
     fn give_back(&mut self) {
         let many = mem::take(&mut self.many);
-        with_kept(|kept| kept.spans = many);
+        with_kept(&MANY, |kept| kept.spans = many);
     }
 
     /// The mistake that memory overlaps some other.
