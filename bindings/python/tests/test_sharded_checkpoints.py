@@ -381,6 +381,16 @@ def test_a_checkpoint_that_is_refused_leaves_the_states_as_they_are(tmp_path: Pa
     assert set(momentum.state) == before
 
 
+def test_a_flattened_checkpoint_is_refused_by_pytorch() -> None:
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    model = two_layers()
+    optimizer = adamant_optim.AdamW(model.parameters())
+    step_some(optimizer, [*model.parameters()], 1)
+    saved = get_optimizer_state_dict(model, optimizer, options=options)
+    with pytest.raises(KeyError, match="state_dtype"):
+        set_optimizer_state_dict(model, optimizer, saved, options=options)
+
+
 @pytest.mark.parametrize("name", ["SGD", "Adam", "SparseAdam", "FTRL"])
 def test_a_parameter_without_a_gradient_is_loaded_without_a_state(name: str, tmp_path: Path) -> None:
     ours = two_layers()

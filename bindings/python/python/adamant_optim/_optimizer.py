@@ -299,19 +299,8 @@ class Optimizer(torch.optim.Optimizer):
         # A process can have nothing but zeros of gradients that are not: all must come to the same result.
         if self._is_true_anywhere(not is_zero):
             return False
-        self._make_states_for_checkpoints(places)
+        self._make_states(places, for_checkpoints=True)
         return True
-
-    @torch.no_grad()
-    def _make_states_for_checkpoints(self, places: list[tuple[int, int]]) -> None:
-        """Makes states with the entries that every checkpoint has: moments of 8 bits as ``float32``, which the next
-        step turns into codes. ``torch.distributed.checkpoint`` loads no entries but those that are here."""
-        for number, position in places:
-            group = self.param_groups[number]
-            if group["state_dtype"] == "q8":
-                group = {**group, "state_dtype": None}
-            param = group["params"][position]
-            self._conform(group, param, self.state[param], self._name_of(number, position))
 
     def _make_missing_states(self) -> list[Tensor]:
         """Makes the states of parameters that had no gradient yet, before a checkpoint is loaded:
@@ -328,7 +317,7 @@ class Optimizer(torch.optim.Optimizer):
             for position, param in enumerate(group["params"])
             if param.requires_grad and param not in self.state
         ]
-        self._make_states_for_checkpoints(places)
+        self._make_states(places, for_checkpoints=True)
         return [self.param_groups[number]["params"][position] for number, position in places]
 
     # ---- Processes that share parameters
@@ -493,13 +482,18 @@ class Optimizer(torch.optim.Optimizer):
         return {}
 
     @torch.no_grad()
-    def _make_states(self, places: list[tuple[int, int]]) -> None:
-        """Makes the states of parameters, or brings them into the form that steps need."""
+    def _make_states(self, places: list[tuple[int, int]], for_checkpoints: bool = False) -> None:
+        """Makes the states of parameters, or brings them into the form that steps need.
+
+        Moments of 8 bits are ``float32`` with ``for_checkpoints``, as in every checkpoint: PyTorch loads no entries but
+        those that are here. The next step turns them into codes.
+        """
         for number, position in places:
             group = self.param_groups[number]
+            if for_checkpoints and group["state_dtype"] == "q8":
+                group = {**group, "state_dtype": None}
             param = group["params"][position]
-            name = self._name_of(number, position)
-            self._conform(group, param, self.state[param], name)
+            self._conform(group, param, self.state[param], self._name_of(number, position))
 
     def _conform(self, group: dict[str, Any], param: Tensor, state: dict[str, Any], name: str) -> None:
         memory = _named_memory(param, name)
